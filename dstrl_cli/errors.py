@@ -1,0 +1,31 @@
+"""The two errors that reach a user, and the wording of a suggestion.
+
+Errors are raised once, at the edge where input enters; the core trusts what it is given.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DstrlError(Exception):
+    """A run could not be carried out (exit code 1)."""
+
+
+class InputError(DstrlError):
+    """The input was wrong (exit code 2): the message names the key, the value and the remedy."""
+
+
+def suggest(kind: str, name: str, valid: Iterable[str]) -> str:
+    """Return "unknown KIND 'NAME'" with the closest match, where there is one, and the valid names.
+
+    Example: ``suggest("method", "rlx3", ["rlx2", "dst"])`` gives
+    ``unknown method 'rlx3'; did you mean 'rlx2'? Valid: dst, rlx2``.
+    """
+    names = sorted(valid)
+    by_lower = {item.lower(): item for item in names}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"; did you mean '{by_lower[close[0]]}'?" if close else "."
+    shown = ", ".join(names) if len(names) <= 40 else f"{', '.join(names[:40])}, ..."
+    return f"unknown {kind} '{name}'{hint} Valid: {shown}"
