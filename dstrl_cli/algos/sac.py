@@ -1,0 +1,142 @@
+"""SAC (Haarnoja et al. 2018) for a population: tanh-Gaussian policy, twin critics, temperature.
+
+The temperature is learned (RLX's variant) or fixed, targets move softly or by hard copies, and the
+standard deviation is squashed or clamped (the code that SOK builds on): keys, not code paths.
+Actions are in [-1, 1]; the environment's side scales them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dstrl_cli import streams
+from dstrl_cli.algos.base import Algorithm
+from dstrl_cli.nets.adam import Adam
+from dstrl_cli.replay import Batch
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Reparameterised actions with what their gradient needs, each [P, B, act]."""
+
+    action: Tensor
+    log_prob: Tensor  # [P, B]
+    std: Tensor
+    noise: Tensor
+    slope: Tensor  # d log_std / d raw
+
+
+class SAC(Algorithm):
+    """SAC; n-step targets carry the entropy of every step (RLX eq. 11)."""
+
+    outputs_per_action = 2
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        config, device = self.config, self.device
+        rows = (config.batch_size, self.action_size)
+        self.exploration = streams.normal(self.seeds, "exploration", (self.action_size,), device)
+        self.policy_noise = streams.normal(self.seeds, "policy_noise", rows, device)
+        self.target_noise = [
+            streams.normal(self.seeds, f"target_noise{k}", rows, device)
+            for k in range(max(c.nstep for c in self.configs))
+        ]
+        self.noise_scale = torch.tensor(
+            [[float(c.collect == "stochastic")] for c in self.configs], device=device
+        )
+        self.log_alpha = torch.full((len(self.configs), 1), math.log(config.alpha), device=device)
+        self.temperature = Adam(self.log_alpha, config.learning_rate)
+        given = config.target_entropy
+        self.target_entropy = -float(self.action_size) if given is None else given
+
+    def act(self, observation: Tensor) -> Tensor:
+        return self.actor.infer(observation).squeeze(1)[..., : self.action_size].tanh()
+
+    def explore(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        output = self.actor.infer(observation.unsqueeze(1)).flatten(1)  # [P, 2 act]
+        noise = self.exploration.at(step) * self.noise_scale
+        mean, log_std, _ = self.gaussian(output)
+        return (mean + log_std.exp() * noise).tanh_(), mean.tanh()
+
+    def update(self, batch: Batch) -> None:
+        self.update_critic(batch, self.soft_target(batch))
+        self.updates += 1
+        if self.updates % self.config.policy_delay == 0:
+            self.update_actor(batch)
+        if self.updates % self.config.target_update_interval == 0:
+            self.critic.update_target(self.config.tau)
+
+    def alpha(self) -> Tensor:
+        """Return the temperature of each member [P, 1]."""
+        return self.log_alpha.exp()
+
+    def gaussian(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean, log std and the latter's slope with respect to its raw output [..., act]."""
+        mean, raw = output.chunk(2, dim=-1)
+        low, high = self.config.log_std_bounds
+        if self.config.log_std_squash == "clamp":
+            return mean, raw.clamp(low, high), ((raw >= low) & (raw <= high)).to(raw.dtype)
+        squashed = raw.tanh()
+        half = (high - low) / 2
+        return mean, low + half * (squashed + 1), half * (1 - squashed.square())
+
+    def sample(self, output: Tensor, noise: Tensor) -> Sampled:
+        """Return a = tanh(mean + std noise) and its log-probability for outputs [P, B, 2 act]."""
+        mean, log_std, slope = self.gaussian(output)
+        std = log_std.exp()
+        pre_tanh = mean + std * noise
+        normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        # log(1 - tanh(u)^2), without the cancellation
+        squash = 2.0 * (math.log(2.0) - pre_tanh - functional.softplus(-2.0 * pre_tanh))
+        return Sampled(pre_tanh.tanh(), (normal - squash).sum(-1), std, noise, slope)
+
+    def soft_target(self, batch: Batch) -> Tensor:
+        """Return the n-step soft target [P, B] (RLX eq. 11).
+
+        Actions come from the current policy at every step of the path; the bootstrap uses the
+        action of the last step taken.
+        """
+        target = batch.reward
+        bootstrap = torch.empty(0)
+        for k, (observation, discount) in enumerate(
+            zip(batch.path, batch.path_discount, strict=True)
+        ):
+            noise = self.target_noise[k].at(self.updates)
+            drawn = self.sample(self.actor.infer(observation).squeeze(1), noise)
+            target = target - self.alpha() * discount * drawn.log_prob
+            chosen = (batch.last == k).unsqueeze(-1)
+            bootstrap = drawn.action if k == 0 else torch.where(chosen, drawn.action, bootstrap)
+        q = self.critic.target(self.state_action(batch.next_observation, bootstrap))
+        return target + batch.discount * q.squeeze(-1).amin(1)
+
+    def update_actor(self, batch: Batch) -> None:
+        """Minimise alpha log pi - min Q over reparameterised actions, then the temperature."""
+        output = self.actor.forward(batch.observation).squeeze(1)
+        drawn = self.sample(output, self.policy_noise.at(self.updates))
+        q = self.critic.forward(self.state_action(batch.observation, drawn.action)).squeeze(-1)
+        smallest, head = q.min(1)  # [P, B]
+        alpha, rows = self.alpha(), q.shape[-1]
+        loss = (alpha * drawn.log_prob - smallest).mean(-1)
+        self.alive &= loss.isfinite()
+
+        grad_q = torch.zeros_like(q).scatter_(1, head.unsqueeze(1), -1.0 / rows)
+        grad_input = self.critic.backward(grad_q.unsqueeze(-1), weights=False, inputs=True)
+        grad_action = grad_input[..., -self.action_size :]
+        share = (alpha / rows).unsqueeze(-1)  # d loss / d log pi
+        # d log pi / du = 2 a (from the squash); d log pi / d log_std = -1 at fixed noise
+        grad_u = grad_action * (1 - drawn.action.square()) + share * 2 * drawn.action
+        grad_log_std = (grad_u * drawn.std * drawn.noise - share) * drawn.slope
+        self.actor.backward(torch.cat((grad_u, grad_log_std), dim=-1).unsqueeze(1))
+        self.actor.update(self.alive, batch_size=rows)
+
+        if self.config.temperature == "learned":
+            # d/d log_alpha of mean(alpha (-log pi - target entropy))
+            excess = -drawn.log_prob.mean(-1, keepdim=True) - self.target_entropy
+            self.temperature.step(alpha * excess, self.alive)
+        self.record(actor_loss=loss, alpha=alpha.squeeze(1))

@@ -1,0 +1,72 @@
+"""TD3 (Fujimoto et al. 2018) for a population: clipped double Q, delayed policy, target smoothing.
+
+Actions are in [-1, 1]: the environment's side scales them, so the noises are in units of half the
+action range.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dstrl_cli import streams
+from dstrl_cli.algos.base import Algorithm
+from dstrl_cli.replay import Batch
+
+
+class TD3(Algorithm):
+    """TD3; n-step targets arrive summed in the batch (RLX Alg. 3)."""
+
+    outputs_per_action = 1
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        config, device = self.config, self.device
+        rows = (config.batch_size, self.action_size)
+        self.exploration = streams.normal(self.seeds, "exploration", (self.action_size,), device)
+        self.smoothing = streams.normal(self.seeds, "target_noise", rows, device)
+        self.noise_scale = torch.tensor(
+            [[c.exploration_noise * (c.collect == "stochastic")] for c in self.configs],
+            device=device,
+        )
+
+    def act(self, observation: Tensor) -> Tensor:
+        return self.actor.infer(observation).squeeze(1).tanh_()
+
+    def explore(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        action = self.act(observation.unsqueeze(1)).squeeze(1)
+        noise = self.exploration.at(step) * self.noise_scale
+        return (action + noise).clamp_(-1, 1), action
+
+    def update(self, batch: Batch) -> None:
+        self.update_critic(batch, self.td_target(batch))
+        self.updates += 1
+        if self.updates % self.config.policy_delay == 0:
+            self.update_actor(batch)
+            if self.updates % self.config.target_update_interval == 0:
+                self.critic.update_target(self.config.tau)
+                self.actor.update_target(self.config.tau)
+
+    def td_target(self, batch: Batch) -> Tensor:
+        """Return the n-step target with the smoothed target action and the smaller Q [P, B]."""
+        clip = self.config.target_noise_clip
+        noise = (self.smoothing.at(self.updates) * self.config.target_noise).clamp_(-clip, clip)
+        action = self.actor.target(batch.next_observation).squeeze(1).tanh_()
+        action = action.add_(noise).clamp_(-1, 1)
+        q = self.critic.target(self.state_action(batch.next_observation, action))
+        return batch.reward + batch.discount * q.squeeze(-1).amin(1)
+
+    def update_actor(self, batch: Batch) -> None:
+        """Climb the first critic's value of the policy's actions."""
+        action = self.actor.forward(batch.observation).squeeze(1).tanh_()  # [P, B, act]
+        q = self.critic.forward(self.state_action(batch.observation, action), heads=1)
+        loss = -q.mean((1, 2, 3))
+        self.alive &= loss.isfinite()
+        grad_q = torch.full_like(q, -1.0 / q.shape[2])
+        grad_input = self.critic.backward(grad_q, weights=False, inputs=True)
+        grad_action = grad_input[..., -self.action_size :]
+        self.actor.backward((grad_action * (1 - action.square())).unsqueeze(1))
+        self.actor.update(self.alive, batch_size=q.shape[2])
+        self.record(actor_loss=loss)

@@ -1,0 +1,76 @@
+"""Random numbers of the members of a population.
+
+Every use of randomness is a named stream. The numbers of a stream at one step depend on the
+member's seed, the stream's name and the step alone: a block of steps is drawn at once from a
+generator seeded by (seed, name, block). A member therefore sees the same numbers whoever trains
+beside it, and the state of a stream is nothing but its step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+BLOCK_NUMBERS = 65_536
+"""Numbers that one block holds per member, where a single step needs fewer."""
+
+
+def derived_seed(seed: int, name: str, index: int = 0) -> int:
+    """Return the 63-bit seed of the generator for block `index` of stream `name`."""
+    digest = hashlib.blake2b(f"{seed}/{name}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(seed: int, name: str, index: int = 0, device: str = "cpu") -> torch.Generator:
+    """Return a fresh generator for one use that is not drawn in blocks (weights, masks)."""
+    return torch.Generator(device=device).manual_seed(derived_seed(seed, name, index))
+
+
+class Stream:
+    """Numbers `[P, *shape]` for every step, drawn in blocks from each member's own generator."""
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        name: str,
+        shape: tuple[int, ...],
+        fill: Callable[[Tensor, torch.Generator], Tensor],
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        per_step = max(1, int(torch.Size(shape).numel()))
+        self.seeds, self.name, self.fill = tuple(seeds), name, fill
+        self.block = max(1, BLOCK_NUMBERS // per_step)
+        self.buffer = torch.empty(len(self.seeds), self.block, *shape, device=device, dtype=dtype)
+        self.generator = torch.Generator(device=device)
+        self.current = -1
+
+    def at(self, step: int) -> Tensor:
+        """Return the numbers `[P, *shape]` of `step`; valid until the next call."""
+        block, offset = divmod(step, self.block)
+        if block != self.current:
+            for row, seed in zip(self.buffer, self.seeds, strict=True):
+                self.fill(row, self.generator.manual_seed(derived_seed(seed, self.name, block)))
+            self.current = block
+        return self.buffer[:, offset]
+
+
+def normal(
+    seeds: Sequence[int], name: str, shape: tuple[int, ...], device: str = "cpu"
+) -> Stream:
+    """Return a stream of standard normal numbers, float32."""
+    return Stream(seeds, name, shape, lambda row, g: row.normal_(generator=g), device)
+
+
+def uniform(
+    seeds: Sequence[int],
+    name: str,
+    shape: tuple[int, ...],
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Stream:
+    """Return a stream of uniform numbers in [0, 1)."""
+    return Stream(seeds, name, shape, lambda row, g: row.uniform_(generator=g), device, dtype)

@@ -1,0 +1,89 @@
+"""Drop the smallest positive and the largest negative weights (SET; SOK Alg. 2).
+
+Dropping is by rank within each sign. The key `sign_split` says how many each sign gives up: its
+share of the active connections (`fraction`), half and half (`half`, SOK Alg. 2), or the counts of
+SOK's code (`official`), whose rounding differs and which drops every weight that is exactly zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dstrl_cli.topology.rule import NetworkView, Score, rank
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Connections of one layer to drop, by sign, each [M, K]."""
+
+    zero: Tensor
+    negative: Tensor
+    positive: Tensor
+
+
+def fraction_shares(zero: Tensor, negative: Tensor, positive: Tensor, fraction: float) -> Shares:
+    """Drop int(fraction * active): zeros first, then of each sign its share of the rest."""
+    total = (fraction * (zero + negative + positive).double()).floor().long()
+    zeros = torch.minimum(zero, total)
+    rest = total - zeros
+    from_negative = rest * negative // (negative + positive).clamp(min=1)
+    return Shares(zeros, from_negative, rest - from_negative)
+
+
+def half_shares(zero: Tensor, negative: Tensor, positive: Tensor, fraction: float) -> Shares:
+    """Drop int(fraction * active): zeros first, then half of the rest from each sign."""
+    total = (fraction * (zero + negative + positive).double()).floor().long()
+    zeros = torch.minimum(zero, total)
+    rest = total - zeros
+    from_positive = torch.minimum(rest - torch.minimum(rest // 2, negative), positive)
+    return Shares(zeros, rest - from_positive, from_positive)
+
+
+def official_shares(zero: Tensor, negative: Tensor, positive: Tensor, fraction: float) -> Shares:
+    """Drop all zeros, N- - int((1 - f) N-) negatives and int(f N+) + 1 positives (SOK's code)."""
+    from_negative = negative - ((1.0 - fraction) * negative.double()).floor().long()
+    from_positive = (fraction * positive.double()).floor().long() + 1
+    return Shares(zero, from_negative, torch.minimum(from_positive, positive))
+
+
+SPLITS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Shares]] = {
+    "fraction": fraction_shares,
+    "half": half_shares,
+    "official": official_shares,
+}
+
+
+class Sign(Score):
+    """Drop score: rank of |w| within the weight's sign, less what this sign gives up.
+
+    The connections to drop are then those that score below zero.
+    """
+
+    def shares(self, view: NetworkView, layer: int, fraction: float) -> Shares:
+        """Return what each sign of a layer gives up."""
+        weight, mask = view.weights[layer], view.masks[layer]
+        negative = (mask & (weight < 0)).sum((-2, -1))
+        positive = (mask & (weight > 0)).sum((-2, -1))
+        zero = mask.sum((-2, -1)) - negative - positive
+        return SPLITS[self.config.sign_split](zero, negative, positive, fraction)
+
+    def count(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
+        """Return the connections to drop [M, K], all signs together."""
+        shares = self.shares(view, layer, fraction)
+        return shares.zero + shares.negative + shares.positive
+
+    def drop(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
+        """Return rank within the sign less the sign's share [M, K, in, out], as integers."""
+        shares = self.shares(view, layer, fraction)
+        weight = view.weights[layer].flatten(2)
+        mask = view.masks[layer].flatten(2)
+        score = torch.full_like(weight, -weight.shape[-1] - 1.0)  # exact zeros go first
+        for sign, share in ((-1, shares.negative), (1, shares.positive)):
+            of_sign = mask & (weight.sign() == sign)
+            ranked = rank(weight.abs(), of_sign) - share.unsqueeze(-1)
+            score = torch.where(of_sign, ranked.to(score.dtype), score)
+        return score.view_as(view.weights[layer])
