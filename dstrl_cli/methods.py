@@ -1,0 +1,248 @@
+"""Methods: the YAML files that say what a method is, and the layers of keys that they give.
+
+A method is only a file: nothing here knows what any of them does. Checking values is left to
+`config`; putting layers together is left to `presets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from dstrl_cli.algos import ALGORITHMS
+from dstrl_cli.config import MACROS, Origin, explain, keys, unknown_key
+from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.yamlfile import read_yaml
+
+OVERLAY = "ours"
+"""The overlay that `--ours` puts over a host method."""
+
+DEFAULT_METHOD = "rlx2"
+
+LAST_ORDER = 1000
+"""Where a method without an order stands in a table."""
+
+
+def presets_dir() -> Path:
+    """Return the folder of the shipped presets: inside the wheel, or beside the source package."""
+    package = Path(__file__).parent
+    inside = package / "presets"
+    return inside if inside.is_dir() else package.parent / "presets"
+
+
+# --- flat layers of keys ------------------------------------------------------------------------
+
+Setting = tuple[Any, Origin]
+Layer = dict[str, Setting]
+"""Dotted key -> value and where it was written; macros are already expanded."""
+
+
+def _dotted(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys of a nested or dotted mapping, dotted; `env: ID` is short for `env.id`."""
+    for name, value in block.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{key}.")
+        else:
+            yield ("env.id" if key == "env" else key), value
+
+
+def layer(block: Mapping[Any, Any], place: str) -> Layer:
+    """Return a block of keys as a layer; within it a network's own key beats a macro.
+
+    Raises InputError for an unknown key, naming `place` (a file, `--set`).
+    """
+    macros: Layer = {}
+    own: Layer = {}
+    for key, value in _dotted(block):
+        if key in ("algo", "method"):
+            raise InputError(f"{place}: '{key}' cannot be set here; use --algo or --dst")
+        setting = value, Origin(key, place)
+        if key in MACROS:
+            macros |= dict.fromkeys(MACROS[key], setting)
+        elif key in keys():
+            own[key] = setting
+        elif inner := [known for known in keys() if known.startswith(f"{key}.")]:
+            raise InputError(f"{place}: {key} = {value!r}: is a group of keys, such as {inner[0]}")
+        else:
+            raise InputError(f"{place}: {unknown_key(key)}")
+    return macros | own
+
+
+# --- methods ------------------------------------------------------------------------------------
+
+
+class StrictFile(BaseModel):
+    """A YAML file of which every key is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _MethodFile(StrictFile):
+    """What a method file may hold: a block of keys for all algorithms, and one for each."""
+
+    label: str | None = None
+    order: int = LAST_ORDER
+    extends: str | None = None
+    algos: list[str] | None = None
+    overlay: bool = False
+    prefix: str = ""
+    all: dict[str, Any] = {}
+    by_algo: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: dict[str, Any]) -> dict[str, Any]:
+        rest = {key: value for key, value in data.items() if key not in ALGORITHMS}
+        blocks = {key: value or {} for key, value in data.items() if key in ALGORITHMS}
+        if rest.get("all", {}) is None:
+            rest["all"] = {}
+        return rest | {"by_algo": blocks}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: its name, how tables show it, and its keys by algorithm.
+
+    `algos` are the algorithms it exists for. An `overlay` is no method of its own: it goes over a
+    host, whose name gets its `prefix`.
+    """
+
+    name: str
+    label: str
+    order: int
+    algos: tuple[str, ...]
+    keys: Mapping[str, Layer]
+    overlay: bool = False
+    prefix: str = ""
+
+
+def _files(folder: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((presets_dir() / folder).glob("*.yaml"))}
+
+
+def _is_path(name: str | Path) -> bool:
+    return isinstance(name, Path) or name.endswith((".yaml", ".yml")) or "/" in name
+
+
+def _read_method(path: Path, seen: tuple[Path, ...] = ()) -> Method:
+    """Read a method file and those it extends."""
+    if path in seen:
+        raise InputError(f"{path}: extends itself, by way of {', '.join(map(str, seen))}")
+    try:
+        file = _MethodFile.model_validate(read_yaml(path))
+    except ValidationError as error:
+        valid = [*_MethodFile.model_fields, *ALGORITHMS]
+        valid.remove("by_algo")
+        message = explain(error, lambda key: suggest("key", key, valid))
+        raise InputError(f"{path}: {message}") from None
+    for name in file.algos or ():
+        if name not in ALGORITHMS:
+            raise InputError(f"{path}: algos: {suggest('algorithm', name, ALGORITHMS)}")
+    parent: Mapping[str, Layer] = {}
+    algos = tuple(file.algos or ALGORITHMS)
+    if file.extends is not None:
+        base = _read_method(_method_path(file.extends, path.parent), (*seen, path))
+        parent, algos = base.keys, tuple(file.algos or base.algos)
+    shared = layer(file.all, str(path))
+    blocks = {name: layer(file.by_algo.get(name, {}), str(path)) for name in ALGORITHMS}
+    return Method(
+        name=path.stem,
+        label=file.label or path.stem,
+        order=file.order,
+        algos=algos,
+        keys={name: parent.get(name, {}) | shared | blocks[name] for name in ALGORITHMS},
+        overlay=file.overlay,
+        prefix=file.prefix,
+    )
+
+
+def _method_path(name: str | Path, folder: Path = Path()) -> Path:
+    """Return the file of a method; a path is relative to `folder`."""
+    if _is_path(name):
+        return folder / name
+    files = _files("methods")
+    if name not in files:
+        raise InputError(suggest("method", str(name), list_methods()))
+    return files[str(name)]
+
+
+@cache
+def _shipped(path: Path) -> Method:
+    return _read_method(path)
+
+
+_DENSE = ("dense", "match_parameters")
+
+
+def _covered(host: Method, overlay: Method) -> Method:
+    """Return a host with an overlay's keys on top.
+
+    An overlay replaces the rules of networks whose topology changes: a host in which such a
+    network is dense or static is an InputError.
+    """
+    for algo, covering in overlay.keys.items():
+        under = host.keys[algo]
+        for network in sorted({key.split(".")[0] for key in covering if ".topology." in key}):
+            static = under.get(f"{network}.topology.schedule", ("static",))[0] == "static"
+            dense = any(under.get(f"{network}.{k}", (False,))[0] for k in _DENSE)
+            if static or dense:
+                kind = "dense" if dense else "static"
+                raise InputError(
+                    f"'{overlay.name}' changes how the {network}'s topology adapts, but in "
+                    f"'{host.name}' it is {kind}; choose a host that adapts, as in --dst rlx2"
+                )
+    return replace(
+        host,
+        name=overlay.prefix + host.name,
+        label=f"{overlay.label} {host.label}",
+        order=host.order + overlay.order,
+        algos=tuple(name for name in host.algos if name in overlay.algos),
+        keys={algo: host.keys[algo] | overlay.keys[algo] for algo in host.keys},
+    )
+
+
+def _overlays() -> list[Method]:
+    return [method for path in _files("methods").values() if (method := _shipped(path)).overlay]
+
+
+def find_method(name: str | Path, *, ours: bool = False) -> Method:
+    """Return a method by name (`rlx2`, `our-rlx2`) or from a user's own file.
+
+    `ours` puts the overlay of that name on top, where the name has not already done so. Raises
+    InputError for an unknown name, a faulty file, or a host that the overlay does not fit.
+    """
+    overlays = _overlays()
+    if isinstance(name, str) and name not in _files("methods") and not _is_path(name):
+        for overlay in overlays:
+            host = name.removeprefix(overlay.prefix)
+            if overlay.prefix and host != name and host in _files("methods"):
+                return _covered(find_method(host), overlay)
+    path = _method_path(name)
+    method = _read_method(path) if _is_path(name) else _shipped(path)
+    if method.overlay:
+        raise InputError(
+            f"'{method.name}' is not a method of its own: it goes over a host, as in "
+            f"--dst {method.prefix}{DEFAULT_METHOD}"
+        )
+    if ours:
+        return _covered(method, next(each for each in overlays if each.name == OVERLAY))
+    return method
+
+
+def list_methods() -> list[str]:
+    """Return the names of all methods, hosts under an overlay included, in the order of tables."""
+    methods = [_shipped(path) for path in _files("methods").values()]
+    hosts = [method for method in methods if not method.overlay]
+    for overlay in (method for method in methods if method.overlay):
+        for host in list(hosts):
+            try:
+                hosts.append(_covered(host, overlay))
+            except InputError:
+                continue
+    return [method.name for method in sorted(hosts, key=lambda method: method.order)]

@@ -1,0 +1,285 @@
+"""Presets of sweeps, and how algorithm, method, preset, `--set` and flags become one RunConfig.
+
+Precedence: algorithm < method < overlay < preset < `--set` < flags; a later layer replaces single
+keys. What to run in which order is left to the sweep's plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from dstrl_cli.algos import ALGORITHMS
+from dstrl_cli.config import RunConfig, env_name, explain, from_dict
+from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.methods import (
+    DEFAULT_METHOD,
+    LAST_ORDER,
+    Layer,
+    StrictFile,
+    find_method,
+    layer,
+    presets_dir,
+)
+from dstrl_cli.ranges import parse_integers, parse_names, parse_numbers
+from dstrl_cli.yamlfile import parse_yaml, read_yaml
+
+__all__ = [
+    "DEFAULT_ALGO",
+    "DEFAULT_METHOD",
+    "LAST_ORDER",
+    "Case",
+    "SweepAxes",
+    "SweepPreset",
+    "When",
+    "find_method",
+    "list_presets",
+    "load_sweep_preset",
+    "resolve",
+]
+
+DEFAULT_ALGO = "td3"
+
+
+# --- the files ----------------------------------------------------------------------------------
+
+
+class SweepAxes(StrictFile):
+    """What a sweep varies; an empty axis is left to the command line and the defaults.
+
+    `set` are further config keys, each with its values.
+    """
+
+    algo: tuple[str, ...] = ()
+    dst: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    sparsity: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = ()
+    task: tuple[int, ...] = ()
+    set: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+
+    @field_validator("algo", "dst", "env", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> list[str]:
+        return parse_names(value, "sweep")
+
+    @field_validator("sparsity", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> list[float]:
+        return parse_numbers(value, "sweep.sparsity")
+
+    @field_validator("seeds", "task", mode="before")
+    @classmethod
+    def _integers(cls, value: Any) -> list[int]:
+        return parse_integers(value, "sweep")
+
+    @field_validator("set", mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: v if isinstance(v, list | tuple) else [v] for k, v in value.items()}
+
+
+class When(StrictFile):
+    """The runs that a case is for; what is not named may be anything."""
+
+    algo: tuple[str, ...] = ()
+    dst: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> list[str]:
+        return parse_names(value, "when")
+
+    def matches(self, algo: str, method: str, env_id: str) -> bool:
+        """Whether a run of this algorithm, method and environment is meant."""
+        return (
+            (not self.algo or algo in self.algo)
+            and (not self.dst or method in self.dst)
+            and (not self.env or env_name(env_id) in map(env_name, self.env))
+        )
+
+
+class Case(StrictFile):
+    """Keys for some of a preset's runs; a later case beats an earlier one."""
+
+    when: When
+    config: dict[str, Any]
+
+
+class SweepPreset(StrictFile):
+    """A preset: a sweep's axes, the keys of all its runs, and the table that it is for."""
+
+    name: str
+    source: str
+    description: str
+    sweep: SweepAxes = SweepAxes()
+    config: dict[str, Any] = Field(default_factory=dict)
+    cases: tuple[Case, ...] = ()
+    compare: str | None = None
+    metric: str | None = None
+
+    def layers(self, algo: str, method: str, env_id: str) -> list[Layer]:
+        """Return the keys for one run: axes of one value, then `config`, then its cases."""
+        axes = {"env": self.sweep.env, "env.task": self.sweep.task, "sparsity": self.sweep.sparsity}
+        single = {k: v[0] for k, v in {**axes, **self.sweep.set}.items() if len(v) == 1}
+        cases = [case.config for case in self.cases if case.when.matches(algo, method, env_id)]
+        return [layer(block, self.source) for block in (single, self.config, *cases)]
+
+
+_ADDED = frozenset({"name", "source"})
+"""Fields that come from where the file is, not from what it holds."""
+
+
+def list_presets() -> list[str]:
+    """Return the names of the shipped sweep presets: `quick`, `papers/xu2024-table1`, ..."""
+    root = presets_dir()
+    files = [*root.glob("*.yaml"), *(root / "papers").glob("*.yaml")]
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
+
+
+def _preset_path(name: str | Path) -> Path:
+    if isinstance(name, Path) or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    for known in (name, f"papers/{name}"):
+        if known in list_presets():
+            return presets_dir() / f"{known}.yaml"
+    raise InputError(suggest("preset", name, list_presets()) + "; or the path of a .yaml file")
+
+
+def load_sweep_preset(name: str | Path) -> SweepPreset:
+    """Return a preset by name (`quick`, `xu2024-table1`) or from a file, checked throughout.
+
+    Raises InputError naming the file and the key.
+    """
+    path = _preset_path(name)
+    content = read_yaml(path)
+    added = {"name": path.stem, "source": str(path)}
+    try:
+        for key in _ADDED & content.keys():
+            raise InputError(_unknown_key(key))
+        preset = SweepPreset.model_validate({"description": "", **content, **added})
+        _check(preset)
+    except ValidationError as error:
+        raise InputError(f"{path}: {explain(error, _unknown_key)}") from None
+    except InputError as error:
+        place = "" if str(error).startswith(str(path)) else f"{path}: "
+        raise InputError(f"{place}{error}") from None
+    return preset
+
+
+def _unknown_key(key: str) -> str:
+    """Return the message for an unknown key of a preset's own (not of its `config`)."""
+    group = key.rpartition(".")[0]
+    models: dict[str, type[StrictFile]] = {"sweep": SweepAxes, "cases": Case, "cases.when": When}
+    names = [name for name in models.get(group, SweepPreset).model_fields if name not in _ADDED]
+    return suggest("key", key, [f"{group}.{name}" if group else name for name in names])
+
+
+def _check(preset: SweepPreset) -> None:
+    """Check the names and keys of a preset, also of cases that may never apply."""
+    for algo in (*preset.sweep.algo, *(name for case in preset.cases for name in case.when.algo)):
+        if algo not in ALGORITHMS:
+            raise InputError(suggest("algorithm", algo, ALGORITHMS))
+    for method in (*preset.sweep.dst, *(name for case in preset.cases for name in case.when.dst)):
+        find_method(method)
+    for block in (preset.sweep.set, preset.config, *(case.config for case in preset.cases)):
+        layer(block, preset.source)
+
+
+# --- from layers to a configuration ------------------------------------------------------------
+
+
+@cache
+def _algo_layer(algo: str) -> Layer:
+    path = presets_dir() / "algos" / f"{algo}.yaml"
+    return layer(read_yaml(path), str(path))
+
+
+def _parse_set(text: str) -> Layer:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {text}: must be key=value, as in --set nstep=3")
+    return layer({key.strip(): parse_yaml(value, f"--set {key}")}, "--set")
+
+
+def _flag_layers(flags: Mapping[str, Any]) -> list[Layer]:
+    """Return a layer per given flag, those of one network after those of both."""
+    return [
+        layer({key: value}, "--" + key.replace(".", "-").replace("_", "-"))
+        for key, value in sorted(flags.items(), key=lambda item: item[0].count("."))
+        if value is not None
+    ]
+
+
+def _nested(settings: Layer) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, (value, _) in settings.items():
+        *groups, leaf = key.split(".")
+        place = nested
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[leaf] = value
+    return nested
+
+
+def _merge(layers: Sequence[Layer]) -> Layer:
+    return {key: setting for each in layers for key, setting in each.items()}
+
+
+def _refuse_sparsity_beside_lambdas(settings: Layer, default: Layer) -> None:
+    """A sparsity that somebody chose would be silently replaced by that of the lambdas."""
+    for network in ("actor", "critic"):
+        key = f"{network}.sparsity"
+        by_lambda = settings.get(f"{network}.allocation", ("",))[0] == "lambda"
+        value, origin = settings[key]
+        if by_lambda and settings[key] != default[key]:
+            raise InputError(
+                f"{origin.key} = {value!r}: the {network}'s sparsity follows from "
+                f"{network}.lambdas; leave it out, or set {network}.allocation=erdos_renyi and "
+                f"{network}.lambdas=null (set by {origin.place})"
+            )
+
+
+def resolve(
+    method: str | Path | None = None,
+    algo: str | None = None,
+    *,
+    ours: bool = False,
+    preset: SweepPreset | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Return the checked configuration of one run.
+
+    `method` is a name (`rlx2`, `our-rlx2`) or a user's own file; without one, or without `algo`,
+    the preset's only one is taken, or else the default. `sets` are `key=value` texts with YAML
+    values; `flags` are dotted keys or macros, None where a flag was not given. Raises InputError.
+    """
+    axes = preset.sweep if preset else SweepAxes()
+    algo = algo or (axes.algo[0] if len(axes.algo) == 1 else DEFAULT_ALGO)
+    if algo not in ALGORITHMS:
+        raise InputError(f"--algo: {suggest('algorithm', algo, ALGORITHMS)}")
+    name = method or (axes.dst[0] if len(axes.dst) == 1 else DEFAULT_METHOD)
+    chosen = find_method(name, ours=ours)
+    if algo not in chosen.algos:
+        raise InputError(
+            f"method '{chosen.name}' exists for {', '.join(chosen.algos)} only, not for {algo}; "
+            f"choose --algo {chosen.algos[0]} or another --dst"
+        )
+    below = [_algo_layer(algo), chosen.keys[algo]]
+    above = [*map(_parse_set, sets), *_flag_layers(flags or {})]
+    between: list[Layer] = []
+    for _ in range(2 if preset else 0):  # the environment chooses the cases; any layer may name it
+        env_id = str(_merge([*below, *between, *above])["env.id"][0])
+        between = preset.layers(algo, chosen.name, env_id) if preset else []
+    settings = _merge([*below, *between, *above])
+    _refuse_sparsity_beside_lambdas(settings, below[0])
+    origins = {key: origin for key, (_, origin) in settings.items()}
+    return from_dict({"algo": algo, "method": chosen.name, **_nested(settings)}, origins)

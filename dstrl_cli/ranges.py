@@ -1,0 +1,92 @@
+"""Lists and ranges as a command line or a preset writes them: `0.15:0.95`, `0-4`, `a,b,c`, `1e6`.
+
+Text in, plain numbers and names out; what the numbers mean is checked by `config`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from dstrl_cli.errors import InputError
+
+MOST = 10_000
+"""More values than this in one list are taken for a mistake."""
+
+DEFAULT_STEP = "0.1"
+
+
+def _parts(value: Any) -> list[str]:
+    """Return the comma-separated parts of a text, or of each entry of a list."""
+    entries: Iterable[Any] = value if isinstance(value, list | tuple) else [value]
+    return [part.strip() for entry in entries for part in str(entry).split(",") if part.strip()]
+
+
+def _checked(values: list[Any], value: Any, flag: str) -> list[Any]:
+    """Return the values, each once; an empty list is an error."""
+    if not values:
+        raise InputError(f"{flag}: {value!r} names no value")
+    return list(dict.fromkeys(values))
+
+
+def _decimal(text: str, whole: Any, flag: str, valid: str) -> Decimal:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("nan")
+    if not number.is_finite():
+        raise InputError(f"{flag}: {whole!r} is not {valid}")
+    return number
+
+
+def parse_numbers(value: Any, flag: str) -> list[float]:
+    """Return the numbers of `0.15:0.95` (step 0.1), `a:b:step`, `a,b,c`, or a mix; exact decimals.
+
+    Both ends belong to a range where the step meets them. Raises InputError, naming the flag.
+    """
+    valid = "a number, a list a,b,c or a range a:b or a:b:step"
+    numbers: list[float] = []
+    for part in _parts(value):
+        ends = [_decimal(text, value, flag, valid) for text in part.split(":")]
+        if len(ends) == 1:
+            numbers.append(float(ends[0]))
+            continue
+        if len(ends) > 3:
+            raise InputError(f"{flag}: {value!r} is not {valid}")
+        low, high, step = (*ends, Decimal(DEFAULT_STEP))[:3]
+        if step <= 0 or low > high or (high - low) / step >= MOST:
+            raise InputError(f"{flag}: the range {part!r} must rise from a to b by a positive step")
+        numbers += [float(low + i * step) for i in range(int((high - low) / step) + 1)]
+    return _checked(numbers, value, flag)
+
+
+def parse_integers(value: Any, flag: str) -> list[int]:
+    """Return the whole numbers of `0-4`, `1,3,5` or `0-2,7`. Raises InputError, naming the flag."""
+    numbers: list[int] = []
+    for part in _parts(value):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if match is None:
+            raise InputError(
+                f"{flag}: {value!r} is not a whole number, a range 0-4 or a list 1,3,5"
+            )
+        low, high = int(match[1]), int(match[2] or match[1])
+        if not 0 <= high - low < MOST:
+            raise InputError(f"{flag}: the range {part!r} must rise, over at most {MOST} numbers")
+        numbers += range(low, high + 1)
+    return _checked(numbers, value, flag)
+
+
+def parse_names(value: Any, flag: str) -> list[str]:
+    """Return the names of `a,b,c`, each once. Raises InputError where there is none."""
+    return _checked(_parts(value), value, flag)
+
+
+def parse_steps(value: Any, flag: str = "--steps") -> int:
+    """Return a number of environment steps, `1e6` accepted: a whole number from 1 to 1e9."""
+    valid = "a whole number of steps from 1 to 1e9"
+    number = _decimal(str(value), value, flag, valid)
+    if number != number.to_integral_value() or not 1 <= number <= 1_000_000_000:
+        raise InputError(f"{flag}: {value!r} is not {valid}")
+    return int(number)

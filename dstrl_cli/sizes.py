@@ -1,0 +1,51 @@
+"""Layer sizes: counting weights, and the widths of a dense network with a given number of them.
+
+Pure arithmetic on tuples of sizes; it knows no configuration (`config.resolve_sizes` applies it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise, zip_longest
+
+from dstrl_cli.errors import InputError
+
+
+def layer_weights(sizes: Sequence[int]) -> list[int]:
+    """Return the number of weights of each layer; biases are never counted."""
+    return [inputs * outputs for inputs, outputs in pairwise(sizes)]
+
+
+def matched_widths(
+    input_size: int, output_size: int, hidden_sizes: Sequence[int], target_weights: int
+) -> tuple[int, ...]:
+    """Return the hidden widths of the dense network whose weight count is nearest the target.
+
+    The ratio of `hidden_sizes` is kept (rounded, at least one unit each); of two equally near
+    networks the smaller is taken. Raises InputError where one unit per layer is already too much.
+    """
+    largest = max(hidden_sizes)
+
+    def scaled(width: int) -> tuple[int, ...]:
+        return tuple(max(1, round(size * width / largest)) for size in hidden_sizes)
+
+    def weights(widths: tuple[int, ...]) -> int:
+        return sum(layer_weights([input_size, *widths, output_size]))
+
+    if (least := weights((1,) * len(hidden_sizes))) > target_weights:
+        raise InputError(
+            f"a dense network of {target_weights} weights cannot be made: one unit per hidden "
+            f"layer already has {least}; choose a lower sparsity"
+        )
+    return min(map(scaled, range(1, largest + 1)), key=lambda w: abs(weights(w) - target_weights))
+
+
+def lambda_sparsity(sizes: Sequence[int], lambdas: Sequence[float]) -> float:
+    """Return the expected sparsity of SOK's eq. 1; layers beyond `lambdas` are dense."""
+    chances = [
+        min(1.0, scale * (inputs + outputs) / (inputs * outputs))
+        for scale, (inputs, outputs) in zip(lambdas, pairwise(sizes), strict=False)
+    ]
+    layers = layer_weights(sizes)
+    active = sum(n * p for n, p in zip_longest(layers, chances, fillvalue=1.0))
+    return round(1 - active / sum(layers), 3)

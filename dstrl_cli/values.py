@@ -1,0 +1,75 @@
+"""The types of single values in a configuration: what a number, a list or a name may be.
+
+Forgiving where a command line and YAML write the same thing differently (1e6, "64,64"), strict
+about everything else. This file knows no key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from dstrl_cli.errors import suggest
+
+
+def _integral(value: Any) -> Any:
+    """Turn 1e6 and "1e6" into 1000000; leave everything else to pydantic's own check."""
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number, not true or false")
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise ValueError("must be a whole number") from None
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise ValueError("must be a whole number")
+        return int(value)
+    return value
+
+
+def _not_a_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def _as_sequence(value: Any) -> Any:
+    """Accept `64,64` and a single `64` where a list is meant."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value if value is None or isinstance(value, list | tuple) else [value]
+
+
+def one_of(kind: str, valid: Iterable[str]) -> AfterValidator:
+    """Return the check that a name is a valid one; the message suggests the closest."""
+
+    def check(name: str) -> str:
+        if name not in valid:
+            raise ValueError(suggest(kind, name, valid))
+        return name
+
+    return AfterValidator(check)
+
+
+def _known_device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError("must be auto, cpu, cuda or cuda:N")
+    return name
+
+
+Whole = Annotated[int, BeforeValidator(_integral)]
+Count = Annotated[Whole, Field(ge=1)]
+Natural = Annotated[Whole, Field(ge=0)]
+Real = Annotated[float, BeforeValidator(_not_a_bool), Field(allow_inf_nan=False)]
+NonNegative = Annotated[Real, Field(ge=0)]
+Positive = Annotated[Real, Field(gt=0)]
+Share = Annotated[Real, Field(gt=0, le=1)]
+Widths = Annotated[tuple[Count, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
+Lambdas = Annotated[tuple[Positive, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
+Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_sequence)]
+Device = Annotated[str, AfterValidator(_known_device)]
+Name = Annotated[str, Field(min_length=1)]
