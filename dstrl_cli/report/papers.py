@@ -1,0 +1,148 @@
+"""The papers' published numbers, to be shown beside ours; nothing is compared or judged here.
+
+The data are transcribed tables in long format (`data/paper_results.csv`) and the names that the
+papers give to methods (`data/published_methods.yaml`).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.report.marks import Mark
+
+METRICS: dict[str, tuple[str, str]] = {
+    "return_last125k_steps": ("last-steps:125000", ""),
+    "avg_return_all_episodes": ("all-episodes", ""),
+    "return_last10_evals": ("last-evals:10", ""),
+    "LCA_x5000": ("lca", ""),
+    "perf_pct_of_dense": ("last-evals:30", "%"),
+}
+"""Published metric -> the metric of ours that it is, and its unit: RLX prints percent of Dense."""
+
+_VERSION = re.compile(r"-v\d+$")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published number; `std` is None where the paper gives none."""
+
+    algo: str
+    env: str
+    method: str
+    sparsity: str
+    mean: float
+    std: float | None
+
+
+@dataclass(frozen=True)
+class Match:
+    """A published number beside one of ours, and how their settings differ."""
+
+    entry: Entry
+    marks: frozenset[Mark]
+
+
+@dataclass(frozen=True)
+class Published:
+    """One table of one paper."""
+
+    source: str
+    table: str
+    metric: str
+    unit: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def name(self) -> str:
+        """How `--compare` names it."""
+        return f"{self.source}:{self.table}"
+
+    def find(self, algo: str, method: str, env: str, sparsity: str) -> Match | None:
+        """Return the number published for a run's algorithm, method, environment and sparsity.
+
+        Environments match by task: another version is marked, and so is another sparsity where
+        the method has one. `sparsity` is a folder's label, such as `s0.95` or `a0.96-c0.88`.
+        """
+        names = _method_patterns().get(self.source, {})
+        candidates = [
+            entry
+            for entry in self.entries
+            if entry.algo.lower() == algo.lower()
+            and task_name(entry.env) == task_name(env)
+            and any(fnmatchcase(method, pattern) for pattern in names.get(entry.method, ()))
+        ]
+        if not candidates:
+            return None
+        # A table over several versions of a task: the one asked for, else the first.
+        entry = min(candidates, key=lambda entry: entry.env != env)
+        differing = {
+            Mark.VERSION: entry.env != env,
+            Mark.SPARSITY: _pair(entry.sparsity) != _pair(sparsity),
+        }
+        return Match(entry, frozenset(mark for mark, differs in differing.items() if differs))
+
+
+def task_name(env: str) -> str:
+    """Return an environment's name without its version: `Ant` of `Ant-v2`.
+
+    The two 2-D navigation tasks are different tasks, not versions of one.
+    """
+    return env if env.startswith("2DNav") else _VERSION.sub("", env)
+
+
+def published(name: str) -> Published:
+    """Return a published table by `SOURCE:TABLE`, such as `xu2024:I`.
+
+    Raises InputError where there is none of that name.
+    """
+    tables = _tables()
+    if name not in tables:
+        raise InputError(suggest("published table", name, tables))
+    return tables[name]
+
+
+@cache
+def _tables() -> dict[str, Published]:
+    """Return the tables of returns (sizes and FLOPs are not shown beside returns)."""
+    tables: dict[str, Published] = {}
+    text = files("dstrl_cli.report").joinpath("data/paper_results.csv").read_text(encoding="utf-8")
+    rows = [row for row in csv.DictReader(text.splitlines()) if row["metric"] in METRICS]
+    for row in rows:
+        name = f"{row['source']}:{row['table']}"
+        metric, unit = METRICS[row["metric"]]
+        known = tables[name].entries if name in tables else ()
+        tables[name] = Published(row["source"], row["table"], metric, unit, (*known, _entry(row)))
+    return tables
+
+
+def _entry(row: dict[str, str]) -> Entry:
+    return Entry(
+        algo=row["algo"],
+        env=row["env"],
+        method=row["method"],
+        sparsity=row["sparsity"],
+        mean=float(row["mean"]),
+        std=float(row["std"]) if row["std"] else None,
+    )
+
+
+@cache
+def _method_patterns() -> dict[str, dict[str, Iterable[str]]]:
+    text = files("dstrl_cli.report").joinpath("data/published_methods.yaml").read_text("utf-8")
+    patterns: dict[str, dict[str, Iterable[str]]] = yaml.safe_load(text)
+    return patterns
+
+
+def _pair(sparsity: str) -> tuple[float, float]:
+    """Return the sparsities of actor and critic from `0.95`, `s0.95`, `a0.9/c0.8`, `a0.9-c0.8`."""
+    numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", sparsity)]
+    return numbers[0], numbers[-1]

@@ -1,0 +1,62 @@
+"""Small run folders for the tests of the reports: real files, no training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+EVAL_HEADER = "step,episode,return,length\n"
+EPISODES_HEADER = "step,episode,return,length,terminated\n"
+PROGRESS_HEADER = "step,time_s,steps_per_s,eval_return_mean\n"
+
+
+def csv_of(header: str, returns: Mapping[int, Sequence[float]], tail: str = "") -> str:
+    """Rows of a CSV: step -> the returns of its episodes."""
+    rows = [
+        f"{step},{episode},{value},100{tail}\n"
+        for step, values in returns.items()
+        for episode, value in enumerate(values)
+    ]
+    return header + "".join(rows)
+
+
+def write_run(
+    root: Path,
+    path: str,
+    evaluations: Mapping[int, Sequence[float]],
+    *,
+    episodes: Mapping[int, Sequence[float]] | None = None,
+    status: str | None = "finished",
+    summary: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a run folder `root/path`, `path` being `env/algo-method/sparsity/seed`."""
+    env, algo_method, sparsity, seed = path.split("/")[-4:]
+    env, _, task = env.partition(".task")
+    algo, _, method = algo_method.partition("-")
+    share = float(sparsity[1:].partition("-")[0])
+    folder = root / path
+    folder.mkdir(parents=True)
+    document = {
+        "algo": algo,
+        "method": method.partition("+")[0],
+        "env": {"id": env, "task": int(task or 0)},
+        "seed": int(seed.removeprefix("seed")),
+        "steps": 1000,
+        "actor": {"sparsity": share, "dense": share == 0},
+        "critic": {"sparsity": share, "dense": share == 0},
+        "out": str(root),
+        "run": {"versions": {"dstrl": "0.1.0"}, "device": seed},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(document | dict(config or {})))
+    (folder / "eval.csv").write_text(csv_of(EVAL_HEADER, evaluations))
+    (folder / "episodes.csv").write_text(csv_of(EPISODES_HEADER, episodes or {}, ",0"))
+    (folder / "progress.csv").write_text(PROGRESS_HEADER + "0,1.5,,-3\n")
+    if status is not None:
+        content = {"status": status, **(summary or {})}
+        (folder / "summary.json").write_text(json.dumps(content))
+    return folder

@@ -1,0 +1,337 @@
+"""Tables: cells, sections, marks and formats, from small run folders with hand-worked numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_samples import write_run
+from rich.console import Console
+
+from dstrl_cli import report
+from dstrl_cli.errors import InputError
+from dstrl_cli.report.labels import method_label
+from dstrl_cli.report.render import RENDERERS
+from dstrl_cli.report.tables import Cell, Table
+
+SUMMARY = {
+    "parameters": {"sok_active": 20, "sok_dense": 200, "rlx_active": 30, "rlx_dense": 400},
+    "flops": {"train_total": 5e9, "train_ratio": 0.25, "test": 40, "test_ratio": 0.125},
+}
+
+
+def seeds(root: Path, path: str, finals: list[float], **kwargs: Any) -> None:
+    """Write runs `root/path/seed<k>` whose last evaluation is `finals[k]`."""
+    for seed, final in enumerate(finals):
+        write_run(root, f"{path}/seed{seed}", {0: [-99.0], 1000: [final]}, **kwargs)
+
+
+def cell(table: Table, method: str, env: str, section: int = 0) -> Cell:
+    (row,) = [row for row in table.sections[section].rows if row.method == method]
+    return row.cells[env]
+
+
+def final(root: Path, **kwargs: Any) -> Table:
+    return report.table(root, metric="final", **kwargs)
+
+
+# --- cells ----------------------------------------------------------------------------------------
+
+
+def test_mean_and_std_over_seeds(tmp_path: Path) -> None:
+    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0, 3.0])
+    found = cell(final(tmp_path), "dst", "Hopper-v5")
+    assert (found.mean, found.std, found.center, found.seeds) == (2.0, 1.0, 2.0, (0, 1))
+    assert found.interval is None
+    assert found.marks == frozenset()
+
+
+def test_iqm_and_interval(tmp_path: Path) -> None:
+    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [9.0, 1.0, 2.0, 4.0])
+    seeds(tmp_path, "Hopper-v5/td3-rlx2/s0.95", [9.0, 1.0])
+    table = final(tmp_path, center="iqm")
+    found = cell(table, "dst", "Hopper-v5")
+    assert (found.center, found.mean) == (3.0, 4.0)
+    assert found.interval is not None
+    assert 1.0 <= found.interval.low < 3.0 < found.interval.high <= 9.0
+    few = cell(table, "rlx2", "Hopper-v5")
+    assert few.interval is None
+    assert few.marks == {"few_seeds"}
+    assert "~ too few seeds for an interval" in table.render("rich", Console(width=80))
+
+
+def test_tasks_are_averaged_within_a_seed_first(tmp_path: Path) -> None:
+    for task, finals in enumerate([[0.0, 10.0], [2.0, 20.0]]):
+        seeds(tmp_path, f"2DNav-v1.task{task}/td3-dst/s0.95", finals)
+    found = cell(final(tmp_path), "dst", "2DNav-v1")
+    assert found.values == {0: 1.0, 1: 15.0}
+    assert (found.mean, found.std, found.tasks) == (8.0, 7.0, (0, 1))
+    assert found.marks == frozenset()
+
+
+def test_seeds_with_other_tasks_are_marked(tmp_path: Path) -> None:
+    seeds(tmp_path, "2DNav-v1.task0/td3-dst/s0.95", [0.0, 10.0])
+    seeds(tmp_path, "2DNav-v1.task1/td3-dst/s0.95", [2.0])
+    assert cell(final(tmp_path), "dst", "2DNav-v1").marks == {"tasks"}
+
+
+def test_unfinished_seeds_are_left_out_and_marked(tmp_path: Path) -> None:
+    path = "Hopper-v5/td3-dst/s0.95"
+    seeds(tmp_path, path, [1.0, 3.0])
+    write_run(tmp_path, f"{path}/seed2", {0: [0.0], 500: [99.0]}, status="interrupted")
+    table = final(tmp_path)
+    found = cell(table, "dst", "Hopper-v5")
+    assert (found.mean, found.seeds, found.left_out) == (2.0, (0, 1), (2,))
+    assert found.marks == {"left_out"}
+    text = table.render("rich", Console(width=80))
+    assert "n=2°" in text
+    assert f"{path}/seed2 (interrupted)" in text
+
+
+def test_unfinished_seeds_alone_are_shown_and_marked(tmp_path: Path) -> None:
+    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0, 3.0], status=None)
+    table = final(tmp_path)
+    found = cell(table, "dst", "Hopper-v5")
+    assert (found.mean, found.n, found.marks) == (2.0, 2, {"unfinished"})
+    assert "* unfinished runs only" in table.render("rich", Console(width=80))
+
+
+def test_a_window_longer_than_the_run_is_marked(tmp_path: Path) -> None:
+    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0])
+    table = report.table(tmp_path)
+    assert table.metric.name == "last-steps:125000"
+    assert cell(table, "dst", "Hopper-v5").marks == {"window"}
+    assert "n=1†" in table.render("md")
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_marked(tmp_path: Path) -> None:
+    path = "Hopper-v5/td3-dst/s0.95"
+    seeds(tmp_path, path, [1.0, 3.0])
+    write_run(tmp_path, f"{path}/seed2", {5: [2.0]}, config={"steps": 5, "out": "elsewhere"})
+    table = final(tmp_path)
+    found = cell(table, "dst", "Hopper-v5")
+    assert (found.n, found.marks, found.differing) == (3, {"mixed"}, ("steps",))
+    assert table.notes == (f"{path}: runs differ in steps",)
+
+
+def test_damaged_runs_are_told_and_the_rest_shown(tmp_path: Path) -> None:
+    path = "Hopper-v5/td3-dst/s0.95"
+    seeds(tmp_path, path, [1.0, 3.0])
+    (tmp_path / path / "seed0/eval.csv").write_text("foreign\n1\n")
+    table = final(tmp_path)
+    assert cell(table, "dst", "Hopper-v5").values == {1: 3.0}
+    causes = [(damage.path, damage.cause.partition(":")[0]) for damage in table.damaged]
+    assert causes == [
+        (f"{path}/seed0/eval.csv", "foreign header 'foreign'"),
+        (f"{path}/seed0", "nothing logged yet for final (finished)"),
+    ]
+    assert "damaged (2):" in table.render("rich", Console(width=80))
+
+
+# --- rows and sections ----------------------------------------------------------------------------
+
+
+def test_rows_come_in_the_papers_order_and_dense_in_every_section(tmp_path: Path) -> None:
+    for method in ("zzz", "our-rlx2", "rlx2", "our-dst", "dst", "sst"):
+        seeds(tmp_path, f"Hopper-v5/td3-{method}/s0.95", [1.0])
+    seeds(tmp_path, "Hopper-v5/td3-dense/s0", [5.0])
+    seeds(tmp_path, "Ant-v5/td3-rlx2/s0.15", [1.0])
+    seeds(tmp_path, "Ant-v5/sac-rlx2/a0.9-c0.8", [1.0])
+    seeds(tmp_path, "Ant-v5/sac-dense/s0", [1.0])
+    table = final(tmp_path)
+    assert [section.title for section in table.sections] == [
+        "TD3, sparsity 0.15",
+        "TD3, sparsity 0.95",
+        "SAC, actor sparsity 0.9, critic sparsity 0.8",
+    ]
+    rows = [[row.method for row in section.rows] for section in table.sections]
+    order = ["dense", "sst", "dst", "our-dst", "rlx2", "our-rlx2", "zzz"]
+    known = [method for method in order if method_label(method).label != method]
+    assert [method for method in rows[1] if method in known] == known
+    assert rows[1][-1] == "zzz"
+    assert sorted(rows[0]) == sorted(rows[2]) == ["dense", "rlx2"]
+    assert table.sections[0].envs == table.envs == ("Ant-v5", "Hopper-v5")
+    assert table.sections[1].envs == ("Hopper-v5",)
+
+
+def test_dense_alone_has_a_section(tmp_path: Path) -> None:
+    seeds(tmp_path, "Hopper-v5/td3-dense/s0", [5.0])
+    assert [section.title for section in final(tmp_path).sections] == ["TD3, dense"]
+
+
+def test_a_method_with_and_without_sparsity_has_two_names(tmp_path: Path) -> None:
+    for sparsity in ("s0", "s0.5"):
+        seeds(tmp_path, f"Hopper-v5/td3-zzz/{sparsity}", [5.0])
+    (section,) = final(tmp_path).sections
+    assert [row.label for row in section.rows] == ["zzz (dense)", "zzz"]
+
+
+def test_an_unknown_method_keeps_its_name_and_its_suffix() -> None:
+    assert method_label("zzz").label == "zzz"
+    assert method_label("zzz+nstep5").label == "zzz +nstep5"
+    assert method_label("our-zzz").label == "our-zzz"
+
+
+# --- beside a paper -------------------------------------------------------------------------------
+
+
+def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
+    seeds(tmp_path, "Hopper-v5/td3-our-rlx2/s0.95", [3000.0, 3100.0])
+    seeds(tmp_path, "Hopper-v5/td3-zzz/s0.95", [1.0])
+    table = report.table(tmp_path, compare="xu2024:I")
+    match = cell(table, "our-rlx2", "Hopper-v5").paper
+    assert match is not None
+    assert (match.entry.mean, match.entry.std, match.marks) == (3152.97, 686.58, {"version"})
+    text = table.render("md")
+    assert "| 3050.0 ± 50.0 n=2† | 3153.0 ± 686.6‡ |" in text
+    assert "n=1† | – |" in text
+    assert "‡ published for another version of the environment" in text
+    assert table.notes == ()
+
+
+def test_another_metric_than_the_published_one_is_said(tmp_path: Path) -> None:
+    seeds(tmp_path, "2DNav-v1/td3-dst/s0.95", [1.0])
+    table = final(tmp_path, compare="xu2024:III")
+    assert table.notes == ("xu2024:III publishes all-episodes, this table shows final",)
+    assert final(tmp_path, compare="xu2024:I").notes == (
+        "xu2024:I has no number for any of these runs",
+    )
+
+
+# --- formats --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    """Four environments, long names, large numbers, an underscore, an unfinished run."""
+    for env in ("HalfCheetah-v5", "Ant-v5", "Hopper-v5", "Walker2d-v5"):
+        for method in ("our-rlx2", "my_rule"):
+            seeds(tmp_path, f"{env}/td3-{method}/s0.95", [10000.25, 12345.0, 9e3], summary=SUMMARY)
+    write_run(tmp_path, "Ant-v5/td3-my_rule/s0.95/seed3", {1000: [1.0]}, status="diverged")
+    return tmp_path
+
+
+@pytest.mark.parametrize("center", ["mean", "iqm"])
+@pytest.mark.parametrize("columns", [(), ("params", "flops")])
+@pytest.mark.parametrize("width", [80, 120, 250])
+def test_a_terminal_shows_every_number_whole(
+    full: Path, width: int, columns: tuple[str, ...], center: str
+) -> None:
+    table = final(full, compare="xu2024:I", columns=columns, center=center)
+    lines = table.render("rich", Console(width=width)).splitlines()
+    grid = lines[: next(i for i, line in enumerate(lines) if line.startswith("°"))]
+    assert max(map(len, grid)) <= width
+    text = "\n".join(grid)
+    assert "…" not in text
+    for shown in ("10448.4", "n=3°", "9066.6", "HalfCheetah-v5"):
+        assert shown in text
+    assert ("RLX 30" in text) == bool(columns)
+
+
+def test_plain_results_of_four_environments_share_one_block_at_80_columns(full: Path) -> None:
+    text = final(full).render("rich", Console(width=80))
+    assert text.count("TD3, sparsity 0.95") == 1
+
+
+def test_cost_columns(full: Path) -> None:
+    found = cell(final(full), "my_rule", "Ant-v5").cost
+    assert found is not None
+    assert (found.sok_active, found.sok_ratio) == pytest.approx((20, 0.1))
+    assert (found.rlx_active, found.rlx_ratio) == pytest.approx((30, 0.075))
+    text = final(full, columns=["params", "flops"]).render("md")
+    assert "SOK 20 (0.100x) RLX 30 (0.075x)" in text
+    assert "train 5.00e+09 (0.250x) test 4.00e+01 (0.125x)" in text
+
+
+@pytest.mark.parametrize(
+    "parameters", [None, {}, {"sok_active": "x"}, {"sok_active": float("nan")}]
+)
+def test_a_summary_without_usable_costs_has_none(tmp_path: Path, parameters: Any) -> None:
+    summary = SUMMARY | {"parameters": parameters and SUMMARY["parameters"] | parameters}
+    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0], summary=summary)
+    table = final(tmp_path, columns=["params", "flops"])
+    assert cell(table, "dst", "Hopper-v5").cost is None
+    assert "| 1.000 ± 0.000 n=1 | – | – |" in table.render("md")
+
+
+def test_markdown_and_latex_escape_what_they_must(full: Path) -> None:
+    markdown = final(full).render("md")
+    assert "| my\\_rule |" in markdown
+    latex = final(full, columns=["params"]).render("latex")
+    assert "my\\_rule & 10448.4 $\\pm$ 1401.9 n=3$^{\\circ}$ & SOK 20 (0.100x)" in latex
+    assert latex.count("\\begin{tabular}{lrrrrrrrr}") == 1
+
+
+def test_csv_has_a_row_per_cell(full: Path) -> None:
+    table = final(full, compare="xu2024:I", columns=["params"])
+    rows = list(csv.DictReader(io.StringIO(table.render("csv"))))
+    assert len(rows) == 8
+    mine = next(row for row in rows if (row["method"], row["env"]) == ("our-rlx2", "Hopper-v5"))
+    assert float(mine["mean"]) == pytest.approx((10000.25 + 12345 + 9000) / 3)
+    assert (mine["n"], mine["seeds"], mine["paper_mean"]) == ("3", "0 1 2", "3152.97")
+    assert (mine["sok_active"], mine["paper_marks"]) == ("20.0", "version")
+
+
+def test_json_holds_everything(full: Path) -> None:
+    (full / "Ant-v5/td3-my_rule/s0.95/seed3/progress.csv").write_text("")
+    document = json.loads(final(full, compare="xu2024:I", center="iqm").render("json"))
+    assert (document["metric"], document["center"], document["compare"]) == (
+        "final",
+        "iqm",
+        "xu2024:I",
+    )
+    (section,) = document["sections"]
+    cells = {row["method"]: row["cells"] for row in section["rows"]}
+    found = cells["my_rule"]["Ant-v5"]
+    assert (found["n"], found["seeds"], found["left_out"]) == (3, [0, 1, 2], [3])
+    assert found["values"] == [10000.25, 12345.0, 9000.0]
+    assert found["marks"] == ["left_out"]
+    assert found["cost"]["train_ratio"] == 0.25
+    assert cells["our-rlx2"]["Ant-v5"]["paper"]["mean"] == 4298.68
+    assert document["unfinished"] == [
+        {"path": "Ant-v5/td3-my_rule/s0.95/seed3", "status": "diverged"}
+    ]
+    assert [item["path"] for item in document["damaged"]] == [
+        "Ant-v5/td3-my_rule/s0.95/seed3/progress.csv"
+    ]
+
+
+@pytest.mark.parametrize("format", sorted(RENDERERS))
+def test_the_number_of_seeds_is_always_visible(full: Path, format: str) -> None:
+    text = final(full).render(format, Console(width=80))
+    expected = {"csv": ",3,0 1 2,", "json": '"n": 3'}.get(format, "n=3")
+    assert text.count(expected) == 8
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metric": "finals"}, "unknown metric 'finals'; did you mean 'final'"),
+        ({"center": "median"}, "unknown center 'median'.*iqm, mean"),
+        ({"compare": "xu2024:X"}, "unknown published table 'xu2024:X'"),
+        ({"columns": ["flop"]}, "unknown column 'flop'; did you mean 'flops'"),
+    ],
+)
+def test_unknown_names(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0])
+    with pytest.raises(InputError, match=message):
+        report.table(tmp_path, **arguments)
+
+
+def test_an_unknown_format(tmp_path: Path) -> None:
+    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0])
+    with pytest.raises(InputError, match=r"unknown format 'htm'.*csv, json, latex, md, rich"):
+        final(tmp_path).render("htm")
+
+
+def test_nothing_logged_anywhere(tmp_path: Path) -> None:
+    write_run(tmp_path, "Hopper-v5/td3-dst/s0.95/seed0", {0: [1.0]}, status=None)
+    with pytest.raises(InputError, match=r"metric 'final': no run has logged anything"):
+        final(tmp_path)
