@@ -37,7 +37,7 @@ class AlgorithmCost:
     actor_forwards_per_extra_step: int
     critics_in_actor_loss: int
 
-    def size(self, actor: int, critic: int) -> int:
+    def size(self, actor: float, critic: float) -> float:
         """Return all weights kept, targets included, of an actor and a critic of these sizes."""
         return self.actor_copies * actor + self.critic_copies * critic
 
@@ -112,7 +112,7 @@ def sok_size(actor: float, critic: float) -> float:
     return actor + NUM_CRITICS * critic
 
 
-def rlx_size(algo: str, actor: int, critic: int) -> int:
+def rlx_size(algo: str, actor: float, critic: float) -> float:
     """Return RLX's model size, targets included (RLX Table 5)."""
     return cost(algo).size(actor, critic)
 
@@ -161,7 +161,7 @@ def summary_numbers(
     actor_sizes: Sequence[int],
     critic_sizes: Sequence[int],
     actor_active: Sequence[int],
-    critic_active: Sequence[int],
+    critic_active: Sequence[Sequence[int]],
     batch_size: int,
     updates: int,
     policy_delay: int,
@@ -176,7 +176,7 @@ def summary_numbers(
         actor_sizes: units of the actor from input to output (SAC: both heads in the output).
         critic_sizes: the same of one critic.
         actor_active: active connections of each layer of the actor.
-        critic_active: active connections of each layer of one critic.
+        critic_active: active connections of each layer, of either critic.
         batch_size: samples per update.
         updates: critic updates of the run.
         policy_delay: critic updates per actor update.
@@ -192,18 +192,20 @@ def summary_numbers(
     algorithm.
     """
     _check_active("actor", actor_sizes, actor_active)
-    _check_active("critic", critic_sizes, critic_active)
+    for active in critic_active:
+        _check_active("critic", critic_sizes, active)
     formulas = cost(algo)
-    actor, critic = int(sum(actor_active)), int(sum(critic_active))
+    actor, critics = int(sum(actor_active)), sum(int(sum(active)) for active in critic_active)
+    critic = critics / NUM_CRITICS  # Bernoulli masks differ in size
     dense_actor, dense_critic = weights(dense_actor_sizes), weights(dense_critic_sizes)
     a, c = forward_flops([actor]), forward_flops([critic])
     dense_a, dense_c = forward_flops([dense_actor]), forward_flops([dense_critic])
     per_sample = formulas.flops_per_sample(a, c, policy_delay, nstep)
     return {
         "parameters": {
-            "sok_active": sok_size(actor, critic),
+            "sok_active": actor + critics,
             "sok_dense": sok_size(dense_actor, dense_critic),
-            "rlx_active": formulas.size(actor, critic),
+            "rlx_active": int(formulas.size(actor, critic)),
             "rlx_dense": formulas.size(dense_actor, dense_critic),
         },
         "flops": {

@@ -158,7 +158,7 @@ def rlx_row(algo: str, task: str, actor_density: float, critic_density: float) -
         (1, acc.weights(actor)),
         (1, acc.weights(critic)),
         [round(acc.weights(actor) * actor_density)],
-        [round(acc.weights(critic) * critic_density)],
+        [[round(acc.weights(critic) * critic_density)]] * 2,
         batch_size=256,
         updates=2_975_000,
         policy_delay=delay,
@@ -228,7 +228,7 @@ def test_a_one_step_ratio_would_not_give_the_printed_sac_number() -> None:
 
 def test_summary_numbers_by_hand() -> None:
     numbers = acc.summary_numbers(
-        "td3", (2, 4, 1), (3, 4, 1), [6, 2], [5, 4], 10, 100, 2, 3, (2, 4, 1), (3, 4, 1)
+        "td3", (2, 4, 1), (3, 4, 1), [6, 2], [[5, 4], [5, 4]], 10, 100, 2, 3, (2, 4, 1), (3, 4, 1)
     )
     # actor 8 of 12, critic 9 of 16; A = 16, C = 18 FLOPs; dense A = 24, C = 32
     assert numbers["parameters"] == {
@@ -248,7 +248,7 @@ def test_summary_numbers_by_hand() -> None:
 
 def test_a_smaller_dense_network_is_measured_against_the_reference_widths() -> None:
     numbers = acc.summary_numbers(
-        "td3", (2, 2, 1), (2, 2, 1), [4, 2], [4, 2], 1, 1, 2, 1, (2, 8, 1), (2, 8, 1)
+        "td3", (2, 2, 1), (2, 2, 1), [4, 2], [[4, 2], [4, 2]], 1, 1, 2, 1, (2, 8, 1), (2, 8, 1)
     )
     assert numbers["parameters"]["sok_active"] == 18
     assert numbers["parameters"]["sok_dense"] == 72
@@ -259,7 +259,7 @@ def test_a_smaller_dense_network_is_measured_against_the_reference_widths() -> N
 def test_active_connections_must_fit_their_layers(active: list[int]) -> None:
     with pytest.raises(ValueError, match="actor: active connections"):
         acc.summary_numbers(
-            "td3", (2, 4, 1), (3, 4, 1), active, [5, 4], 1, 1, 2, 1, (2, 4, 1), (3, 4, 1)
+            "td3", (2, 4, 1), (3, 4, 1), active, [[5, 4]] * 2, 1, 1, 2, 1, (2, 4, 1), (3, 4, 1)
         )
 
 
@@ -282,7 +282,7 @@ def test_a_dense_one_step_run_has_ratio_one(
 ) -> None:
     full = [[i * o for i, o in acc.layer_shapes(s)] for s in (actor, critic)]
     numbers = acc.summary_numbers(
-        algo, actor, critic, full[0], full[1], 256, 10, delay, 1, actor, critic
+        algo, actor, critic, full[0], [full[1]] * 2, 256, 10, delay, 1, actor, critic
     )
     assert numbers["flops"]["train_ratio"] == 1
     assert numbers["flops"]["test_ratio"] == 1

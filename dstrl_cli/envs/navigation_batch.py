@@ -1,0 +1,80 @@
+"""2DNav-v1 and 2DNav-v2 for N members at once, in torch, on the training device.
+
+The same numbers as ``navigation``, step by step, time limit and automatic reset included, with no
+loop over environments and nothing that makes the device wait for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from dstrl_cli.envs.base import Active, BatchEnv, Step, action_scale
+from dstrl_cli.envs.navigation import (
+    ACTION_LIMIT,
+    BLOCKED_COST,
+    CONTROL_COST,
+    GOAL_TOLERANCE,
+    POSITION_LIMIT,
+)
+from dstrl_cli.envs.specs import EnvSpec
+from dstrl_cli.envs.tasks import OBSTACLE_RADII, choose_task
+
+
+class NavigationBatch(BatchEnv):
+    """N points on the plane, all with the task of the specification.
+
+    Numbers that are not finite are passed on, not reported: looking would stop the device.
+    """
+
+    def __init__(self, spec: EnvSpec, num_envs: int, device: torch.device) -> None:
+        super().__init__(spec, num_envs, device)
+        task_set = "obstacles" if spec.name == "2DNav-v2" else "box"
+        task = choose_task(task_set, spec.task or 0)
+        self._middle, self._half = (torch.from_numpy(x).to(device) for x in action_scale(spec))
+        self._goal = torch.tensor(task.goal, device=device)
+        self._centres = torch.tensor(task.obstacles, device=device).reshape(-1, 2)  # [discs, 2]
+        self._radii = torch.tensor(OBSTACLE_RADII[: len(task.obstacles)], device=device)
+        self._time_limit = spec.time_limit or 0
+        self._position = torch.zeros(num_envs, 2, device=device)
+        self._elapsed = torch.zeros(num_envs, dtype=torch.int64, device=device)
+
+    def reset(self, seeds: Sequence[int]) -> torch.Tensor:
+        """Return every point to the origin [N, 2]; nothing is random, so seeds change nothing."""
+        self._position = torch.zeros_like(self._position)
+        self._elapsed = torch.zeros_like(self._elapsed)
+        return self._position.clone()
+
+    @torch.no_grad()
+    def step(self, actions: torch.Tensor, active: Active | None = None) -> Step:
+        """Step the active points together; see ``BatchEnv.step``."""
+        action = self._middle + self._half * actions.to(self.device, torch.float32)
+        action = action.clamp(-ACTION_LIMIT, ACTION_LIMIT)
+        moved = (self._position + action).clamp(-POSITION_LIMIT, POSITION_LIMIT)
+        distances = _length(moved[:, None] - self._centres)  # [N, discs]
+        blocked = (distances <= self._radii).any(-1)
+        position = torch.where(blocked[:, None], self._position, moved)
+        offset = position - self._goal
+        reward = -_length(offset) - CONTROL_COST * action.square().sum(-1) - BLOCKED_COST * blocked
+        reached = (offset.abs() < GOAL_TOLERANCE).all(-1)
+        elapsed = self._elapsed + 1
+        truncated = elapsed >= self._time_limit
+        if active is not None:
+            moving = torch.as_tensor(np.asarray(active, bool), device=self.device)
+            position = torch.where(moving[:, None], position, self._position)
+            elapsed = torch.where(moving, elapsed, self._elapsed)
+            reward = torch.where(moving, reward, 0.0)
+            reached, truncated = reached & moving, truncated & moving
+        ended = reached | truncated
+        self._position = position.masked_fill(ended[:, None], 0.0)
+        self._elapsed = elapsed.masked_fill(ended, 0)
+        return Step(position, reward, reached & ~truncated, truncated, self._position.clone())
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def _length(vector: torch.Tensor) -> torch.Tensor:
+    return vector.square().sum(-1).sqrt()

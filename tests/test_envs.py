@@ -1,0 +1,378 @@
+"""The environments' edge: ids, spaces, errors, and what a batch returns at an episode's end."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+
+from dstrl_cli.envs import EnvSpec, make_batch, make_env, spec
+from dstrl_cli.envs.base import BatchEnv, Step
+from dstrl_cli.envs.gymnasium import GymnasiumBatch
+from dstrl_cli.envs.registration import NAVIGATION_TASKS, PAPER_TASKS, register_tasks
+from dstrl_cli.errors import DstrlError, InputError
+
+Register = Callable[..., str]
+
+# Observations, actions, action bound, time limit: Gymnasium's documentation of v2 and v3.
+SIZES = {
+    "HalfCheetah": (17, 6, 1.0, 1000),
+    "Hopper": (11, 3, 1.0, 1000),
+    "Walker2d": (17, 6, 1.0, 1000),
+    "Ant": (111, 8, 1.0, 1000),
+    "Humanoid": (376, 17, 0.4, 1000),
+    "InvertedPendulum": (4, 1, 3.0, 1000),
+    "Reacher": (11, 2, 1.0, 50),
+}
+
+
+class Counter(gymnasium.Env):
+    """Observes how many steps it made and the last action; ends after ``length`` steps."""
+
+    action_space = Box(np.array([-3.0, 0.0], np.float32), np.array([3.0, 1.0], np.float32))
+    observation_space = Box(-np.inf, np.inf, (3,), np.float64)
+
+    def __init__(self, length: int = 3, fault: str = "") -> None:
+        self.length, self.fault = length, fault
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.count = 0
+        return np.array([self.np_random.uniform(), 0.0, 0.0]), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.action_space.contains(action)
+        self.count += 1
+        if self.count == 2 and self.fault == "raise":
+            raise ValueError("broken")
+        reward = np.nan if self.count == 2 and self.fault == "nan" else float(self.count)
+        ended = self.count >= self.length
+        return np.array([self.count, *action]), reward, ended, False, {}
+
+
+class Spaces(gymnasium.Env):
+    """An environment that only has spaces."""
+
+    def __init__(self, observation: gymnasium.Space, action: gymnasium.Space) -> None:
+        self.observation_space, self.action_space = observation, action
+
+
+@pytest.fixture
+def register() -> Iterator[Register]:
+    """Register environments for one test."""
+    added: list[str] = []
+
+    def add(name: str, entry_point: Callable[..., gymnasium.Env], **kwargs: Any) -> str:
+        gymnasium.register(name, entry_point, **kwargs)
+        added.append(name)
+        return name
+
+    yield add
+    for name in added:
+        del gymnasium.registry[name]
+
+
+def rollout(batch: BatchEnv, steps: int, seed: int = 0) -> list[Step]:
+    """Step with the same random actions everywhere; return the steps."""
+    torch.manual_seed(seed)
+    size = batch.spec.action_size
+    return [
+        batch.step(torch.rand(1, size).expand(batch.num_envs, -1) * 2 - 1) for _ in range(steps)
+    ]
+
+
+# Names ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAPER_TASKS)
+def test_paper_tasks_have_the_papers_sizes_bounds_and_limits(name: str) -> None:
+    found = spec(name)
+    observations, actions, bound, limit = SIZES[name.partition("-")[0]]
+    assert found.id == "dstrl/" + name
+    assert found.name == name
+    assert found.task is None
+    assert (found.observation_size, found.action_size) == (observations, actions)
+    assert found.action_high == pytest.approx((bound,) * actions)
+    assert found.action_low == pytest.approx((-bound,) * actions)
+    assert found.time_limit == limit
+
+
+def test_an_id_that_gymnasium_serves_is_gymnasiums() -> None:
+    assert spec("HalfCheetah-v4").id == "HalfCheetah-v4"
+    assert spec("HalfCheetah-v5").id == "HalfCheetah-v5"
+    # Gymnasium knows HalfCheetah-v3 but refuses to make it.
+    assert "HalfCheetah-v3" in gymnasium.registry
+    assert spec("HalfCheetah-v3") == spec("dstrl/HalfCheetah-v3")
+    assert spec("dstrl_cli.envs:dstrl/Hopper-v2") == spec("Hopper-v2")
+
+
+def test_registering_twice_changes_nothing_and_gymnasiums_ids_stay() -> None:
+    before = dict(gymnasium.registry)
+    register_tasks()
+    assert dict(gymnasium.registry) == before
+    assert "dstrl_cli" not in str(gymnasium.registry["HalfCheetah-v3"].entry_point)
+
+
+@pytest.mark.parametrize("name", ["HalfCheetah", "Walker2d", "Humanoid", "Hopper"])
+def test_v2_v3_and_v4_are_one_task_except_for_ant(name: str) -> None:
+    batches = [make_batch(spec(f"{name}-{version}"), 1) for version in ("v2", "v3", "v4")]
+    starts = [batch.reset([5]) for batch in batches]
+    runs = [rollout(batch, 30) for batch in batches]
+    for start, run in zip(starts[1:], runs[1:], strict=True):
+        assert torch.equal(start, starts[0])
+        for one, other in zip(run, runs[0], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_ant_contacts_are_real_in_v2_and_zero_in_v3() -> None:
+    real, zero = (make_batch(spec(f"Ant-{version}"), 1) for version in ("v2", "v3"))
+    assert torch.equal(real.reset([0])[:, :27], zero.reset([0])[:, :27])
+    forces, differences = [], []
+    for one, other in zip(rollout(real, 60), rollout(zero, 60), strict=True):
+        assert torch.equal(one.next_observation[:, :27], other.next_observation[:, :27])
+        assert not other.next_observation[:, 27:].any()
+        forces.append(one.next_observation[0, 27:])
+        differences.append(other.reward - one.reward)
+    stacked = torch.stack(forces)
+    assert stacked.abs().max() == 1.0  # clipped
+    costs = 5e-4 * stacked.square().sum(-1)
+    assert costs.max() > 0
+    torch.testing.assert_close(torch.cat(differences), costs, atol=1e-5, rtol=0)
+
+
+# Errors -----------------------------------------------------------------------------------------
+
+
+def test_unknown_ids_get_the_closest_match() -> None:
+    with pytest.raises(InputError, match="did you mean 'HalfCheetah-v5'"):
+        spec("HalfCheeta-v5")
+    with pytest.raises(InputError, match="did you mean '2DNav-v1'"):
+        spec("2dnav-v1")
+    with pytest.raises(InputError, match="module 'no_such_module' cannot be imported"):
+        spec("no_such_module:Thing-v0")
+    with pytest.raises(InputError, match="unknown environment 'json:Thing-v0'"):
+        spec("json:Thing-v0")
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "message"),
+    [
+        (Discrete(3), Box(-1, 1, (2,)), "observations are Discrete"),
+        (Box(-1, 1, (2,)), Discrete(3), "actions are Discrete"),
+        (Box(-1, 1, (2, 2)), Box(-1, 1, (2,)), r"observations have shape \(2, 2\)"),
+        (Box(-1, 1, (2,)), Box(-1, 1, ()), r"actions have shape \(\)"),
+        (Box(-1, 1, (2,)), Box(-1, np.inf, (2,)), "actions are unbounded"),
+        (Box(-1, 1, (2,)), Box(0, 9, (2,), np.int64), "actions are integers"),
+    ],
+)
+def test_spaces_that_do_not_fit_are_refused(
+    register: Register, observation: gymnasium.Space, action: gymnasium.Space, message: str
+) -> None:
+    name = register("Spaces-v0", lambda: Spaces(observation, action))
+    with pytest.raises(InputError, match=message):
+        spec(name)
+
+
+def test_an_environment_that_cannot_be_made_says_why(register: Register) -> None:
+    def missing() -> gymnasium.Env:
+        raise gymnasium.error.DependencyNotInstalled("pip install thing")
+
+    name = register("Missing-v0", missing)
+    with pytest.raises(InputError, match=r"'Missing-v0' cannot be made .*pip install thing"):
+        spec(name)
+
+
+def test_tasks_are_refused_where_there_are_none() -> None:
+    with pytest.raises(InputError, match="'HalfCheetah-v5' has no tasks"):
+        spec("HalfCheetah-v5", task=1)
+    for task in (-1, 10):
+        with pytest.raises(InputError, match=f"env.task {task} does not exist"):
+            spec("2DNav-v1", task=task)
+    assert spec("2DNav-v1", task=9).task == 9
+
+
+# Batches ----------------------------------------------------------------------------------------
+
+
+def test_an_episodes_end_returns_the_true_last_observation_and_a_new_start(
+    register: Register,
+) -> None:
+    name = register("Counter-v0", Counter)
+    batch = make_batch(spec(name), 2)
+    start = batch.reset([3, 4])
+    assert start.shape == (2, 3)
+    assert start.dtype == torch.float32
+    assert start[0, 0] != start[1, 0]
+    steps = [batch.step(torch.zeros(2, 2)) for _ in range(4)]
+    kept = [step.next_observation.clone() for step in steps]
+    assert [step.next_observation[0, 0].item() for step in steps] == [1, 2, 3, 1]
+    assert [step.reward[1].item() for step in steps] == [1, 2, 3, 1]
+    assert [step.terminated.tolist() for step in steps] == [[False] * 2] * 2 + [[True] * 2] + [
+        [False] * 2
+    ]
+    assert not any(step.truncated.any() for step in steps)
+    assert torch.equal(steps[1].observation, steps[1].next_observation)
+    # The third step ends the episode; its `observation` is a start of the stream going on.
+    stream = np.random.default_rng(3)
+    assert start[0, 0] == np.float32(stream.uniform())
+    assert steps[2].observation[0, 0] == np.float32(stream.uniform())
+    rollout(batch, 5)
+    assert all(torch.equal(a.next_observation, b) for a, b in zip(steps, kept, strict=True))
+
+
+def test_actions_are_scaled_to_the_bounds(register: Register) -> None:
+    batch = make_batch(spec(register("Counter-v0", Counter)), 1)
+    batch.reset([0])
+    for action, expected in [((-1, -1), (-3, 0)), ((0, 0), (0, 0.5)), ((0.5, 1), (1.5, 1))]:
+        seen = batch.step(torch.tensor([action], dtype=torch.float32)).next_observation[0, 1:]
+        assert seen.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["InvertedPendulum-v2", "Humanoid-v2"])
+def test_scaled_actions_reach_mujoco(name: str) -> None:
+    found = spec(name)
+    batch, env = make_batch(found, 1), make_env(found)
+    batch.reset([1])
+    env.reset(seed=1)
+    action = torch.linspace(-1, 1, found.action_size)[None]
+    expected = env.step(found.action_high[0] * action[0].numpy())
+    result = batch.step(action)
+    np.testing.assert_allclose(result.next_observation[0], expected[0], rtol=1e-5, atol=1e-6)
+    assert result.reward.item() == pytest.approx(float(expected[1]), rel=1e-5)
+
+
+def test_time_limits_truncate_and_win_over_a_fall_on_the_last_step(register: Register) -> None:
+    # Ends after 3 steps by itself: a limit of 2 truncates, of 3 coincides, of 4 never shows.
+    for limit, terminated, truncated in [(2, False, True), (3, False, True), (4, True, False)]:
+        name = register(f"Counter-v{limit}", Counter, max_episode_steps=limit)
+        found = spec(name)
+        assert found.time_limit == limit
+        batch = make_batch(found, 1)
+        batch.reset([0])
+        last = rollout(batch, min(limit, 3))[-1]
+        assert (last.terminated.item(), last.truncated.item()) == (terminated, truncated)
+        assert last.next_observation[0, 0] == min(limit, 3)
+        assert last.observation[0, 0] < 1
+
+
+def test_inactive_environments_stay_where_they_are(register: Register) -> None:
+    batch = make_batch(spec(register("Counter-v0", Counter)), 3)
+    batch.reset([0, 1, 2])
+    before = rollout(batch, 1)[-1]
+    step = batch.step(torch.ones(3, 2), active=[True, False, True])
+    assert step.next_observation[:, 0].tolist() == [2, 1, 2]
+    assert torch.equal(step.observation[1], before.observation[1])
+    assert step.reward.tolist() == [2, 0, 2]
+    third = batch.step(torch.ones(3, 2), active=np.array([True, False, False]))
+    assert third.terminated.tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("raise", "failed: ValueError: broken"), ("nan", "returned a number that is not finite")],
+)
+def test_a_failing_environment_is_named(register: Register, fault: str, message: str) -> None:
+    name = register("Counter-v0", Counter)
+    batch = make_batch(spec(name), 2)
+    batch.reset([0, 1])
+    assert isinstance(batch, GymnasiumBatch)
+    batch._envs[1].unwrapped.fault = fault
+    rollout(batch, 1)
+    with pytest.raises(DstrlError, match=r"environment 1 \(Counter-v0\) " + message):
+        rollout(batch, 1)
+
+
+def test_seeds_decide_the_start_and_members_are_independent() -> None:
+    found = spec("Hopper-v5")
+    pair, alone = make_batch(found, 2), make_batch(found, 1)
+    starts = pair.reset([7, 8])
+    assert not torch.equal(starts[0], starts[1])
+    assert torch.equal(alone.reset([8])[0], starts[1])
+    together, single = rollout(pair, 60), rollout(alone, 60)
+    assert any(step.terminated[1] for step in together)  # Hopper falls; its stream goes on
+    for two, one in zip(together, single, strict=True):
+        assert all(torch.equal(a[1], b[0]) for a, b in zip(two, one, strict=True))
+    assert torch.equal(pair.reset([7, 8]), starts)
+    pair.close()
+    pair.close()
+
+
+def test_specifications_travel_as_plain_values() -> None:
+    found = spec("Pendulum-v1")
+    assert found == EnvSpec("Pendulum-v1", "Pendulum-v1", None, 3, 1, (-2.0,), (2.0,), 200)
+    assert hash(found) == hash(spec("Pendulum-v1"))
+
+
+# Quiet ------------------------------------------------------------------------------------------
+
+
+def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in a folder; fails on any warning, and returns what it printed."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        cwd=folder,
+        env={"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+
+
+def test_importing_the_package_is_light(tmp_path: Path) -> None:
+    done = run_python(
+        """
+        import sys, json, dstrl_cli.envs
+        print(json.dumps([m for m in ("torch", "mujoco", "pandas") if m in sys.modules]))
+        """,
+        tmp_path,
+    )
+    assert json.loads(done.stdout) == []
+
+
+def test_other_programs_make_every_task_without_torch_warnings_or_log_files(tmp_path: Path) -> None:
+    done = run_python(
+        f"""
+        import sys, gymnasium
+        for name in {[*PAPER_TASKS, *NAVIGATION_TASKS]}:
+            env = gymnasium.make("dstrl_cli.envs:dstrl/" + name)
+            env.reset(seed=0)
+            env.step(env.action_space.sample())
+            env.close()
+            print(env.spec.id)
+        assert "torch" not in sys.modules
+        """,
+        tmp_path,
+    )
+    assert done.stdout.split() == ["dstrl/" + name for name in [*PAPER_TASKS, *NAVIGATION_TASKS]]
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mujoco_is_quiet_even_when_a_simulation_explodes(tmp_path: Path) -> None:
+    done = run_python(
+        """
+        import torch
+        from dstrl_cli.envs import make_batch, spec
+        from dstrl_cli.errors import DstrlError
+        for name in ("HalfCheetah-v4", "HalfCheetah-v5"):
+            batch = make_batch(spec(name), 1, "cpu")
+            batch.reset([0])
+            try:
+                batch.step(torch.full((1, 6), float("nan")))
+            except DstrlError as error:
+                print(error)
+        """,
+        tmp_path,
+    )
+    assert done.stdout.count("environment 0 (HalfCheetah-v") == 2
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
