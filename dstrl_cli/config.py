@@ -24,7 +24,7 @@ from pydantic import (
 from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.sizes import lambda_sparsity, layer_weights, matched_widths
-from dstrl_cli.topology import DROP_SCORES, GROW_SCORES
+from dstrl_cli.topology import CRITIC_SCORES, DROP_SCORES, GROW_SCORES
 from dstrl_cli.values import (
     Bounds,
     Count,
@@ -201,6 +201,17 @@ class RunConfig(_Model):
             raise ValueError(
                 f"log_std_bounds: [{low:g}, {high:g}] must be ordered, the lower bound first"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _actor_scores(self) -> RunConfig:
+        for key in ("drop", "grow"):
+            score = getattr(self.actor.topology, key)
+            if score in CRITIC_SCORES:
+                raise ValueError(
+                    f"actor.topology.{key}: {score} needs the TD error of a critic; "
+                    f"set critic.topology.{key} instead"
+                )
         return self
 
 

@@ -31,9 +31,6 @@ def erdos_renyi_densities(shapes: Sequence[Shape], sparsity: float) -> list[floa
     `eps` makes the active connections of all layers (1 - sparsity) of the total. Layers whose
     density would exceed 1 become dense and their surplus moves to the others, the largest raw
     density first, until all fit (authors' code, `sparse_set`).
-
-    Raises:
-        InputError: when every layer would have to be dense.
     """
     sizes = [i * o for i, o in shapes]
     if sparsity == 0.0:
@@ -48,15 +45,12 @@ def erdos_renyi_densities(shapes: Sequence[Shape], sparsity: float) -> list[floa
         if eps * largest <= 1.0:
             return [1.0 if layer in dense else eps * raw[layer] for layer in range(len(shapes))]
         dense.update(layer for layer in free if raw[layer] == largest)
-    raise InputError(
-        f"sparsity: {sparsity} cannot be met by erdos_renyi over layers {list(shapes)}: "
-        "all layers would be dense; use 'allocation: uniform' or a higher sparsity"
-    )
+    return [1.0] * len(shapes)  # only rounding leads here: a sparsity that is all but 0
 
 
 def lambda_densities(shapes: Sequence[Shape], lambdas: Sequence[float]) -> list[float]:
     """Return p_l = min(1, lambda_l (I + O) / (I O)); layers beyond `lambdas` are dense (SOK 3)."""
-    given = [min(1.0, lam * (i + o) / (i * o)) for lam, (i, o) in zip(lambdas, shapes, strict=False)]
+    given = [min(1.0, k * (i + o) / (i * o)) for k, (i, o) in zip(lambdas, shapes, strict=False)]
     return given + [1.0] * (len(shapes) - len(given))
 
 
@@ -118,7 +112,7 @@ def keep_largest(values: Tensor, count: Tensor, most: int) -> Tensor:
 
 
 def random_mask(size: int, budget: int, generator: torch.Generator) -> Tensor:
-    """Return a mask [size] with exactly `budget` active connections, uniform over all such masks."""
+    """Return a mask [size] with exactly `budget` active connections, all such equally likely."""
     mask = torch.zeros(size, dtype=torch.bool)
     mask[torch.randperm(size, generator=generator)[:budget]] = True
     return mask
@@ -162,13 +156,13 @@ def rewire(
         regrow_dropped: whether a connection dropped here may be grown again at once.
         grow: False drops without growing.
 
-    A fully dense layer is left alone; where fewer positions are free than `count`, only so many
+    A fully dense layer is left alone; where fewer positions than `count` may be grown, only so many
     are exchanged. Equal scores are decided by position, so the result is deterministic.
     """
     shape = mask.shape
     active = mask.flatten(2)
     inactive = (~active).sum(-1)
-    if not regrow_dropped:
+    if grow and not regrow_dropped:
         count = torch.minimum(count, inactive)
     count = torch.where(inactive > 0, torch.minimum(count, active.sum(-1)), torch.zeros_like(count))
 

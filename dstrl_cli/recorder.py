@@ -31,9 +31,7 @@ def member_tensors(algorithm: Algorithm, member: int) -> dict[str, NDArray[Any]]
     """Return actor and critics of a member as named arrays for a policy file."""
     tensors: dict[str, NDArray[Any]] = {}
     for network in (algorithm.actor, algorithm.critic):
-        layers = [
-            tuple(part.cpu().numpy() for part in layer) for layer in network.layers(member)
-        ]
+        layers = [tuple(part.cpu().numpy() for part in layer) for layer in network.layers(member)]
         for head, name in enumerate(network_names(network)):
             weights, biases, masks = zip(
                 *((weight[head], bias[head], mask[head]) for weight, bias, mask in layers),
@@ -47,7 +45,11 @@ class Recorder:
     """Writes the run folders of a population while it trains."""
 
     def __init__(
-        self, algorithm: Algorithm, folders: Sequence[RunFolder], spec: EnvSpec, place: dict[str, str]
+        self,
+        algorithm: Algorithm,
+        folders: Sequence[RunFolder],
+        spec: EnvSpec,
+        place: dict[str, str],
     ) -> None:
         self.algorithm, self.folders, self.spec, self.place = algorithm, folders, spec, place
         self.started = self.row_time = time.perf_counter()
@@ -94,7 +96,7 @@ class Recorder:
         self.episode_length += 1
         if not ended.any():
             return
-        for member in np.flatnonzero(ended):
+        for member in np.flatnonzero(ended).tolist():
             if member in members:
                 value = float(self.episode_return[member])
                 row = {

@@ -161,9 +161,9 @@ class Replay:
             self.take(self.policy_action, rows),
         )
 
-    def drop_oldest(self, members: Tensor, share: Tensor) -> None:
-        """Forget int(share * size) of the oldest transitions of the marked members, each [P]."""
-        count = (share.double() * self.size.squeeze(1)).floor().long()
+    def drop_oldest(self, members: Tensor, share: float) -> None:
+        """Forget int(share * size) of the oldest transitions of the marked members [P]."""
+        count = (share * self.size.squeeze(1).double()).floor().long()
         self.size.sub_(torch.where(members, count, 0).unsqueeze(1))
 
 

@@ -58,9 +58,7 @@ class Stream:
         return self.buffer[:, offset]
 
 
-def normal(
-    seeds: Sequence[int], name: str, shape: tuple[int, ...], device: str = "cpu"
-) -> Stream:
+def normal(seeds: Sequence[int], name: str, shape: tuple[int, ...], device: str = "cpu") -> Stream:
     """Return a stream of standard normal numbers, float32."""
     return Stream(seeds, name, shape, lambda row, g: row.normal_(generator=g), device)
 

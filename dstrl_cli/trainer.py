@@ -32,6 +32,9 @@ from dstrl_cli.rundir import RunFolder
 CHECK_EVERY = 100
 """Steps between looks at the host: progress, and members that diverged."""
 
+LONGEST_EVALUATION = 10_000
+"""Steps after which an evaluation episode ends where the environment sets no time limit."""
+
 
 class Reporter(Protocol):
     """Who is told what happens during training."""
@@ -76,7 +79,8 @@ def evaluate(
     observation = env.reset(seeds)
     active = np.ones(env.num_envs, dtype=bool)
     returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
-    while active.any():
+    limit = env.spec.time_limit or LONGEST_EVALUATION
+    while active.any() and lengths.max() < limit:
         action = algorithm.act(observation.view(members, -1, observation.shape[-1]))
         step = env.step(action.flatten(0, 1), active)
         returns += np.where(active, step.reward.cpu().numpy(), 0.0)
@@ -133,7 +137,7 @@ class CapacityControl:
             of_group[members] = True
             drop = of_group & (distance > buffer.distance_threshold)
             drop &= replay.size.squeeze(1) > buffer.min_size
-            replay.drop_oldest(drop, torch.full_like(distance, buffer.shrink))
+            replay.drop_oldest(drop, buffer.shrink)
             for member in members:
                 recorder.distance[member] = float(distance[member])
 

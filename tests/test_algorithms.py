@@ -59,9 +59,7 @@ def batches(replay: Replay, n: int, count: int = UPDATES) -> list[Batch]:
     members = len(replay.size)
     nstep = torch.full((members, 1), n)
     return [
-        replay.sample(
-            torch.rand(members, ROWS, generator=g, dtype=torch.float64), nstep, n
-        )
+        replay.sample(torch.rand(members, ROWS, generator=g, dtype=torch.float64), nstep, n)
         for _ in range(count)
     ]
 
@@ -109,9 +107,7 @@ def test_dense_td3_equals_a_plain_td3(weight_decay: float) -> None:
             a2 = (actor_target(s2).tanh() + smoothing).clamp(-1, 1)
             q2 = torch.min(*[c(torch.cat([s2, a2], -1)).squeeze(-1) for c in critic_targets])
             y = batch.reward[0] + batch.discount[0] * q2
-        loss = sum(
-            functional.mse_loss(c(torch.cat([s, a], -1)).squeeze(-1), y) for c in critics
-        )
+        loss = sum(functional.mse_loss(c(torch.cat([s, a], -1)).squeeze(-1), y) for c in critics)
         critic_adam.zero_grad()
         loss.backward()
         critic_adam.step()
@@ -181,9 +177,7 @@ def test_dense_sac_equals_a_plain_sac(nstep: int, keys: dict) -> None:
                 bootstrap[chosen] = drawn[chosen]
             x = torch.cat([batch.next_observation[0], bootstrap], -1)
             y += batch.discount[0] * torch.min(*[c(x).squeeze(-1) for c in critic_targets])
-        loss = sum(
-            functional.mse_loss(c(torch.cat([s, a], -1)).squeeze(-1), y) for c in critics
-        )
+        loss = sum(functional.mse_loss(c(torch.cat([s, a], -1)).squeeze(-1), y) for c in critics)
         critic_adam.zero_grad()
         loss.backward()
         critic_adam.step()

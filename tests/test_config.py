@@ -234,6 +234,12 @@ def test_lambdas_become_a_sparsity() -> None:
         resolve_sizes(make(actor=network | {"lambdas": [1, 2, 3, 4]}), 17, 6)
 
 
+@pytest.mark.parametrize("key", ["drop", "grow"])
+def test_importance_is_refused_for_an_actor(key: str) -> None:
+    with pytest.raises(InputError, match=f"set critic.topology.{key} instead"):
+        make(actor={"topology": {key: "importance"}})
+
+
 def test_configurations_load_without_torch_and_gymnasium() -> None:
     code = (
         "import sys, dstrl_cli.presets as p; p.resolve(); "

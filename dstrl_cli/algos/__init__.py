@@ -1,4 +1,4 @@
-"""Registry of the algorithms: a new one is one new file, one line here and `presets/algos/NAME.yaml`.
+"""Registry of the algorithms: a new one is one file, one line here and `presets/algos/NAME.yaml`.
 
 Names only, so that configurations are checked without importing torch.
 """

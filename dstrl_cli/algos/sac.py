@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm
@@ -55,15 +56,18 @@ class SAC(Algorithm):
         given = config.target_entropy
         self.target_entropy = -float(self.action_size) if given is None else given
 
+    @override
     def act(self, observation: Tensor) -> Tensor:
         return self.actor.infer(observation).squeeze(1)[..., : self.action_size].tanh()
 
+    @override
     def explore(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
         output = self.actor.infer(observation.unsqueeze(1)).flatten(1)  # [P, 2 act]
         noise = self.exploration.at(step) * self.noise_scale
         mean, log_std, _ = self.gaussian(output)
         return (mean + log_std.exp() * noise).tanh_(), mean.tanh()
 
+    @override
     def update(self, batch: Batch) -> None:
         self.update_critic(batch, self.soft_target(batch))
         self.updates += 1

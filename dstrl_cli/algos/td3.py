@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm
@@ -32,14 +33,17 @@ class TD3(Algorithm):
             device=device,
         )
 
+    @override
     def act(self, observation: Tensor) -> Tensor:
         return self.actor.infer(observation).squeeze(1).tanh_()
 
+    @override
     def explore(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
         action = self.act(observation.unsqueeze(1)).squeeze(1)
         noise = self.exploration.at(step) * self.noise_scale
         return (action + noise).clamp_(-1, 1), action
 
+    @override
     def update(self, batch: Batch) -> None:
         self.update_critic(batch, self.td_target(batch))
         self.updates += 1

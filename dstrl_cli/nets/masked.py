@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from dstrl_cli import masks
 from dstrl_cli.nets.adam import Adam
@@ -50,7 +51,7 @@ class Flat:
         return Flat(self.flat.clone(), plan)
 
     def batched(self, heads: int) -> list[tuple[Tensor, Tensor]]:
-        """Return (weight, bias) per layer of the first `heads` heads as batches [P * heads, ...]."""
+        """Return (weight, bias) per layer of the first `heads` heads, each [P * heads, ...]."""
         return [
             (weight[:, :heads].flatten(0, 1), bias[:, :heads].flatten(0, 1))
             for weight, bias in zip(self.weights, self.biases, strict=True)
@@ -99,10 +100,9 @@ class MaskedNetwork(Network):
             return [m for m, run in enumerate(runs) if getattr(run, key) == value]
 
         self.unmasked_gradients = members("gradients", "dense")
-        self.kept_moments = torch.tensor(
-            [run.moments == "keep" or run.gradients == "dense" for run in runs], device=device
-        )
-        self.remask = bool(self.kept_moments.any())
+        self.kept_moments = torch.tensor([run.moments == "keep" for run in runs], device=device)
+        # only then does Adam move inactive weights
+        self.remask = bool(self.unmasked_gradients or self.kept_moments.any())
         self.adam_growth = torch.tensor(
             [getattr(run, self.plan.role).topology.grow_init == "adam_step" for run in runs],
             device=device,
@@ -114,7 +114,7 @@ class MaskedNetwork(Network):
         self.trims = self.target_trims()
 
     def target_trims(self) -> list[tuple[int, Tensor, int]]:
-        """Return (layer, budgets [T, K], largest budget) of the layers whose targets are trimmed."""
+        """Return (layer, budgets [T, K], largest budget) of layers whose targets are trimmed."""
         if not self.trimmed:
             return []
         budgets = [mask[self.trimmed].sum((-2, -1)).long() for mask in self.mask.weights]
@@ -135,6 +135,7 @@ class MaskedNetwork(Network):
 
     # Products.
 
+    @override
     def forward(self, x: Tensor, heads: int | None = None) -> Tensor:
         heads = heads or self.plan.heads
         inputs = [replicate(x, heads)]
@@ -142,15 +143,18 @@ class MaskedNetwork(Network):
         self.cache = (inputs, heads)
         return out.view(self.plan.members, heads, *out.shape[1:])
 
+    @override
     def infer(self, x: Tensor) -> Tensor:
         heads = self.plan.heads
         out = run_layers(self.online[heads], replicate(x, heads))
         return out.view(self.plan.members, heads, *out.shape[1:])
 
+    @override
     def target(self, x: Tensor) -> Tensor:
         out = run_layers(self.target_layers, replicate(x, self.plan.heads))
         return out.view(self.plan.members, self.plan.heads, *out.shape[1:])
 
+    @override
     def backward(self, grad: Tensor, *, weights: bool = True, inputs: bool = False) -> Tensor:
         activations, heads = self.cache
         layers = self.online[heads]
@@ -171,15 +175,18 @@ class MaskedNetwork(Network):
 
     # Updates.
 
+    @override
     def optimizer_step(self, apply: Tensor) -> None:
         if self.sparse:
             self.grads.flat.mul_(self.gradient_mask)
         self.adam.step(self.grads.flat, apply)
 
+    @override
     def finish_update(self) -> None:
         if self.remask:
             self.params.flat.mul_(self.mask.flat)
 
+    @override
     def update_target(self, tau: float) -> None:
         self.target_params.flat.lerp_(self.params.flat, tau)
         if self.online_masked and self.sparse:
@@ -200,6 +207,7 @@ class MaskedNetwork(Network):
 
     # Topology.
 
+    @override
     def view_layers(self, members: list[int]) -> tuple[list[Tensor], list[Tensor]]:
         layer_masks = [mask[members] > 0 for mask in self.mask.weights]
         weights = [
@@ -208,9 +216,11 @@ class MaskedNetwork(Network):
         ]
         return weights, layer_masks
 
+    @override
     def gradients(self, members: list[int]) -> list[Tensor]:
         return [gradient[members] for gradient in self.grads.weights]
 
+    @override
     def set_masks(self, members: list[int], layers: Sequence[Tensor]) -> None:
         keep_value = self.adam_growth[members].view(-1, 1, 1, 1)
         keep_moments = self.kept_moments[members].view(-1, 1, 1, 1)
@@ -227,6 +237,7 @@ class MaskedNetwork(Network):
 
     # Reading.
 
+    @override
     def layers(self, member: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         return [
             (weight[member], bias[member].squeeze(-2), mask[member] > 0)
@@ -235,6 +246,7 @@ class MaskedNetwork(Network):
             )
         ]
 
+    @override
     def active(self) -> Tensor:
         return torch.stack([mask.sum((-2, -1)).long() for mask in self.mask.weights], dim=-1)
 

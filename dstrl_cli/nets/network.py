@@ -234,9 +234,9 @@ class Network(ABC):
         }
         self.optimizer_step(self.without_replaced(alive, due))
         for group in observers:
-            group.rule.observe(self.view(group, None, td_error, batch_size))
+            group.rule.observe(self.view(group, alive, None, td_error, batch_size))
         for group in due:
-            view = self.view(group, gradients.get(id(group)), td_error, batch_size)
+            view = self.view(group, alive, gradients.get(id(group)), td_error, batch_size)
             self.rewire(group, view)
         self.finish_update()
 
@@ -250,7 +250,12 @@ class Network(ABC):
         return apply
 
     def view(
-        self, group: Group, gradients: list[Tensor] | None, td_error: Tensor | None, batch_size: int
+        self,
+        group: Group,
+        alive: Tensor,
+        gradients: list[Tensor] | None,
+        td_error: Tensor | None,
+        batch_size: int,
     ) -> NetworkView:
         """Return what the scores of a group's rule may see."""
         weights, layer_masks = self.view_layers(group.members)
@@ -261,6 +266,7 @@ class Network(ABC):
             td_error=None if td_error is None else td_error[group.members],
             batch_size=batch_size,
             uniform=functools.partial(self.growth_numbers, group.members),
+            alive=alive[group.members],
         )
 
     def growth_numbers(self, members: list[int], layer: int) -> Tensor:

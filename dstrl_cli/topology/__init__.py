@@ -15,3 +15,6 @@ GROW_SCORES: dict[str, str] = {
     "gradient": "dstrl_cli.topology.gradient:Gradient",
     "importance": "dstrl_cli.topology.importance:Importance",
 }
+
+CRITIC_SCORES = frozenset({"importance"})
+"""Scores that look at the TD error, which only critics have."""

@@ -30,14 +30,16 @@ def neuron_importance(weights: list[Tensor], td_error: Tensor) -> list[Tensor]:
         td_error: [M, K].
 
     Eq. (5) for input neurons (outgoing strength), eqs. (6) and (4) for hidden and output neurons
-    (incoming strength). The first hidden layer follows the same rule as the others.
+    (incoming strength). The first hidden layer follows the same rule as the others. In float64:
+    |TD| is the same for all neurons and outgrows the strengths, which alone decide growth.
     """
-    strengths = [weights[0].abs().sum(-1)] + [weight.abs().sum(-2) for weight in weights]
-    return [(td_error.unsqueeze(-1) + strength) / 2 for strength in strengths]
+    outgoing = weights[0].abs().sum(-1, dtype=torch.float64)
+    incoming = [weight.abs().sum(-2, dtype=torch.float64) for weight in weights]
+    return [(td_error.unsqueeze(-1) + strength) / 2 for strength in (outgoing, *incoming)]
 
 
 def drop_score(weight: Tensor, before: Tensor, after: Tensor, layer: int) -> Tensor:
-    """Return |w| S (eq. 7) [M, K, in, out]: S of the input neuron in the first layer, else after."""
+    """Return |w| S (eq. 7) [M, K, in, out]: S before the first layer, else S after the layer."""
     strength = weight.abs()
     return strength * before.unsqueeze(-1) if layer == 0 else strength * after.unsqueeze(-2)
 
@@ -86,6 +88,6 @@ class Importance(Score):
         return grow_score(*self.neurons(layer))
 
     def neurons(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Return the importance of the neurons before and after a layer, [M, K, in], [M, K, out]."""
+        """Return the importance of the neurons before [M, K, in] and after [M, K, out] a layer."""
         assert self.importance is not None
         return self.importance[layer], self.importance[layer + 1]

@@ -7,7 +7,6 @@ One `Rule` serves the members of a population that share its settings.
 from __future__ import annotations
 
 import math
-from abc import ABC
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +31,7 @@ class NetworkView:
         td_error: sum over the batch of |target - Q| [M, K], or None for a network without one.
         batch_size: rows of the batch.
         uniform: layer -> numbers in [0, 1) [M, K, in, out] from each member's own stream.
+        alive: members that still train [M], bool; the others keep their topology.
     """
 
     weights: Sequence[Tensor]
@@ -40,9 +40,10 @@ class NetworkView:
     td_error: Tensor | None
     batch_size: int
     uniform: Callable[[int], Tensor]
+    alive: Tensor
 
 
-class Score(ABC):
+class Score:
     """Scores the connections of a layer, for dropping or for growing, or both."""
 
     needs_gradient = False
@@ -140,7 +141,7 @@ class Rule:
                 view.masks[layer],
                 self.drop.drop(view, layer, fraction),
                 self.grow.grow(view, layer),
-                self.drop.count(view, layer, fraction),
+                self.drop.count(view, layer, fraction) * view.alive.unsqueeze(-1),
                 regrow_dropped=self.config.regrow_dropped,
                 grow=not last,
             )

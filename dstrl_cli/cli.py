@@ -1,0 +1,338 @@
+"""The command line: parses, calls, prints. What takes long to import is imported by the commands.
+
+What the commands do is in `commands`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dstrl_cli import __version__
+from dstrl_cli.errors import DstrlError, InputError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="dstrl",
+    help="Train and compare dynamic sparse training methods for deep reinforcement learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# --- options that commands share ----------------------------------------------------------------
+
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Preset: a name such as quick, or a YAML file.", metavar="NAME|FILE"),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Set one configuration key, as in nstep=3 or actor.topology.drop_fraction=0.1; "
+        "repeat for more.",
+        metavar="KEY=VALUE",
+    ),
+]
+Ours = Annotated[
+    bool, typer.Option("--ours/--no-ours", help="Let the critics adapt by importance scores.")
+]
+ActorSparsity = Annotated[
+    str | None, typer.Option(help="Sparsity of the actor alone.", metavar="S")
+]
+CriticSparsity = Annotated[
+    str | None, typer.Option(help="Sparsity of the critics alone.", metavar="S")
+]
+Steps = Annotated[str | None, typer.Option(help="Environment steps; 1e6 is accepted.", metavar="N")]
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu, cuda or cuda:N (default: auto).", metavar="DEVICE")
+]
+Engine = Annotated[
+    str | None, typer.Option(help="auto or masked (default: auto).", metavar="ENGINE")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Runs trained at once on the CPU (default: as many as there are cores)."
+    ),
+]
+Out = Annotated[
+    str | None, typer.Option(help="Folder of the results (default: results).", metavar="FOLDER")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be run, and write nothing.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="last-steps:N, last-evals:N, all-episodes, all-evals, lca, final or best "
+        "(default: last-steps:125000).",
+        metavar="METRIC",
+    ),
+]
+Compare = Annotated[
+    str | None,
+    typer.Option(help="Published table to show beside, such as xu2024:I.", metavar="TABLE"),
+]
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+@app.callback(invoke_without_command=True)
+def _dstrl(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"dstrl {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    algo: Annotated[
+        str | None, typer.Option(help="td3 or sac (default: td3).", metavar="ALGO")
+    ] = None,
+    dst: Annotated[
+        str | None,
+        typer.Option(help="Method: a name or a YAML file (default: rlx2).", metavar="METHOD"),
+    ] = None,
+    ours: Ours = False,
+    env: Annotated[
+        str | None, typer.Option(help="Gymnasium id (default: HalfCheetah-v5).", metavar="ID")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task of a navigation environment, 0-9.", metavar="N")
+    ] = None,
+    sparsity: Annotated[
+        str | None,
+        typer.Option(help="Sparsity of all networks (default: 0.95 TD3, 0.9 SAC).", metavar="S"),
+    ] = None,
+    actor_sparsity: ActorSparsity = None,
+    critic_sparsity: CriticSparsity = None,
+    seed: Annotated[str | None, typer.Option(help="Seed (default: 0).", metavar="N")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several seeds: 0-4 or 1,3,5.", metavar="SEEDS")
+    ] = None,
+    steps: Steps = None,
+    preset: Preset = None,
+    set_: Set = None,
+    device: Device = None,
+    engine: Engine = None,
+    jobs: Jobs = None,
+    out: Out = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start over where a run is already.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one method with one seed or several.
+
+    Example: dstrl train --algo td3 --dst rlx2 --ours --env HalfCheetah-v5 --sparsity 0.95
+    """
+    from dstrl_cli import commands
+    from dstrl_cli.ranges import parse_integers
+
+    axes = commands.Axes(
+        algos=[algo] if algo else [],
+        methods=[dst] if dst else [],
+        seeds=parse_integers(seeds, "--seeds") if seeds else [],
+    )
+    flags = {
+        "env.id": env,
+        "env.task": task,
+        "sparsity": commands.one_number(sparsity, "--sparsity"),
+        "actor.sparsity": commands.one_number(actor_sparsity, "--actor-sparsity"),
+        "critic.sparsity": commands.one_number(critic_sparsity, "--critic-sparsity"),
+        "seed": commands.one_of(seed, "--seed", seeds, "--seeds"),
+        "steps": commands.steps(steps),
+        "device": device,
+        "engine": engine,
+        "out": out,
+    }
+    request = commands.Request(axes, flags, ours, preset, set_ or [], overwrite)
+    options = commands.Options(jobs, dry_run, as_json)
+    with _interruptible():
+        commands.train(request, options)
+
+
+@app.command()
+def sweep(
+    algo: Annotated[
+        str | None, typer.Option(help="Algorithms: td3,sac (default: td3).", metavar="LIST")
+    ] = None,
+    dst: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods: dense,sst,dst,our-dst,rlx2,our-rlx2 (default: rlx2).", metavar="LIST"
+        ),
+    ] = None,
+    ours: Ours = False,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(help="Gymnasium id; repeat for more (default: HalfCheetah-v5).", metavar="ID"),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Tasks of a navigation environment: 0-4.", metavar="LIST")
+    ] = None,
+    sparsity: Annotated[
+        str | None,
+        typer.Option(help="Sparsities: 0.95, 0.5,0.9 or 0.15:0.95 (step 0.1).", metavar="RANGE"),
+    ] = None,
+    actor_sparsity: ActorSparsity = None,
+    critic_sparsity: CriticSparsity = None,
+    seed: Annotated[str | None, typer.Option(help="Seed (default: 0).", metavar="N")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds: 0-4 or 1,3,5.", metavar="SEEDS")] = None,
+    steps: Steps = None,
+    preset: Preset = None,
+    set_: Set = None,
+    device: Device = None,
+    engine: Engine = None,
+    jobs: Jobs = None,
+    out: Out = None,
+    metric: Metric = None,
+    compare: Compare = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Start all runs over, also finished or different ones."),
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train every combination of methods, environments, sparsities and seeds.
+
+    Finished runs are skipped, so the same command continues a sweep. At the end the table is
+    printed. Example: dstrl sweep --dst sst,rlx2,our-rlx2 --sparsity 0.15:0.95 --seeds 0-4
+    """
+    from dstrl_cli import commands
+    from dstrl_cli.ranges import parse_integers, parse_names, parse_numbers
+
+    axes = commands.Axes(
+        algos=parse_names(algo, "--algo") if algo else [],
+        methods=parse_names(dst, "--dst") if dst else [],
+        envs=parse_names(env, "--env") if env else [],
+        tasks=parse_integers(task, "--task") if task else [],
+        sparsities=parse_numbers(sparsity, "--sparsity") if sparsity else [],
+        seeds=parse_integers(seeds, "--seeds") if seeds else [],
+    )
+    flags = {
+        "actor.sparsity": commands.one_number(actor_sparsity, "--actor-sparsity"),
+        "critic.sparsity": commands.one_number(critic_sparsity, "--critic-sparsity"),
+        "seed": commands.one_of(seed, "--seed", seeds, "--seeds"),
+        "steps": commands.steps(steps),
+        "device": device,
+        "engine": engine,
+        "out": out,
+    }
+    request = commands.Request(axes, flags, ours, preset, set_ or [], overwrite)
+    options = commands.Options(jobs, dry_run, as_json)
+    with _interruptible():
+        commands.sweep(request, options, metric, compare)
+
+
+@app.command(name="eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a policy file.", metavar="RUN")],
+    episodes: Annotated[int, typer.Option(min=1, help="Number of episodes.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes' starts.")] = 0,
+    env: Annotated[
+        str | None,
+        typer.Option(help="Another environment than the one trained on.", metavar="ID"),
+    ] = None,
+    task: Annotated[
+        int | None, typer.Option(help="Task of a navigation environment, 0-9.", metavar="N")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Also record an episode.", metavar="FILE.mp4")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run episodes of a trained policy on the CPU, without noise."""
+    from dstrl_cli import commands
+
+    with _interruptible():
+        commands.evaluate(run, episodes, seed, env, task, video, as_json)
+
+
+@app.command()
+def table(
+    results: Annotated[Path, typer.Argument(help="A folder of runs, at any depth.")] = Path(
+        "results"
+    ),
+    metric: Metric = None,
+    center: Annotated[
+        str, typer.Option(help="mean, or iqm (interquartile mean).", metavar="CENTER")
+    ] = "mean",
+    compare: Compare = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Further columns: params,flops.", metavar="LIST")
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="rich, md, csv, latex or json.", metavar="FORMAT")
+    ] = "rich",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Print the table of the runs in a folder: mean and spread over seeds."""
+    from dstrl_cli import commands
+
+    options = {"metric": metric, "center": center, "compare": compare, "columns": columns}
+    with _interruptible():
+        commands.table(results, "json" if as_json else format_, options)
+
+
+# --- the edges: signals and errors --------------------------------------------------------------
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, and end with exit code 130 on either."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("interrupted")
+        raise SystemExit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(text: str, heading: str = "") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+    console.print(Text.assemble((heading, "bold red"), text), soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code (0 done, 1 failed, 2 wrong input, 130)."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # third parties' warnings are not the user's
+    try:
+        app(None if arguments is None else list(arguments))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except DstrlError as error:
+        _say(str(error), heading="error: ")
+        return 2 if isinstance(error, InputError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""What the commands do, between the command line (`cli`) and the work (`sweep`, `report`, ...).
+
+A command plans, shows its plan, carries it out and shows the outcome. Input errors end it before
+anything is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dstrl_cli import describe, report
+from dstrl_cli.display import make_display
+from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.presets import SweepPreset, load_sweep_preset
+from dstrl_cli.ranges import parse_names, parse_numbers, parse_steps
+from dstrl_cli.report import metrics, papers
+from dstrl_cli.run import Outcome, Run
+from dstrl_cli.sweep import local
+from dstrl_cli.sweep.plan import (
+    Axes,
+    Planned,
+    configurations,
+    fresh,
+    prepare,
+    refuse_several,
+    resumed,
+)
+
+__all__ = ["Axes", "Options", "Request", "evaluate", "sweep", "table", "train"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which runs are wanted: axes, single keys given as flags (None: not given), and the rest."""
+
+    axes: Axes
+    flags: Mapping[str, Any]
+    ours: bool
+    preset: str | None
+    sets: Sequence[str]
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """How runs are carried out and shown."""
+
+    jobs: int | None
+    dry_run: bool
+    as_json: bool
+
+    @property
+    def console(self) -> Console:
+        """Where a person reads: with JSON on standard output, standard error."""
+        return _console(stderr=self.as_json)
+
+
+# --- values of flags ----------------------------------------------------------------------------
+
+
+def one_number(text: str | None, flag: str) -> float | None:
+    """Return the one number of a flag. Raises InputError where it names several."""
+    if text is None:
+        return None
+    numbers = parse_numbers(text, flag)
+    if len(numbers) > 1:
+        raise InputError(f"{flag}: {text!r} is more than one number; only one is taken here")
+    return numbers[0]
+
+
+def one_of(value: str | None, flag: str, other: str | None, other_flag: str) -> str | None:
+    """Return a flag's value. Raises InputError where another, which excludes it, is given too."""
+    if value is not None and other is not None:
+        raise InputError(f"{flag} {value} and {other_flag} {other}: give one of them")
+    return value
+
+
+def steps(text: str | None) -> int | None:
+    """Return the number of steps that `--steps` gives."""
+    return None if text is None else parse_steps(text)
+
+
+# --- train and sweep ----------------------------------------------------------------------------
+
+
+def train(request: Request, options: Options) -> None:
+    """Train one run here, or several seeds side by side. Raises DstrlError where one fails."""
+    preset = _preset(request)
+    if preset is not None:
+        refuse_several(request.axes, request.flags, request.sets, preset)
+    planned = fresh(_runs(request, preset), request.overwrite)
+    where = local.place([each.run for each in planned], options.jobs, options.dry_run)
+    if not (options.dry_run and options.as_json):
+        options.console.print(describe.run_overview([each.run for each in planned], where))
+    outcomes = _carry_out(planned, where, options, here=len(planned) == 1)
+    if outcomes is None:
+        return
+    if options.as_json:
+        _print_json({"runs": [describe.outcome_json(each) for each in outcomes]})
+    else:
+        for outcome in outcomes:
+            options.console.print()
+            options.console.print(describe.outcome_overview(outcome))
+    _raise_failures(outcomes)
+
+
+def sweep(request: Request, options: Options, metric: str | None, compare: str | None) -> None:
+    """Train what a sweep has left to do, and print the table. Raises DstrlError where one fails."""
+    preset = _preset(request)
+    metric = metric or (preset.metric if preset else None) or metrics.DEFAULT
+    compare = compare or (preset.compare if preset else None)
+    metrics.parse(metric)
+    if compare is not None:
+        papers.published(compare)
+    planned = resumed(_runs(request, preset), request.overwrite)
+    to_do = [each.run for each in planned if each.to_do]
+    where = local.place(to_do or [each.run for each in planned], options.jobs, options.dry_run)
+    if not (options.dry_run and options.as_json):
+        options.console.print(describe.plan_table(planned))
+        describe.print_lines(options.console, [describe.plan_line(planned, where)])
+    outcomes = _carry_out(planned, where, options, here=False)
+    if outcomes is None:
+        return
+    shown = _table_text(where["out"], metric, compare, "json" if options.as_json else "rich")
+    if options.as_json:
+        runs = [describe.outcome_json(each) for each in outcomes]
+        _print_json({"runs": runs, "table": json.loads(shown or "null")})
+    elif shown is not None:
+        print(shown.rstrip("\n"))
+    _raise_failures(outcomes)
+
+
+def _preset(request: Request) -> SweepPreset | None:
+    return None if request.preset is None else load_sweep_preset(request.preset)
+
+
+def _runs(request: Request, preset: SweepPreset | None) -> list[Run]:
+    """Return the runs that are wanted, checked as far as that is possible without training."""
+    flags = {key: value for key, value in request.flags.items() if value is not None}
+    found = configurations(
+        request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=flags
+    )
+    return [prepare(config, path) for config, path in found]
+
+
+def _carry_out(
+    planned: Sequence[Planned], where: Mapping[str, Any], options: Options, here: bool
+) -> list[Outcome] | None:
+    """Train what is to do, in this process if `here`; None after a dry run."""
+    to_do = [each.run for each in planned if each.to_do]
+    cautions = [f"warning: {text}" for text in describe.warnings(to_do)]
+    describe.print_lines(_console(stderr=True), cautions)
+    if options.dry_run:
+        if options.as_json:
+            _print_json(describe.plan_json(planned, where))
+        return None
+    with make_display(options.console, len(to_do), evaluations=here) as display:
+        if here:
+            return [local.train_here(to_do[0], where["device"], display)]
+        return local.execute(to_do, where["device"], options.jobs, display)
+
+
+def _raise_failures(outcomes: Sequence[Outcome]) -> None:
+    if failures := describe.failures(outcomes):
+        raise DstrlError(failures)
+
+
+def _table_text(out: str, metric: str, compare: str | None, style: str) -> str | None:
+    """Return the table of all runs in a folder; where there is none, say why."""
+    try:
+        return report.table(out, metric=metric, compare=compare).render(style, _console())
+    except InputError as error:
+        describe.print_lines(_console(stderr=True), [f"no table: {error}"])
+        return None
+
+
+# --- eval and table -----------------------------------------------------------------------------
+
+
+def evaluate(
+    run: Path,
+    episodes: int,
+    seed: int,
+    env: str | None,
+    task: int | None,
+    video: Path | None,
+    as_json: bool,
+) -> None:
+    """Run episodes of a stored policy and print their returns; record one where asked."""
+    from dstrl_cli import envs
+    from dstrl_cli import evaluate as evaluation
+    from dstrl_cli.policy import Policy, find_policy
+
+    policy = Policy.load(find_policy(run))
+    if task is None:
+        task = policy.task or 0 if env is None else 0
+    spec = envs.spec(env or policy.env, task)
+    evaluation.check_fit(policy, spec)
+    if video is not None:
+        evaluation.check_video(video)
+    result = evaluation.evaluate(policy, spec, episodes, seed)
+    if video is not None:
+        evaluation.record(policy, spec, seed, video)
+    shown = evaluation.statistics(result)
+    if as_json:
+        about = {"run": str(run), "env": spec.name, "task": spec.task, "step": policy.step}
+        extra = {"seed": seed, "video": None if video is None else str(video)}
+        _print_json(about | extra | shown | {"returns": result.returns.tolist()})
+        return
+    where = f"{spec.name}, task {spec.task}" if spec.task else spec.name
+    title = f"{policy.algo.upper()} policy of step {policy.step:,} on {where}"
+    describe.print_lines(_console(), [f"{title}, {describe.episodes(episodes)}:"])
+    _console().print(describe.evaluation_table(shown))
+    if video is not None:
+        describe.print_lines(_console(), [f"video: {video}"])
+
+
+def table(results: Path, style: str, options: Mapping[str, Any]) -> None:
+    """Print the table of the runs in a folder."""
+    chosen = {key: value for key, value in options.items() if value is not None}
+    if "columns" in chosen:
+        chosen["columns"] = parse_names(chosen["columns"], "--columns")
+    print(report.table(results, **chosen).render(style, _console()).rstrip("\n"))
+
+
+def _console(stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False)
+
+
+def _print_json(document: Mapping[str, Any]) -> None:
+    print(json.dumps(document, indent=2))

@@ -1,0 +1,221 @@
+"""The policy file: how networks are stored, and a policy that acts from one with NumPy alone.
+
+A file holds the actor and the critics (weights, biases, masks) as safetensors, never pickled, so a
+file that comes from others is safe to open. This module neither trains nor knows run folders.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from dstrl_cli import __version__
+from dstrl_cli.errors import InputError
+
+FORMAT = "dstrl-policy-1"
+POLICY_FILE = "policy.safetensors"
+INITIAL_FILE = "initial.safetensors"
+
+Tensors = dict[str, NDArray]
+
+
+def network_tensors(
+    name: str,
+    weights: Sequence[NDArray],
+    biases: Sequence[NDArray],
+    masks: Sequence[NDArray],
+) -> Tensors:
+    """Return the named tensors of one network (`actor`, `critic1`, `critic2`).
+
+    weights and masks: one [in, out] array per layer, from the input on; biases: [out] each.
+    """
+    tensors: Tensors = {}
+    for layer, (weight, bias, mask) in enumerate(zip(weights, biases, masks, strict=True)):
+        tensors[f"{name}.weight.{layer}"] = np.ascontiguousarray(weight, dtype=np.float32)
+        tensors[f"{name}.bias.{layer}"] = np.ascontiguousarray(bias, dtype=np.float32)
+        tensors[f"{name}.mask.{layer}"] = np.ascontiguousarray(mask, dtype=np.uint8)
+    return tensors
+
+
+def policy_metadata(
+    *,
+    algo: str,
+    env: str,
+    task: int | None,
+    observation_size: int,
+    action_size: int,
+    action_low: Sequence[float],
+    action_high: Sequence[float],
+    hidden_sizes: Sequence[int],
+    step: int,
+) -> dict[str, str]:
+    """Return the metadata of a policy file: strings only, no path and no time.
+
+    The lines that fix the environment come from its `EnvSpec`; `hidden_sizes` are the actor's.
+    """
+    return {
+        "format": FORMAT,
+        "dstrl": __version__,
+        "algo": algo,
+        "env": env,
+        "task": "" if task is None else str(task),
+        "observation_size": str(observation_size),
+        "action_size": str(action_size),
+        "action_low": json.dumps([float(bound) for bound in action_low]),
+        "action_high": json.dumps([float(bound) for bound in action_high]),
+        "hidden_sizes": json.dumps([int(size) for size in hidden_sizes]),
+        "step": str(step),
+    }
+
+
+def dump(tensors: Mapping[str, NDArray], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a policy file; the same content always gives the same bytes.
+
+    safetensors writes its metadata in the order of a randomly seeded hash table, so the header is
+    written again with sorted keys.
+    """
+    raw = save(dict(tensors), dict(metadata))
+    length = int.from_bytes(raw[:8], "little")
+    header = json.dumps(json.loads(raw[8 : 8 + length]), sort_keys=True, separators=(",", ":"))
+    text = header.encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
+    return len(text).to_bytes(8, "little") + text + raw[8 + length :]
+
+
+def read(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Return the tensors and the metadata of a policy file.
+
+    Raises InputError where the file is missing, damaged or not a policy file of dstrl.
+    """
+    if not path.is_file():
+        raise InputError(f"policy file {path} does not exist")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise InputError(f"policy file {path} cannot be read: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            f"policy file {path} is not a policy file of dstrl: its format is "
+            f"'{metadata.get('format', '')}', expected '{FORMAT}'"
+        )
+    return tensors, metadata
+
+
+def find_policy(run: Path) -> Path:
+    """Return the policy file that `run` (a run folder or a policy file) names.
+
+    Raises InputError where there is none.
+    """
+    if run.is_file():
+        return run
+    if not run.is_dir():
+        raise InputError(f"run '{run}' does not exist: give a run folder or a policy file")
+    if not (run / POLICY_FILE).is_file():
+        raise InputError(
+            f"run '{run}' holds no {POLICY_FILE}: it is written at the first evaluation; give the "
+            "folder of one run (.../s0.95/seed0) or a policy file"
+        )
+    return run / POLICY_FILE
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A deterministic policy: ReLU layers, then tanh of the mean action."""
+
+    algo: str
+    env: str
+    task: int | None
+    observation_size: int
+    action_size: int
+    step: int
+    weights: tuple[NDArray, ...]
+    biases: tuple[NDArray, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> Policy:
+        """Read the actor of a policy file.
+
+        Raises InputError for a file that is unreadable, of another format or inconsistent.
+        """
+        tensors, metadata = read(path)
+        try:
+            observation_size = int(metadata["observation_size"])
+            action_size = int(metadata["action_size"])
+            hidden_sizes = [int(size) for size in json.loads(metadata["hidden_sizes"])]
+            algo, env = metadata["algo"], metadata["env"]
+            task = int(metadata["task"]) if metadata["task"] else None
+            step = int(metadata["step"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"policy file {path} has damaged metadata: {error!r}") from error
+        weights, biases = _actor_layers(path, tensors)
+        _check_shapes(path, weights, biases, [observation_size, *hidden_sizes], action_size)
+        return cls(algo, env, task, observation_size, action_size, step, weights, biases)
+
+    def act(self, observations: NDArray) -> NDArray:
+        """Return the actions [N, act] in [-1, 1] for observations [N, obs].
+
+        An output twice as wide as the action holds mean and log standard deviation (SAC); the
+        mean acts.
+        """
+        hidden = np.asarray(observations, dtype=np.float32)
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = hidden @ weight + bias  # [N, out]
+            if layer < last:
+                hidden = np.maximum(hidden, 0.0)
+        return np.tanh(hidden[:, : self.action_size])
+
+
+def _actor_layers(path: Path, tensors: Tensors) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
+    """Return the actor's weights and biases, inactive connections exactly zero."""
+    weights: list[NDArray] = []
+    biases: list[NDArray] = []
+    while f"actor.weight.{len(weights)}" in tensors:
+        layer = len(weights)
+        bias, mask = tensors.get(f"actor.bias.{layer}"), tensors.get(f"actor.mask.{layer}")
+        if bias is None or mask is None:
+            raise InputError(f"policy file {path} lacks the bias or mask of actor layer {layer}")
+        weight = tensors[f"actor.weight.{layer}"]
+        if mask.shape != weight.shape:
+            raise InputError(
+                f"policy file {path}: actor layer {layer} has weights {weight.shape} but a mask "
+                f"{mask.shape}"
+            )
+        weights.append(np.where(mask != 0, weight, 0).astype(np.float32))
+        biases.append(bias.astype(np.float32))
+    if not weights:
+        raise InputError(f"policy file {path} holds no actor (no tensor 'actor.weight.0')")
+    return tuple(weights), tuple(biases)
+
+
+def _check_shapes(
+    path: Path,
+    weights: tuple[NDArray, ...],
+    biases: tuple[NDArray, ...],
+    inputs: Sequence[int],
+    action_size: int,
+) -> None:
+    """Raise InputError unless the layers are those that the metadata announces."""
+    if len(weights) != len(inputs):
+        raise InputError(
+            f"policy file {path}: {len(weights)} actor layers, but the metadata announces "
+            f"{len(inputs)}"
+        )
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        last = layer + 1 == len(inputs)
+        outputs = (action_size, 2 * action_size) if last else (inputs[layer + 1],)
+        expected = [(inputs[layer], size) for size in outputs]
+        if weight.shape not in expected or bias.shape != weight.shape[1:]:
+            raise InputError(
+                f"policy file {path}: actor layer {layer} has weights {weight.shape} and biases "
+                f"{bias.shape}, but the metadata announces {expected[0]}"
+            )

@@ -1,0 +1,76 @@
+"""Where a run ran: what `config.yaml` keeps under `run:`. None of it identifies the run."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dstrl_cli import __version__
+from dstrl_cli.config import RunConfig
+
+PACKAGES = ("torch", "gymnasium", "mujoco", "numpy")
+
+
+def provenance(config: RunConfig, device: str) -> dict[str, Any]:
+    """Return versions, device, engine, threads, git commit and command line; imports nothing.
+
+    `device` is the device as it was found; `config` has its engine and threads already fixed.
+    """
+    return {
+        "versions": _versions(),
+        "device": device,
+        "engine": config.engine,
+        "threads": config.threads,
+        "git_commit": git_commit(),
+        "command": shlex.join(["dstrl", *sys.argv[1:]]),
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    """Return the versions of what the numbers depend on; None where not installed."""
+    found: dict[str, str | None] = {
+        "dstrl": __version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+@cache
+def git_commit() -> str | None:
+    """Return the commit that dstrl's own source is at, `+dirty` where it was changed since.
+
+    None where dstrl does not run from a git checkout of its own.
+    """
+    source = Path(__file__).resolve().parent
+    if _git(source, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None  # installed somewhere inside a repository that is not dstrl's
+    commit = _git(source, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changed = _git(source, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    return f"{commit}+dirty" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Return what a git command printed, or None where it failed or git is missing."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

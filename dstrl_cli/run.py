@@ -1,0 +1,148 @@
+"""From a resolved configuration to a trained run: device, engine, folder, training.
+
+The one way in which runs start, alone or in a sweep. The training itself is `trainer`'s.
+"""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dstrl_cli.config import RunConfig, to_dict
+from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.provenance import provenance
+from dstrl_cli.rundir import RunFolder, read_summary
+
+if TYPE_CHECKING:
+    from dstrl_cli.envs import EnvSpec
+    from dstrl_cli.trainer import Reporter
+
+Summary = Mapping[str, Any]
+
+_NO_SUMMARY: Summary = {"status": "failed", "error": "its summary.json cannot be read"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run that is about to start.
+
+    Attributes:
+        config: the configuration, layer sizes resolved.
+        spec: its environment.
+        path: its folder.
+        label: its folder relative to the results, for messages.
+        replace: whether a run that is already in the folder is started over.
+    """
+
+    config: RunConfig
+    spec: EnvSpec
+    path: Path
+    label: str
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    run: Run
+    summary: Summary
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its last step."""
+        return self.summary.get("status") == "finished"
+
+
+def find_device(name: str) -> str:
+    """Return the torch device that `--device` names; `auto` prefers an accelerator.
+
+    Raises InputError for a device that this machine does not have.
+    """
+    import torch
+
+    if name == "cpu":
+        return name
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda:0" if count else "cpu"
+    index = int(name.partition(":")[2] or 0)
+    if not count:
+        raise InputError(
+            f"device = {name!r}: no CUDA device is available here; use --device cpu or auto"
+        )
+    if index >= count:
+        valid = ", ".join(f"cuda:{number}" for number in range(count))
+        raise InputError(f"device = {name!r}: this machine has {valid}")
+    return f"cuda:{index}"
+
+
+def frozen_engine(config: RunConfig) -> RunConfig:
+    """Return the configuration with `engine: auto` replaced by the engine that will run."""
+    from dstrl_cli.nets import choose_engine
+
+    return config.model_copy(update={"engine": choose_engine(config.engine)})
+
+
+def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]:
+    """Train runs that fit one population, in this process; return their summaries, in order.
+
+    Raises InputError, before anything is trained, for a folder that may not be written; whatever
+    stops the training passes through after the summaries were written.
+    """
+    import torch
+
+    from dstrl_cli import trainer
+
+    configs = [frozen_engine(run.config) for run in runs]
+    torch.set_num_threads(configs[0].threads)
+    with ExitStack() as folders:
+        opened = []
+        for run, config in zip(runs, configs, strict=True):
+            document = to_dict(config) | {"run": provenance(config, device_name(device))}
+            folder = RunFolder(run.path).create(document, overwrite=run.replace)
+            opened.append(folders.enter_context(folder))
+        try:
+            trainer.train(configs, opened, runs[0].spec, device, reporter)
+        except BaseException as error:
+            _leave_summaries(opened, error)
+            raise
+    return [read_summary(run.path) or _NO_SUMMARY for run in runs]
+
+
+def _leave_summaries(folders: Sequence[RunFolder], error: BaseException) -> None:
+    """Write how runs ended that stopped before the trainer could say so."""
+    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    for folder in folders:
+        if read_summary(folder.path) is None:
+            folder.summary(
+                {"status": status, "error": explain(error) if status == "failed" else None}
+            )
+
+
+def device_name(device: str) -> str:
+    """Return the device with the name of its hardware, as `cuda:0 (NVIDIA H200)`."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return device
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+def explain(error: BaseException) -> str:
+    """Return an error in one line; of an unexpected one also the type and the place."""
+    if isinstance(error, DstrlError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+
+
+def quiet() -> None:
+    """Keep third parties' warnings off the user's screen."""
+    warnings.simplefilter("ignore")

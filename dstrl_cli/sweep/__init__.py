@@ -1,0 +1,1 @@
+"""Sweeps: what to run (`plan`) and running it on this machine (`local`)."""

@@ -1,0 +1,199 @@
+"""The files of a run: headers, atomic and whole-row writes, refusals, the lock."""
+
+import csv
+import json
+import math
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from dstrl_cli import rundir
+from dstrl_cli.config import RunConfig, from_dict, to_dict
+from dstrl_cli.errors import InputError
+from dstrl_cli.provenance import provenance
+from dstrl_cli.rundir import RunFolder, read_config, read_status
+
+
+def config(**changes) -> dict:
+    base = {"algo": "td3", "method": "rlx2", "env": "dstrl/2DNav-v1", "steps": 100}
+    return to_dict(from_dict(base | changes))
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+HEADERS = {
+    "progress.csv": (
+        "step,time_s,steps_per_s,eval_return_mean,eval_return_std,eval_length_mean,"
+        "train_return_mean,critic_loss,actor_loss,q_mean,alpha,nstep,buffer_size,"
+        "policy_distance,actor_active,critic_active\n"
+    ),
+    "eval.csv": "step,episode,return,length\n",
+    "episodes.csv": "step,episode,return,length,terminated\n",
+    "topology.csv": "step,network,layer,active,dropped,grown,fraction\n",
+}
+
+
+def test_every_csv_file_exists_with_its_header_from_the_start(tmp_path):
+    with RunFolder(tmp_path / "a" / "run").create(config()) as folder:
+        assert {path.name: path.read_text() for path in folder.path.glob("*.csv")} == HEADERS
+
+
+def test_rows_are_appended_in_column_order(tmp_path):
+    with RunFolder(tmp_path / "run").create(config()) as folder:
+        folder.progress({"steps_per_s": 2.5, "step": 0, "alpha": None, "q_mean": math.nan})
+        folder.evaluation(5, [1.5, -2.0], [10, 20])
+        folder.episodes([{"step": 3, "episode": 0, "return": 1.0, "length": 3, "terminated": True}])
+        folder.episodes([])
+        folder.topology(
+            [
+                {
+                    "step": 4,
+                    "network": "critic2",
+                    "layer": 1,
+                    "active": 9,
+                    "dropped": 2,
+                    "grown": 2,
+                    "fraction": np.float32(0.25),
+                }
+            ]
+        )
+    assert rows(folder.path / "progress.csv")[1] == [
+        "0", "", "2.5", "", "", "", "", "", "", "nan", "", "", "", "", "", "",
+    ]  # fmt: skip
+    assert rows(folder.path / "eval.csv")[1:] == [["5", "0", "1.5", "10"], ["5", "1", "-2.0", "20"]]
+    assert rows(folder.path / "episodes.csv")[1:] == [["3", "0", "1.0", "3", "1"]]
+    assert rows(folder.path / "topology.csv")[1:] == [["4", "critic2", "1", "9", "2", "2", "0.25"]]
+
+
+def test_config_is_written_whole_and_read_back(tmp_path):
+    given = config(seed=3, hidden_sizes=[8, 4])
+    run = provenance(from_dict(given), "cpu")
+    with RunFolder(tmp_path / "run").create(given | {"run": run}) as folder:
+        document = yaml.safe_load((folder.path / "config.yaml").read_text())
+    assert document["run"]["versions"].keys() == {
+        "dstrl", "python", "torch", "gymnasium", "mujoco", "numpy",
+    }  # fmt: skip
+    assert document["run"]["device"] == "cpu"
+    assert document["hidden_sizes"] == [8, 4]
+    assert read_config(folder.path) == from_dict(given)
+
+
+def test_summary_holds_valid_json_even_for_infinite_numbers(tmp_path):
+    with RunFolder(tmp_path / "run").create(config()) as folder:
+        folder.summary(
+            {"status": "diverged", "final_return": {"mean": math.inf, "std": np.float64(1.0)}}
+        )
+    text = (folder.path / "summary.json").read_text()
+    assert json.loads(text)["final_return"] == {"mean": None, "std": 1.0}
+    assert read_status(folder.path) == "diverged"
+    assert not list(folder.path.glob(".*"))
+
+
+@pytest.mark.parametrize("status", ["finished", "interrupted"])
+def test_the_same_run_again_is_refused_with_its_status(tmp_path, status):
+    with RunFolder(tmp_path / "run").create(config()) as folder:
+        folder.summary({"status": status})
+    with pytest.raises(InputError, match=rf"already holds this run \({status}\).*--overwrite"):
+        RunFolder(tmp_path / "run").create(config(threads=2, out="elsewhere"))
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_another_configuration_is_refused_by_the_keys_that_differ(tmp_path):
+    RunFolder(tmp_path / "run").create(config()).close()
+    with pytest.raises(InputError, match=r"tau.*0\.005 -> 0\.1.*--overwrite"):
+        RunFolder(tmp_path / "run").create(config(tau=0.1))
+    assert read_config(tmp_path / "run").tau == 0.005
+
+
+def test_overwrite_replaces_run_files_and_nothing_else(tmp_path):
+    path = tmp_path / "run"
+    with RunFolder(path).create(config()) as folder:
+        folder.evaluation(0, [1.0], [1])
+        folder.summary({"status": "finished"})
+    (path / "notes.txt").write_text("mine")
+    with RunFolder(path).create(config(tau=0.1), overwrite=True):
+        assert read_status(path) == "running"
+    assert rows(path / "eval.csv") == [["step", "episode", "return", "length"]]
+    assert read_config(path).tau == 0.1
+    assert (path / "notes.txt").read_text() == "mine"
+    assert read_status(path) == "unfinished"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_other_files_is_never_touched(tmp_path, overwrite):
+    (tmp_path / "thesis.tex").write_text("years")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        RunFolder(tmp_path).create(config(), overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("text", ["{", "- 1", "algo: nothing", "\x00"])
+def test_a_damaged_configuration_is_an_input_error(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"cannot be read.*--overwrite"):
+        RunFolder(tmp_path).create(config())
+    RunFolder(tmp_path).create(config(), overwrite=True).close()
+    assert read_config(tmp_path).method == "rlx2"
+
+
+def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--out"):
+        RunFolder(tmp_path / "file" / "run").create(config())
+
+
+def _hold(path: Path, ready, release) -> None:
+    with RunFolder(path).create(config()):
+        ready.set()
+        release.wait(30)
+
+
+def test_a_folder_in_use_by_another_process_is_refused(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path / "run", ready, release))
+    holder.start()
+    try:
+        assert ready.wait(60)
+        assert read_status(tmp_path / "run") == "running"
+        with pytest.raises(InputError, match="in use"):
+            RunFolder(tmp_path / "run").create(config(), overwrite=True)
+    finally:
+        release.set()
+        holder.join()
+    assert read_status(tmp_path / "run") == "unfinished"
+
+
+def test_a_run_that_died_is_marked(tmp_path):
+    folder = RunFolder(tmp_path / "run").create(config())
+    folder.close()
+    (folder.path / ".lock").write_text("")  # as a killed process leaves it
+    rundir.mark_ended(folder.path, "failed", "killed by SIGKILL")
+    assert read_status(folder.path) == "failed"
+    assert not (folder.path / ".lock").exists()
+
+
+def test_a_summary_that_the_run_wrote_itself_is_kept(tmp_path):
+    with RunFolder(tmp_path / "run").create(config()) as folder:
+        folder.summary({"status": "failed", "steps": 7})
+    assert rundir.mark_ended(folder.path, "failed", "later")["steps"] == 7
+
+
+def test_marking_touches_no_folder_that_is_not_there_or_is_in_use(tmp_path):
+    rundir.mark_ended(tmp_path / "never made", "failed", "killed")
+    assert not (tmp_path / "never made").exists()
+    with RunFolder(tmp_path / "run").create(config()):
+        assert rundir.mark_ended(tmp_path / "run", "failed", "killed")["status"] == "failed"
+        assert read_status(tmp_path / "run") == "running"
+        assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_status_of_what_is_no_run(tmp_path):
+    assert read_status(tmp_path) is None
+    assert isinstance(from_dict(config()), RunConfig)

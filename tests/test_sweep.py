@@ -1,0 +1,345 @@
+"""Sweeps: which runs a request means, the states of their folders, populations, and local runs."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dstrl_cli.config import to_dict
+from dstrl_cli.display import DisplayReporter, LineDisplay, LiveDisplay
+from dstrl_cli.errors import InputError
+from dstrl_cli.presets import load_sweep_preset
+from dstrl_cli.ranges import parse_numbers
+from dstrl_cli.run import find_device
+from dstrl_cli.rundir import RunFolder, read_status
+from dstrl_cli.sweep import local, plan
+from dstrl_cli.sweep.plan import Axes, configurations, fresh, populations, prepare, resumed
+
+SMALL = ("hidden_sizes=8,8", "batch_size=8", "learning_starts=50", "eval_episodes=2")
+SHORT = {"env.id": "2DNav-v1", "steps": 200}
+
+
+def runs(axes: Axes, out: Path = Path("results"), **options):
+    flags = {"steps": 200, "out": str(out), **options.pop("flags", {})}
+    if not axes.envs:
+        flags["env.id"] = "2DNav-v1"
+    found = configurations(axes, sets=(*SMALL, *options.pop("sets", ())), flags=flags, **options)
+    return [prepare(config, path) for config, path in found]
+
+
+def labels(axes: Axes, **options) -> list[str]:
+    return [run.label for run in runs(axes, **options)]
+
+
+# --- which runs ---------------------------------------------------------------------------------
+
+
+def test_a_range_of_sparsities_is_nine_runs():
+    found = labels(Axes(sparsities=parse_numbers("0.15:0.95", "--sparsity")))
+    assert found == [
+        f"2DNav-v1/td3-rlx2/s{value}/seed0"
+        for value in (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
+    ]
+
+
+def test_every_combination_once_and_a_dense_method_once_for_all_sparsities():
+    axes = Axes(methods=("dense", "our-rlx2"), sparsities=(0.5, 0.9), seeds=(0, 1))
+    assert sorted(labels(axes)) == [
+        "2DNav-v1/td3-dense/s0/seed0",
+        "2DNav-v1/td3-dense/s0/seed1",
+        "2DNav-v1/td3-our-rlx2/s0.5/seed0",
+        "2DNav-v1/td3-our-rlx2/s0.5/seed1",
+        "2DNav-v1/td3-our-rlx2/s0.9/seed0",
+        "2DNav-v1/td3-our-rlx2/s0.9/seed1",
+    ]
+
+
+def test_swept_tasks_are_named_in_the_folder():
+    assert labels(Axes(tasks=(0, 3))) == [
+        "2DNav-v1.task0/td3-rlx2/s0.95/seed0",
+        "2DNav-v1.task3/td3-rlx2/s0.95/seed0",
+    ]
+
+
+def test_algorithms_keep_their_own_default_sparsity():
+    assert labels(Axes(algos=("td3", "sac"))) == [
+        "2DNav-v1/td3-rlx2/s0.95/seed0",
+        "2DNav-v1/sac-rlx2/s0.9/seed0",
+    ]
+
+
+def test_a_suffix_names_swept_keys_briefly_and_apart():
+    assert plan.suffix({"nstep": 5}, ["nstep"]) == "+nstep5"
+    assert plan.suffix(
+        {"critic.topology.drop_fraction": 0.1}, ["critic.topology.drop_fraction"]
+    ) == ("+drop_fraction0.1")
+    keys = ["actor.topology.drop_fraction", "critic.topology.drop_fraction"]
+    assert plan.suffix(dict.fromkeys(keys, 0.5), keys) == (
+        "+actor.topology.drop_fraction0.5+critic.topology.drop_fraction0.5"
+    )
+    assert plan.suffix({"hidden_sizes": [64, 32]}, ["hidden_sizes"]) == "+hidden_sizes64x32"
+    assert plan.suffix({"td_error": "off"}, ["td_error"]) == "+td_error-off"
+    assert plan.suffix({"buffer.dynamic": True}, ["buffer.dynamic"]) == "+dynamic-true"
+
+
+def preset(tmp_path: Path, text: str):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return load_sweep_preset(path)
+
+
+def test_a_preset_gives_axes_that_set_and_flags_override(tmp_path):
+    mine = preset(tmp_path, "sweep: {dst: [rlx2], sparsity: [0.5, 0.8], set: {nstep: [1, 3]}}")
+    assert labels(Axes(), preset=mine) == [
+        "2DNav-v1/td3-rlx2+nstep1/s0.5/seed0",
+        "2DNav-v1/td3-rlx2+nstep3/s0.5/seed0",
+        "2DNav-v1/td3-rlx2+nstep1/s0.8/seed0",
+        "2DNav-v1/td3-rlx2+nstep3/s0.8/seed0",
+    ]
+    fixed = labels(Axes(sparsities=(0.7,)), preset=mine, sets=("nstep=2",))
+    assert fixed == ["2DNav-v1/td3-rlx2/s0.7/seed0"]
+
+
+def test_one_run_cannot_guess_among_a_presets_methods(tmp_path):
+    mine = preset(tmp_path, "sweep: {dst: [sst, rlx2]}")
+    with pytest.raises(InputError, match=r"--dst: preset 'mine' names several \(sst, rlx2\)"):
+        plan.refuse_several(Axes(), {}, [], mine)
+    plan.refuse_several(Axes(methods=("sst",)), {}, [], mine)
+
+
+def test_runs_that_would_share_a_folder_are_refused():
+    with pytest.raises(InputError, match="share the folder"):
+        configurations(Axes(sets={"tau": [0.00512345678901, 0.00512345678902]}), flags=SHORT)
+
+
+def test_a_budget_that_cannot_be_met_names_the_network():
+    with pytest.raises(InputError, match=r"critic\.sparsity = 0\.95: .* choose a lower sparsity"):
+        runs(Axes(methods=("tiny",)))
+    with pytest.raises(InputError, match=r"actor\.sparsity: the budget of a layer 2x8 is 0"):
+        runs(Axes(sparsities=(1 - 1e-9,)))
+
+
+# --- the states of the folders ------------------------------------------------------------------
+
+
+def leave(run, status: str | None, **changes) -> None:
+    config = run.config.model_copy(update=changes)
+    with RunFolder(run.path).create(to_dict(config)) as folder:
+        if status:
+            folder.summary({"status": status})
+
+
+def test_finished_runs_are_skipped_and_unfinished_ones_start_over(tmp_path):
+    found = runs(Axes(seeds=(0, 1, 2, 3)), tmp_path)
+    leave(found[0], "finished")
+    leave(found[1], "interrupted")
+    leave(found[2], None)
+    planned = resumed(found, overwrite=False)
+    assert [each.status for each in planned] == ["finished", "interrupted", "unfinished", "new"]
+    assert [each.to_do for each in planned] == [False, True, True, True]
+    assert [each.run.replace for each in planned] == [False, True, True, False]
+    assert all(each.to_do for each in resumed(found, overwrite=True))
+
+
+def test_another_configuration_stops_a_sweep_before_it_starts(tmp_path):
+    found = runs(Axes(seeds=(0, 1)), tmp_path)
+    leave(found[1], "finished", tau=0.5)
+    with pytest.raises(InputError, match=r"tau: 0\.5 -> 0\.005"):
+        resumed(found, overwrite=False)
+    assert [each.to_do for each in resumed(found, overwrite=True)] == [True, True]
+
+
+def test_a_single_run_never_starts_over_by_itself(tmp_path):
+    found = runs(Axes(), tmp_path)
+    assert [each.status for each in fresh(found, overwrite=False)] == ["new"]
+    leave(found[0], "interrupted")
+    with pytest.raises(InputError, match="--overwrite"):
+        fresh(found, overwrite=False)
+    assert fresh(found, overwrite=True)[0].run.replace
+
+
+def test_a_run_in_use_is_left_alone(tmp_path):
+    (run,) = runs(Axes(), tmp_path)
+    with RunFolder(run.path).create(to_dict(run.config)):
+        for states in (fresh, resumed):
+            with pytest.raises(InputError, match="in use"):
+                states([run], overwrite=True)
+
+
+# --- populations --------------------------------------------------------------------------------
+
+
+def test_populations_join_methods_sparsities_and_seeds_and_nothing_else():
+    methods = ("dense", "sst", "dst", "our-dst", "rlx2", "our-rlx2")
+    together = runs(Axes(methods=methods, sparsities=(0.5, 0.9), seeds=(0, 1)))
+    assert [len(group) for group in populations(together)] == [22]
+
+    def groups(axes: Axes, **options) -> list[int]:
+        return [len(group) for group in populations(runs(axes, **options))]
+
+    assert groups(Axes(algos=("td3", "sac"), seeds=(0, 1))) == [2, 2]
+    assert groups(Axes(tasks=(0, 1))) == [1, 1]
+    assert groups(Axes(methods=("rlx2", "tiny"), sparsities=(0.5,))) == [1, 1]
+    for key, values in (("tau", [0.1, 0.2]), ("batch_size", [4, 8]), ("hidden_sizes", [[4], [8]])):
+        sets = tuple(text for text in SMALL if not text.startswith(key))
+        found = configurations(Axes(sets={key: values}), sets=sets, flags=SHORT)
+        assert len(populations(prepare(config, path) for config, path in found)) == 2
+
+
+def test_a_population_keeps_the_order_of_its_runs():
+    found = runs(Axes(algos=("td3", "sac"), seeds=(0, 1)))
+    assert [run.label for group in populations(found) for run in group] == [
+        run.label for run in found
+    ]
+
+
+# --- where --------------------------------------------------------------------------------------
+
+
+def test_devices_that_are_not_there_are_refused_except_in_a_dry_run():
+    (run,) = runs(Axes(), flags={"device": "cuda:63"})
+    with pytest.raises(InputError, match=r"device = 'cuda:63'"):
+        local.place([run], None, dry_run=False)
+    where = local.place([run], None, dry_run=True)
+    assert (where["mode"], where["populations"]) == ("populations", 1)
+    assert find_device("cpu") == "cpu"
+
+
+def test_jobs_fill_the_cores_with_threads():
+    found = runs(Axes(seeds=(0, 1, 2)), sets=("threads=1",))
+    assert local.default_jobs(found) == max(1, min(local.cores(), 3))
+    assert local.default_jobs(runs(Axes(), sets=("threads=1000",))) == 1
+
+
+# --- running ------------------------------------------------------------------------------------
+
+BROKEN = """
+import os, signal, gymnasium, numpy
+from gymnasium.spaces import Box
+
+class Broken(gymnasium.Env):
+    observation_space = Box(-1, 1, (2,), numpy.float32)
+    action_space = Box(-1, 1, (1,), numpy.float32)
+    def __init__(self, how): self.how, self.steps = how, 0
+    def reset(self, seed=None, options=None): return self.observation_space.low, {}
+    def step(self, action):
+        self.steps += 1
+        if self.steps > 60 and self.how == "dies": os.kill(os.getpid(), signal.SIGKILL)
+        if self.steps > 60 and self.how == "raises": raise RuntimeError("the arm fell off")
+        return self.observation_space.low, 0.0, False, self.steps % 10 == 0, {}
+
+for how in ("dies", "raises", "works"):
+    gymnasium.register(f"Broken-{how}-v0", entry_point=Broken, kwargs={"how": how})
+"""
+
+
+def test_failing_and_dying_runs_stop_no_other(tmp_path, monkeypatch):
+    (tmp_path / "broken_env.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    envs = tuple(f"broken_env:Broken-{how}-v0" for how in ("dies", "raises", "works"))
+    found = runs(Axes(envs=envs), tmp_path / "results")
+    out = io.StringIO()
+    display = LineDisplay(Console(file=out, width=60), runs=3, evaluations=False)
+    with display:
+        outcomes = local.execute(found, "cpu", 3, display)
+    assert [each.summary["status"] for each in outcomes] == ["failed", "failed", "finished"]
+    assert [read_status(run.path) for run in found] == ["failed", "failed", "finished"]
+    assert "killed by SIGKILL" in outcomes[0].summary["error"]
+    assert "the arm fell off" in outcomes[1].summary["error"]
+    assert "(3/3)" in out.getvalue()
+
+
+def test_populations_run_here_and_one_that_fails_stops_no_other(tmp_path, monkeypatch):
+    (tmp_path / "broken_env.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    envs = tuple(f"broken_env:Broken-{how}-v0" for how in ("raises", "works"))
+    found = runs(Axes(envs=envs, seeds=(0, 1)), tmp_path / "results")
+    out = io.StringIO()
+    with LiveDisplay(Console(file=out, width=60, force_terminal=True), runs=4) as display:
+        outcomes = local._run_populations(found, "cpu", display)
+    statuses = [each.summary["status"] for each in outcomes]
+    assert statuses == ["failed", "failed", "finished", "finished"]
+
+
+def test_an_interrupted_sweep_leaves_valid_folders(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "dstrl_cli.cli",
+        "sweep",
+        "--env",
+        "2DNav-v1",
+        "--seeds",
+        "0-2",
+    ]
+    command += ["--jobs", "2", "--steps", "1e6", "--out", str(tmp_path), "--metric", "final"]
+    for key in (*SMALL, "eval_every=100"):
+        command += ["--set", key]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = tmp_path / "2DNav-v1" / "td3-rlx2" / "s0.95"
+    wait_for(lambda: all((first / f"seed{k}" / "policy.safetensors").exists() for k in (0, 1)))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "interrupted" in errors
+    assert [read_status(first / f"seed{k}") for k in range(3)] == ["interrupted"] * 2 + [None]
+    summary = json.loads((first / "seed0" / "summary.json").read_text())
+    assert summary["final_return"]["mean"] < 0
+
+
+def wait_for(condition, timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# --- showing ------------------------------------------------------------------------------------
+
+ROW = {
+    "step": 5000,
+    "eval_return_mean": 12.5,
+    "eval_return_std": 0.5,
+    "steps_per_s": 1234.4,
+    "actor_active": 3328,
+    "critic_active": 6682,
+}
+
+
+def test_plain_lines_say_each_evaluation_of_a_single_run():
+    out = io.StringIO()
+    display = LineDisplay(Console(file=out, width=40), runs=1, evaluations=True)
+    reporter = DisplayReporter(display, 0, ["somewhere"])
+    display.start(0, "somewhere", 10)
+    reporter.progress(1, 10, 2.0, {})
+    reporter.evaluation(0, ROW)
+    assert out.getvalue() == (
+        "step 5,000  return 12.5 ± 0.5  1,234 steps/s  active 3,328 + 6,682\n"
+    )
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_live_bars_fit_the_terminal(width):
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, legacy_windows=False)
+    with LiveDisplay(console, runs=2) as display:
+        reporter = DisplayReporter(display, 0, ["HalfCheetah-v5/td3-our-rlx2/s0.95/seed0"])
+        display.start(0, "HalfCheetah-v5/td3-our-rlx2/s0.95/seed0", 1_000_000)
+        reporter.evaluation(0, ROW)
+        reporter.progress(5000, 1_000_000, 1234.4, {})
+        rendered = console.render_lines(display._progress.get_renderable(), pad=False)
+        reporter.message("note [that]")
+        display.finish(0, "a/b", {"status": "finished", "final_return": {"mean": 1, "std": 0}})
+    text = ["".join(segment.text for segment in line) for line in rendered]
+    assert len(text) == 2
+    assert max(map(len, text)) <= width
+    assert "return 12.5" in text[1]
+    assert ("active 3,328 + 6,682" in text[1]) == (width == 120)
+    assert "note [that]" in out.getvalue()
