@@ -77,21 +77,15 @@ def _side_by_side(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     import torch
 
-    count = len(seeds)
-    batch = make_batch(spec, count, "cpu")
-    returns, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
-    running = np.ones(count, dtype=bool)
+    from dstrl_cli.envs import rollout
+
+    batch = make_batch(spec, len(seeds), "cpu")
     try:
-        observation = batch.reset(seeds).numpy()
-        while running.any():
-            step = batch.step(torch.from_numpy(policy.act(observation)), running)
-            returns += np.where(running, step.reward.numpy(), 0.0)
-            lengths += running
-            running &= ~(step.terminated | step.truncated).numpy()
-            observation = step.observation.numpy()
+        return rollout.episodes(
+            batch, lambda observation: torch.from_numpy(policy.act(observation.numpy())), seeds
+        )
     finally:
         batch.close()
-    return returns, lengths
 
 
 def check_video(path: Path) -> None:

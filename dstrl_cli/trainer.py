@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,7 +19,7 @@ from dstrl_cli import envs, streams
 from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config import BufferConfig, RunConfig
-from dstrl_cli.envs import EnvSpec
+from dstrl_cli.envs import EnvSpec, rollout
 from dstrl_cli.envs.base import BatchEnv
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.nets import choose_engine
@@ -31,9 +30,6 @@ from dstrl_cli.rundir import RunFolder
 
 CHECK_EVERY = 100
 """Steps between looks at the host: progress, and members that diverged."""
-
-LONGEST_EVALUATION = 10_000
-"""Steps after which an evaluation episode ends where the environment sets no time limit."""
 
 
 class Reporter(Protocol):
@@ -65,28 +61,19 @@ class Silent:
 def evaluate(
     env: BatchEnv, algorithm: Algorithm, seeds: Sequence[int]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Run one episode without noise in each of the P x E environments.
+    """Return returns and lengths [P, E] of one episode without noise per environment.
 
     Args:
         env: member-major batch, E environments per member.
         algorithm: acts for P members.
         seeds: start of each episode [P * E].
-
-    Returns:
-        Returns and lengths [P, E].
     """
     members = len(algorithm.configs)
-    observation = env.reset(seeds)
-    active = np.ones(env.num_envs, dtype=bool)
-    returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
-    limit = env.spec.time_limit or LONGEST_EVALUATION
-    while active.any() and lengths.max() < limit:
-        action = algorithm.act(observation.view(members, -1, observation.shape[-1]))
-        step = env.step(action.flatten(0, 1), active)
-        returns += np.where(active, step.reward.cpu().numpy(), 0.0)
-        lengths += active
-        active &= ~(step.terminated | step.truncated).cpu().numpy()
-        observation = step.observation
+
+    def act(observation: Tensor) -> Tensor:
+        return algorithm.act(observation.view(members, -1, observation.shape[-1])).flatten(0, 1)
+
+    returns, lengths = rollout.episodes(env, act, seeds)
     return returns.reshape(members, -1), lengths.reshape(members, -1)
 
 
