@@ -190,7 +190,7 @@ class RunConfig(_Model):
     eval_episodes: Count = 10
     checkpoint_every: Natural = 0
     device: Device = "auto"
-    engine: Literal["auto", "masked"] = "auto"
+    engine: Literal["auto", "masked", "sparse"] = "auto"
     threads: Count = 1
     out: Name = "results"
 

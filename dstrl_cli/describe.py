@@ -37,7 +37,8 @@ def run_overview(runs: Sequence[Run], where: Mapping[str, Any]) -> RenderableTyp
         "n-step": f"{config.nstep}{delay}",
         "steps": f"{config.steps:,}, of which {min(config.learning_starts, config.steps):,} random",
         "seed" if len(runs) == 1 else "seeds": seeds,
-        "device": f"{where['device']}, {where['engine']} engine, {_threads(config.threads)}",
+        "device": f"{where['device']}, {_threads(config.threads)}",
+        "engine": f"{', '.join(where['engine'])}: {where['engine_reason']}",
         "folder" if len(runs) == 1 else "folders": "\n".join(folders),
     }
     return _grid(rows)
@@ -118,7 +119,8 @@ def plan_line(planned: Sequence[Planned], place: Mapping[str, Any]) -> str:
         if place["mode"] == "jobs"
         else f"in {place['populations']} populations on {place['device']}"
     )
-    return f"{', '.join(parts)}; {where}; results in {place['out']}"
+    engines = " and ".join(f"{name} ({count})" for name, count in place["engine"].items())
+    return f"{', '.join(parts)}; {where}; engine {engines}; results in {place['out']}"
 
 
 def _runs(count: int) -> str:

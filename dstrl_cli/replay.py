@@ -8,10 +8,14 @@ transition.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+MOST_STEPS = 20
+"""The largest n of n-step targets."""
 
 
 @dataclass(frozen=True)
@@ -19,22 +23,24 @@ class Batch:
     """B transitions per member, n-step rewards already summed.
 
     Attributes:
+        state_action: observation and action side by side [P, B, obs + act].
         observation: [P, B, obs]; action: [P, B, act] in [-1, 1].
         reward: sum of gamma^k r_k over the steps taken [P, B].
         next_observation: observation to bootstrap from [P, B, obs].
         discount: gamma^m, or 0 where the episode terminated [P, B].
-        path: the next observation of every step k, each [P, B, obs].
+        path: the next observation of every step k, each [P, B, obs]; past the last step, its own.
         path_discount: gamma^(k+1) where step k was taken and did not terminate, else 0 [P, B].
         last: step whose next observation is bootstrapped from [P, B], integer.
     """
 
+    state_action: Tensor
     observation: Tensor
     action: Tensor
     reward: Tensor
     next_observation: Tensor
     discount: Tensor
-    path: list[Tensor]
-    path_discount: list[Tensor]
+    path: Sequence[Tensor]
+    path_discount: Sequence[Tensor]
     last: Tensor
 
 
@@ -61,17 +67,22 @@ class Replay:
         device: str = "cpu",
         policy_actions: bool = False,
     ) -> None:
-        def ring(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.empty(members, capacity, *shape, device=device, dtype=dtype)
+        def ring(size: int) -> Tensor:
+            return torch.empty(members, capacity, size, device=device)
 
         self.capacity, self.gamma = capacity, gamma
-        self.observation, self.next_observation = ring(observation_size), ring(observation_size)
-        self.action = ring(action_size)
+        # observation and action lie side by side, as the critics read them
+        self.state_action = ring(observation_size + action_size)
+        self.observation = self.state_action[..., :observation_size]
+        self.action = self.state_action[..., observation_size:]
+        self.next_observation = ring(observation_size)
         self.policy_action = ring(action_size) if policy_actions else self.action
-        self.reward = ring()
-        self.terminated, self.ended = ring(dtype=torch.bool), ring(dtype=torch.bool)
+        self.outcome = ring(3)  # read together: reward; 1 unless terminated; 1 unless ended
+        self.reward, self.lives, self.goes_on = self.outcome.unbind(-1)
         self.size = torch.zeros(members, 1, dtype=torch.long, device=device)
         self.position = 0
+        steps = torch.arange(MOST_STEPS, device=device)
+        self.powers = ((gamma**steps).float(), steps)  # gamma^k and k
         self.first_row = torch.arange(members, device=device).unsqueeze(1) * capacity  # [P, 1]
 
     def add(
@@ -90,8 +101,8 @@ class Replay:
         self.action[:, at] = action
         self.reward[:, at] = reward
         self.next_observation[:, at] = next_observation
-        self.terminated[:, at] = terminated
-        self.ended[:, at] = terminated | truncated
+        self.lives[:, at] = ~terminated
+        self.goes_on[:, at] = ~(terminated | truncated)
         if policy_action is not None and self.policy_action is not self.action:
             self.policy_action[:, at] = policy_action
         self.position = (at + 1) % self.capacity
@@ -102,12 +113,14 @@ class Replay:
         torch.minimum(self.size, largest.unsqueeze(1), out=self.size)
 
     def rows(self, age: Tensor) -> Tensor:
-        """Return flat row numbers of the `age`-th oldest valid transitions [P, B]."""
-        return (self.position - self.size + age) % self.capacity + self.first_row
+        """Return flat row numbers of the `age`-th oldest valid transitions [P, ...]."""
+        column = (len(self.size),) + (1,) * (age.dim() - 1)
+        start = (self.position - self.size).view(column)
+        return (start + age) % self.capacity + self.first_row.view(column)
 
     def take(self, ring: Tensor, rows: Tensor) -> Tensor:
-        """Return rows [P, B] of a ring as [P, B, ...]."""
-        return ring.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, *ring.shape[2:])
+        """Return rows [P, ...] of a ring as [P, ..., size]."""
+        return ring.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, -1)
 
     def sample(self, numbers: Tensor, nstep: Tensor, most: int) -> Batch:
         """Return a batch of n-step transitions, uniform over the starts with n steps ahead.
@@ -117,35 +130,32 @@ class Replay:
             nstep: n of each member [P, 1].
             most: the largest n.
         """
-        starts = (self.size - nstep + 1).clamp_(min=1)
-        age = (numbers * starts).long()
-        first = self.rows(age)
-        reward = self.take(self.reward, first)
-        live = self.gamma * (~self.take(self.terminated, first)).to(reward.dtype)
-        discount, rows, last = live, first, torch.zeros_like(age)
-        path_rows, path_discount = [first], [live]
-        taken = torch.ones_like(age, dtype=torch.bool)
-        for k in range(1, most):
-            ended = self.take(self.ended, rows)
-            taken = taken & ~ended & (k < nstep) & (age + k < self.size)
-            rows = torch.where(taken, self.rows(age + k), rows)
-            step = taken.to(reward.dtype)
-            reward = reward + self.gamma**k * self.take(self.reward, rows) * step
-            live = self.gamma ** (k + 1) * (~self.take(self.terminated, rows)).to(reward.dtype)
-            discount = torch.where(taken, live, discount)
-            last = torch.where(taken, k, last)
-            path_rows.append(rows)
-            path_discount.append(live * step)
-        path = [self.take(self.next_observation, step_rows) for step_rows in path_rows]
+        nstep = torch.minimum(nstep, self.size)
+        first = (numbers * (self.size - nstep + 1)).long()
+        step = self.powers[1][:most]
+        age = first.unsqueeze(-1) + step  # [P, B, n]
+        rows = self.rows(torch.minimum(age, (self.size - 1).unsqueeze(-1)))
+        reward, lives, goes_on = self.take(self.outcome, rows).unbind(-1)
+        taken = (step < nstep.unsqueeze(-1)).to(reward.dtype).expand_as(reward)
+        if most > 1:
+            before = torch.cat((torch.ones_like(lives[..., :1]), goes_on[..., :-1]), dim=-1)
+            taken = taken * before.cumprod(-1)
+        weight = self.powers[0][:most] * taken  # gamma^k where step k is taken
+        path_discount = self.gamma * weight * lives
+        last = taken.sum(-1, keepdim=True).long() - 1
+        path_rows = rows.gather(-1, torch.minimum(step, last))
+        path = self.take(self.next_observation, path_rows).unbind(2)
+        state_action = self.take(self.state_action, rows[..., 0])
         return Batch(
-            observation=self.take(self.observation, first),
-            action=self.take(self.action, first),
-            reward=reward,
+            state_action=state_action,
+            observation=state_action[..., : self.observation.shape[-1]],
+            action=state_action[..., self.observation.shape[-1] :],
+            reward=(weight * reward).sum(-1),
             next_observation=path[-1],
-            discount=discount,
+            discount=path_discount.gather(-1, last).squeeze(-1),
             path=path,
-            path_discount=path_discount,
-            last=last,
+            path_discount=path_discount.unbind(-1),
+            last=last.squeeze(-1),
         )
 
     def oldest(self, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.config import RunConfig, to_dict
 from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.nets.choice import choose
 from dstrl_cli.provenance import provenance
 from dstrl_cli.rundir import RunFolder, read_summary
 
@@ -82,13 +83,6 @@ def find_device(name: str) -> str:
     return f"cuda:{index}"
 
 
-def frozen_engine(config: RunConfig) -> RunConfig:
-    """Return the configuration with `engine: auto` replaced by the engine that will run."""
-    from dstrl_cli.nets import choose_engine
-
-    return config.model_copy(update={"engine": choose_engine(config.engine)})
-
-
 def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]:
     """Train runs that fit one population, in this process; return their summaries, in order.
 
@@ -99,7 +93,13 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
 
     from dstrl_cli import trainer
 
-    configs = [frozen_engine(run.config) for run in runs]
+    choices = [choose(run.config, device, reporter.message, members=len(runs)) for run in runs]
+    for warning in dict.fromkeys(choice.warning for choice in choices if choice.warning):
+        reporter.message(f"warning: {warning}")
+    configs = [
+        run.config.model_copy(update={"engine": choice.engine})
+        for run, choice in zip(runs, choices, strict=True)
+    ]
     torch.set_num_threads(configs[0].threads)
     with ExitStack() as folders:
         opened = []

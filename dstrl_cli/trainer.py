@@ -22,7 +22,7 @@ from dstrl_cli.config import BufferConfig, RunConfig
 from dstrl_cli.envs import EnvSpec, rollout
 from dstrl_cli.envs.base import BatchEnv
 from dstrl_cli.errors import DstrlError
-from dstrl_cli.nets import choose_engine
+from dstrl_cli.nets.choice import choose
 from dstrl_cli.recorder import Recorder
 from dstrl_cli.registry import load
 from dstrl_cli.replay import DISTANCES, Replay
@@ -142,7 +142,7 @@ class Population:
     ) -> None:
         config = self.config = configs[0]
         self.configs, self.reporter, self.device = configs, reporter, device
-        engine = choose_engine(config.engine)
+        engine = choose(config, device, members=len(configs)).engine
         self.algorithm: Algorithm = load(ALGORITHMS, config.algo)(
             configs, spec.observation_size, spec.action_size, device, engine
         )
@@ -188,15 +188,20 @@ class Population:
         observation = self.env.reset(self.env_seeds)
         self.evaluate()
         while self.steps < total and self.training:
-            observation = self.collect(observation)
-            if self.steps > self.config.learning_starts:
-                self.update()
-            self.capacity.check(self.steps, self.replay, self.algorithm, self.recorder)
-            if self.steps % CHECK_EVERY == 0:
-                self.look()
+            observation = self.advance(observation)
             if self.steps % self.config.eval_every == 0 or self.steps == total:
                 self.look()
                 self.evaluate()
+
+    def advance(self, observation: Tensor) -> Tensor:
+        """Take one environment step and, after warm-up, one update of every member."""
+        observation = self.collect(observation)
+        if self.steps > self.config.learning_starts:
+            self.update()
+        self.capacity.check(self.steps, self.replay, self.algorithm, self.recorder)
+        if self.steps % CHECK_EVERY == 0:
+            self.look()
+        return observation
 
     def collect(self, observation: Tensor) -> Tensor:
         """Take one environment step per member; return the observations to act on next."""

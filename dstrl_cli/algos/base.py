@@ -58,7 +58,8 @@ class Algorithm(ABC):
         self.critic = network("critic", observation_size + action_size, 1, 2, 1)
         self.alive = torch.ones(len(configs), dtype=torch.bool, device=device)
         self.updates = 0
-        self.sums: dict[str, tuple[Tensor, int]] = {}
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
 
     @abstractmethod
     def act(self, observation: Tensor) -> Tensor:
@@ -80,13 +81,17 @@ class Algorithm(ABC):
     def record(self, **values: Tensor) -> None:
         """Add metrics [P] of this update to the running sums."""
         for name, value in values.items():
-            total, count = self.sums.get(name, (torch.zeros_like(value), 0))
-            self.sums[name] = (total + value, count + 1)
+            if name in self.sums:
+                self.sums[name].add_(value)
+            else:
+                self.sums[name] = value.clone()
+                self.counts[name] = 0
+            self.counts[name] += 1
 
     def take_metrics(self) -> dict[str, list[float]]:
         """Return the mean of every metric since the last call, per member, on the host."""
-        means = {name: (total / count).tolist() for name, (total, count) in self.sums.items()}
-        self.sums = {}
+        means = {name: (self.sums[name] / count).tolist() for name, count in self.counts.items()}
+        self.sums, self.counts = {}, {}
         return means
 
     def state_action(self, observation: Tensor, action: Tensor) -> Tensor:
@@ -96,10 +101,11 @@ class Algorithm(ABC):
     def update_critic(self, batch: Batch, target: Tensor) -> None:
         """Regress both critics on `target` [P, B]: mean over the batch, sum over the critics."""
         rows = target.shape[-1]
-        q = self.critic.forward(self.state_action(batch.observation, batch.action)).squeeze(-1)
+        q = self.critic.forward(batch.state_action).squeeze(-1)
         error = q - target.unsqueeze(1)  # [P, K, B]
         loss = error.square().mean(-1).sum(-1)  # [P]
         self.alive &= loss.isfinite()
         self.critic.backward((error * (2.0 / rows)).unsqueeze(-1))
-        self.critic.update(self.alive, td_error=error.abs().sum(-1), batch_size=rows)
+        td_error = error.abs().sum(-1) if self.critic.looks_at_next_update() else None
+        self.critic.update(self.alive, td_error=td_error, batch_size=rows)
         self.record(critic_loss=loss, q_mean=q.mean((-2, -1)))

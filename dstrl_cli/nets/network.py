@@ -240,6 +240,11 @@ class Network(ABC):
             self.rewire(group, view)
         self.finish_update()
 
+    def looks_at_next_update(self) -> bool:
+        """Return whether a rule wants to see the next update."""
+        update = self.updates + 1
+        return any(g.rule.observes_updates or g.rule.due(update) for g in self.groups)
+
     def without_replaced(self, alive: Tensor, due: Sequence[Group]) -> Tensor:
         """Return `alive` less the members whose optimizer step a topology update replaces."""
         replaced = [m for group in due if group.instead_of_step for m in group.members]

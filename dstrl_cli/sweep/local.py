@@ -10,7 +10,7 @@ import os
 import pickle
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ from typing import Any
 
 from dstrl_cli.display import Display, DisplayReporter
 from dstrl_cli.errors import InputError
-from dstrl_cli.run import Outcome, Run, explain, find_device, frozen_engine, quiet, train
+from dstrl_cli.nets.choice import choose
+from dstrl_cli.run import Outcome, Run, explain, find_device, quiet, train
 from dstrl_cli.rundir import mark_ended, read_summary
 from dstrl_cli.sweep.plan import populations
 
@@ -54,7 +55,13 @@ def place(runs: Sequence[Run], jobs: int | None, dry_run: bool) -> dict[str, Any
     if len(named) > 1:
         raise InputError(f"device: one sweep runs on one device, not on {' and '.join(named)}")
     device = config.device if dry_run and config.device != "auto" else find_device(config.device)
-    where = {"device": device, "engine": frozen_engine(config).engine, "out": config.out}
+    choices = [choose(run.config, device) for run in runs]
+    where = {
+        "device": device,
+        "engine": dict(Counter(choice.engine for choice in choices)),
+        "engine_reason": choices[0].reason,
+        "out": config.out,
+    }
     if device == "cpu":
         return where | {"mode": "jobs", "jobs": jobs or default_jobs(runs)}
     return where | {"mode": "populations", "populations": len(populations(runs))}

@@ -1,0 +1,303 @@
+"""The sparse engine: only the active connections of a network exist (CPU, one member).
+
+Indices, values and optimizer moments of the active connections are all there is; a target shares
+the network's topology, or has index arrays of its own where it is trimmed by magnitude. The dense
+matrices that scores look at are formed at topology updates only. Same numbers as the masked engine
+up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import override
+
+from dstrl_cli.nets import kernels
+from dstrl_cli.nets.adam import BETA1, BETA2, EPSILON
+from dstrl_cli.nets.network import Network, Plan, initial_layers
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+
+class Topology:
+    """Index arrays of K heads (see `kernels`): by row, and by column where gradients need it."""
+
+    def __init__(self, masks: Sequence[NDArray[np.bool_]], columns: bool = True) -> None:
+        """Index the masks, one [K, in, out] per layer."""
+        heads = masks[0].shape[0]
+        by_row = [[mask[k].T for mask in masks] for k in range(heads)]  # [out, in]
+        self.rows, self.index = self.indexed(by_row)
+        if not columns:
+            return
+        numbered: list[list[NDArray[np.int32]]] = []
+        start = 0
+        for head in by_row:
+            numbered.append([])
+            for mask in head:
+                number = np.full(mask.shape, -1, np.int32)
+                count = int(mask.sum())
+                number[mask] = np.arange(start, start + count, dtype=np.int32)
+                numbered[-1].append(number.T)  # [in, out]
+                start += count
+        self.columns, self.source = self.indexed([[n >= 0 for n in head] for head in numbered])
+        self.position = np.concatenate([n[n >= 0] for head in numbered for n in head])
+
+    @staticmethod
+    def indexed(masks: list[list[NDArray[np.bool_]]]) -> tuple[Ints, Ints]:
+        """Return row pointers [K, R + 1] and the column of every entry, row by row."""
+        counts = [np.concatenate([mask.sum(1) for mask in head]) for head in masks]
+        ends = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int32)
+        rows, per_head = [], len(counts[0])
+        for k in range(len(masks)):
+            rows.append(ends[k * per_head : (k + 1) * per_head + 1])
+        index = np.concatenate([np.nonzero(mask)[1] for head in masks for mask in head])
+        return np.stack(rows), index.astype(np.int32)
+
+
+def selected(dense: Sequence[NDArray[Any]], masks: Sequence[NDArray[np.bool_]]) -> Floats:
+    """Return the entries of [K, in, out] arrays where `masks` is set, in the order of the rows."""
+    parts = [
+        layer[k].T[mask[k].T]
+        for k in range(masks[0].shape[0])
+        for layer, mask in zip(dense, masks, strict=True)
+    ]
+    return np.concatenate(parts).astype(np.float32)
+
+
+class Buffers:
+    """Activations of one batch size."""
+
+    def __init__(self, plan: Plan, batch: int, backward: bool) -> None:
+        neurons = sum(plan.sizes[1:])
+        self.first = np.empty((plan.sizes[0], batch), np.float32)
+        self.hidden = np.empty((plan.heads, neurons, batch), np.float32)
+        self.gradient = np.empty_like(self.hidden) if backward else self.hidden
+        self.first_gradient = np.empty_like(self.first)
+
+
+class Parameters:
+    """Values and biases of one topology in one array, values first."""
+
+    def __init__(self, topology: Topology, values: Floats, biases: Floats) -> None:
+        self.topology, self.heads = topology, len(biases)
+        self.flat = np.concatenate([values, biases.ravel()]).astype(np.float32)
+        self.split = len(values)
+
+    @property
+    def values(self) -> Floats:
+        """Weights of the active connections."""
+        return self.flat[: self.split]
+
+    @property
+    def biases(self) -> Floats:
+        """Biases [K, R]."""
+        return self.flat[self.split :].reshape(self.heads, -1)
+
+    def copy(self) -> Parameters:
+        """Return a copy on the same topology."""
+        return Parameters(self.topology, self.values, self.biases)
+
+
+class SparseNetwork(Network):
+    """A network of the sparse engine (see `Network` for the interface); P = 1."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        if plan.members != 1 or plan.device != "cpu":
+            raise ValueError("the sparse engine holds one member on the CPU")
+        self.config = plan.configs[0]
+        drawn = initial_layers(plan, 0)
+        self.masks = [mask.numpy() for _, _, mask in drawn]
+        biases = np.concatenate([bias.numpy() for _, bias, _ in drawn], axis=1)
+        topology = Topology(self.masks)
+        self.params = Parameters(
+            topology, selected([weight.numpy() for weight, _, _ in drawn], self.masks), biases
+        )
+        self.target_params = self.params.copy()
+        self.trims = self.config.target_masking == "magnitude_trim"
+        self.budgets = np.stack([mask.sum((1, 2)) for mask in self.masks], axis=1)  # [K, L]
+        self.reset_gradients()
+        self.first_moment = np.zeros_like(self.params.flat)
+        self.second_moment = np.zeros_like(self.params.flat)
+        self.steps = 0
+        self.sizes = np.array(plan.sizes, dtype=np.int64)
+        self.layer_rows = np.concatenate([[0], np.cumsum(plan.sizes[1:])]).astype(np.int64)
+        self.buffers: dict[tuple[int, bool], Buffers] = {}
+        self.last: tuple[Buffers, int] | None = None
+
+    def reset_gradients(self) -> None:
+        """Make room for the gradients of the current parameters."""
+        self.grads = Parameters(
+            self.params.topology,
+            np.zeros_like(self.params.values),
+            np.zeros_like(self.params.biases),
+        )
+
+    # Products.
+
+    def run(self, x: Tensor, params: Parameters, heads: int, keep: bool) -> Tensor:
+        """Run the first heads of a network or its target on x [1, B, in]."""
+        batch = x.shape[1]
+        key = (batch, keep)
+        if key not in self.buffers:
+            self.buffers[key] = Buffers(self.plan, batch, keep)
+        buffers, topology = self.buffers[key], params.topology
+        out = torch.empty(1, heads, batch, self.plan.sizes[-1])
+        kernels.forward(
+            x[0].contiguous().numpy(), self.sizes, topology.rows, topology.index, params.values,
+            params.biases, buffers.first, buffers.hidden, out[0].numpy(),
+        )  # fmt: skip
+        if keep:
+            self.last = (buffers, heads)
+        return out
+
+    @override
+    def forward(self, x: Tensor, heads: int | None = None) -> Tensor:
+        return self.run(x, self.params, heads or self.plan.heads, keep=True)
+
+    @override
+    def infer(self, x: Tensor) -> Tensor:
+        return self.run(x, self.params, self.plan.heads, keep=False)
+
+    @override
+    def target(self, x: Tensor) -> Tensor:
+        return self.run(x, self.target_params, self.plan.heads, keep=False)
+
+    @override
+    def backward(self, grad: Tensor, *, weights: bool = True, inputs: bool = False) -> Tensor:
+        assert self.last is not None
+        buffers, _ = self.last
+        topology = self.params.topology
+        kernels.backward(
+            grad[0].contiguous().numpy(), self.sizes, topology.rows, topology.index,
+            self.params.values, topology.columns, topology.source, topology.position,
+            buffers.first, buffers.hidden, buffers.gradient, self.grads.values, self.grads.biases,
+            buffers.first_gradient, weights, inputs,
+        )  # fmt: skip
+        if not inputs:
+            return grad.new_empty(0)
+        return torch.from_numpy(buffers.first_gradient.T.copy()).unsqueeze(0)
+
+    # Updates.
+
+    @override
+    def optimizer_step(self, apply: Tensor) -> None:
+        if not bool(apply[0]):
+            return
+        self.steps += 1
+        kernels.adam(
+            self.params.flat, self.grads.flat, self.first_moment, self.second_moment,
+            np.float32(self.config.learning_rate / (1 - BETA1**self.steps)),
+            np.float32(1 / np.sqrt(1 - BETA2**self.steps)),
+            np.float32(self.config.weight_decay),
+            np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON),
+        )  # fmt: skip
+
+    def finish_update(self) -> None:
+        """Nothing to restore: inactive connections do not exist."""
+
+    @override
+    def update_target(self, tau: float) -> None:
+        online, target = self.params, self.target_params
+        if target.topology is not online.topology:
+            if self.trims:
+                self.blend_and_trim(tau)
+                return
+            self.target_params = target = self.moved(target, online.topology)
+        kernels.blend(target.flat, online.flat, np.float32(tau))
+
+    def blend_and_trim(self, tau: float) -> None:
+        """Blend the target on the union of both topologies and trim it to the budgets."""
+        online, target = self.params, self.target_params
+        most = len(online.values) + len(target.values)
+        topology = Topology.__new__(Topology)
+        topology.rows = np.empty_like(target.topology.rows)
+        index, values = np.empty(most, np.int32), np.empty(most, np.float32)
+        widest = max(self.plan.sizes) + 1
+        kernels.blend_union(
+            target.topology.rows, target.topology.index, target.values,
+            online.topology.rows, online.topology.index, online.values, np.float32(tau),
+            self.budgets, self.layer_rows, topology.rows, index, values,
+            np.empty(widest, np.int64), np.empty(most, np.int32), np.empty(most, np.float32),
+        )  # fmt: skip
+        count = int(topology.rows[-1, -1])
+        topology.index = index[:count]
+        biases = target.biases + np.float32(tau) * (online.biases - target.biases)
+        self.target_params = Parameters(topology, values[:count], biases)
+
+    def moved(self, params: Parameters, topology: Topology) -> Parameters:
+        """Return parameters on another topology; connections that are new there are zero."""
+        dense = self.dense(params.topology, params.values)
+        return Parameters(topology, selected(dense, self.masks), params.biases)
+
+    # Topology.
+
+    def dense(self, topology: Topology, values: Floats) -> list[Floats]:
+        """Return per-connection values as dense arrays [K, in, out] per layer."""
+        layers = [np.zeros((self.plan.heads, i, o), np.float32) for i, o in self.plan.shapes]
+        for k in range(self.plan.heads):
+            for layer, (first, last) in enumerate(
+                zip(self.layer_rows[:-1], self.layer_rows[1:], strict=True)
+            ):
+                pointers = topology.rows[k, first : last + 1]
+                entries = slice(pointers[0], pointers[-1])
+                outputs = np.repeat(np.arange(last - first), np.diff(pointers))
+                layers[layer][k, topology.index[entries], outputs] = values[entries]
+        return layers
+
+    @override
+    def view_layers(self, members: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+        weights = self.dense(self.params.topology, self.params.values)
+        return (
+            [torch.from_numpy(weight).unsqueeze(0) for weight in weights],
+            [torch.from_numpy(mask).unsqueeze(0) for mask in self.masks],
+        )
+
+    @override
+    def gradients(self, members: list[int]) -> list[Tensor]:
+        assert self.last is not None
+        buffers, heads = self.last
+        gradients = []
+        first, row = np.broadcast_to(buffers.first, (heads, *buffers.first.shape)), 0
+        below = first
+        for width in self.plan.sizes[1:]:
+            here = slice(row, row + width)
+            product = np.einsum("kib,kob->kio", below, buffers.gradient[:, here], optimize=True)
+            gradients.append(torch.from_numpy(product).unsqueeze(0))
+            below, row = buffers.hidden[:, here], row + width
+        return gradients
+
+    @override
+    def set_masks(self, members: list[int], layers: Sequence[Tensor]) -> None:
+        old, masks = self.params.topology, [layer[0].numpy() for layer in layers]
+        carried = []
+        for flat in (self.params.flat, self.first_moment, self.second_moment):
+            dense = self.dense(old, flat[: self.params.split])
+            carried.append((selected(dense, masks), flat[self.params.split :]))
+        self.masks = masks
+        values, biases = carried[0]
+        self.params = Parameters(Topology(masks), values, biases.reshape(self.plan.heads, -1))
+        self.first_moment, self.second_moment = (np.concatenate(part) for part in carried[1:])
+        self.reset_gradients()
+
+    # Reading.
+
+    @override
+    def layers(self, member: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        weights = self.dense(self.params.topology, self.params.values)
+        biases = np.split(self.params.biases, self.layer_rows[1:-1], axis=1)
+        return [
+            (torch.from_numpy(weight), torch.from_numpy(bias.copy()), torch.from_numpy(mask))
+            for weight, bias, mask in zip(weights, biases, self.masks, strict=True)
+        ]
+
+    @override
+    def active(self) -> Tensor:
+        counts = np.stack([mask.sum((1, 2)) for mask in self.masks], axis=1)
+        return torch.from_numpy(counts).unsqueeze(0)

@@ -1,0 +1,294 @@
+"""The sparse engine against the masked one: same masks, weights and batches, same numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dstrl_cli.algos.base import Algorithm
+from dstrl_cli.algos.sac import SAC
+from dstrl_cli.algos.td3 import TD3
+from dstrl_cli.config import RunConfig, from_dict
+from dstrl_cli.errors import InputError
+from dstrl_cli.nets import choice, kernels
+from dstrl_cli.nets.masked import MaskedNetwork
+from dstrl_cli.nets.network import Network, Plan
+from dstrl_cli.nets.sparse import SparseNetwork, Topology, selected
+from dstrl_cli.replay import Batch, Replay
+
+ALGORITHMS: dict[str, type[Algorithm]] = {"td3": TD3, "sac": SAC}
+SET = {"drop": "sign", "grow": "random", "schedule": "constant", "drop_fraction": 0.2}
+RIGL = {"drop": "magnitude", "grow": "gradient", "schedule": "cosine"}
+XU = {"drop": "importance", "grow": "importance", "schedule": "constant", "regrow_dropped": False}
+MASKINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "none": ({}, {}, "after_step"),
+    "magnitude_trim": (SET, SET, "after_step"),
+    "online_mask": (RIGL, RIGL, "instead_of_step"),
+    "online_mask and importance": (RIGL, XU, "instead_of_step"),
+    "magnitude_trim and importance": (SET, XU, "after_step"),
+}
+
+
+def config(masking: str = "none", sparsity: float = 0.9, **keys: Any) -> RunConfig:
+    actor, critic, rewire = MASKINGS[masking]
+    interval = {"update_interval": 7}
+    base: dict[str, Any] = {
+        "algo": "td3",
+        "method": "test",
+        "env": "Any-v0",
+        "batch_size": 16,
+        "hidden_sizes": [32, 24],
+        "steps": 400,
+        "learning_starts": 0,
+        "policy_delay": 2,
+        "rewire": rewire,
+        "target_masking": masking.split()[0],
+        "actor": {"sparsity": sparsity, "topology": actor | interval if actor else {}},
+        "critic": {"sparsity": sparsity, "topology": critic | interval if critic else {}},
+    }
+    return from_dict(base | keys)
+
+
+def network(
+    engine: type[Network], run: RunConfig, sizes: tuple[int, ...], heads: int = 2
+) -> Network:
+    return engine(Plan("critic", sizes, heads, [run], 1, "cpu"))
+
+
+def pair(run: RunConfig, sizes: tuple[int, ...], heads: int = 2) -> tuple[Network, Network]:
+    return network(MaskedNetwork, run, sizes, heads), network(SparseNetwork, run, sizes, heads)
+
+
+def assert_close(masked: Network, sparse: Network, tolerance: float = 1e-5) -> None:
+    for theirs, ours in zip(masked.layers(0), sparse.layers(0), strict=True):
+        assert torch.equal(theirs[2], ours[2])
+        for a, b in zip(theirs[:2], ours[:2], strict=True):
+            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.8, 0.9, 0.95, 0.98])
+@pytest.mark.parametrize("sizes", [(3, 16, 16, 1), (376, 32, 24, 17), (5, 40, 1), (23, 64, 64, 1)])
+@pytest.mark.parametrize("rows", [1, 5, 16])
+def test_forward_and_gradients_agree(sizes: tuple[int, ...], sparsity: float, rows: int) -> None:
+    masked, sparse = pair(config(sparsity=sparsity), sizes)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(1, rows, sizes[0], generator=generator)
+    grad = torch.randn(1, 2, rows, sizes[-1], generator=generator)
+    for heads in (None, 1):
+        torch.testing.assert_close(sparse.forward(x, heads), masked.forward(x, heads))
+        given = grad if heads is None else grad[:, :1]
+        only = heads is None
+        torch.testing.assert_close(
+            sparse.backward(given, weights=only, inputs=True),
+            masked.backward(given, weights=only, inputs=True),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+    torch.testing.assert_close(sparse.infer(x), masked.infer(x))
+    torch.testing.assert_close(sparse.target(x), masked.target(x))
+    alive = torch.ones(1, dtype=torch.bool)
+    for one in (masked, sparse):
+        one.forward(x)
+        one.backward(grad)
+        one.update(alive)
+    assert_close(masked, sparse)
+
+
+def test_dense_gradients_agree_where_growth_asks_for_them() -> None:
+    masked, sparse = pair(config("online_mask"), (5, 12, 7, 2))
+    x, grad = torch.randn(1, 9, 5), torch.randn(1, 2, 9, 2)
+    for one in (masked, sparse):
+        one.forward(x)
+        one.backward(grad)
+    for theirs, ours in zip(masked.gradients([0]), sparse.gradients([0]), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_with_empty_rows_and_columns() -> None:
+    run = config(sparsity=0.9)
+    masked, sparse = pair(run, (4, 6, 1), heads=1)
+    masks = [torch.zeros(1, 1, 4, 6, dtype=torch.bool), torch.zeros(1, 1, 6, 1, dtype=torch.bool)]
+    masks[0][..., 1, 2] = masks[0][..., 1, 4] = masks[1][..., 4, 0] = True
+    x, grad = torch.randn(1, 3, 4), torch.randn(1, 1, 3, 1)
+    alive = torch.ones(1, dtype=torch.bool)
+    for one in (masked, sparse):
+        one.set_masks([0], masks)
+        for _ in range(3):
+            one.forward(x)
+            one.backward(grad)
+            one.update(alive)
+    assert_close(masked, sparse)
+    torch.testing.assert_close(sparse.infer(x), masked.infer(x))
+
+
+def batches(nstep: int, count: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(3)
+    replay = Replay(1, 300, 5, 2, 0.99)
+    for step in range(300):
+        ended = torch.tensor([step % 29 == 28])
+        replay.add(
+            torch.randn(1, 5, generator=generator),
+            torch.rand(1, 2, generator=generator) * 2 - 1,
+            torch.randn(1, generator=generator),
+            torch.randn(1, 5, generator=generator),
+            ended & (step % 2 == 0),
+            ended,
+        )
+    n = torch.full((1, 1), nstep)
+    return [
+        replay.sample(torch.rand(1, 16, generator=generator, dtype=torch.float64), n, nstep)
+        for _ in range(count)
+    ]
+
+
+def state(algorithm: Algorithm) -> list[Any]:
+    return [algorithm.actor.layers(0), algorithm.critic.layers(0)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("masking", MASKINGS)
+@pytest.mark.parametrize("sparsity", [0.5, 0.95])
+def test_a_hundred_updates_agree(algo: str, masking: str, sparsity: float) -> None:
+    delay = 2 if algo == "td3" else 1
+    run = config(masking, sparsity, algo=algo, policy_delay=delay, nstep=2)
+    masked, sparse = (
+        ALGORITHMS[algo]([run], 5, 2, engine=engine) for engine in ("masked", "sparse")
+    )
+    changed = 0
+    for batch in batches(2, 100):
+        masked.update(batch)
+        sparse.update(batch)
+        for theirs, ours in (
+            (masked.actor, sparse.actor),
+            (masked.critic, sparse.critic),
+        ):
+            assert_close(theirs, ours, 2e-3)
+            mine, others = ours.take_events(), theirs.take_events()
+            assert mine == others
+            changed += len(mine)
+    assert bool(changed) == (masking != "none")
+
+
+def test_moments_of_inactive_connections_do_not_exist_and_grown_ones_start_anew() -> None:
+    run = config("online_mask and importance")
+    sparse = network(SparseNetwork, run, (5, 12, 7, 1))
+    assert isinstance(sparse, SparseNetwork)
+    alive = torch.ones(1, dtype=torch.bool)
+    before = sparse.active()
+    for _ in range(21):
+        x = torch.randn(1, 9, 5)
+        error = sparse.forward(x) - 1
+        sparse.backward(error)
+        before_masks = [mask.copy() for mask in sparse.masks]
+        sparse.update(alive, td_error=error.abs().sum((-2, -1)), batch_size=9)
+    assert torch.equal(sparse.active(), before)
+    grown = [now & ~was for now, was in zip(sparse.masks, before_masks, strict=True)]
+    assert any(layer.any() for layer in grown)
+    for flat in (sparse.params.flat, sparse.first_moment, sparse.second_moment):
+        dense = sparse.dense(sparse.params.topology, flat[: sparse.params.split])
+        for layer, new, mask in zip(dense, grown, sparse.masks, strict=True):
+            assert (layer[new] == 0).all()
+            assert (layer[~mask] == 0).all()
+
+
+def test_index_arrays_by_hand() -> None:
+    #                inputs x outputs
+    mask = np.array([[[1, 0], [1, 1], [0, 1]]], dtype=bool)
+    topology = Topology([mask])
+    assert topology.rows.tolist() == [[0, 2, 4]]  # output 0 from inputs 0, 1; output 1 from 1, 2
+    assert topology.index.tolist() == [0, 1, 1, 2]
+    assert topology.columns.tolist() == [[0, 1, 3, 4]]
+    assert topology.source.tolist() == [0, 0, 1, 1]
+    assert topology.position.tolist() == [0, 1, 2, 3]
+    dense = np.arange(6, dtype=np.float32).reshape(1, 3, 2)
+    assert selected([dense], [mask]).tolist() == [0, 2, 3, 5]
+
+
+def test_trimming_keeps_exactly_the_budget_where_magnitudes_are_equal() -> None:
+    rows, index = np.array([[0, 2, 4]], np.int32), np.array([0, 1, 0, 1], np.int32)
+    online_index = np.array([2, 3, 2, 3], np.int32)
+    ones = np.ones(4, np.float32)
+    new_rows, new_index = np.empty_like(rows), np.empty(8, np.int32)
+    new_value = np.empty(8, np.float32)
+    kernels.blend_union(
+        rows, index, ones, rows, online_index, ones, np.float32(0.5), np.array([[4]]),
+        np.array([0, 2]), new_rows, new_index, new_value,
+        np.empty(3, np.int64), np.empty(8, np.int32), np.empty(8, np.float32),
+    )  # fmt: skip
+    assert new_rows.tolist() == [[0, 4, 4]]
+    assert new_index[:4].tolist() == [0, 1, 2, 3]
+    assert new_value[:4].tolist() == [0.5] * 4
+
+
+# --- which engine -------------------------------------------------------------------------------
+
+
+def test_auto_takes_the_sparse_engine_where_it_pays() -> None:
+    assert choice.choose(config("online_mask", 0.95), "cpu").engine == "sparse"
+    assert choice.choose(config("online_mask", 0.2), "cpu").engine == "masked"
+    assert choice.choose(config("online_mask", 0.95), "cuda:0").engine == "masked"
+    assert choice.choose(config("online_mask", 0.95), "cpu", members=2).engine == "masked"
+    assert choice.choose(config(gradients="dense"), "cpu").engine == "masked"
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"gradients": "dense"}, "gradients: dense"),
+        ({"moments": "keep"}, "moments: keep"),
+        ({"initial_targets": "dense"}, "initial_targets: dense"),
+        ({"critic": {"topology": SET | {"grow_init": "adam_step"}}}, "grow_init: adam_step"),
+        ({"critic": {"topology": SET | {"final_drop": True}}}, "final_drop: true"),
+        ({"critic": {"topology": XU | {"accumulate": "critic_update"}}}, "critic_update"),
+        ({"actor": {"topology": SET}}, "target_masking: none"),
+    ],
+)
+def test_what_the_sparse_engine_refuses(keys: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        choice.choose(config(engine="sparse", **keys), "cpu")
+    assert choice.choose(config(**keys), "cpu").engine == "masked"
+
+
+def test_the_sparse_engine_is_refused_on_an_accelerator() -> None:
+    with pytest.raises(InputError, match=r"device: cuda.*use --engine masked"):
+        choice.choose(config(engine="sparse"), "cuda")
+
+
+def test_without_a_compiler_auto_falls_back_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    chosen = choice.choose(config("online_mask", 0.95), "cpu")
+    assert chosen.engine == "masked"
+    assert chosen.warning is not None
+    assert "pip install numba" in chosen.warning
+    with pytest.raises(InputError, match="pip install numba"):
+        choice.choose(config("online_mask", 0.95, engine="sparse"), "cpu")
+
+
+def test_a_compiler_that_fails_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(tell: Any) -> None:
+        raise RuntimeError("cannot cache function")
+
+    monkeypatch.setattr(kernels, "prepare", broken)
+    told: list[str] = []
+    chosen = choice.choose(config("online_mask", 0.95), "cpu", told.append)
+    assert chosen.engine == "masked"
+    assert "cannot cache function" in str(chosen.warning)
+
+
+def test_a_loss_that_is_not_finite_freezes_the_sparse_engine_too() -> None:
+    run = config("online_mask", 0.9)
+    algorithm = TD3([run], 5, 2, engine="sparse")
+    before = state(algorithm)
+    batch = batches(1, 1)[0]
+    batch.reward[:] = float("nan")
+    with torch.no_grad():
+        algorithm.update(batch)
+    assert algorithm.alive.tolist() == [False]
+    for was, now in zip(before, state(algorithm), strict=True):
+        for old, new in zip(was, now, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
