@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.sizes import layer_weights
 
 NUM_CRITICS = 2
 BACKWARD = 2  # a backward pass costs two forward passes (RLX eq. 17)
@@ -81,14 +82,9 @@ def cost(algo: str) -> AlgorithmCost:
         raise InputError(suggest("algorithm", algo, COSTS)) from None
 
 
-def layer_shapes(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return (inputs, outputs) of each layer of a fully connected network of these sizes."""
-    return tuple(pairwise(sizes))
-
-
 def weights(sizes: Sequence[int]) -> int:
     """Return the number of weights of a dense network, biases not counted."""
-    return sum(inputs * outputs for inputs, outputs in layer_shapes(sizes))
+    return sum(layer_weights(sizes))
 
 
 def forward_flops(active: Iterable[float]) -> float:
@@ -103,7 +99,7 @@ def forward_flops_eq12(sizes: Sequence[int], sparsities: Sequence[float]) -> flo
     """Return the FLOPs of a forward pass as RLX eq. 12 has it: sum of (1 - S)(2I - 1)O."""
     return sum(
         (1 - sparsity) * (2 * inputs - 1) * outputs
-        for (inputs, outputs), sparsity in zip(layer_shapes(sizes), sparsities, strict=True)
+        for (inputs, outputs), sparsity in zip(pairwise(sizes), sparsities, strict=True)
     )
 
 
@@ -139,21 +135,6 @@ def sok_train_flops(
     """
     passes = 1 + BACKWARD
     return batch_size * iterations * (passes * NUM_CRITICS * c + passes * a / policy_delay)
-
-
-def expected_bernoulli_active(sizes: Sequence[int], lambdas: Sequence[float]) -> tuple[float, ...]:
-    """Return the expected active connections of each layer of SOK's Bernoulli initial mask.
-
-    A connection is active with probability lambda (I + O) / (I O), at most 1; layers beyond the
-    given lambdas are dense.
-    """
-    shapes = layer_shapes(sizes)
-    masked = tuple(
-        min(float(lam * (inputs + outputs)), float(inputs * outputs))
-        for lam, (inputs, outputs) in zip(lambdas, shapes, strict=False)
-    )
-    dense = tuple(float(inputs * outputs) for inputs, outputs in shapes[len(lambdas) :])
-    return masked + dense
 
 
 def summary_numbers(
@@ -219,7 +200,7 @@ def summary_numbers(
 
 
 def _check_active(network: str, sizes: Sequence[int], active: Sequence[int]) -> None:
-    room = [inputs * outputs for inputs, outputs in layer_shapes(sizes)]
+    room = layer_weights(sizes)
     fits = len(active) == len(room) and all(
         0 <= count <= most for count, most in zip(active, room, strict=True)
     )

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from dstrl_cli.algos import ALGORITHMS
+from dstrl_cli.algos import ACTOR_OUTPUTS, ALGORITHMS
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.sizes import lambda_sparsity, layer_weights, matched_widths
 from dstrl_cli.topology import CRITIC_SCORES, DROP_SCORES, GROW_SCORES
@@ -43,9 +43,6 @@ from dstrl_cli.values import (
 
 NOT_IDENTITY = frozenset({"out", "device", "engine", "threads", "checkpoint_every"})
 """Keys that change where and how fast a run happens, never its numbers."""
-
-ACTOR_OUTPUTS: dict[str, int] = {"td3": 1, "sac": 2}
-"""Outputs of the actor per action dimension: an action; a mean and a log standard deviation."""
 
 
 # --- the models ---------------------------------------------------------------------------------

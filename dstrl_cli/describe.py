@@ -26,13 +26,14 @@ def run_overview(runs: Sequence[Run], where: Mapping[str, Any]) -> RenderableTyp
     """Return the resolved configuration of a run, or of one run with several seeds, in short."""
     run, config = runs[0], runs[0].config
     budgets = layer_budgets(config, run.spec)
-    delay = f" from critic update {config.nstep_delay:,} on" if config.nstep > 1 else ""
+    late = config.nstep > 1 and config.nstep_delay > 1
+    delay = f" from critic update {config.nstep_delay:,} on" if late else ""
     seeds = ", ".join(str(each.config.seed) for each in runs)
     folders = [str(each.path) for each in runs]
     rows = {
         "method": f"{config.method} on {config.algo.upper()}",
         "environment": _env(config),
-        "sparsity": f"actor {config.actor.sparsity:.4g}, critics {config.critic.sparsity:.4g}",
+        "sparsity": f"actor {config.actor.sparsity:.6g}, critics {config.critic.sparsity:.6g}",
         "active": f"actor {_layers(budgets['actor'])}; each critic {_layers(budgets['critic'])}",
         "n-step": f"{config.nstep}{delay}",
         "steps": f"{config.steps:,}, of which {min(config.learning_starts, config.steps):,} random",
@@ -59,15 +60,19 @@ def _threads(count: int) -> str:
 
 def warnings(runs: Iterable[Run]) -> list[str]:
     """Return what the user should know before the runs start."""
+    runs = list(runs)
     idle = [run for run in runs if run.config.steps <= run.config.learning_starts]
-    if not idle:
-        return []
-    config = idle[0].config
-    return [
-        f"nothing will be trained in {_runs(len(idle))}: steps ({config.steps:,}) do not exceed "
-        f"learning_starts ({config.learning_starts:,}); raise --steps or lower it with "
-        "--set learning_starts=N"
-    ]
+    found = []
+    if idle:
+        config = idle[0].config
+        found.append(
+            f"nothing will be trained in {_runs(len(idle))}: steps ({config.steps:,}) do not "
+            f"exceed learning_starts ({config.learning_starts:,}); raise --steps or lower it with "
+            "--set learning_starts=N"
+        )
+    if any(run.config.checkpoint_every for run in runs):
+        found.append("checkpoint_every has no effect in this version: no checkpoint is written")
+    return found
 
 
 def plan_table(planned: Sequence[Planned]) -> Table:

@@ -5,6 +5,8 @@ Training evaluates by itself (`trainer`); this is for afterwards, on any environ
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -101,6 +103,13 @@ def check_video(path: Path) -> None:
         raise InputError(f"--video: folder '{path.parent}' does not exist")
 
 
+def _draw_without_display() -> None:
+    """Let MuJoCo draw off-screen where there is no screen and the user has not chosen how."""
+    chosen = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"))
+    if sys.platform == "linux" and not chosen:
+        os.environ["MUJOCO_GL"] = "egl"
+
+
 def record(policy: Policy, spec: EnvSpec, seed: int, path: Path) -> None:
     """Write a video of the first episode that `evaluate` runs with this seed.
 
@@ -108,20 +117,26 @@ def record(policy: Policy, spec: EnvSpec, seed: int, path: Path) -> None:
     """
     import imageio.v2
 
+    _draw_without_display()
     try:
         env = make_env(spec, render_mode="rgb_array")
     except Exception as error:
         raise InputError(f"--video: env '{spec.name}' cannot be drawn ({error})") from error
     try:
+        if "rgb_array" not in env.metadata.get("render_modes", ()):
+            raise InputError(f"--video: env '{spec.name}' cannot be drawn (no mode rgb_array)")
         fps = env.metadata.get("render_fps") or DEFAULT_FPS
         with imageio.v2.get_writer(path, fps=fps) as writer:
             for frame in _frames(policy, spec, env, episode_seeds(seed, 1)[0]):
                 writer.append_data(frame)
+    except InputError:
+        raise
     except Exception as error:
         path.unlink(missing_ok=True)
+        remedy = "without a display, MuJoCo needs MUJOCO_GL=egl or MUJOCO_GL=osmesa"
         raise DstrlError(
-            f"--video: drawing '{spec.name}' failed ({error}); without a display, set "
-            "MUJOCO_GL=egl or MUJOCO_GL=osmesa in the environment"
+            f"--video: drawing '{spec.name}' failed ({type(error).__name__}: {error})"
+            + (f"; {remedy} in the environment" if "mujoco" in sys.modules else "")
         ) from error
     finally:
         with suppress(Exception):  # a failed renderer may fail again while closing
@@ -130,10 +145,11 @@ def record(policy: Policy, spec: EnvSpec, seed: int, path: Path) -> None:
 
 def _frames(policy: Policy, spec: EnvSpec, env: Any, seed: int) -> Any:
     """Yield the pictures of one episode."""
+    from dstrl_cli.envs.rollout import LONGEST_EPISODE
+
     low, high = np.array(spec.action_low), np.array(spec.action_high)
     observation, _ = env.reset(seed=seed)
-    ended = False
-    while not ended:
+    for _ in range(spec.time_limit or LONGEST_EPISODE):
         picture = env.render()
         if picture is None:
             raise DstrlError("the environment gives no pictures")
@@ -141,4 +157,5 @@ def _frames(policy: Policy, spec: EnvSpec, env: Any, seed: int) -> Any:
         unit = policy.act(np.asarray(observation)[None])[0]
         action = (low + (unit + 1) / 2 * (high - low)).astype(env.action_space.dtype)
         observation, _, terminated, truncated, _ = env.step(action)
-        ended = bool(terminated or truncated)
+        if terminated or truncated:
+            return

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dstrl_cli.errors import InputError
+from dstrl_cli.sizes import lambda_densities
 
 Shape = tuple[int, int]
 """(inputs, outputs) of one weight matrix."""
@@ -46,12 +47,6 @@ def erdos_renyi_densities(shapes: Sequence[Shape], sparsity: float) -> list[floa
             return [1.0 if layer in dense else eps * raw[layer] for layer in range(len(shapes))]
         dense.update(layer for layer in free if raw[layer] == largest)
     return [1.0] * len(shapes)  # only rounding leads here: a sparsity that is all but 0
-
-
-def lambda_densities(shapes: Sequence[Shape], lambdas: Sequence[float]) -> list[float]:
-    """Return p_l = min(1, lambda_l (I + O) / (I O)); layers beyond `lambdas` are dense (SOK 3)."""
-    given = [min(1.0, k * (i + o) / (i * o)) for k, (i, o) in zip(lambdas, shapes, strict=False)]
-    return given + [1.0] * (len(shapes) - len(given))
 
 
 def densities(

@@ -139,7 +139,7 @@ def _read_method(path: Path, seen: tuple[Path, ...] = ()) -> Method:
     except ValidationError as error:
         valid = [*_MethodFile.model_fields, *ALGORITHMS]
         valid.remove("by_algo")
-        message = explain(error, lambda key: suggest("key", key, valid))
+        message = explain(error, lambda key: suggest("key", key, valid)).replace("by_algo.", "")
         raise InputError(f"{path}: {message}") from None
     for name in file.algos or ():
         if name not in ALGORITHMS:
@@ -177,6 +177,11 @@ def _shipped(path: Path) -> Method:
     return _read_method(path)
 
 
+def _values(method: Method) -> list[dict[str, Any]]:
+    """Return a method's keys and values by algorithm, wherever they were written."""
+    return [{key: value for key, (value, _) in block.items()} for block in method.keys.values()]
+
+
 _DENSE = ("dense", "match_parameters")
 
 
@@ -207,6 +212,17 @@ def _covered(host: Method, overlay: Method) -> Method:
     )
 
 
+def _own(path: Path) -> Method:
+    """Read a user's method. Raises InputError where its results would pass for another's."""
+    method = _read_method(path)
+    if method.name in list_methods() and _values(method) != _values(find_method(method.name)):
+        raise InputError(
+            f"{path}: its results would be taken for those of dstrl's own '{method.name}', from "
+            "which it differs; give the file another name"
+        )
+    return method
+
+
 def _overlays() -> list[Method]:
     return [method for path in _files("methods").values() if (method := _shipped(path)).overlay]
 
@@ -224,7 +240,7 @@ def find_method(name: str | Path, *, ours: bool = False) -> Method:
             if overlay.prefix and host != name and host in _files("methods"):
                 return _covered(find_method(host), overlay)
     path = _method_path(name)
-    method = _read_method(path) if _is_path(name) else _shipped(path)
+    method = _own(path) if _is_path(name) else _shipped(path)
     if method.overlay:
         raise InputError(
             f"'{method.name}' is not a method of its own: it goes over a host, as in "

@@ -190,6 +190,11 @@ def _actor_layers(path: Path, tensors: Tensors) -> tuple[tuple[NDArray, ...], tu
                 f"policy file {path}: actor layer {layer} has weights {weight.shape} but a mask "
                 f"{mask.shape}"
             )
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise InputError(
+                f"policy file {path}: actor layer {layer} holds numbers that are not finite; the "
+                "training diverged, or the file is damaged"
+            )
         weights.append(np.where(mask != 0, weight, 0).astype(np.float32))
         biases.append(bias.astype(np.float32))
     if not weights:

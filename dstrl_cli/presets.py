@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.config import RunConfig, env_name, explain, from_dict
@@ -64,8 +64,8 @@ class SweepAxes(StrictFile):
 
     @field_validator("algo", "dst", "env", mode="before")
     @classmethod
-    def _names(cls, value: Any) -> list[str]:
-        return parse_names(value, "sweep")
+    def _names(cls, value: Any, info: ValidationInfo) -> list[str]:
+        return parse_names(value, f"sweep.{info.field_name}")
 
     @field_validator("sparsity", mode="before")
     @classmethod
@@ -74,8 +74,8 @@ class SweepAxes(StrictFile):
 
     @field_validator("seeds", "task", mode="before")
     @classmethod
-    def _integers(cls, value: Any) -> list[int]:
-        return parse_integers(value, "sweep")
+    def _integers(cls, value: Any, info: ValidationInfo) -> list[int]:
+        return parse_integers(value, f"sweep.{info.field_name}")
 
     @field_validator("set", mode="before")
     @classmethod
@@ -209,10 +209,14 @@ def _parse_set(text: str) -> Layer:
     return layer({key.strip(): parse_yaml(value, f"--set {key}")}, "--set")
 
 
+_FLAGS = {"env.id": "--env", "env.task": "--task"}
+"""The flags of keys whose name is not simply the key."""
+
+
 def _flag_layers(flags: Mapping[str, Any]) -> list[Layer]:
     """Return a layer per given flag, those of one network after those of both."""
     return [
-        layer({key: value}, "--" + key.replace(".", "-").replace("_", "-"))
+        layer({key: value}, _FLAGS.get(key) or "--" + key.replace(".", "-"))
         for key, value in sorted(flags.items(), key=lambda item: item[0].count("."))
         if value is not None
     ]
@@ -263,11 +267,13 @@ def resolve(
     values; `flags` are dotted keys or macros, None where a flag was not given. Raises InputError.
     """
     axes = preset.sweep if preset else SweepAxes()
-    algo = algo or (axes.algo[0] if len(axes.algo) == 1 else DEFAULT_ALGO)
+    if algo is None:
+        algo = axes.algo[0] if len(axes.algo) == 1 else DEFAULT_ALGO
     if algo not in ALGORITHMS:
         raise InputError(f"--algo: {suggest('algorithm', algo, ALGORITHMS)}")
-    name = method or (axes.dst[0] if len(axes.dst) == 1 else DEFAULT_METHOD)
-    chosen = find_method(name, ours=ours)
+    if method is None:
+        method = axes.dst[0] if len(axes.dst) == 1 else DEFAULT_METHOD
+    chosen = find_method(method, ours=ours)
     if algo not in chosen.algos:
         raise InputError(
             f"method '{chosen.name}' exists for {', '.join(chosen.algos)} only, not for {algo}; "

@@ -13,7 +13,7 @@ from typing import Any
 from dstrl_cli import __version__
 from dstrl_cli.config import RunConfig
 
-PACKAGES = ("torch", "gymnasium", "mujoco", "numpy")
+PACKAGES = ("torch", "gymnasium", "mujoco", "numpy", "numba")
 
 
 def provenance(config: RunConfig, device: str) -> dict[str, Any]:

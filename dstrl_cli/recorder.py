@@ -27,6 +27,17 @@ def network_names(network: Network) -> list[str]:
     return [role] if heads == 1 else [f"{role}{head + 1}" for head in range(heads)]
 
 
+def dense_sizes(network: Network, member: int) -> tuple[int, ...]:
+    """Return the sizes of the dense network that a member is measured against: its own.
+
+    Only one that was narrowed to match parameters is measured against the run's widths.
+    """
+    plan = network.plan
+    if not plan.network_config(member).match_parameters:
+        return plan.sizes
+    return (plan.sizes[0], *plan.configs[member].hidden_sizes, plan.sizes[-1])
+
+
 def member_tensors(algorithm: Algorithm, member: int) -> dict[str, NDArray[Any]]:
     """Return actor and critics of a member as named arrays for a policy file."""
     tensors: dict[str, NDArray[Any]] = {}
@@ -204,8 +215,8 @@ class Recorder:
             algorithm.updates,
             config.policy_delay,
             config.nstep,
-            (actor.plan.sizes[0], *config.hidden_sizes, actor.plan.sizes[-1]),
-            (critic.plan.sizes[0], *config.hidden_sizes, critic.plan.sizes[-1]),
+            dense_sizes(actor, member),
+            dense_sizes(critic, member),
         )
         last = self.last_evaluation[member]
         summary = {

@@ -146,6 +146,7 @@ class RunFolder:
 def check_free(path: Path, config: RunConfig, overwrite: bool) -> None:
     """Raise InputError where the run `config` may not start in the folder `path`."""
     check_unused(path)
+    check_writable(path)
     _check_content(path, config, overwrite)
 
 
@@ -153,6 +154,20 @@ def check_unused(path: Path) -> None:
     """Raise InputError where another process holds the folder."""
     if in_use(path):
         raise InputError(_IN_USE.format(path))
+
+
+def check_writable(path: Path) -> None:
+    """Raise InputError unless the folder is there to be read and written, or could be made."""
+    there = path.absolute()
+    while not os.path.exists(there):  # noqa: PTH110  # Path.exists may raise: no permission
+        there = there.parent
+    if not there.is_dir():
+        cause = f"{there} is not a folder"
+    elif not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+        cause = f"no permission for {there}"
+    else:
+        return
+    raise InputError(f"folder {path} cannot be written ({cause}): choose another --out")
 
 
 _IN_USE = "folder {} is in use by another dstrl: wait for it, or choose another --out"
@@ -212,7 +227,7 @@ def read_status(path: Path) -> str | None:
 
     None where `path` holds no run.
     """
-    if not (path / CONFIG_FILE).is_file():
+    if not _is_file(path / CONFIG_FILE):
         return None
     return "running" if in_use(path) else _last_status(path)
 
@@ -245,7 +260,7 @@ def mark_ended(path: Path, status: str, error: str | None) -> dict[str, Any]:
 
 def in_use(path: Path) -> bool:
     """Whether a live process holds the folder; never creates the lock."""
-    if fcntl is None or not (path / LOCK_FILE).is_file():
+    if fcntl is None or not _is_file(path / LOCK_FILE):
         return False
     try:
         descriptor = os.open(path / LOCK_FILE, os.O_RDWR)
@@ -258,6 +273,11 @@ def in_use(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file that can be seen: `Path.is_file` may raise."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _make_folder(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Layer sizes: counting weights, and the widths of a dense network with a given number of them.
+"""Layer sizes: counting weights, densities by lambdas, widths of a dense network of a given size.
 
 Pure arithmetic on tuples of sizes; it knows no configuration (`config.resolve_sizes` applies it).
 """
@@ -6,7 +6,7 @@ Pure arithmetic on tuples of sizes; it knows no configuration (`config.resolve_s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 
 from dstrl_cli.errors import InputError
 
@@ -40,12 +40,21 @@ def matched_widths(
     return min(map(scaled, range(1, largest + 1)), key=lambda w: abs(weights(w) - target_weights))
 
 
+def lambda_densities(shapes: Sequence[tuple[int, int]], lambdas: Sequence[float]) -> list[float]:
+    """Return p_l = min(1, lambda_l (I + O) / (I O)) of layers (I, O) (SOK eq. 1).
+
+    Layers beyond `lambdas` are dense.
+    """
+    given = [min(1.0, k * (i + o) / (i * o)) for k, (i, o) in zip(lambdas, shapes, strict=False)]
+    return given + [1.0] * (len(shapes) - len(given))
+
+
+def lambda_active(sizes: Sequence[int], lambdas: Sequence[float]) -> list[float]:
+    """Return the expected active connections of each layer by SOK's eq. 1."""
+    densities = lambda_densities(list(pairwise(sizes)), lambdas)
+    return [n * p for n, p in zip(layer_weights(sizes), densities, strict=True)]
+
+
 def lambda_sparsity(sizes: Sequence[int], lambdas: Sequence[float]) -> float:
-    """Return the expected sparsity of SOK's eq. 1; layers beyond `lambdas` are dense."""
-    chances = [
-        min(1.0, scale * (inputs + outputs) / (inputs * outputs))
-        for scale, (inputs, outputs) in zip(lambdas, pairwise(sizes), strict=False)
-    ]
-    layers = layer_weights(sizes)
-    active = sum(n * p for n, p in zip_longest(layers, chances, fillvalue=1.0))
-    return round(1 - active / sum(layers), 3)
+    """Return the expected sparsity by SOK's eq. 1, to three digits."""
+    return round(1 - sum(lambda_active(sizes, lambdas)) / sum(layer_weights(sizes)), 3)

@@ -24,9 +24,9 @@ def derived_seed(seed: int, name: str, index: int = 0) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def generator(seed: int, name: str, index: int = 0, device: str = "cpu") -> torch.Generator:
-    """Return a fresh generator for one use that is not drawn in blocks (weights, masks)."""
-    return torch.Generator(device=device).manual_seed(derived_seed(seed, name, index))
+def generator(seed: int, name: str, index: int = 0) -> torch.Generator:
+    """Return a fresh host generator for one use not drawn in blocks (weights, masks, growth)."""
+    return torch.Generator().manual_seed(derived_seed(seed, name, index))
 
 
 class Stream:

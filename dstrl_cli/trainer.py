@@ -63,6 +63,8 @@ def evaluate(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return returns and lengths [P, E] of one episode without noise per environment.
 
+    Members whose actions are not finite act with zeros and are no longer alive.
+
     Args:
         env: member-major batch, E environments per member.
         algorithm: acts for P members.
@@ -71,7 +73,9 @@ def evaluate(
     members = len(algorithm.configs)
 
     def act(observation: Tensor) -> Tensor:
-        return algorithm.act(observation.view(members, -1, observation.shape[-1])).flatten(0, 1)
+        actions = algorithm.act(observation.view(members, -1, observation.shape[-1]))
+        algorithm.alive &= actions.isfinite().flatten(1).all(1)
+        return actions.nan_to_num_().flatten(0, 1)
 
     returns, lengths = rollout.episodes(env, act, seeds)
     return returns.reshape(members, -1), lengths.reshape(members, -1)
@@ -190,7 +194,6 @@ class Population:
         while self.steps < total and self.training:
             observation = self.advance(observation)
             if self.steps % self.config.eval_every == 0 or self.steps == total:
-                self.look()
                 self.evaluate()
 
     def advance(self, observation: Tensor) -> Tensor:
@@ -210,6 +213,7 @@ class Population:
             policy_action = action
         else:
             action, policy_action = self.algorithm.explore(observation, self.steps)
+            action.nan_to_num_()  # an actor that overflowed: its next loss tells
         step = self.env.step(action)
         self.replay.add(
             observation,
@@ -241,27 +245,30 @@ class Population:
         self.recorder.topology(self.steps, self.training)
 
     def look(self) -> None:
-        """Report progress and stop members whose loss is no longer finite."""
+        """Report progress and stop members whose loss or actions are no longer finite."""
         alive = self.algorithm.alive.tolist()
         for member in [m for m in self.training if not alive[m]]:
             self.training.remove(member)
-            error = f"the loss became NaN or infinite before step {self.steps}"
+            error = f"the loss or the actions became NaN or infinite before step {self.steps}"
             self.recorder.summary(member, "diverged", self.steps, error)
             config = self.configs[member]
             self.reporter.message(f"{config.method} seed {config.seed} diverged: {error}")
+        if self.steps == self.clock_step:  # looked already, before the evaluation at this step
+            return
         now = time.perf_counter()
         rate = (self.steps - self.clock_step) / max(now - self.clock, 1e-9)
         self.reporter.progress(self.steps, self.config.steps, rate, {"members": len(self.training)})
         self.clock, self.clock_step = now, self.steps
 
     def evaluate(self) -> None:
-        """Evaluate every member, and write and report the rows."""
+        """Evaluate every member, and write and report the rows of those that still train."""
         if not self.training:
             return
         started = time.perf_counter()
         returns, lengths = evaluate(self.eval_env, self.algorithm, self.eval_seeds)
         seconds = time.perf_counter() - started
         self.clock += seconds
+        self.look()
         rows = self.recorder.evaluation(
             self.steps,
             returns,
@@ -316,9 +323,11 @@ def train(
         population.finish("interrupted")
         raise
     except Exception as error:
-        population.finish("failed", f"{type(error).__name__}: {error}")
-        if isinstance(error, DstrlError):
+        known = isinstance(error, DstrlError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        population.finish("failed", reason)
+        if known:
             raise
-        raise DstrlError(f"{type(error).__name__}: {error}") from error
+        raise DstrlError(reason) from error
     finally:
         population.close()

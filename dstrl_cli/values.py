@@ -21,6 +21,10 @@ def _integral(value: Any) -> Any:
         raise ValueError("must be a whole number, not true or false")
     if isinstance(value, str):
         try:
+            return int(value)  # exact, where a float would round a long seed
+        except ValueError:
+            pass
+        try:
             value = float(value)
         except ValueError:
             raise ValueError("must be a whole number") from None
@@ -42,6 +46,13 @@ def _as_sequence(value: Any) -> Any:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value if value is None or isinstance(value, list | tuple) else [value]
+
+
+def _as_pair(value: Any) -> Any:
+    pair = _as_sequence(value)
+    if pair is None or len(pair) != 2:
+        raise ValueError("must be two numbers, as in [-5, 2]")
+    return pair
 
 
 def one_of(kind: str, valid: Iterable[str]) -> AfterValidator:
@@ -70,6 +81,6 @@ Positive = Annotated[Real, Field(gt=0)]
 Share = Annotated[Real, Field(gt=0, le=1)]
 Widths = Annotated[tuple[Count, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
 Lambdas = Annotated[tuple[Positive, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
-Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_sequence)]
+Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_pair)]
 Device = Annotated[str, AfterValidator(_known_device)]
 Name = Annotated[str, Field(min_length=1)]

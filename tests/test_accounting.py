@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dstrl_cli import accounting as acc
 from dstrl_cli.errors import InputError
+from dstrl_cli.sizes import lambda_active, layer_weights
 
 # observation and action sizes of the v3 tasks
 TASKS = {
@@ -32,8 +33,7 @@ def critic_sizes(task: str) -> tuple[int, ...]:
 # --- small, by hand ---------------------------------------------------------------------------
 
 
-def test_layers_and_weights_by_hand() -> None:
-    assert acc.layer_shapes((3, 4, 2)) == ((3, 4), (4, 2))
+def test_weights_by_hand() -> None:
     assert acc.weights((3, 4, 2)) == 3 * 4 + 4 * 2
 
 
@@ -55,8 +55,8 @@ def sok_expected(task: str, lam1: float, lam2: float, heads: int = 1) -> tuple[i
     actor, critic = actor_sizes(task, heads), critic_sizes(task)
     dense = acc.sok_size(acc.weights(actor), acc.weights(critic))
     sparse = acc.sok_size(
-        sum(acc.expected_bernoulli_active(actor, (lam1, lam2))),
-        sum(acc.expected_bernoulli_active(critic, (lam1, lam2))),
+        sum(lambda_active(actor, (lam1, lam2))),
+        sum(lambda_active(critic, (lam1, lam2))),
     )
     return int(dense), sparse
 
@@ -115,8 +115,8 @@ def test_training_flops_of_ds_td3() -> None:
     )
     assert eq12 == pytest.approx(1.071e14, rel=1e-3)
     sparse = acc.sok_train_flops(
-        acc.forward_flops(acc.expected_bernoulli_active(actor, (7, 64))),
-        acc.forward_flops(acc.expected_bernoulli_active(critic, (7, 64))),
+        acc.forward_flops(lambda_active(actor, (7, 64))),
+        acc.forward_flops(lambda_active(critic, (7, 64))),
         batch_size=100,
         iterations=1_000_000,
     )
@@ -270,17 +270,15 @@ sizes = st.lists(st.integers(1, 40), min_size=2, max_size=5)
 def test_expected_active_connections_stay_within_their_layer(
     sizes: list[int], lambdas: list[float]
 ) -> None:
-    active = acc.expected_bernoulli_active(sizes, lambdas)
-    shapes = acc.layer_shapes(sizes)
-    assert len(active) == len(shapes)
-    assert all(0 <= n <= i * o for n, (i, o) in zip(active, shapes, strict=True))
+    active = lambda_active(sizes, lambdas)
+    assert all(0 <= n <= most for n, most in zip(active, layer_weights(sizes), strict=True))
 
 
 @given(sizes, sizes, st.sampled_from(sorted(acc.COSTS)), st.integers(1, 5))
 def test_a_dense_one_step_run_has_ratio_one(
     actor: list[int], critic: list[int], algo: str, delay: int
 ) -> None:
-    full = [[i * o for i, o in acc.layer_shapes(s)] for s in (actor, critic)]
+    full = [layer_weights(s) for s in (actor, critic)]
     numbers = acc.summary_numbers(
         algo, actor, critic, full[0], [full[1]] * 2, 256, 10, delay, 1, actor, critic
     )

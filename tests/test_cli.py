@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -82,6 +83,12 @@ def test_version(capsys):
         (["train", "--seed=-1"], "seed"),
         (["train", "--seed=0", "--seeds=0-1"], "give one of them"),
         (["train", "--seeds=b"], "--seeds"),
+        (["train", "--seeds="], "--seeds"),
+        (["train", "--dst="], "unknown method ''"),
+        (["sweep", "--algo="], "--algo"),
+        (["train", "--env=2DNav-v1", "--task=11"], "(set by --task)"),
+        (["train", "--env=2DNav-v1", "--out=broken.yaml"], "choose another --out"),
+        (["sweep", "--env=2DNav-v1", "--out=broken.yaml"], "choose another --out"),
         (["train", "--set=taau=1"], "did you mean 'tau'"),
         (["train", "--set=tau"], "key=value"),
         (["train", "--set=nstep=lots"], "nstep"),
@@ -206,6 +213,44 @@ def test_a_video_needs_its_extra(capsys, monkeypatch):
     assert main(["eval", str(RUN), "--video=out.mp4"]) == 2
     assert 'pip install "dstrl[video]"' in capsys.readouterr().err
     assert not Path("out.mp4").exists()
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path, capsys, monkeypatch):
+    Path("unseen.py").write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.classic_control import PendulumEnv\n"
+        "class Unseen(PendulumEnv):\n"
+        "    metadata = {'render_modes': []}\n"
+        "gymnasium.register('Unseen-v0', entry_point=Unseen, max_episode_steps=9)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(evaluation, "check_video", lambda path: None)
+    monkeypatch.setitem(sys.modules, "imageio", ModuleType("imageio"))
+    monkeypatch.setitem(sys.modules, "imageio.v2", ModuleType("imageio.v2"))
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    assert main(["train", *SMALL, "--env=unseen:Unseen-v0", "--sparsity=0.5", "--steps=1"]) == 0
+    capsys.readouterr()
+    run = "results/Unseen-v0/td3-rlx2/s0.5/seed0"
+    assert main(["eval", run, "--episodes=1", "--video=out.mp4"]) == 2
+    assert "env 'Unseen-v0' cannot be drawn" in capsys.readouterr().err
+
+
+def test_sweep_shows_the_table_beside_a_run_that_failed_at_once(tmp_path):
+    Path("sudden.py").write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.classic_control import PendulumEnv\n"
+        "class Sudden(PendulumEnv):\n"
+        "    def reset(self, **options):\n"
+        "        raise RuntimeError('no battery')\n"
+        "gymnasium.register('Sudden-v0', entry_point=Sudden, max_episode_steps=9)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    arguments = [*SMALL, "--env=sudden:Sudden-v0", "--sparsity=0.5", "--metric=final"]
+    done = dstrl("sweep", *arguments, PYTHONPATH=path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "failed      Sudden-v0/td3-rlx2/s0.5/seed0 environment 0 (Sudden-v0)" in done.stderr
+    assert "RLx2" in done.stdout
 
 
 def test_sweep_prints_the_table_and_continues(capsys):

@@ -49,6 +49,7 @@ def test_numbers_are_read_generously() -> None:
     assert (config.steps, config.batch_size, config.learning_rate) == (1_000_000, 64, 3e-4)
     assert config.hidden_sizes == (64, 32)
     assert make(hidden_sizes=16).hidden_sizes == (16,)
+    assert make(seed="9007199254740993").seed == 2**53 + 1
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,7 @@ def test_numbers_are_read_generously() -> None:
         ({"steps": "1e10"}, "steps = '1e10': should be less than or equal to 1000000000"),
         ({"steps": 0}, "steps = 0: should be greater than or equal to 1"),
         ({"batch_size": 1.5}, "batch_size = 1.5: must be a whole number"),
+        ({"log_std_bounds": 3}, "log_std_bounds = 3: must be two numbers"),
         ({"nstep": 21}, "nstep = 21: should be less than or equal to 20"),
         ({"nstep": True}, "nstep = True: must be a whole number, not true or false"),
         ({"tau": True}, "tau = True: must be a number, not true or false"),

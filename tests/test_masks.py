@@ -78,9 +78,9 @@ def test_without_sparsity_every_layer_is_dense() -> None:
 
 def test_lambda_densities() -> None:
     # 64 (256 + 256) / 256^2 = .5; 7 (17 + 256) / (17 256) = .4391; the output layer stays dense
-    found = masks.lambda_densities(actor("HalfCheetah"), (7, 64))
+    found = masks.densities(actor("HalfCheetah"), 0.0, "lambda", (7, 64))
     assert found == pytest.approx([1911 / 4352, 0.5, 1.0])
-    assert masks.lambda_densities([(4, 2)], (61,)) == [1.0]
+    assert masks.densities([(4, 2)], 0.0, "lambda", (61,)) == [1.0]
 
 
 def test_densities_by_name() -> None:

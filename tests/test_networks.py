@@ -221,6 +221,13 @@ def test_adam_equals_torch_for_members_that_sit_steps_out(weight_decay: float) -
             assert torch.equal(parameters[2], start[2])
 
 
+def test_the_first_adam_step_is_the_learning_rate() -> None:
+    """Bias correction in double precision: 0.999 in single precision is off by 1e-5 here."""
+    parameters = torch.zeros(1, 4)
+    Adam(parameters, 0.01).step(torch.full((1, 4), 3.0), torch.tensor([True]))
+    torch.testing.assert_close(parameters, torch.full((1, 4), -0.01), rtol=5e-7, atol=0)
+
+
 # --- whole sequences against a plain network ------------------------------------------------------
 
 

@@ -119,6 +119,11 @@ def test_missing_tensors_are_refused(tmp_path):
     refused(write(tmp_path / "p", tensors), "but a mask")
 
 
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    tensors = network_tensors("actor", [W0, W1 * np.nan], [B0, B1], [M0, M1])
+    refused(write(tmp_path / "p", tensors), "actor layer 1 holds numbers that are not finite")
+
+
 def test_find_policy_names_what_is_missing(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         policy.find_policy(tmp_path / "none")

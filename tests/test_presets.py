@@ -139,6 +139,15 @@ def test_a_users_method_file(tmp_path: Path) -> None:
     assert resolve(str(path), "sac").nstep == 5
 
 
+def test_a_users_method_cannot_pass_for_another(tmp_path: Path) -> None:
+    path = tmp_path / "rlx2.yaml"
+    path.write_text("extends: rlx2\n")
+    assert resolve(path) == resolve("rlx2")
+    path.write_text("extends: rlx2\nall:\n  tau: 0.01\n")
+    with pytest.raises(InputError, match=r"dstrl's own 'rlx2'.*give the file another name"):
+        resolve(path)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -148,6 +157,7 @@ def test_a_users_method_file(tmp_path: Path) -> None:
         ("all:\n  nstep: 1\n  nstep: 2\n", r"line 3, column 3: .*'nstep' is given twice"),
         ("- 1\n", r"mine.yaml: must hold keys and values, not a list"),
         ("all: 3\n", r"mine.yaml: all = 3"),
+        ("sac: 3\n", r"mine.yaml: sac = 3"),
         ("1: 2\n", r"mine.yaml: .*Keys should be strings"),
         ("all: {[1]: 2}\n", r"line 1, column 7: not valid YAML: a key must be a word"),
         ("extends: mine.yaml\n", r"mine.yaml: extends itself"),
@@ -349,7 +359,7 @@ def test_quick_lets_every_mechanism_act() -> None:
         ("sweep: {dst: [rlx3]}\n", "mine.yaml: unknown method 'rlx3'"),
         ("sweep: {algo: ppo}\n", "mine.yaml: unknown algorithm 'ppo'"),
         ("sweep: {sparsity: high}\n", "mine.yaml: sweep.sparsity: 'high' is not a number"),
-        ("sweep: {seeds: 4-0}\n", "the range '4-0' must rise"),
+        ("sweep: {seeds: 4-0}\n", "sweep.seeds: the range '4-0' must rise"),
         ("config: 3\n", "config = 3: should be a valid dictionary"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,7 @@ def test_a_healthy_file_has_no_damage(tmp_path: Path) -> None:
 
 def test_a_header_alone_is_no_damage(tmp_path: Path) -> None:
     assert with_eval(tmp_path, EVAL_HEADER.encode()) == ([], [])
+    assert load(tmp_path).runs[0].evaluations.dtypes.eq(float).all()
 
 
 def test_a_cut_off_last_line_is_left_out(tmp_path: Path) -> None:
@@ -186,6 +188,32 @@ def test_the_same_run_twice_counts_once_and_the_finished_one_wins(tmp_path: Path
     assert [run.path for run in results.runs] == [f"b/{HOPPER}"]
     expected = Damage(f"a/{HOPPER}", f"the same run as b/{HOPPER}; left out")
     assert results.damaged == (expected,)
+
+
+def test_an_unreadable_folder_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path, HOPPER, {5: [1.0]})
+    (tmp_path / "secret").mkdir()
+    listed = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:  # permissions do not stop root, who may run this
+        if path.name == "secret":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    results = load(tmp_path)
+    assert [run.path for run in results.runs] == [HOPPER]
+    assert results.damaged == (Damage("secret", "unreadable: [Errno 13] Permission denied"),)
+
+
+def test_a_link_back_up_is_not_followed_and_another_one_is(tmp_path: Path) -> None:
+    write_run(tmp_path / "elsewhere", HOPPER, {5: [1.0]})
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "moved").symlink_to(tmp_path / "elsewhere")
+    (results / "loop").symlink_to(results)
+    found = load(results)
+    assert ([run.path for run in found.runs], found.damaged) == ([f"moved/{HOPPER}"], ())
 
 
 def test_errors_name_the_folder(tmp_path: Path) -> None:

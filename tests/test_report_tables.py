@@ -232,6 +232,13 @@ def test_a_terminal_shows_every_number_whole(
     assert ("RLX 30" in text) == bool(columns)
 
 
+def test_what_does_not_fit_is_folded_not_cut(full: Path) -> None:
+    table = final(full, compare="xu2024:I", columns=("params", "flops"))
+    text = table.render("rich", Console(width=60))
+    assert "…" not in text
+    assert {"10448.4", "9066.6", "5.00e+09", "4.00e+01"} <= set(text.split())
+
+
 def test_plain_results_of_four_environments_share_one_block_at_80_columns(full: Path) -> None:
     text = final(full).render("rich", Console(width=80))
     assert text.count("TD3, sparsity 0.95") == 1

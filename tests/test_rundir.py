@@ -77,7 +77,7 @@ def test_config_is_written_whole_and_read_back(tmp_path):
     with RunFolder(tmp_path / "run").create(given | {"run": run}) as folder:
         document = yaml.safe_load((folder.path / "config.yaml").read_text())
     assert document["run"]["versions"].keys() == {
-        "dstrl", "python", "torch", "gymnasium", "mujoco", "numpy",
+        "dstrl", "python", "torch", "gymnasium", "mujoco", "numpy", "numba",
     }  # fmt: skip
     assert document["run"]["device"] == "cpu"
     assert document["hidden_sizes"] == [8, 4]
@@ -123,6 +123,16 @@ def test_overwrite_replaces_run_files_and_nothing_else(tmp_path):
     assert read_config(path).tau == 0.1
     assert (path / "notes.txt").read_text() == "mine"
     assert read_status(path) == "unfinished"
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    rundir.check_writable(tmp_path / "not" / "yet" / "there")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file is not a folder\): choose another --out"):
+        rundir.check_writable(tmp_path / "file" / "run")
+    monkeypatch.setattr(rundir.os, "access", lambda path, mode: False)  # root is never refused
+    with pytest.raises(InputError, match="no permission for"):
+        rundir.check_writable(tmp_path / "run")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

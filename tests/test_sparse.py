@@ -199,7 +199,7 @@ def test_moments_of_inactive_connections_do_not_exist_and_grown_ones_start_anew(
 def test_index_arrays_by_hand() -> None:
     #                inputs x outputs
     mask = np.array([[[1, 0], [1, 1], [0, 1]]], dtype=bool)
-    topology = Topology([mask])
+    topology = Topology.of([mask])
     assert topology.rows.tolist() == [[0, 2, 4]]  # output 0 from inputs 0, 1; output 1 from 1, 2
     assert topology.index.tolist() == [0, 1, 1, 2]
     assert topology.columns.tolist() == [[0, 1, 3, 4]]

@@ -113,6 +113,15 @@ def test_one_run_cannot_guess_among_a_presets_methods(tmp_path):
     plan.refuse_several(Axes(methods=("sst",)), {}, [], mine)
 
 
+def test_one_run_cannot_guess_among_a_presets_tasks_and_keys(tmp_path):
+    mine = preset(tmp_path, "sweep: {task: 0-1, set: {nstep: [1, 3]}}")
+    with pytest.raises(InputError, match=r"--task: preset 'mine' names several \(0, 1\)"):
+        plan.refuse_several(Axes(), {}, [], mine)
+    with pytest.raises(InputError, match=r"--set nstep: preset 'mine' names several \(1, 3\)"):
+        plan.refuse_several(Axes(), {"env.task": "1"}, [], mine)
+    plan.refuse_several(Axes(), {"env.task": "1"}, ["nstep=3"], mine)
+
+
 def test_runs_that_would_share_a_folder_are_refused():
     with pytest.raises(InputError, match="share the folder"):
         configurations(Axes(sets={"tau": [0.00512345678901, 0.00512345678902]}), flags=SHORT)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from dstrl_cli.algos import ACTOR_OUTPUTS
 from dstrl_cli.config import RunConfig
 from dstrl_cli.nets import ENGINES
 from dstrl_cli.nets.network import Network, Plan
@@ -29,8 +29,6 @@ class Algorithm(ABC):
         device: torch device.
         engine: name of the engine of the networks.
     """
-
-    outputs_per_action: ClassVar[int]
 
     def __init__(
         self,
@@ -53,7 +51,11 @@ class Algorithm(ABC):
             return built
 
         self.actor = network(
-            "actor", observation_size, self.outputs_per_action * action_size, 1, config.policy_delay
+            "actor",
+            observation_size,
+            ACTOR_OUTPUTS[config.algo] * action_size,
+            1,
+            config.policy_delay,
         )
         self.critic = network("critic", observation_size + action_size, 1, 2, 1)
         self.alive = torch.ones(len(configs), dtype=torch.bool, device=device)

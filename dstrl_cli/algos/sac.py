@@ -36,8 +36,6 @@ class Sampled:
 class SAC(Algorithm):
     """SAC; n-step targets carry the entropy of every step (RLX eq. 11)."""
 
-    outputs_per_action = 2
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         config, device = self.config, self.device

@@ -20,8 +20,6 @@ from dstrl_cli.replay import Batch
 class TD3(Algorithm):
     """TD3; n-step targets arrive summed in the batch (RLX Alg. 3)."""
 
-    outputs_per_action = 1
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         config, device = self.config, self.device

@@ -35,8 +35,8 @@ class Adam:
         gradient.masked_fill_(~apply, 0.0)  # a member that diverged may hold NaN here
         if self.weight_decay:
             gradient.addcmul_(self.parameters, apply.to(gradient.dtype), value=self.weight_decay)
-        self.power1.mul_(torch.where(apply, BETA1, 1.0))
-        self.power2.mul_(torch.where(apply, BETA2, 1.0))
+        self.power1.mul_(BETA1 ** apply.double())
+        self.power2.mul_(BETA2 ** apply.double())
         applied = apply.to(gradient.dtype)
         self.first.lerp_(gradient, (1 - BETA1) * applied)
         torch.mul(gradient, gradient, out=self.scratch)

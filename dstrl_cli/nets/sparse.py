@@ -26,15 +26,21 @@ Ints = NDArray[np.int32]
 
 
 class Topology:
-    """Index arrays of K heads (see `kernels`): by row, and by column where gradients need it."""
+    """Index arrays of K heads (see `kernels`), by row; from masks also by column, for gradients."""
 
-    def __init__(self, masks: Sequence[NDArray[np.bool_]], columns: bool = True) -> None:
+    columns: Ints
+    source: Ints
+    position: Ints
+
+    def __init__(self, rows: Ints, index: Ints) -> None:
+        self.rows, self.index = rows, index
+
+    @classmethod
+    def of(cls, masks: Sequence[NDArray[np.bool_]]) -> Topology:
         """Index the masks, one [K, in, out] per layer."""
         heads = masks[0].shape[0]
         by_row = [[mask[k].T for mask in masks] for k in range(heads)]  # [out, in]
-        self.rows, self.index = self.indexed(by_row)
-        if not columns:
-            return
+        topology = cls(*cls.indexed(by_row))
         numbered: list[list[NDArray[np.int32]]] = []
         start = 0
         for head in by_row:
@@ -45,8 +51,10 @@ class Topology:
                 number[mask] = np.arange(start, start + count, dtype=np.int32)
                 numbered[-1].append(number.T)  # [in, out]
                 start += count
-        self.columns, self.source = self.indexed([[n >= 0 for n in head] for head in numbered])
-        self.position = np.concatenate([n[n >= 0] for head in numbered for n in head])
+        by_column = [[number >= 0 for number in head] for head in numbered]
+        topology.columns, topology.source = cls.indexed(by_column)
+        topology.position = np.concatenate([n[n >= 0] for head in numbered for n in head])
+        return topology
 
     @staticmethod
     def indexed(masks: list[list[NDArray[np.bool_]]]) -> tuple[Ints, Ints]:
@@ -115,7 +123,7 @@ class SparseNetwork(Network):
         drawn = initial_layers(plan, 0)
         self.masks = [mask.numpy() for _, _, mask in drawn]
         biases = np.concatenate([bias.numpy() for _, bias, _ in drawn], axis=1)
-        topology = Topology(self.masks)
+        topology = Topology.of(self.masks)
         self.params = Parameters(
             topology, selected([weight.numpy() for weight, _, _ in drawn], self.masks), biases
         )
@@ -199,6 +207,7 @@ class SparseNetwork(Network):
             np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON),
         )  # fmt: skip
 
+    @override
     def finish_update(self) -> None:
         """Nothing to restore: inactive connections do not exist."""
 
@@ -216,20 +225,18 @@ class SparseNetwork(Network):
         """Blend the target on the union of both topologies and trim it to the budgets."""
         online, target = self.params, self.target_params
         most = len(online.values) + len(target.values)
-        topology = Topology.__new__(Topology)
-        topology.rows = np.empty_like(target.topology.rows)
+        rows = np.empty_like(target.topology.rows)
         index, values = np.empty(most, np.int32), np.empty(most, np.float32)
         widest = max(self.plan.sizes) + 1
         kernels.blend_union(
             target.topology.rows, target.topology.index, target.values,
             online.topology.rows, online.topology.index, online.values, np.float32(tau),
-            self.budgets, self.layer_rows, topology.rows, index, values,
+            self.budgets, self.layer_rows, rows, index, values,
             np.empty(widest, np.int64), np.empty(most, np.int32), np.empty(most, np.float32),
         )  # fmt: skip
-        count = int(topology.rows[-1, -1])
-        topology.index = index[:count]
+        count = int(rows[-1, -1])
         biases = target.biases + np.float32(tau) * (online.biases - target.biases)
-        self.target_params = Parameters(topology, values[:count], biases)
+        self.target_params = Parameters(Topology(rows, index[:count]), values[:count], biases)
 
     def moved(self, params: Parameters, topology: Topology) -> Parameters:
         """Return parameters on another topology; connections that are new there are zero."""
@@ -282,7 +289,7 @@ class SparseNetwork(Network):
             carried.append((selected(dense, masks), flat[self.params.split :]))
         self.masks = masks
         values, biases = carried[0]
-        self.params = Parameters(Topology(masks), values, biases.reshape(self.plan.heads, -1))
+        self.params = Parameters(Topology.of(masks), values, biases.reshape(self.plan.heads, -1))
         self.first_moment, self.second_moment = (np.concatenate(part) for part in carried[1:])
         self.reset_gradients()
 

@@ -217,9 +217,9 @@ def _rich_blocks(table: Table, section: Section, layout: _Layout) -> Iterator[Ri
         drawn = RichTable(
             title=Text(section.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
         )
-        drawn.add_column("method", no_wrap=True)
+        drawn.add_column("method", overflow="fold")
         for column in shown:
-            drawn.add_column(Text(column.header), justify="right", no_wrap=True)
+            drawn.add_column(Text(column.header), justify="right", overflow="fold")
         for label, cells in _grid(table, section, shown):
             drawn.add_row(Text(label), *(Text(layout.fold(parts)) for parts in cells))
         yield drawn

@@ -115,16 +115,13 @@ def load(results: Path | str) -> Results:
     if not root.is_dir():
         kind = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"results folder {root} {kind}: give the --out folder of earlier runs")
-    try:
-        folders = tuple(discover(root))
-    except OSError as error:
-        raise InputError(f"results folder {root} cannot be read: {_first_line(error)}") from error
-    if not folders:
+    damaged: list[Damage] = []
+    folders = tuple(discover(root, lambda path, cause: damaged.append(_damage(root, path, cause))))
+    if not folders and not damaged:
         raise InputError(
             f"results folder {root} holds no runs (no {CONFIG_FILE} at any depth): "
             "give the --out folder of earlier runs"
         )
-    damaged: list[Damage] = []
     read = [run for folder in folders if (run := _read_run(root, folder, damaged)) is not None]
     if not read:
         first = damaged[0]
@@ -135,13 +132,28 @@ def load(results: Path | str) -> Results:
     return Results(tuple(_without_duplicates(read, damaged)), tuple(damaged))
 
 
-def discover(root: Path) -> Iterator[Path]:
-    """Yield the run folders under `root` in a fixed order; nothing inside a run is searched."""
-    if any((root / name).is_file() for name in MARKER_FILES):
-        yield root
+def discover(
+    folder: Path, report: Callable[[Path, str], None], above: tuple[Path, ...] = ()
+) -> Iterator[Path]:
+    """Yield the run folders under `folder` in a fixed order; nothing inside a run is searched.
+
+    `report` is told of folders that cannot be read. A link to one of the folders `above` it is not
+    followed.
+    """
+    try:
+        real = folder.resolve(strict=True)
+        if real in above:
+            return
+        content = sorted(folder.iterdir())
+        is_run = any((folder / name).is_file() for name in MARKER_FILES)
+        inside = [] if is_run else [path for path in content if path.is_dir()]
+    except OSError as error:
+        report(folder, f"unreadable: {_first_line(error)}")
         return
-    for child in sorted(path for path in root.iterdir() if path.is_dir()):
-        yield from discover(child)
+    if is_run:
+        yield folder
+    for child in inside:
+        yield from discover(child, report, (*above, real))
 
 
 def identify(folder: Path, config: Mapping[str, Any]) -> Identity | None:
@@ -185,7 +197,7 @@ def _sparsity_label(config: Mapping[str, Any]) -> str:
 
 def _read_run(root: Path, folder: Path, damaged: list[Damage]) -> Run | None:
     def report(name: str, cause: str) -> None:
-        damaged.append(Damage((folder / name).relative_to(root).as_posix(), cause))
+        damaged.append(_damage(root, folder / name, cause))
 
     config = _read_mapping(folder / CONFIG_FILE, yaml.safe_load, report, required=True)
     config.pop("run", None)
@@ -210,6 +222,10 @@ def _read_run(root: Path, folder: Path, damaged: list[Damage]) -> Run | None:
         episodes=_empty(episodes),
         progress=_empty(progress),
     )
+
+
+def _damage(root: Path, path: Path, cause: str) -> Damage:
+    return Damage(path.relative_to(root).as_posix(), cause)
 
 
 def _empty(table: pd.DataFrame | None) -> pd.DataFrame:
@@ -257,7 +273,8 @@ def read_csv(path: Path, report: Report, columns: Iterable[str]) -> pd.DataFrame
         found = ",".join(str(name) for name in table.columns)[:60]
         report(path.name, f"foreign header '{found}': no column {', '.join(absent)}")
         return None
-    numbers = table.apply(pd.to_numeric, errors="coerce")
+    # Of a table without rows, pandas would keep the text columns of the header.
+    numbers = table.apply(pd.to_numeric, errors="coerce").astype(float)
     usable = np.isfinite(numbers[wanted].to_numpy(dtype=float)).all(axis=1)
     if not usable.all():
         line = int(np.argmin(usable)) + 2

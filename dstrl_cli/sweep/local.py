@@ -157,6 +157,8 @@ def _work(run: Run, device: str, connection: Connection) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
         raise KeyboardInterrupt
 
+    import torch  # noqa: F401  # an exception inside its import prints stacks on the screen
+
     signal.signal(signal.SIGTERM, interrupt)
     quiet()
     end: tuple[str, str | None] = ("done", None)
@@ -190,7 +192,8 @@ def _run_processes(runs: Sequence[Run], device: str, jobs: int, display: Display
                     job = live.pop(ready)
                     outcomes[job.number] = _finish(ready, job, display)
     except BaseException:
-        _interrupt(live)
+        with _interrupts_held():  # a second Ctrl-C waits until all have ended
+            _interrupt(live)
         raise
     return [outcomes[number] for number in range(len(runs))]
 
@@ -207,9 +210,9 @@ def _start(number: int, run: Run, device: str) -> tuple[Connection, _Job]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Keep Ctrl-C from processes started meanwhile: this process alone decides, and tells them.
+    """Let Ctrl-C arrive only when the block ends, and in processes started meanwhile never.
 
-    A blocked signal stays blocked in a new process; here it arrives when the block ends.
+    A blocked signal stays blocked in a new process: this one alone decides, and tells them.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -29,7 +29,13 @@ from dstrl_cli.config import (
 from dstrl_cli.errors import InputError
 from dstrl_cli.presets import SweepPreset, resolve
 from dstrl_cli.run import Run
-from dstrl_cli.rundir import check_free, check_unused, read_config, read_status
+from dstrl_cli.rundir import (
+    check_free,
+    check_unused,
+    check_writable,
+    read_config,
+    read_status,
+)
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
@@ -38,6 +44,7 @@ MEMBER_KEYS = frozenset(
     {
         "method",
         "seed",
+        "buffer_size",
         "collect",
         "nstep",
         "nstep_delay",
@@ -163,6 +170,8 @@ def refuse_several(
         "--dst": (joint.methods, "dst"),
         "--env": (joint.envs, "env.id"),
         "--sparsity": (joint.sparsities, "sparsity"),
+        "--task": (joint.tasks, "env.task"),
+        **{f"--set {key}": (values, key) for key, values in joint.sets.items()},
     }
     for flag, (values, key) in several.items():
         if len(values) > 1 and flags.get(key) is None:
@@ -282,9 +291,12 @@ def _planned(run: Run, replace: bool) -> Planned:
     check_unused(run.path)
     status = read_status(run.path)
     started_over = replace and status is not None
-    return Planned(
+    planned = Planned(
         Run(run.config, run.spec, run.path, run.label, replace=started_over), status or "new"
     )
+    if planned.to_do:
+        check_writable(run.path)
+    return planned
 
 
 # --- populations --------------------------------------------------------------------------------
