@@ -5,20 +5,18 @@ What the commands do is in `commands`.
 
 from __future__ import annotations
 
-import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dstrl_cli import __version__
+from dstrl_cli.bench.cli import app as bench
+from dstrl_cli.edge import interruptible, say
 from dstrl_cli.errors import DstrlError, InputError
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="dstrl",
@@ -28,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(bench)
 
 # --- options that commands share ----------------------------------------------------------------
 
@@ -58,7 +58,7 @@ Device = Annotated[
     str | None, typer.Option(help="auto, cpu, cuda or cuda:N (default: auto).", metavar="DEVICE")
 ]
 Engine = Annotated[
-    str | None, typer.Option(help="auto or masked (default: auto).", metavar="ENGINE")
+    str | None, typer.Option(help="auto, masked or sparse (default: auto).", metavar="ENGINE")
 ]
 Jobs = Annotated[
     int | None,
@@ -146,9 +146,9 @@ def train(
     from dstrl_cli.ranges import parse_integers
 
     axes = commands.Axes(
-        algos=[algo] if algo else [],
-        methods=[dst] if dst else [],
-        seeds=parse_integers(seeds, "--seeds") if seeds else [],
+        algos=[] if algo is None else [algo],
+        methods=[] if dst is None else [dst],
+        seeds=[] if seeds is None else parse_integers(seeds, "--seeds"),
     )
     flags = {
         "env.id": env,
@@ -164,7 +164,7 @@ def train(
     }
     request = commands.Request(axes, flags, ours, preset, set_ or [], overwrite)
     options = commands.Options(jobs, dry_run, as_json)
-    with _interruptible():
+    with interruptible():
         commands.train(request, options)
 
 
@@ -220,12 +220,12 @@ def sweep(
     from dstrl_cli.ranges import parse_integers, parse_names, parse_numbers
 
     axes = commands.Axes(
-        algos=parse_names(algo, "--algo") if algo else [],
-        methods=parse_names(dst, "--dst") if dst else [],
-        envs=parse_names(env, "--env") if env else [],
-        tasks=parse_integers(task, "--task") if task else [],
-        sparsities=parse_numbers(sparsity, "--sparsity") if sparsity else [],
-        seeds=parse_integers(seeds, "--seeds") if seeds else [],
+        algos=[] if algo is None else parse_names(algo, "--algo"),
+        methods=[] if dst is None else parse_names(dst, "--dst"),
+        envs=[] if env is None else parse_names(env, "--env"),
+        tasks=[] if task is None else parse_integers(task, "--task"),
+        sparsities=[] if sparsity is None else parse_numbers(sparsity, "--sparsity"),
+        seeds=[] if seeds is None else parse_integers(seeds, "--seeds"),
     )
     flags = {
         "actor.sparsity": commands.one_number(actor_sparsity, "--actor-sparsity"),
@@ -238,7 +238,7 @@ def sweep(
     }
     request = commands.Request(axes, flags, ours, preset, set_ or [], overwrite)
     options = commands.Options(jobs, dry_run, as_json)
-    with _interruptible():
+    with interruptible():
         commands.sweep(request, options, metric, compare)
 
 
@@ -262,7 +262,7 @@ def evaluate(
     """Run episodes of a trained policy on the CPU, without noise."""
     from dstrl_cli import commands
 
-    with _interruptible():
+    with interruptible():
         commands.evaluate(run, episodes, seed, env, task, video, as_json)
 
 
@@ -288,36 +288,8 @@ def table(
     from dstrl_cli import commands
 
     options = {"metric": metric, "center": center, "compare": compare, "columns": columns}
-    with _interruptible():
+    with interruptible():
         commands.table(results, "json" if as_json else format_, options)
-
-
-# --- the edges: signals and errors --------------------------------------------------------------
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, and end with exit code 130 on either."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        _say("interrupted")
-        raise SystemExit(INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _say(text: str, heading: str = "") -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(stderr=True, highlight=False)
-    console.print(Text.assemble((heading, "bold red"), text), soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -329,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except DstrlError as error:
-        _say(str(error), heading="error: ")
+        say(str(error), heading="error: ")
         return 2 if isinstance(error, InputError) else 1
     return 0
 

@@ -1,0 +1,25 @@
+"""One action of a stored policy, while it is timed: NumPy alone, as `dstrl eval` acts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dstrl_cli.bench.plan import Work
+from dstrl_cli.bench.timing import repeat
+from dstrl_cli.policy import Policy
+
+
+class Acting:
+    """A stored policy that chooses one action at a time."""
+
+    def __init__(self, work: Work, folder: Path) -> None:
+        assert work.policy is not None
+        self.policy = Policy.load(work.policy)
+        size = (1, self.policy.observation_size)
+        self.observation = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+
+    def run(self, seconds: float) -> tuple[int, float]:
+        """Repeat one action."""
+        return repeat(lambda: self.policy.act(self.observation), seconds)

@@ -1,0 +1,95 @@
+"""What `dstrl bench` does, between its command line (`cli`) and the measuring."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dstrl_cli.bench import plot, show
+from dstrl_cli.bench.measure import measure, ratios
+from dstrl_cli.bench.plan import NOTES, Request, Work, groups
+from dstrl_cli.describe import print_lines
+from dstrl_cli.errors import InputError
+from dstrl_cli.policy import Policy, find_policy
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long is measured, and where the numbers go."""
+
+    seconds: float = 3.0
+    repeats: int = 5
+    as_json: bool = False
+    csv: Path | None = None
+    plot: Path | None = None
+
+
+def bench(request: Request, options: Options) -> None:
+    """Measure training or updating and print the outcome.
+
+    Raises InputError before anything is measured, DstrlError where a measurement fails.
+    """
+    if options.plot is not None:
+        plot.check(options.plot)
+    for path in (options.csv, options.plot):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f"{path}: the folder {path.parent} does not exist")
+    about = show.machine()
+    with _progress() as tell:
+        planned = groups(request, tell)
+        measured = measure(planned, options.seconds, options.repeats, tell)
+    found = [ratios(group) for group in measured]
+    every = [each for group in found for each in group]
+    if options.csv is not None:
+        show.write_csv(options.csv, measured)
+    if options.plot is not None:
+        plot.growth([show.row(m) for group in measured for m in group], options.plot)
+    settings = {"machine": about, "seconds": options.seconds, "repeats": options.repeats}
+    if options.as_json:
+        print(json.dumps(show.to_json(measured, every, settings), indent=2))
+        return
+    console = Console(highlight=False)
+    rounds = f"median, min and max of {options.repeats} rounds of {options.seconds:g} s"
+    print_lines(console, [f"{show.machine_line(about)}; {rounds}", ""])
+    for group, theirs in zip(measured, found, strict=True):
+        show.print_group(console, group, theirs)
+    print_lines(console, [*NOTES])
+
+
+def infer(runs: Sequence[Path], options: Options) -> None:
+    """Measure one action of stored policies and print the outcome."""
+    policies = [find_policy(run) for run in runs]
+    for policy in policies:
+        Policy.load(policy)
+    works = [Work("infer", policy=policy) for policy in dict.fromkeys(policies)]
+    with _progress() as tell:
+        (measured,) = measure([works], options.seconds, options.repeats, tell)
+    if options.as_json:
+        print(json.dumps({"policies": [show.acting(each) for each in measured]}, indent=2))
+    else:
+        Console(highlight=False).print(show.acting_table(measured))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what is going on; elsewhere warnings only."""
+    console = Console(stderr=True, highlight=False)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("")
+
+        def tell(text: str) -> None:
+            if text.startswith("warning: "):
+                print_lines(console, [text])
+            else:
+                bar.update(task, description=text)
+
+        yield tell

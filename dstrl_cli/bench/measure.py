@@ -1,0 +1,319 @@
+"""Carries measurements out: processes that take turns, and the statistics of what they report.
+
+All works of a group are alive at once and wait while another is timed; a round times each of them
+once. What they do is `worker`'s business.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dstrl_cli import accounting
+from dstrl_cli.bench import worker
+from dstrl_cli.bench.plan import PRODUCT_SIZE, WARM_UP_UPDATES, Group, Work
+from dstrl_cli.config import RunConfig, network_sizes
+from dstrl_cli.errors import DstrlError
+from dstrl_cli.sweep.local import cores
+from dstrl_cli.sweep.plan import layer_budgets, prepare
+
+PRODUCT_SECONDS = 0.5
+GRACE_S = 5.0
+LEAST_FREE_MB = 1000
+LAST_WORDS = 500
+"""Characters of a dead process's output that are shown."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one work.
+
+    Attributes:
+        work: what was timed.
+        rates: steps (updates, actions) per second of all members and jobs, one per round.
+        peak_mb: largest resident memory of one process.
+        floor_ms: time of the update's arithmetic alone at the machine's measured peak, or None.
+    """
+
+    work: Work
+    rates: tuple[float, ...]
+    peak_mb: float
+    floor_ms: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Median steps per second."""
+        return median(self.rates)
+
+    @property
+    def milliseconds(self) -> tuple[float, float, float]:
+        """Median, smallest and largest time of one lock-step of one process."""
+        steps = 1000.0 * self.work.members * self.work.jobs
+        return steps / self.rate, steps / max(self.rates), steps / min(self.rates)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How much faster one measurement is than another: of the medians, and over the rounds.
+
+    `memory` is the ratio of the peaks.
+    """
+
+    subject: Measurement
+    over: Measurement
+    speed: float
+    least: float
+    most: float
+    memory: float
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+class Process:
+    """One worker. A context manager that ends it."""
+
+    def __init__(self, work: Work, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.work, self.folder = work, folder
+        self.connection, theirs = context.Pipe()
+        self.process: SpawnProcess = context.Process(
+            target=worker.main, args=(theirs, work, str(folder)), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.connection.close()
+        if kind is None:
+            self.process.join(GRACE_S)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+    def send(self, message: float | None) -> None:
+        """Ask for a time of so many seconds, or (None) for the peak memory."""
+        try:
+            self.connection.send(message)
+        except OSError:
+            self._died()
+
+    def receive(self) -> Any:
+        """Return the answer. Raises DstrlError where the work failed or the process died."""
+        try:
+            kind, value = self.connection.recv()
+        except (EOFError, OSError):
+            self._died()
+        if kind == "error":
+            raise DstrlError(f"{self.work.label}: {value}")
+        return value
+
+    def _died(self) -> None:
+        self.process.join(GRACE_S)
+        output = self.folder / "output.txt"
+        words = output.read_text()[-LAST_WORDS:].strip() if output.exists() else ""
+        raise DstrlError(
+            f"{self.work.label}: its process ended with exit code {self.process.exitcode}"
+            + (f"; its last words:\n{words}" if words else "")
+        )
+
+
+class Pool:
+    """The processes of one group; works that differ in `jobs` alone share them."""
+
+    def __init__(self, group: Group, folder: Path, stack: ExitStack) -> None:
+        self.found: dict[Work, list[Process]] = {}
+        self.folder, self.stack = folder, stack
+        self.needed: dict[Work, int] = {}
+        for work in group:
+            alone = replace(work, jobs=1)
+            self.needed[alone] = max(work.jobs, self.needed.get(alone, 0))
+
+    def start(self, tell: Callable[[str], None]) -> None:
+        """Start and warm up every process, as many at a time as there are cores."""
+        waiting = [work for work, count in self.needed.items() for _ in range(count)]
+        total = len(waiting)
+        for first in range(0, total, cores()):
+            batch = waiting[first : first + cores()]
+            tell(f"warming up {first + len(batch)} of {total}: {batch[-1].label}")
+            for process in [self._start(work) for work in batch]:
+                process.receive()
+            check_memory(first + len(batch))
+
+    def _start(self, work: Work) -> Process:
+        known = self.found.setdefault(work, [])
+        folder = self.folder / str(sum(map(len, self.found.values())))
+        known.append(self.stack.enter_context(Process(work, folder)))
+        return known[-1]
+
+    def of(self, work: Work) -> list[Process]:
+        """Return the processes that do a work."""
+        return self.found[replace(work, jobs=1)][: work.jobs]
+
+
+def check_memory(processes: int) -> None:
+    """Raise DstrlError where the processes that wait for their turns leave hardly any memory."""
+    free = _free_memory_mb()
+    if free is not None and free < LEAST_FREE_MB:
+        raise DstrlError(
+            f"{processes} processes that are measured in turns leave only {free:.0f} MB of memory; "
+            "measure fewer methods or engines in one call, or --set buffer_size=100000"
+        )
+
+
+def _free_memory_mb() -> float | None:
+    """Return the memory that programs can still get, where the system says it (Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 / 1e6 if found else None
+
+
+# --- measuring ----------------------------------------------------------------------------------
+
+
+def measure(
+    groups: Sequence[Group], seconds: float, repeats: int, tell: Callable[[str], None]
+) -> list[list[Measurement]]:
+    """Measure every group, one after the other; return its measurements in its order.
+
+    Args:
+        groups: what to measure.
+        seconds: time of one measurement.
+        repeats: rounds.
+        tell: is told what happens.
+    """
+    measured = []
+    for number, group in enumerate(groups, start=1):
+        of = f"group {number} of {len(groups)}, " if len(groups) > 1 else ""
+        measured.append(_measure_group(group, seconds, repeats, _prefixed(tell, of)))
+    every = [m for group in measured for m in group]
+    peak = max((max(m.rates) for m in every if m.work.kind == "product"), default=None)
+    return [
+        [replace(m, floor_ms=floor_ms(m.work, peak)) for m in group if m.work.kind != "product"]
+        for group in measured
+    ]
+
+
+def _prefixed(tell: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+    return lambda text: tell(prefix + text)
+
+
+def _measure_group(
+    group: Group, seconds: float, repeats: int, tell: Callable[[str], None]
+) -> list[Measurement]:
+    with ExitStack() as stack:
+        pool = Pool(group, Path(stack.enter_context(TemporaryDirectory(prefix="dstrl-"))), stack)
+        pool.start(tell)
+        rates: dict[Work, list[float]] = {work: [] for work in group}
+        for turn in range(repeats):
+            for work in group:
+                tell(f"round {turn + 1} of {repeats}: {work.label}")
+                short = min(seconds, PRODUCT_SECONDS) if work.kind == "product" else seconds
+                rates[work].append(_time(pool.of(work), short))
+        peaks = {work: max(map(_peak, pool.of(work))) for work in group}
+    return [Measurement(work, tuple(rates[work]), peaks[work]) for work in group]
+
+
+def _time(processes: Sequence[Process], seconds: float) -> float:
+    """Return steps per second of processes that run at the same time, all members together."""
+    for process in processes:
+        process.send(seconds)
+    answers = [process.receive() for process in processes]
+    return sum(count / elapsed for count, elapsed in answers) * processes[0].work.members
+
+
+def _peak(process: Process) -> float:
+    process.send(None)
+    return float(process.receive())
+
+
+# --- what follows from the numbers --------------------------------------------------------------
+
+
+def floor_ms(work: Work, products_per_s: float | None) -> float | None:
+    """Return the time of one update's arithmetic at the peak of as many cores as it has threads.
+
+    FLOPs as RLX count them (RLX App. C.3).
+
+    Args:
+        work: an update; for anything else there is no floor.
+        products_per_s: dense products per second of one core.
+    """
+    if work.kind != "update" or products_per_s is None or work.config is None:
+        return None
+    peak = 2 * PRODUCT_SIZE**3 * products_per_s * (work.threads or cores())
+    return 1000 * work.members * update_flops(work.config, work.contender) / peak
+
+
+def update_flops(config: RunConfig, contender: str = "dstrl") -> float:
+    """Return the FLOPs of one update of a whole batch; of a peer, whose networks are dense."""
+    spec = prepare(config, Path()).spec
+    if contender == "dstrl":
+        active = layer_budgets(config, spec)
+        actor, critic = sum(active["actor"]), sum(active["critic"])
+    else:
+        plain = config.model_copy(
+            update={
+                role: getattr(config, role).model_copy(update={"hidden_sizes": None})
+                for role in ("actor", "critic")
+            }
+        )
+        sizes = network_sizes(plain, spec.observation_size, spec.action_size)
+        actor, critic = map(accounting.weights, sizes)
+    nstep = config.nstep if config.nstep_delay < WARM_UP_UPDATES else 1
+    per_sample = accounting.cost(config.algo).flops_per_sample(
+        accounting.forward_flops([actor]),
+        accounting.forward_flops([critic]),
+        config.policy_delay,
+        nstep,
+    )
+    return config.batch_size * per_sample
+
+
+def ratio(subject: Measurement, over: Measurement) -> Ratio:
+    """Return how much faster `subject` is than `over`, round by round."""
+    rounds = [a / b for a, b in zip(subject.rates, over.rates, strict=True)]
+    memory = subject.peak_mb / over.peak_mb
+    return Ratio(subject, over, subject.rate / over.rate, min(rounds), max(rounds), memory)
+
+
+def ratios(measured: Sequence[Measurement]) -> list[Ratio]:
+    """Return what a group's measurements say beside each other.
+
+    Each of dstrl's is compared with every peer's best setting (for several jobs: the peer's best
+    way to use the machine), and each of another engine with the masked one.
+    """
+    peers: dict[str, list[Measurement]] = {}
+    for each in measured:
+        if each.work.contender != "dstrl":
+            peers.setdefault(each.work.contender, []).append(each)
+    found = []
+    for each in measured:
+        if each.work.contender != "dstrl":
+            continue
+        for settings in peers.values():
+            fitting = [m for m in settings if each.work.jobs > 1 or m.work.jobs == 1]
+            found.append(ratio(each, max(fitting, key=lambda m: m.rate)))
+        masked = _masked(each.work)
+        found += [ratio(each, m) for m in measured if masked is not None and m.work == masked]
+    return found
+
+
+def _masked(work: Work) -> Work | None:
+    """Return the same work on the masked engine, or None where it is that itself."""
+    if work.config is None or work.config.engine == "masked":
+        return None
+    return replace(work, config=work.config.model_copy(update={"engine": "masked"}))

@@ -1,0 +1,223 @@
+"""What a benchmark measures: options to works, grouped by what is compared.
+
+Nothing is timed here. Every work is checked before the first one starts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dstrl_cli.config import RunConfig
+from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.nets import ENGINES
+from dstrl_cli.nets.choice import choose
+from dstrl_cli.presets import resolve
+from dstrl_cli.run import find_device
+from dstrl_cli.sweep.local import cores
+from dstrl_cli.sweep.plan import prepare
+
+METHODS: Mapping[str, Sequence[str]] = {
+    "train": ("dense", "sst", "rlx2", "our-rlx2", "dst", "our-dst"),
+    "update": ("sst",),
+}
+"""Methods that are measured where `--dst` names none."""
+
+FIRST_TOPOLOGY_UPDATE = 10
+WARM_UP_UPDATES = 40
+"""Updates before timing starts; every network has changed its topology by then."""
+
+PRODUCT_SIZE = 1024
+"""Rows and columns of the dense product that shows the machine's peak."""
+
+SETTINGS = (
+    "steps=1000000000",
+    "learning_starts=1000",
+    "buffer_size=1000000",
+    "eval_every=1000000000",
+    "eval_episodes=1",
+    f"topology.update_offset={FIRST_TOPOLOGY_UPDATE}",
+)
+"""Keys that every measured run has unless `--set` says otherwise: the first topology update comes
+early, the following ones in the method's own intervals."""
+
+NOTES = (
+    "Timing starts after compilation, the random steps, "
+    f"{WARM_UP_UPDATES} updates and a first topology update of every network; the further ones "
+    "come in the method's intervals. Nothing is evaluated.",
+    "The replay buffers are full and of one size (repeats of the first transitions). n-step and "
+    "other keys are those of a run's first updates; --set changes them.",
+    "Ratios: of the medians; min and max over the rounds; memory of one process.",
+)
+
+
+class Peer(NamedTuple):
+    """A library that dstrl is compared with.
+
+    `threads` are the settings of which the best counts; None is as the library itself chooses.
+    """
+
+    label: str
+    module: str
+    package: str
+    threads: tuple[int | None, ...]
+
+
+PEERS: dict[str, Peer] = {
+    "sb3": Peer("SB3", "stable_baselines3", "stable-baselines3", (1, 2)),
+    "sbx": Peer("SBX", "sbx", "sbx-rl", (None,)),
+}
+
+REMEDY = 'pip install "dstrl[bench]"'
+
+
+@dataclass(frozen=True)
+class Request:
+    """Options of `dstrl bench train` and `update`; an empty list leaves an axis to the defaults."""
+
+    kind: str
+    algos: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    envs: Sequence[str] = ()
+    sparsities: Sequence[float] = ()
+    engines: Sequence[str] = ()
+    widths: Sequence[int] = ()
+    batch: int | None = None
+    threads: Sequence[int] = ()
+    members: Sequence[int] = ()
+    device: str | None = None
+    jobs: int = 1
+    peers: Sequence[str] = ()
+    sets: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one measurement times.
+
+    Attributes:
+        kind: `train` (whole steps), `update`, `infer` (one action) or `product` (a dense matrix
+            product, the machine's peak).
+        contender: `dstrl`, or the name of a peer.
+        config: the run; of a peer, whose sizes it takes over.
+        members: runs in lock-step in one process.
+        threads: threads of one process; None: as many as the library takes.
+        jobs: processes at once.
+        policy: file of the policy that acts.
+    """
+
+    kind: str
+    contender: str = "dstrl"
+    config: RunConfig | None = None
+    members: int = 1
+    threads: int | None = 1
+    jobs: int = 1
+    policy: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """The work in a few words, for messages."""
+        if self.config is None:
+            return f"{self.contender} {self.kind}"
+        name = self.config.method if self.contender == "dstrl" else self.contender
+        return f"{self.config.algo} {name} {self.kind}"
+
+
+Group = list[Work]
+"""Works that are measured in turns: the same algorithm, environment, sizes and batch."""
+
+
+def groups(request: Request, tell: Callable[[str], None]) -> list[Group]:
+    """Return everything to measure. Raises InputError for what cannot be, before anything runs."""
+    check_peers(request.peers)
+    for name in request.engines:
+        if name != "auto" and name not in ENGINES:
+            raise InputError(f"--engine: {suggest('engine', name, ['auto', *ENGINES])}")
+    if any(count < 1 for count in (*request.members, *request.threads)):
+        raise InputError("--members and --threads are counts from 1 on")
+    found: dict[tuple[object, ...], dict[Work, None]] = {}
+    for config in _configs(request):
+        key = (config.algo, config.env, config.hidden_sizes, config.batch_size)
+        group = found.setdefault(key, {})
+        for members in request.members or [1]:
+            group |= dict.fromkeys(_variants(request, config, members, tell))
+    return [_with_peers(request, list(group)) for group in found.values()]
+
+
+def check_peers(names: Sequence[str]) -> None:
+    """Raise InputError for a peer that is unknown or not installed."""
+    for name in names:
+        if name not in PEERS:
+            raise InputError(f"--peer: {suggest('peer', name, PEERS)}")
+        if importlib.util.find_spec(PEERS[name].module) is None:
+            raise InputError(f"--peer {name}: {PEERS[name].package} is not installed: {REMEDY}")
+
+
+def _configs(request: Request) -> list[RunConfig]:
+    """Return the resolved configuration of every combination of the axes, engine not yet chosen."""
+    found: dict[RunConfig, None] = {}
+    for algo, env, width, method, sparsity, threads in product(
+        request.algos or ["td3"],
+        _or_default(request.envs),
+        _or_default(request.widths),
+        request.methods or METHODS[request.kind],
+        _or_default(request.sparsities),
+        request.threads or [1],
+    ):
+        wanted = [] if width is None else [f"hidden_sizes=[{width}, {width}]"]
+        wanted += [] if request.batch is None else [f"batch_size={request.batch}"]
+        flags = {"env.id": env, "sparsity": sparsity, "device": request.device, "threads": threads}
+        config = resolve(method, algo, sets=[*SETTINGS, *request.sets, *wanted], flags=flags)
+        config = prepare(config, Path()).config
+        found[config.model_copy(update={"device": find_device(config.device)})] = None
+    return list(found)
+
+
+def _or_default(axis: Sequence[Any]) -> list[Any]:
+    """Return an axis; where it is empty, the one value that leaves the key to its default."""
+    return list(axis) or [None]
+
+
+def _variants(
+    request: Request, config: RunConfig, members: int, tell: Callable[[str], None]
+) -> list[Work]:
+    """Return the works of one configuration: its engines, alone and as many runs at once.
+
+    Where no engine is asked for, `auto` is measured, and beside it the masked engine alone.
+    """
+
+    def work(engine: str) -> Work:
+        chosen = config.model_copy(update={"engine": engine})
+        choice = choose(chosen, config.device, tell, members=members)
+        if choice.warning:
+            tell(f"warning: {choice.warning}")
+        chosen = config.model_copy(update={"engine": choice.engine})
+        return Work(request.kind, config=chosen, members=members, threads=config.threads)
+
+    asked = [work(engine) for engine in request.engines or [config.engine]]
+    beside = [] if request.engines else [work("masked")]
+    several = [replace(each, jobs=request.jobs) for each in asked]
+    return [*asked, *beside, *several]
+
+
+def _with_peers(request: Request, group: Group) -> Group:
+    """Return the group with its peers in all their settings, and the machine's peak if asked."""
+    own, found = group[0], list(group)
+    for name in request.peers:
+        settings = [each for each in PEERS[name].threads if each is None or each <= cores()]
+        base = replace(own, contender=name, config=_plain(own.config), members=1, jobs=1)
+        found += [replace(base, threads=threads) for threads in settings]
+        if request.jobs > 1:
+            found.append(replace(base, threads=1, jobs=request.jobs))
+    if request.kind == "update" and own.config and own.config.device == "cpu":
+        found.append(Work("product"))
+    return found
+
+
+def _plain(config: RunConfig | None) -> RunConfig | None:
+    """Return the configuration for a peer, which runs on the CPU and knows no engine."""
+    return config and config.model_copy(update={"device": "cpu", "engine": "auto"})

@@ -1,0 +1,75 @@
+"""The growth plot: time of one update against density, one panel per algorithm and width."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dstrl_cli.bench.plan import REMEDY
+from dstrl_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Row = Mapping[str, Any]
+
+FORMATS = (".png", ".svg", ".pdf")
+COLORS = {"masked": "tab:blue", "sparse": "tab:orange", "sb3": "tab:green", "sbx": "tab:red"}
+
+
+def check(path: Path) -> None:
+    """Raise InputError where a plot cannot be written, before anything is measured."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"--plot {path}: must end in {', '.join(FORMATS)}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError(f"--plot: matplotlib is not installed: {REMEDY}")
+
+
+def growth(rows: Sequence[Row], path: Path) -> None:
+    """Write the plot of rows of the CSV file (`show.row`): both axes logarithmic."""
+    from matplotlib.figure import Figure
+
+    algos = list(dict.fromkeys(row["algo"] for row in rows))
+    widths = list(dict.fromkeys(row["width"] for row in rows))
+    figure = Figure(figsize=(3.2 * len(widths), 2.8 * len(algos) + 0.6), layout="constrained")
+    axes = figure.subplots(len(algos), len(widths), squeeze=False, sharex=True)
+    for algo, line in zip(algos, axes, strict=True):
+        for width, axis in zip(widths, line, strict=True):
+            _panel(axis, [r for r in rows if r["algo"] == algo and r["width"] == width])
+            axis.set_title(f"{algo.upper()}, width {width}", fontsize="medium")
+    for axis in axes[-1]:
+        axis.set_xlabel("density")
+    for line in axes:
+        line[0].set_ylabel("ms per update")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def _panel(axis: Axes, rows: Sequence[Row]) -> None:
+    """Draw the engines as lines, and as dashed lines the dense network and the arithmetic."""
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    for engine in dict.fromkeys(row["engine"] for row in rows):
+        points = sorted((_density(r), r["ms_median"]) for r in rows if r["engine"] == engine)
+        x, y = zip(*points, strict=True)
+        axis.plot(x, y, marker="o", markersize=3, color=COLORS.get(engine), label=engine)
+    dense = [r["ms_median"] for r in rows if r["engine"] == "masked" and _density(r) == 1]
+    if dense:
+        axis.axhline(min(dense), linestyle="--", color="tab:gray", label="dense, masked")
+    floor = sorted(
+        {(_density(r), r["arithmetic_floor_ms"]) for r in rows if r["arithmetic_floor_ms"]}
+    )
+    if floor:
+        x, y = zip(*floor, strict=True)
+        axis.plot(x, y, linestyle="--", color="black", label="arithmetic alone")
+    densities = sorted({_density(row) for row in rows})
+    axis.set_xticks(densities, [f"{100 * each:.3g}%" for each in densities], fontsize="x-small")
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+
+
+def _density(row: Row) -> float:
+    return round(1 - float(row["sparsity"]), 6)

@@ -1,0 +1,290 @@
+"""Measurements for people (tables), for programs (JSON) and for later (CSV rows)."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dstrl_cli import __version__
+from dstrl_cli.bench.measure import Measurement, Ratio
+from dstrl_cli.bench.plan import NOTES, PEERS, Work
+from dstrl_cli.config import RunConfig, env_name, sparsity_label
+from dstrl_cli.sweep.local import cores
+
+CSV_COLUMNS = (
+    "work",
+    "algo",
+    "dst",
+    "env",
+    "engine",
+    "width",
+    "sparsity",
+    "batch",
+    "threads",
+    "members",
+    "jobs",
+    "ms_median",
+    "ms_min",
+    "ms_max",
+    "steps_per_s",
+    "peak_mb",
+    "arithmetic_floor_ms",
+)
+PACKAGES = ("torch", "numpy", "numba", "gymnasium", "mujoco")
+PEER_PACKAGES = (*(peer.package for peer in PEERS.values()), "jax")
+UNITS = {"train": "steps/s", "update": "updates/s", "infer": "actions/s"}
+
+
+# --- the machine --------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    """Return what the numbers depend on: processor, cores, load before the start, versions."""
+    return {
+        "processor": _processor(),
+        "cores": cores(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "versions": {"dstrl": __version__, "python": platform.python_version()}
+        | {package: _version(package) for package in (*PACKAGES, *PEER_PACKAGES)},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def machine_line(about: dict[str, Any]) -> str:
+    """Return the machine in one line, with a word of caution where it was busy."""
+    load = about["load"]
+    busy = load is not None and load > 0.5 * about["cores"]
+    caution = f", BUSY at the start (load {load}): do not trust the times" if busy else ""
+    return f"{about['processor']}, {about['cores']} cores{caution}"
+
+
+# --- what was measured --------------------------------------------------------------------------
+
+
+def describe(work: Work) -> dict[str, Any]:
+    """Return the axes of a work of training or updating; None for what a peer does not have."""
+    config = _config(work)
+    own = work.contender == "dstrl"
+    return {
+        "work": work.kind,
+        "algo": config.algo,
+        "dst": config.method if own else work.contender,
+        "env": env_name(config.env.id),
+        "engine": config.engine if own else work.contender,
+        "width": "x".join(str(size) for size in dict.fromkeys(config.hidden_sizes)),
+        "sparsity": sparsity_label(config).removeprefix("s") if own else "0",
+        "batch": config.batch_size,
+        "threads": work.threads,
+        "members": work.members,
+        "jobs": work.jobs,
+    }
+
+
+def _config(work: Work) -> RunConfig:
+    assert work.config is not None
+    return work.config
+
+
+def row(measured: Measurement) -> dict[str, Any]:
+    """Return a measurement as one row of the CSV file."""
+    middle, least, most = measured.milliseconds
+    return describe(measured.work) | {
+        "ms_median": middle,
+        "ms_min": least,
+        "ms_max": most,
+        "steps_per_s": measured.rate,
+        "peak_mb": measured.peak_mb,
+        "arithmetic_floor_ms": measured.floor_ms,
+    }
+
+
+def write_csv(path: Path, groups: Sequence[Sequence[Measurement]]) -> None:
+    """Write one row per measurement, times with five digits."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, CSV_COLUMNS)
+        writer.writeheader()
+        for each in (m for group in groups for m in group):
+            cells = row(each).items()
+            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in cells})
+
+
+def to_json(
+    groups: Sequence[Sequence[Measurement]], ratios: Sequence[Ratio], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Return everything for programs; ratios refer to measurements by number."""
+    flat = [m for group in groups for m in group]
+    number = {id(m): index for index, m in enumerate(flat)}
+    return {
+        **settings,
+        "notes": list(NOTES),
+        "measurements": [
+            row(m)
+            | {
+                "steps_per_s_min": min(m.rates),
+                "steps_per_s_max": max(m.rates),
+                "rounds": list(m.rates),
+            }
+            for m in flat
+        ],
+        "ratios": [
+            {
+                "measurement": number[id(each.subject)],
+                "over": number[id(each.over)],
+                "over_label": over(each),
+                "speed": each.speed,
+                "speed_min": each.least,
+                "speed_max": each.most,
+                "memory": each.memory,
+            }
+            for each in ratios
+        ],
+    }
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+_LEFT = ("method", "sparsity", "engine", "threads", "members", "runs")
+
+
+def print_group(console: Console, measured: Sequence[Measurement], found: Sequence[Ratio]) -> None:
+    """Print a group's two tables: what was measured, and the ratios."""
+    config = _config(measured[0].work)
+    sizes = "-".join(map(str, config.hidden_sizes))
+    what = {"train": "whole steps", "update": "updates"}[measured[0].work.kind]
+    title = f"{config.algo.upper()} on {env_name(config.env.id)}, {what}"
+    console.print(Text(f"{title}: networks {sizes}, batch {config.batch_size}"), soft_wrap=True)
+    shown = _shown(measured)
+    console.print(_times(measured, shown))
+    if found:
+        console.print(_ratios(found, shown))
+
+
+def _cells(work: Work) -> dict[str, str]:
+    """Return the left cells of a work's row by heading."""
+    about = describe(work)
+    own = work.contender == "dstrl"
+    return {
+        "method": about["dst"] if own else PEERS[work.contender].label,
+        "sparsity": about["sparsity"] if own else "",
+        "engine": about["engine"] if own else "",
+        "threads": "all" if work.threads is None else str(work.threads),
+        "members": str(work.members),
+        "runs": str(work.jobs),
+    }
+
+
+def _shown(measured: Sequence[Measurement]) -> list[str]:
+    """Return the headings whose cells say something: beyond the first ones, those that vary."""
+    cells = [_cells(m.work) for m in measured]
+    always = {"method", "sparsity", "engine"}
+    return [name for name in _LEFT if name in always or {c[name] for c in cells} != {"1"}]
+
+
+def _table(left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in left:
+        table.add_column(heading, overflow="fold")
+    for heading in right:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _times(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
+    floors = any(m.floor_ms is not None for m in measured)
+    unit = UNITS[measured[0].work.kind]
+    right = [unit, "min", "max", "ms", *(["floor ms"] if floors else []), "MB"]
+    table = _table(shown, right)
+    for m in measured:
+        cells = _cells(m.work)
+        rates = [number(rate) for rate in (m.rate, min(m.rates), max(m.rates))]
+        floor = [number(m.floor_ms)] if floors else []
+        numbers = [*rates, number(m.milliseconds[0]), *floor, f"{m.peak_mb:.0f}"]
+        table.add_row(*(Text(cells[name]) for name in shown), *numbers)
+    return table
+
+
+def _ratios(found: Sequence[Ratio], shown: Sequence[str]) -> Table:
+    """Return how many times faster, and of how much memory: a block for each comparison."""
+    left = ["over", *(name for name in shown if name != "threads")]
+    table = _table(left, ["times", "min", "max", "memory"])
+    blocks: dict[tuple[str, int], list[Ratio]] = {}
+    for each in found:
+        blocks.setdefault((over(each), each.subject.work.jobs), []).append(each)
+    for block in sorted(blocks, key=lambda block: block[1]):
+        for line, each in enumerate(blocks[block]):
+            cells = _cells(each.subject.work) | {"over": "" if line else block[0]}
+            speeds = [f"{value:.2f}" for value in (each.speed, each.least, each.most)]
+            table.add_row(*(Text(cells[name]) for name in left), *speeds, f"{each.memory:.2f}")
+    return table
+
+
+def over(ratio: Ratio) -> str:
+    """Return what a ratio is over: an engine, or a peer with the setting that was its best."""
+    work = ratio.over.work
+    if work.contender == "dstrl":
+        return "masked"
+    how = f"{work.jobs} x " if work.jobs > 1 else ""
+    threads = "all threads" if work.threads is None else f"{work.threads} thread"
+    return f"{PEERS[work.contender].label}, {how}{threads}" + "s" * ((work.threads or 0) > 1)
+
+
+def number(value: float | None) -> str:
+    """Return a number with about three digits."""
+    if value is None:
+        return ""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+# --- acting -------------------------------------------------------------------------------------
+
+
+def acting(measured: Measurement) -> dict[str, Any]:
+    """Return what one action of a policy costs: time in microseconds, bytes, memory."""
+    path = measured.work.policy
+    assert path is not None
+    middle, least, most = (1000 * each for each in measured.milliseconds)
+    return {
+        "policy": str(path),
+        "bytes": path.stat().st_size,
+        "us_median": middle,
+        "us_min": least,
+        "us_max": most,
+        "actions_per_s": measured.rate,
+        "peak_mb": measured.peak_mb,
+    }
+
+
+def acting_table(measured: Sequence[Measurement]) -> Table:
+    """Return a row for each policy."""
+    table = _table(["policy"], ["us", "min", "max", "actions/s", "bytes", "MB"])
+    for each in map(acting, measured):
+        times = [number(each[name]) for name in ("us_median", "us_min", "us_max", "actions_per_s")]
+        table.add_row(Text(each["policy"]), *times, f"{each['bytes']:,}", f"{each['peak_mb']:.0f}")
+    return table

@@ -1,0 +1,78 @@
+"""The process in which one work is timed: fresh memory, threads and compiled code.
+
+It makes its work, says that it is ready, and then times as long as it is told, until its pipe is
+closed. It imports nothing heavy before it knows what it will do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from dstrl_cli.bench.plan import Work
+from dstrl_cli.bench.timing import Timed
+from dstrl_cli.registry import load
+from dstrl_cli.run import explain
+
+TIMED = {
+    "train": "dstrl_cli.bench.work:Training",
+    "update": "dstrl_cli.bench.work:Training",
+    "product": "dstrl_cli.bench.work:Product",
+    "infer": "dstrl_cli.bench.acting:Acting",
+    "sb3": "dstrl_cli.bench.peers:sb3",
+    "sbx": "dstrl_cli.bench.peers:sbx",
+}
+"""What times a kind of work, or a peer's work of any kind."""
+
+WARM_UP_SHARE = 0.1
+"""Share of a round's time that is run before it, unmeasured: caches have gone cold meanwhile."""
+
+
+def main(connection: Connection, work: Work, folder: str) -> None:
+    """Time `work` on request; `folder`, which must not exist yet, is this process's own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    warnings.simplefilter("ignore")
+    place = Path(folder)
+    place.mkdir(parents=True)
+    with (place / "output.txt").open("w") as output:
+        os.dup2(output.fileno(), sys.stdout.fileno())
+        os.dup2(output.fileno(), sys.stderr.fileno())
+    try:
+        _serve(connection, work, place)
+    except EOFError:
+        return
+    except BaseException as error:
+        connection.send(("error", explain(error)))
+
+
+def _serve(connection: Connection, work: Work, folder: Path) -> None:
+    name = work.kind if work.contender == "dstrl" else work.contender
+    timed: Timed = load(TIMED, name)(work, folder)
+    connection.send(("ready", None))
+    while True:
+        seconds = connection.recv()
+        if seconds is None:
+            connection.send(("peak", peak_memory()))
+            continue
+        timed.run(seconds * WARM_UP_SHARE)
+        connection.send(("time", timed.run(seconds)))
+
+
+def peak_memory() -> float:
+    """Return the largest resident memory of this process so far, in MB of 1e6 bytes.
+
+    Linux's own counter starts anew with a program; `getrusage` would remember the parent's.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

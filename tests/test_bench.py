@@ -1,0 +1,289 @@
+"""`dstrl bench`: the structure of what it reports, its arithmetic, and wrong input. Never times."""
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from dstrl_cli.bench import measure, plan, plot, show, timing
+from dstrl_cli.bench.measure import Measurement
+from dstrl_cli.bench.plan import Request, Work
+from dstrl_cli.cli import main
+from dstrl_cli.errors import DstrlError
+
+TINY = [
+    "--env=2DNav-v1",
+    "--width=16",
+    "--batch=16",
+    "--seconds=0.02",
+    "--repeats=2",
+    "--device=cpu",
+    "--set=buffer_size=500",
+    "--set=learning_starts=60",
+]
+REQUEST = {
+    "envs": ["2DNav-v1"],
+    "widths": [16],
+    "batch": 16,
+    "device": "cpu",
+    "sets": ["buffer_size=500", "learning_starts=60"],
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def groups(kind: str = "update", **axes) -> list[plan.Group]:
+    return plan.groups(Request(kind, **{**REQUEST, **axes}), tell=lambda _: None)
+
+
+def bench(capsys, *arguments: str) -> dict:
+    assert main(["bench", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+# --- end to end ---------------------------------------------------------------------------------
+
+
+def test_update_reports_every_combination(capsys, tmp_path):
+    arguments = ["update", *TINY, "--sparsity=0,0.8", "--engine=masked,sparse", "--csv=out.csv"]
+    told = bench(capsys, *arguments)
+    rows = told["measurements"]
+    assert [(row["sparsity"], row["engine"]) for row in rows] == [
+        (sparsity, engine) for sparsity in ("0", "0.8") for engine in ("masked", "sparse")
+    ]
+    for row in rows:
+        assert row["work"] == "update"
+        assert (row["algo"], row["dst"], row["width"], row["batch"]) == ("td3", "sst", "16", 16)
+        assert 0 < row["ms_min"] <= row["ms_median"] <= row["ms_max"]
+        assert row["steps_per_s"] == pytest.approx(1000 / row["ms_median"])
+        assert len(row["rounds"]) == 2
+        assert row["peak_mb"] > 0
+        assert 0 < row["arithmetic_floor_ms"] < row["ms_min"]
+    over = [(each["measurement"], each["over"]) for each in told["ratios"]]
+    assert over == [(1, 0), (3, 2)]  # sparse over masked
+    with (tmp_path / "out.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert tuple(written[0]) == show.CSV_COLUMNS
+    assert [row["engine"] for row in written] == [row["engine"] for row in rows]
+
+
+def test_train_runs_a_real_loop_several_times_at_once(capsys):
+    arguments = ["train", *TINY, "--dst=dst", "--sparsity=0.5", "--engine=masked", "--jobs=2"]
+    if importlib.util.find_spec("stable_baselines3"):
+        arguments.append("--peer=sb3")
+    rows = bench(capsys, *arguments)["measurements"]
+    own = [row for row in rows if row["dst"] == "dst"]
+    assert [(row["work"], row["jobs"]) for row in own] == [("train", 1), ("train", 2)]
+    assert all(row["arithmetic_floor_ms"] is None for row in own)
+
+
+def test_infer_reports_time_and_bytes(capsys, tmp_path):
+    settings = ["--steps=80", "--set=hidden_sizes=16,16", "--set=learning_starts=60"]
+    settings += ["--set=batch_size=16", "--set=eval_every=80", "--set=eval_episodes=1"]
+    assert main(["train", "--env=2DNav-v1", "--sparsity=0.5", *settings, "--json"]) == 0
+    capsys.readouterr()
+    run = "results/2DNav-v1/td3-rlx2/s0.5/seed0"
+    (told,) = bench(capsys, "infer", run, "--seconds=0.02", "--repeats=2")["policies"]
+    assert told["bytes"] == (tmp_path / run / "policy.safetensors").stat().st_size
+    assert 0 < told["us_min"] <= told["us_median"] <= told["us_max"]
+
+
+def test_tables_name_what_was_measured(capsys):
+    arguments = ["update", *TINY, "--sparsity=0.8", "--members=2", "--engine=masked"]
+    assert main(["bench", *arguments]) == 0
+    told = capsys.readouterr().out
+    for words in ("TD3 on 2DNav-v1", "16-16", "members", "updates/s", "sst", "masked"):
+        assert words in told
+
+
+def test_a_work_that_fails_is_named(tmp_path):
+    work = Work("infer", policy=tmp_path / "absent.safetensors")
+    with pytest.raises(DstrlError, match=r"^dstrl infer: .*absent\.safetensors does not exist"):
+        measure.measure([[work]], seconds=0.02, repeats=1, tell=lambda _: None)
+
+
+# --- what is measured ---------------------------------------------------------------------------
+
+
+def test_a_group_shares_algorithm_and_sizes():
+    found = groups(algos=["td3", "sac"], widths=[16, 32], engines=["masked"])
+    assert [(g[0].config.algo, g[0].config.hidden_sizes) for g in found] == [
+        ("td3", (16, 16)),
+        ("td3", (32, 32)),
+        ("sac", (16, 16)),
+        ("sac", (32, 32)),
+    ]
+    assert [work.kind for work in found[0]] == ["update", "product"]
+
+
+def test_a_dense_network_is_measured_once():
+    (group,) = groups("train", methods=["dense"], sparsities=[0.5, 0.9])
+    assert len(group) == 1
+    assert group[0].config.engine == "masked"
+
+
+def test_auto_is_measured_beside_masked_which_never_runs_several_times():
+    (group,) = groups("train", methods=["sst"], sparsities=[0.95], jobs=2)
+    engines = [(work.config.engine, work.jobs) for work in group]
+    assert engines == [("sparse", 1), ("masked", 1), ("sparse", 2)]
+
+
+def test_every_network_changes_its_topology_before_timing():
+    (group,) = groups("train", methods=["our-dst"], sparsities=[0.5])
+    config = group[0].config
+    for network in (config.actor, config.critic):
+        assert network.topology.update_offset <= plan.WARM_UP_UPDATES // config.policy_delay
+        assert network.topology.update_interval >= 500
+
+
+def test_a_peer_takes_over_sizes_in_all_its_thread_settings(monkeypatch):
+    monkeypatch.setattr(plan, "cores", lambda: 2)
+    monkeypatch.setitem(plan.PEERS, "sb3", plan.PEERS["sb3"]._replace(module="torch"))
+    (group,) = groups("train", methods=["sst"], engines=["masked"], peers=["sb3"], jobs=2)
+    peers = [work for work in group if work.contender == "sb3"]
+    assert [(work.threads, work.jobs) for work in peers] == [(1, 1), (2, 1), (1, 2)]
+    assert {work.config.hidden_sizes for work in peers} == {(16, 16)}
+
+
+# --- arithmetic ---------------------------------------------------------------------------------
+
+
+def measured(*rates: float, work: Work, peak_mb: float = 1.0) -> Measurement:
+    return Measurement(work, rates, peak_mb)
+
+
+def test_time_is_of_one_lock_step_of_one_process():
+    each = measured(400.0, 800.0, 500.0, work=Work("train", members=2, jobs=2))
+    assert each.rate == 500.0
+    assert each.milliseconds == pytest.approx((8.0, 5.0, 10.0))
+
+
+def test_ratio_is_of_medians_and_over_the_rounds():
+    fast = measured(10.0, 30.0, 20.0, work=Work("train"), peak_mb=100.0)
+    slow = measured(5.0, 5.0, 4.0, work=Work("train"), peak_mb=200.0)
+    told = measure.ratio(fast, slow)
+    assert (told.speed, told.least, told.most, told.memory) == (4.0, 2.0, 6.0, 0.5)
+
+
+def test_one_run_is_compared_with_one_run_and_several_with_the_best_use_of_the_machine():
+    own, several = Work("train"), Work("train", jobs=2)
+    settings = [
+        measured(10.0, work=Work("train", "sb3", threads=1)),
+        measured(20.0, work=Work("train", "sb3", threads=2)),
+        measured(30.0, work=Work("train", "sb3", threads=1, jobs=2)),
+    ]
+    mine = [measured(100.0, work=own), measured(150.0, work=several)]
+    assert [each.speed for each in measure.ratios([*mine, *settings])] == [5.0, 5.0]
+
+
+def test_arithmetic_of_a_dense_and_a_half_sparse_update():
+    flops = {}
+    for sparsity in (0.0, 0.5):
+        ((work, _),) = groups(sparsities=[sparsity], engines=["masked"])
+        flops[sparsity] = measure.update_flops(work.config)
+        peer = measure.update_flops(work.config, "sb3")
+    # 2DNav: 2 observations, 2 actions; TD3 costs 2.5 A + 8.5 C a sample (RLX App. C.3)
+    actor, critic = 2 * (2 * 16 + 16 * 16 + 16 * 2), 2 * (4 * 16 + 16 * 16 + 16)
+    assert flops[0.0] == peer == 16 * (2.5 * actor + 8.5 * critic)
+    assert flops[0.5] == pytest.approx(flops[0.0] / 2, rel=0.01)
+
+
+def test_floor_is_the_arithmetic_at_the_peak_of_the_threads_in_use():
+    ((work, _),) = groups(sparsities=[0.0], engines=["masked"], threads=[2])
+    products = 10.0
+    peak = 2 * plan.PRODUCT_SIZE**3 * products * 2
+    floor = measure.floor_ms(work, products)
+    assert floor == pytest.approx(1000 * measure.update_flops(work.config) / peak)
+    assert measure.floor_ms(Work("train"), products) is None
+
+
+@pytest.mark.parametrize("make", [torch.tensor, np.array])
+def test_rows_are_repeated_until_the_ring_is_full(make):
+    ring = make([[1], [2], [3], [0], [0], [0], [0], [0]])
+    timing.repeat_rows(ring, 3)
+    assert ring[:, 0].tolist() == [1, 2, 3, 1, 2, 3, 1, 2]
+
+
+def test_a_step_is_done_at_least_once():
+    calls = []
+    count, seconds = timing.repeat(lambda: calls.append(1), seconds=0.0)
+    assert count == len(calls) == 1
+    assert seconds > 0
+
+
+# --- the plot -----------------------------------------------------------------------------------
+
+
+def test_plot_has_a_panel_for_each_algorithm_and_width(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [
+        {
+            "algo": "td3",
+            "width": width,
+            "engine": engine,
+            "sparsity": sparsity,
+            "ms_median": 1.0 + float(sparsity),
+            "arithmetic_floor_ms": 0.1 * (1 - float(sparsity)),
+        }
+        for width in ("16", "32")
+        for engine in ("masked", "sparse")
+        for sparsity in ("0", "0.5", "0.9")
+    ]
+    plot.growth(rows, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+# --- wrong input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--peer=sbb3"], "did you mean 'sb3'"),
+        (["train", "--algo=td4"], "did you mean 'td3'"),
+        (["train", "--dst=rlx3"], "did you mean 'rlx2'"),
+        (["train", "--engine=spars"], "did you mean 'sparse'"),
+        (["train", "--engine=sparse", "--dst=rlx2-official"], "--engine masked"),
+        (["update", "--members=0"], "--members"),
+        (["update", "--threads=0"], "threads"),
+        (["update", "--width=0"], "hidden_sizes"),
+        (["update", "--width=wide"], "--width"),
+        (["update", "--set=taau=1"], "did you mean 'tau'"),
+        (["update", "--csv=absent/out.csv"], "absent"),
+        (["update", "--plot=out.txt"], ".png"),
+        (["infer", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_input_ends_before_anything_is_measured(arguments, said, capsys, tmp_path):
+    assert main(["bench", *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_peer_names_the_extra(capsys, monkeypatch):
+    absent = plan.PEERS["sbx"]._replace(module="no_such_module")
+    monkeypatch.setitem(plan.PEERS, "sbx", absent)
+    assert main(["bench", "train", "--peer=sbx"]) == 2
+    assert 'pip install "dstrl[bench]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["update"], ["infer"]])
+def test_help_imports_nothing_heavy(command):
+    code = (
+        "import sys; from dstrl_cli.cli import main; "
+        f"code = main(['bench', *{command!r}, '--help']); "
+        "heavy = {'torch', 'gymnasium', 'pandas', 'numpy', 'numba'} & {*sys.modules}; "
+        "sys.exit(code or (str(heavy) if heavy else 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage" in done.stdout
