@@ -87,8 +87,9 @@ def forward(
 ) -> None:  # fmt: skip
     """Run K heads of a ReLU network on one batch.
 
-    x [B, in] is transposed into first [in, B]; hidden [K, R, B] takes every neuron's activation,
-    out [K, B, outputs] the last layer. sizes are input, hidden and output sizes; bias is [K, R].
+    x [B, in] is transposed into first [in, B]; hidden [K, R, B] takes every neuron's activation
+    (or [1, R, B], which the heads fill in turn), out [K, B, outputs] the last layer. sizes are
+    input, hidden and output sizes; bias is [K, R].
     """
     transposed(x, first)
     layers = sizes.shape[0] - 1
@@ -97,7 +98,7 @@ def forward(
         row = 0
         for layer in range(layers):
             width = sizes[layer + 1]
-            here = hidden[k, row : row + width]
+            here = hidden[k % hidden.shape[0], row : row + width]
             layer_forward(rows[k], row, index, value, bias[k], below, here, layer < layers - 1)
             below = here
             row += width

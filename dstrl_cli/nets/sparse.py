@@ -84,7 +84,8 @@ class Buffers:
     def __init__(self, plan: Plan, batch: int, backward: bool) -> None:
         neurons = sum(plan.sizes[1:])
         self.first = np.empty((plan.sizes[0], batch), np.float32)
-        self.hidden = np.empty((plan.heads, neurons, batch), np.float32)
+        # without a backward pass the heads share one part, which the cache then holds
+        self.hidden = np.empty((plan.heads if backward else 1, neurons, batch), np.float32)
         self.gradient = np.empty_like(self.hidden) if backward else self.hidden
         self.first_gradient = np.empty_like(self.first)
 
