@@ -127,7 +127,8 @@ def sweep(request: Request, options: Options, metric: str | None, compare: str |
     outcomes = _carry_out(planned, where, options, here=False)
     if outcomes is None:
         return
-    shown = _table_text(where["out"], metric, compare, "json" if options.as_json else "rich")
+    only = [each.run.path for each in planned]
+    shown = _table_text(where["out"], only, metric, compare, "json" if options.as_json else "rich")
     if options.as_json:
         runs = [describe.outcome_json(each) for each in outcomes]
         _print_json({"runs": runs, "table": json.loads(shown or "null")})
@@ -171,10 +172,13 @@ def _raise_failures(outcomes: Sequence[Outcome]) -> None:
         raise DstrlError(failures)
 
 
-def _table_text(out: str, metric: str, compare: str | None, style: str) -> str | None:
-    """Return the table of all runs in a folder; where there is none, say why."""
+def _table_text(
+    out: str, only: Sequence[Path], metric: str, compare: str | None, style: str
+) -> str | None:
+    """Return the table of a sweep's own runs; where there is none, say why."""
     try:
-        return report.table(out, metric=metric, compare=compare).render(style, _console())
+        shown = report.table(out, metric=metric, compare=compare, only=only)
+        return shown.render(style, _console())
     except InputError as error:
         describe.print_lines(_console(stderr=True), [f"no table: {error}"])
         return None

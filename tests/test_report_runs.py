@@ -226,3 +226,10 @@ def test_errors_name_the_folder(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(InputError, match=r"is not a folder"):
         load(tmp_path / "config.yaml")
+
+
+def test_only_the_given_folders_are_read(tmp_path: Path) -> None:
+    first = write_run(tmp_path, "Hopper-v5/td3-sst/s0.95/seed0", {0: [1.0], 10: [2.0]})
+    write_run(tmp_path, "Hopper-v5/td3-sst/s0.95/seed1", {0: [1.0], 10: [2.0]})
+    assert [run.identity.seed for run in load(tmp_path, only=[first]).runs] == [0]
+    assert len(load(tmp_path).runs) == 2

@@ -302,10 +302,12 @@ def is_cached() -> bool:
     """Return whether this version of the kernels was compiled before and is on disk."""
     source = Path(__file__)
     folder = Path(forward.stats.cache_path)
-    names = ("forward", "backward", "adam", "blend_union")
-    found = [max(folder.glob(f"{source.stem}.{name}-*.nbi"), default=None) for name in names]
+    changed = source.stat().st_mtime
     return all(
-        index is not None and index.stat().st_mtime >= source.stat().st_mtime for index in found
+        any(
+            index.stat().st_mtime >= changed for index in folder.glob(f"{source.stem}.{name}-*.nbi")
+        )
+        for name in ("forward", "backward", "adam", "blend_union")
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -106,8 +106,8 @@ class Results:
     damaged: tuple[Damage, ...]
 
 
-def load(results: Path | str) -> Results:
-    """Read every run under `results`, at any depth.
+def load(results: Path | str, only: Collection[Path] | None = None) -> Results:
+    """Read every run under `results`, at any depth; of these `only` the given folders, if any.
 
     Raises InputError where the folder does not exist, holds no run, or no run of it is usable.
     """
@@ -116,7 +116,11 @@ def load(results: Path | str) -> Results:
         kind = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"results folder {root} {kind}: give the --out folder of earlier runs")
     damaged: list[Damage] = []
-    folders = tuple(discover(root, lambda path, cause: damaged.append(_damage(root, path, cause))))
+    if only is None:
+        found = discover(root, lambda path, cause: damaged.append(_damage(root, path, cause)))
+    else:
+        found = (path for path in only if path.is_dir())
+    folders = tuple(found)
     if not folders and not damaged:
         raise InputError(
             f"results folder {root} holds no runs (no {CONFIG_FILE} at any depth): "

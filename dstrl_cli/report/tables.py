@@ -8,7 +8,7 @@ else, shown alone; either way the cell is marked.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,6 +162,7 @@ def table(
     center: str = "mean",
     compare: str | None = None,
     columns: Sequence[str] = (),
+    only: Collection[Path] | None = None,
 ) -> Table:
     """Read the runs under `results` and gather them into a table.
 
@@ -171,6 +172,7 @@ def table(
         center: `mean` or `iqm`.
         compare: a published table to show beside, such as `xu2024:I`.
         columns: `params` and `flops` add their columns.
+        only: the run folders to show; None shows all.
 
     Raises InputError where a name is unknown or nothing under `results` is usable.
     """
@@ -181,7 +183,7 @@ def table(
         if column not in EXTRA_COLUMNS:
             raise InputError(suggest("column", column, EXTRA_COLUMNS))
     paper = published(compare) if compare else None
-    return build(load(results), chosen, center, paper, tuple(dict.fromkeys(columns)))
+    return build(load(results, only), chosen, center, paper, tuple(dict.fromkeys(columns)))
 
 
 def build(
