@@ -41,7 +41,18 @@ from dstrl_cli.values import (
     one_of,
 )
 
-NOT_IDENTITY = frozenset({"out", "device", "engine", "threads", "checkpoint_every"})
+NOT_IDENTITY = frozenset(
+    {
+        "out",
+        "device",
+        "engine",
+        "threads",
+        "checkpoint_every",
+        "env_workers",
+        "replay_device",
+        "compile",
+    }
+)
 """Keys that change where and how fast a run happens, never its numbers."""
 
 
@@ -140,6 +151,8 @@ class RunConfig(_Model):
     """One run: an algorithm, a method, an environment and a seed, with every key resolved.
 
     Defaults are TD3's of the shared base; `presets/algos` states every one with its source.
+    `env_workers` are processes that step environments (0: none, the run's own process), and
+    `replay_device: auto` keeps the replay buffer beside the networks.
     """
 
     algo: Annotated[str, one_of("algorithm", ALGORITHMS)]
@@ -189,6 +202,9 @@ class RunConfig(_Model):
     device: Device = "auto"
     engine: Literal["auto", "masked", "sparse"] = "auto"
     threads: Count = 1
+    env_workers: Natural | Literal["auto"] = "auto"
+    replay_device: Literal["auto", "cpu"] = "auto"
+    compile: bool = False
     out: Name = "results"
 
     @model_validator(mode="after")

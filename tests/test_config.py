@@ -119,6 +119,9 @@ def test_keys_are_those_of_a_plain_dict() -> None:
         "engine",
         "threads",
         "checkpoint_every",
+        "env_workers",
+        "replay_device",
+        "compile",
     }
 
 
