@@ -34,8 +34,14 @@ VECTORS = 4
 TILE = VECTORS * lanes.LANES
 """T: rows of the batch in one tile; four vectors hide the time that one takes to add."""
 
+DENSE_ROWS = 4
+"""Neurons that a dense layer takes at once."""
+
 _relu_sum, _plain_sum = lanes.weighted_sum(VECTORS, "relu"), lanes.weighted_sum(VECTORS, "plain")
 _gated_sum, _added_sum = lanes.weighted_sum(VECTORS, "gate"), lanes.weighted_sum(VECTORS, "add")
+_dense_relu_sum = lanes.weighted_sum(VECTORS, "relu", DENSE_ROWS)
+_dense_plain_sum = lanes.weighted_sum(VECTORS, "plain", DENSE_ROWS)
+_dense_added_sum = lanes.weighted_sum(VECTORS, "add", DENSE_ROWS)
 _products, _gated_products = lanes.products(VECTORS, False), lanes.products(VECTORS, True)
 
 
@@ -64,6 +70,14 @@ def out_of_tiles(x: Array, out: Array) -> None:
 
 
 @_jit
+def dense_rows(ends: Array, row: int, count: int, width: int) -> int:
+    """Return how many of a layer's `count` rows dense products may take: all or none, by fours."""
+    if ends[row + count] - ends[row] < count * width:
+        return 0
+    return count - count % DENSE_ROWS
+
+
+@_jit
 def layer_forward(
     rows: Array, row: int, index: Array, value: Array, bias: Array, x: Array, y: Array, relu: bool
 ) -> None:
@@ -71,12 +85,20 @@ def layer_forward(
 
     x is [in, T]; rows and bias are one head's. `relu` clamps the result at zero.
     """
-    for o in range(y.shape[0]):
-        begin, end, b = rows[row + o], rows[row + o + 1], bias[row + o]
+    biases = bias[row:]
+    dense = dense_rows(rows, row, y.shape[0], x.shape[0])
+    for o in range(0, dense, DENSE_ROWS):
+        begin, end = rows[row + o], rows[row + o + 1]
         if relu:
-            _relu_sum(value, index, begin, end, b, x, x, y, o)
+            _dense_relu_sum(value, index, begin, end, biases, x, x, y, o)
         else:
-            _plain_sum(value, index, begin, end, b, x, x, y, o)
+            _dense_plain_sum(value, index, begin, end, biases, x, x, y, o)
+    for o in range(dense, y.shape[0]):
+        begin, end = rows[row + o], rows[row + o + 1]
+        if relu:
+            _relu_sum(value, index, begin, end, biases, x, x, y, o)
+        else:
+            _plain_sum(value, index, begin, end, biases, x, x, y, o)
 
 
 @_jit
@@ -127,21 +149,25 @@ def layer_gradients(
 
 @_jit
 def layer_backward(
-    columns: Array, column: int, source: Array, ordered: Array, g: Array, activation: Array,
-    y: Array, gated: bool,
+    columns: Array, column: int, source: Array, ordered: Array, zeros: Array, g: Array,
+    activation: Array, y: Array, gated: bool,
 ) -> None:  # fmt: skip
     """Take the sum of ordered * g[source], for the input neurons from `column` on, into y [in, T].
 
-    g is [out, T]; columns is one head's; `ordered` are the values in the order of `source`. With
-    `gated` the sum replaces y and is zero where the activation [in, T] is; else it is added to y.
+    g is [out, T]; columns is one head's; `ordered` are the values in the order of `source`; zeros
+    is [in]. With `gated` the sum replaces y and is zero where the activation [in, T] is; else it
+    is added to y.
     """
-    zero = np.float32(0.0)
-    for i in range(y.shape[0]):
+    dense = 0 if gated else dense_rows(columns, column, y.shape[0], g.shape[0])
+    for i in range(0, dense, DENSE_ROWS):
+        begin, end = columns[column + i], columns[column + i + 1]
+        _dense_added_sum(ordered, source, begin, end, zeros, g, g, y, i)
+    for i in range(dense, y.shape[0]):
         begin, end = columns[column + i], columns[column + i + 1]
         if gated:
-            _gated_sum(ordered, source, begin, end, zero, g, activation, y, i)
+            _gated_sum(ordered, source, begin, end, zeros, g, activation, y, i)
         else:
-            _added_sum(ordered, source, begin, end, zero, g, g, y, i)
+            _added_sum(ordered, source, begin, end, zeros, g, g, y, i)
 
 
 @_jit
@@ -169,6 +195,7 @@ def backward(
     """
     layers = sizes.shape[0] - 1
     tiles, neurons = hidden.shape[1], hidden.shape[2]
+    zeros = np.zeros(sizes.max(), np.float32)
     if inputs:
         grad_first[:] = np.float32(0.0)
     for k in range(grad.shape[0]):
@@ -194,9 +221,9 @@ def backward(
                         value_sums[tile], bias_sums[k, tile, below], layer > 0,
                     )  # fmt: skip
                 elif layer > 0:
-                    layer_backward(columns[k], column, source, ordered, here, x, y, True)
+                    layer_backward(columns[k], column, source, ordered, zeros, here, x, y, True)
                 if layer == 0 and inputs:
-                    layer_backward(columns[k], column, source, ordered, here, x, y, False)
+                    layer_backward(columns[k], column, source, ordered, zeros, here, x, y, False)
         if weights:
             for tile in range(tiles):
                 for r in range(neurons - sizes[layers], neurons):

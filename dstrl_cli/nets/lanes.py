@@ -92,12 +92,15 @@ def _loop(
     return ends
 
 
-def weighted_sum(vectors: int, finish: str) -> Any:
+def weighted_sum(vectors: int, finish: str, rows: int = 1) -> Any:
     """Return the intrinsic f(value, index, begin, end, bias, x, gate, y, row), for tiles [*, T].
 
-    y[row] = bias + sum over k in [begin, end) of value[k] * x[index[k]], T = 16 * vectors; then,
-    by `finish`: "plain" as it is, "relu" clamped at zero, "gate" zero where gate[row] is not
+    y[row] = bias[row] + sum over k in [begin, end) of value[k] * x[index[k]], T = 16 * vectors;
+    then, by `finish`: "plain" as it is, "relu" clamped at zero, "gate" zero where gate[row] is not
     positive, "add" added to what is in y.
+
+    With several `rows`, these and the next ones, which have every connection: their values follow
+    each other, no index is read, and each number of x is loaded once for all of them.
     """
 
     @intrinsic
@@ -105,27 +108,39 @@ def weighted_sum(vectors: int, finish: str) -> Any:
         typing, value, index, begin, end, bias, x, gate, y, row
     ):
         signature = types.void(
-            value, index, types.int64, types.int64, types.float32, x, gate, y, types.int64
+            value, index, types.int64, types.int64, bias, x, gate, y, types.int64
         )
 
         def code(context: Any, builder: Builder, signature: Any, args: Sequence[Value]) -> Value:
             kinds = signature.args
-            values, indices, xs, gates, ys = (
-                _array(context, builder, kinds[n], args[n]).data for n in (0, 1, 5, 6, 7)
+            values, indices, biases, xs, gates, ys = (
+                _array(context, builder, kinds[n], args[n]).data for n in (0, 1, 4, 5, 6, 7)
             )
-            size = _number(vectors * LANES)
-            start = [_splat(builder, args[4])] * vectors
+            size, begin, end, row = _number(vectors * LANES), args[2], args[3], args[8]
+            every = [builder.add(row, _number(r)) for r in range(rows)]
+            starts = [_splat(builder, builder.load(builder.gep(biases, [r]))) for r in every]
+            width = builder.sub(end, begin)
 
             def body(k: Value, totals: Sequence[Value]) -> list[Value]:
-                weight = _splat(builder, builder.load(builder.gep(values, [k])))
-                source = builder.mul(_index(builder, indices, k), size)
-                return [
-                    _plus_product(builder, total, weight, _load(builder, xs, source, vector))
-                    for vector, total in enumerate(totals)
-                ]
+                neuron = _index(builder, indices, k) if rows == 1 else builder.sub(k, begin)
+                source = builder.mul(neuron, size)
+                below = [_load(builder, xs, source, vector) for vector in range(vectors)]
+                found = []
+                for r in range(rows):
+                    at = builder.add(k, builder.mul(width, _number(r)))
+                    weight = _splat(builder, builder.load(builder.gep(values, [at])))
+                    mine = totals[r * vectors : (r + 1) * vectors]
+                    found += [
+                        _plus_product(builder, total, weight, number)
+                        for total, number in zip(mine, below, strict=True)
+                    ]
+                return found
 
-            target = builder.mul(args[8], size)
-            for vector, total in enumerate(_loop(builder, args[2], args[3], 1, start, body)):
+            start = [each for each in starts for _ in range(vectors)]
+            totals = _loop(builder, begin, end, 1, start, body)
+            for number, total in enumerate(totals):
+                r, vector = divmod(number, vectors)
+                target = builder.mul(every[r], size)
                 if finish == "relu":
                     positive = builder.fcmp_unordered(">", total, _zeros)  # NaN stays
                     total = builder.select(positive, total, _zeros)
