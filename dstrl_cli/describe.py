@@ -21,11 +21,6 @@ from dstrl_cli.sweep.plan import Planned, layer_budgets
 MOST_ROWS = 40
 """A plan of more rows than this shows one row for all sparsities of a method."""
 
-OUT_OF_MEMORY = (
-    "a device ran out of memory: use --replay-device cpu, fewer --members-per-device, a lower "
-    "--device-memory or a smaller buffer_size"
-)
-
 
 # --- before -------------------------------------------------------------------------------------
 
@@ -239,10 +234,7 @@ def failures(outcomes: Iterable[Outcome]) -> str | None:
     lines = [ending(each.run.label, each.summary) for each in outcomes if not each.finished]
     if not lines:
         return None
-    told = [f"{_runs(len(lines))} did not finish:", *(f"  {line}" for line in lines)]
-    if any("CUDA out of memory" in line for line in lines):
-        told.append(OUT_OF_MEMORY)
-    return "\n".join(told)
+    return "\n".join([f"{_runs(len(lines))} did not finish:", *(f"  {line}" for line in lines)])
 
 
 def duration(seconds: float) -> str:

@@ -97,12 +97,14 @@ def place(
     devices = devices or find_devices(named[0], limits.device_memory, dry_run)
     choices = [choose(config, devices[0].name) for config in configs]
     runs = [each.run for each in planned if each.to_do]
-    if devices[0] == Device("cpu"):
+    on_cpu = devices[0] == Device("cpu")
+    if on_cpu:
         _refuse_limits_of_accelerators(limits)
         populations, jobs = one_each(runs, devices[0]), limits.jobs or default_jobs(runs)
     else:
         populations, jobs = pack(runs, devices, limits.members), len(devices)
-    _check_main_memory(populations, jobs, main_memory())
+    if on_cpu or not dry_run:  # a dry run for accelerators may be for another machine
+        _check_main_memory(populations, jobs, main_memory())
     to_do = [choice for each, choice in zip(planned, choices, strict=True) if each.to_do]
     return Place(
         runs=runs,
@@ -139,14 +141,13 @@ def _check_main_memory(populations: Sequence[Population], jobs: int, have: int |
     needed = sum(each.memory.host for each in largest)
     if have is None or needed <= have:
         return
-    run = largest[0].runs[0]
-    remedies = ["a smaller buffer_size"]
-    if run.config.replay_device == "cpu" and largest[0].device.name != "cpu":
-        remedies.append("--replay-device auto")
+    run, remedies = largest[0].runs[0], ["a smaller buffer_size"]
+    if largest[0].device != Device("cpu"):
+        remedies += ["--replay-device auto", "fewer --members-per-device"]
     elif len(largest) > 1:
         remedies.append("fewer --jobs")
     raise InputError(
         f"buffer_size = {run.config.buffer_size:,}: main memory has {size(have)}, and the replay "
         f"buffers that would be in use at once need {size(needed)} ({len(largest)} x "
-        f"{size(largest[0].memory.host)} for {run.label}); use {' or '.join(remedies)}"
+        f"{size(largest[0].memory.host)} for {run.label}); use {', or '.join(remedies)}"
     )
