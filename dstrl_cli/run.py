@@ -127,7 +127,7 @@ def out_of_memory(error: BaseException) -> DstrlError | None:
     """Return an error that says what helps, where memory ran out on the way to `error`."""
     import torch
 
-    for each in (error, error.__cause__):
+    for each in filter(None, (error, error.__cause__)):
         host = isinstance(each, RuntimeError) and "allocate memory" in str(each)
         if host or isinstance(each, torch.OutOfMemoryError | MemoryError):
             return DstrlError(f"{OUT_OF_MEMORY_REMEDY} ({explain(each)})")

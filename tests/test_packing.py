@@ -146,6 +146,15 @@ def test_no_device_is_idle_while_another_has_members_to_give():
     assert pack([], two) == []
 
 
+def test_devices_too_full_for_a_run_are_left_out_and_so_are_those_without_work():
+    found = runs(Axes(seeds=(0, 1)))
+    full, free = Device("cuda:0", GB), [Device(f"cuda:{n}", 80 * GB) for n in (1, 2, 3)]
+    where = place(planned(found), Limits(), devices=[full, *free])
+    assert where.device == "cuda:1, cuda:2"
+    assert [each.device.name for each in where.populations] == ["cuda:1", "cuda:2"]
+    assert place(planned(found[:1]), Limits(), devices=[full, *free]).device == "cuda:1"
+
+
 def test_populations_fit_the_smallest_device():
     found = runs(Axes(seeds=tuple(range(4))))
     whole = memory_of(found).device

@@ -51,7 +51,9 @@ def execute(place: Place, display: Display) -> list[Outcome]:
     free = list(range(len(lanes)))
     try:
         while live or any(lanes):
-            for lane in [each for each in free if lanes[each]]:
+            for lane in list(free):
+                if not lanes[lane]:
+                    continue
                 number, population = lanes[lane].popleft()
                 display.start(number, population.title, population.runs[0].config.steps)
                 connection, job = _start(number, population, lane)

@@ -105,26 +105,39 @@ def _shared(key: str) -> bool:
 # --- what fits ----------------------------------------------------------------------------------
 
 
+def roomy(runs: Sequence[Run], devices: Sequence[Device]) -> list[Device]:
+    """Return the devices that hold every run at least alone; others may be in use by somebody.
+
+    Raises InputError, naming the sizes, where none does.
+    """
+    if not runs:
+        return list(devices)
+    neediest = max(runs, key=lambda run: memory_of([run]).device)
+    need = memory_of([neediest])
+    found = [each for each in devices if each.memory is None or each.memory >= need.device]
+    if not found:
+        largest = max(devices, key=_memory)
+        raise InputError(_too_little(neediest, need, largest))
+    return found
+
+
 def pack(
     runs: Iterable[Run], devices: Sequence[Device], most: int | None = None
 ) -> list[Population]:
-    """Pack runs into as few populations as memory allows, but at least one for each device.
+    """Pack runs into as few populations as memory allows, but if possible one for each device.
 
     Populations of one group differ by at most one member. The longest are given to the devices
     first, each to the one with the least to do.
 
     Args:
         runs: runs that are to be trained.
-        devices: where; populations fit the smallest. A device of unknown memory holds anything.
+        devices: where (see `roomy`); every population fits the smallest. A device of unknown
+            memory holds anything.
         most: the largest number of members of a population.
-
-    Raises:
-        InputError: a run that does not fit even alone.
     """
     grouped = groups(runs)
-    known = [device for device in devices if device.memory is not None]
-    smallest = min(known, key=_memory, default=None)
-    parts = [_fewest(group, smallest, most) for group in grouped]
+    known = [device.memory for device in devices if device.memory is not None]
+    parts = [_fewest(group, min(known, default=None), most) for group in grouped]
     while sum(parts) < len(devices):  # no device idle while another has several members
         largest = max(range(len(parts)), key=lambda i: len(grouped[i]) / parts[i], default=None)
         if largest is None or parts[largest] == len(grouped[largest]):
@@ -149,23 +162,20 @@ def _memory(device: Device) -> int:
     return device.memory or 0
 
 
-def _fewest(group: Sequence[Run], device: Device | None, most: int | None) -> int:
-    """Return into how few populations a group must be split."""
+def _fewest(group: Sequence[Run], memory: int | None, most: int | None) -> int:
+    """Return into how few populations a group must be split for `memory` bytes."""
     least = math.ceil(len(group) / (most or len(group)))
-    if device is None:
+    if memory is None:
         return least
-    alone = {run.label: memory_of([run]) for run in group}
-    for run in group:
-        if alone[run.label].device > _memory(device):
-            raise InputError(_too_little(run, alone[run.label], device))
     # members take at least what they take alone: fewer parts than this cannot be enough
-    together = sum(memory.growing for memory in alone.values())
-    room = max(_memory(device) - next(iter(alone.values())).reserve, 1)
-    least = min(max(least, math.ceil(together / room)), len(group))
+    alone = [memory_of([run]) for run in group]
+    room = max(memory - alone[0].reserve, 1)
+    least = max(least, math.ceil(sum(each.growing for each in alone) / room))
     return next(
         parts
         for parts in range(least, len(group) + 1)
-        if all(memory_of(part).device <= _memory(device) for part in _split(group, parts))
+        if parts == len(group)
+        or all(memory_of(part).device <= memory for part in _split(group, parts))
     )
 
 

@@ -14,7 +14,7 @@ from dstrl_cli.memory import size
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.run import Run
 from dstrl_cli.sweep.devices import Device, cores, find_devices, main_memory
-from dstrl_cli.sweep.packing import Population, one_each, pack
+from dstrl_cli.sweep.packing import Population, one_each, pack, roomy
 from dstrl_cli.sweep.plan import Planned
 
 
@@ -102,7 +102,10 @@ def place(
         _refuse_limits_of_accelerators(limits)
         populations, jobs = one_each(runs, devices[0]), limits.jobs or default_jobs(runs)
     else:
-        populations, jobs = pack(runs, devices, limits.members), len(devices)
+        devices = roomy(runs, devices)
+        populations = pack(runs, devices, limits.members)
+        devices = devices[: max(len(populations), 1)]
+        jobs = len(devices)
     if on_cpu or not dry_run:  # a dry run for accelerators may be for another machine
         _check_main_memory(populations, jobs, main_memory())
     to_do = [choice for each, choice in zip(planned, choices, strict=True) if each.to_do]
