@@ -57,7 +57,8 @@ def _device(config: RunConfig, where: Place) -> str:
     if where.on_cpu:
         return place
     largest = max(where.populations, key=lambda each: each.memory.device).memory
-    return f"{place}; {size(largest.device)} of its memory ({largest.parts()})"
+    on_host = f"; {size(largest.host)} of main memory (replay)" if largest.host else ""
+    return f"{place}; {size(largest.device)} of its memory ({largest.parts()}){on_host}"
 
 
 def _threads(count: int) -> str:

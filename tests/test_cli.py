@@ -201,6 +201,8 @@ def test_a_dry_train_says_what_it_takes_of_an_accelerator(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "cuda:3, 1 thread; 1.5" in shown
     assert "networks" in shown
+    assert main(["train", *SMALL, "--dry-run", "--device=cuda", "--replay-device=cpu"]) == 0
+    assert "13.2 kB of main memory (replay)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_narrow_terminals_lose_no_run(capsys, monkeypatch):
