@@ -1,0 +1,339 @@
+"""Worker processes that step environments side by side, over memory they share with the parent.
+
+A pool hosts several batches: every worker owns a run of rows of each. To step a batch the parent
+writes one byte to each worker's pipe and reads one byte from each; everything else is in the
+shared block. A worker sleeps in ``read`` between its bytes, so a batch that is not stepped costs
+nothing. Seldom calls (reset, states) send pickled messages through the same pipes.
+
+A worker dies with its parent (its pipe closes), ignores Ctrl-C, and is known to be dead when its
+pipe closes. The memory is an unnamed file: no crash leaves anything behind. No torch.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+import numpy as np
+
+from dstrl_cli.envs.block import Block, buffer_size, make_block
+from dstrl_cli.envs.group import Causes
+from dstrl_cli.envs.specs import EnvSpec
+from dstrl_cli.envs.state import EnvState
+from dstrl_cli.envs.worker import CALL, MASKED, NOTHING, Share
+from dstrl_cli.errors import DstrlError
+
+GRACE_S = 5.0
+"""How long a worker may take to close its environments before it is killed."""
+
+FEW = 4
+"""Environments below which waking processes saves little."""
+
+_PROGRAM = "from dstrl_cli.envs.worker import main; main({}, {})"
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def worker_count(setting: int | Literal["auto"], num_envs: int, device: str, cores: int) -> int:
+    """Return how many processes step a batch; 0: the calling process does.
+
+    ``auto`` gives a batch of a run on an accelerator one per core, but none to a batch of less
+    than ``FEW`` environments, nor to a run on the CPU: there the cores belong to other runs.
+    """
+    if setting != "auto":
+        return min(setting, num_envs)
+    if device == "cpu" or num_envs < FEW:
+        return 0
+    return min(cores, num_envs)
+
+
+class _Dead(DstrlError):
+    """A worker's process has ended; the message says how."""
+
+
+class _Worker:
+    """One process and our ends of its two pipes.
+
+    Telling a dead worker something does nothing, and its answer is a ``_Dead``: a death matters
+    only when the answers of all are in.
+    """
+
+    def __init__(self, shares: Sequence[Share]) -> None:
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        self._commands = Connection(ours_out, readable=False)
+        self._replies = Connection(ours_in, writable=False)
+        self._wake, self._answer = ours_out, ours_in
+        self._death: _Dead | None = None
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+            "OMP_NUM_THREADS": "1",  # many workers, one core each
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _PROGRAM.format(theirs_in, theirs_out)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs_in, theirs_out, *(share.file for share in shares)],
+                process_group=0,  # a Ctrl-C at the terminal reaches the parent only
+            )
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        self.call("start", 0, *shares)
+
+    @property
+    def dead(self) -> bool:
+        """Whether the process is known to have ended."""
+        return self._death is not None
+
+    def wake(self, command: bytes) -> None:
+        """Send one command byte."""
+        if self._death is None:
+            try:
+                os.write(self._wake, command)
+            except OSError:
+                self._bury()
+
+    def call(self, name: str, batch: int, *arguments: Any) -> None:
+        """Send the call of a method of a batch's group."""
+        self.wake(bytes([CALL]))
+        if self._death is None:
+            try:
+                self._commands.send((name, batch, arguments))
+            except OSError:
+                self._bury()
+
+    def answer(self) -> Any:
+        """Return the answer to a wake or a call; a ``DstrlError`` where there is none."""
+        if self._death is None:
+            try:
+                kind = os.read(self._answer, 1)
+                if kind == NOTHING:
+                    return None
+                done, value = self._replies.recv()
+            except (EOFError, OSError):
+                self._bury()
+            else:
+                return value if done else DstrlError(value)
+        return self._death
+
+    def close(self) -> None:
+        """Ask the process to close its environments and end; kill it if it does not."""
+        self.call("exit", 0)
+        self._bury()
+
+    def kill(self) -> None:
+        """End the process as it is."""
+        if self._death is None:
+            self._process.kill()
+            self._bury()
+
+    def _bury(self) -> None:
+        """Wait for the end of a process that is about to end, and note how it came."""
+        if self._death is not None:
+            return
+        try:
+            code = self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._commands.close()
+        self._replies.close()
+        self._death = _Dead(_describe_exit(code))
+
+
+def _describe_exit(code: int) -> str:
+    if code >= 0:
+        return f"its worker process ended unexpectedly with exit code {code}"
+    name = signal.Signals(-code).name
+    memory = " (out of memory?)" if name == "SIGKILL" else ""
+    return f"its worker process was killed by {name}{memory}"
+
+
+class WorkerPool:
+    """``workers`` processes that host a batch of environments per entry of ``counts``.
+
+    Attributes:
+        groups: the batches' groups, in order. The pool ends when all of them are closed.
+
+    Raises:
+        DstrlError: the workers cannot make the environment.
+    """
+
+    def __init__(self, spec: EnvSpec, counts: Sequence[int], workers: int) -> None:
+        self._files = [_shared_file(buffer_size(spec, count)) for count in counts]
+        self._shares: list[list[Share]] = [[] for _ in range(workers)]
+        self._workers: list[_Worker] = []
+        self.groups: list[WorkerGroup] = []
+        for batch, (count, file) in enumerate(zip(counts, self._files, strict=True)):
+            owners = _divide(count, workers)
+            memory = mmap.mmap(file, buffer_size(spec, count))
+            block = make_block(spec, count, memoryview(memory))
+            self.groups.append(WorkerGroup(self, batch, block, owners))
+            for worker, rows in owners.items():
+                self._shares[worker].append(Share(batch, spec, count, file, rows))
+        self._end = weakref.finalize(self, _end, self._workers, self._files)
+        try:
+            self._workers.extend(_Worker(shares) for shares in self._shares)
+            for answer in [worker.answer() for worker in self._workers]:
+                if answer is not None:
+                    raise _not_started(spec, answer)
+        except BaseException:
+            self.kill()
+            raise
+        self._open = set(range(len(counts)))
+
+    def living(self, index: int) -> _Worker:
+        """Return a worker, started anew if it has died: then its environments were never reset."""
+        if self._workers[index].dead:
+            self._workers[index] = fresh = _Worker(self._shares[index])
+            fresh.answer()  # if it could not start, its next answer says so too
+        return self._workers[index]
+
+    def kill(self) -> None:
+        """End all workers at once: what they were doing is lost."""
+        for worker in self._workers:
+            worker.kill()
+
+    def leave(self, batch: int) -> None:
+        """Close the pool once the last of its batches has left."""
+        self._open.discard(batch)
+        if not self._open:
+            self._end()
+
+
+def _end(workers: list[_Worker], files: list[int]) -> None:
+    for worker in workers:
+        worker.call("exit", 0)
+    for worker in workers:
+        worker.close()
+    while files:
+        os.close(files.pop())
+
+
+def _not_started(spec: EnvSpec, error: DstrlError) -> DstrlError:
+    return DstrlError(
+        f"environment '{spec.name}' cannot be made in a worker process ({error}): register it in "
+        "a module that can be imported and name it 'module:id', or set env_workers=0"
+    )
+
+
+def _shared_file(size: int) -> int:
+    """Return the descriptor of an unnamed file: it is gone with the last process that has it."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("dstrl-envs")
+    else:
+        with tempfile.TemporaryFile() as named:
+            file = os.dup(named.fileno())
+    os.ftruncate(file, size)
+    return file
+
+
+def _divide(count: int, workers: int) -> dict[int, slice]:
+    """Return the rows of each worker that gets any; their numbers differ by at most one."""
+    edges = [count * worker // workers for worker in range(workers + 1)]
+    return {
+        worker: slice(start, stop)
+        for worker, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True))
+        if start < stop
+    }
+
+
+class WorkerGroup:
+    """One batch's environments in the workers of a pool; the methods are ``EnvGroup``'s.
+
+    When a worker dies, its environments fail with the cause, and stay where they were last seen,
+    until a reset, also if another batch has had the worker started anew.
+    """
+
+    def __init__(
+        self, pool: WorkerPool, batch: int, block: Block, owners: dict[int, slice]
+    ) -> None:
+        self.block = block
+        self._pool, self._batch, self._owners = pool, batch, owners
+        self._workers: list[tuple[_Worker, slice]] = []
+        self._seen = block.observation.copy()
+
+    def reset(self, seeds: Sequence[int]) -> Causes:
+        """Reset every environment, in new processes where one has died."""
+        self._engage()
+        self._seen[:] = 0.0
+        return self._gather(lambda worker, rows: worker.call("reset", self._batch, seeds[rows]))
+
+    def step(self, masked: bool) -> Causes:
+        """Wake every worker, and wait for all."""
+        command = bytes([self._batch + MASKED * masked])
+        return self._gather(lambda worker, _: worker.wake(command))
+
+    def get_state(self) -> list[EnvState]:
+        """Return the state of every environment."""
+        answers = self._exchange(lambda worker, _: worker.call("get_state", self._batch))
+        return [state for _, states in _checked(answers) for state in states]
+
+    def set_state(self, states: Sequence[EnvState]) -> None:
+        """Set the state of every environment, in new processes where one has died."""
+        self._engage()
+        _checked(
+            self._exchange(lambda worker, rows: worker.call("set_state", self._batch, states[rows]))
+        )
+        np.copyto(self._seen, self.block.observation)
+
+    def close(self) -> None:
+        """Leave the pool; closing twice is allowed."""
+        self._pool.leave(self._batch)
+
+    def _engage(self) -> None:
+        self._workers = [(self._pool.living(index), rows) for index, rows in self._owners.items()]
+
+    def _gather(self, send: Callable[[_Worker, slice], None]) -> Causes:
+        """Let every worker do something; return the causes of failures by row of the batch."""
+        causes: Causes = {}
+        for rows, answer in self._exchange(send):
+            if isinstance(answer, DstrlError):
+                self._stay(rows)
+                causes |= dict.fromkeys(range(rows.start, rows.stop), str(answer))
+            elif answer is not None:
+                causes |= {rows.start + row: cause for row, cause in answer.items()}
+        np.copyto(self._seen, self.block.observation)
+        return causes
+
+    def _exchange(self, send: Callable[[_Worker, slice], None]) -> list[tuple[slice, Any]]:
+        """Tell every worker something, then hear all answers, so that they work side by side."""
+        try:
+            for worker, rows in self._workers:
+                send(worker, rows)
+            return [(rows, worker.answer()) for worker, rows in self._workers]
+        except BaseException:  # an answer that nobody heard would be taken for the next one's
+            self._pool.kill()
+            raise
+
+    def _stay(self, rows: slice) -> None:
+        """Undo what a worker may have written when it died."""
+        block = self.block
+        block.next_observation[rows] = block.observation[rows] = self._seen[rows]
+        block.reward[rows] = 0.0
+        block.ended[:, rows] = 0.0
+
+
+def _checked(answers: list[tuple[slice, Any]]) -> list[tuple[slice, Any]]:
+    """Return answers unless one is an error; raise that."""
+    for _, answer in answers:
+        if isinstance(answer, DstrlError):
+            raise answer
+    return answers
