@@ -19,9 +19,8 @@ from gymnasium.spaces import Box, Discrete
 
 from dstrl_cli.envs import EnvSpec, make_batch, make_env, spec
 from dstrl_cli.envs.base import BatchEnv, Step
-from dstrl_cli.envs.gymnasium import GymnasiumBatch
 from dstrl_cli.envs.registration import NAVIGATION_TASKS, PAPER_TASKS, register_tasks
-from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.errors import InputError
 
 Register = Callable[..., str]
 

@@ -3,13 +3,16 @@
 They are stepped by this process (``group``), one after the other, or by worker processes side by
 side (``workers``), with the same numbers. Results cross to the device as one block per step.
 
-Worker processes because, for 30 HalfCheetah-v5 on two cores, one after the other takes MEASURED.
+Why processes, for 30 HalfCheetah-v5 on two (shared) cores, the best of many steps: one after the
+other 1.16 ms; two workers 0.76 ms, for any environment and with its own numbers; two threads
+1.18 ms, as the interpreter lock serialises Gymnasium's Python; ``mujoco.rollout`` on two threads
+0.79 ms for the physics alone, without rewards, observations and ends, which would have to be
+written again for every task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,16 +23,6 @@ from dstrl_cli.envs.group import Causes, EnvGroup
 from dstrl_cli.envs.specs import EnvSpec
 from dstrl_cli.envs.state import EnvState
 from dstrl_cli.envs.workers import WorkerGroup
-
-
-class Group(Protocol):
-    """Whoever steps the environments of a block; documented in ``EnvGroup``."""
-
-    def reset(self, seeds: Sequence[int]) -> Causes: ...
-    def step(self, masked: bool) -> Causes: ...
-    def get_state(self) -> list[EnvState]: ...
-    def set_state(self, states: Sequence[EnvState]) -> None: ...
-    def close(self) -> None: ...
 
 
 class GymnasiumBatch(BatchEnv):
@@ -51,7 +44,7 @@ class GymnasiumBatch(BatchEnv):
     ) -> None:
         super().__init__(spec, num_envs, device)
         self._block: Block = workers.block if workers else make_block(spec, num_envs)
-        self._group: Group = workers or EnvGroup(spec, self._block)
+        self._group = workers or EnvGroup(spec, self._block)
         self._middle, self._half = action_scale(spec)
         self._low = np.array(spec.action_low, np.float32)
         self._high = np.array(spec.action_high, np.float32)
@@ -110,10 +103,17 @@ class GymnasiumBatch(BatchEnv):
         terminated, truncated = ended != 0
         host = Outcome(reward, terminated, truncated)
         if self._upload is None:
-            numbers = (next_observation, *host, observation)
-            return Step(*(torch.from_numpy(array) for array in numbers), host)
+            return Step(
+                torch.from_numpy(next_observation),
+                torch.from_numpy(reward),
+                torch.from_numpy(terminated),
+                torch.from_numpy(truncated),
+                torch.from_numpy(observation),
+                host,
+            )
         there = unpack(self._upload(results), self.num_envs)
-        return Step(there[0], there[1], *there[2].bool(), there[3], host)
+        ends = there[2].bool()
+        return Step(there[0], there[1], ends[0], ends[1], there[3], host)
 
     def _freeze_not_finite(self) -> None:
         """Put environments with numbers that are not finite back to where they last were."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from copy import deepcopy
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -145,7 +145,8 @@ def _is_constant(value: Any) -> bool:
         return True
     if type(value).__module__.partition(".")[0] == "mujoco" or _is_renderer(value):
         return True
-    return is_dataclass(value) and value.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    dataclass_params = getattr(type(value), "__dataclass_params__", None)
+    return dataclass_params is not None and dataclass_params.frozen
 
 
 def _is_renderer(value: Any) -> bool:

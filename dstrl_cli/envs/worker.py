@@ -43,7 +43,8 @@ class Share:
 
 def main(command_file: int, reply_file: int) -> None:
     """Serve until told to close, or until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    for request in (signal.SIGINT, signal.SIGTERM):  # the parent decides what they mean
+        signal.signal(request, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     threading.Thread(target=_exit_with_parent, args=(command_file,), daemon=True).start()
     commands = Connection(command_file, writable=False)

@@ -5,8 +5,16 @@ writes one byte to each worker's pipe and reads one byte from each; everything e
 shared block. A worker sleeps in ``read`` between its bytes, so a batch that is not stepped costs
 nothing. Seldom calls (reset, states) send pickled messages through the same pipes.
 
-A worker dies with its parent (its pipe closes), ignores Ctrl-C, and is known to be dead when its
-pipe closes. The memory is an unnamed file: no crash leaves anything behind. No torch.
+Pipes because they wake a process as fast as anything that blocks (measured with empty steps on
+two cores: 16 workers 0.11 ms, semaphores 0.10, sockets 0.20) and report its death, which
+semaphores do not. Spinning answers in under a microsecond but burns the cores that other workers
+step on.
+
+A worker dies with its parent (its pipe closes), ignores Ctrl-C and SIGTERM, and is known to be
+dead when its pipe closes. The memory is an unnamed file: no crash leaves anything behind.
+
+The numbers are those of one process, bit for bit, except that training flushes numbers below the
+smallest normal one to zero (``torch.set_flush_denormal``) and a worker does not. No torch.
 """
 
 from __future__ import annotations
@@ -19,7 +27,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
@@ -61,15 +69,11 @@ def worker_count(setting: int | Literal["auto"], num_envs: int, device: str, cor
     return min(cores, num_envs)
 
 
-class _Dead(DstrlError):
-    """A worker's process has ended; the message says how."""
-
-
 class _Worker:
     """One process and our ends of its two pipes.
 
-    Telling a dead worker something does nothing, and its answer is a ``_Dead``: a death matters
-    only when the answers of all are in.
+    Telling a dead worker something does nothing, and its answer is the error that says how it
+    died: a death matters only when the answers of all are in.
     """
 
     def __init__(self, shares: Sequence[Share]) -> None:
@@ -78,9 +82,9 @@ class _Worker:
         self._commands = Connection(ours_out, readable=False)
         self._replies = Connection(ours_in, writable=False)
         self._wake, self._answer = ours_out, ours_in
-        self._death: _Dead | None = None
+        self._death: DstrlError | None = None
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+            "PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path),
             "OMP_NUM_THREADS": "1",  # many workers, one core each
             "OPENBLAS_NUM_THREADS": "1",
         }
@@ -97,9 +101,18 @@ class _Worker:
             os.close(theirs_out)
         self.call("start", 0, *shares)
 
-    @property
-    def dead(self) -> bool:
-        """Whether the process is known to have ended."""
+    def started(self) -> DstrlError | None:
+        """Wait until the environments are made; if they cannot be, end the process and say why."""
+        error = self.answer()
+        if error is not None:
+            self.kill()
+            self._death = error
+        return self._death
+
+    def is_dead(self) -> bool:
+        """Look whether the process has ended."""
+        if self._death is None and self._process.poll() is not None:
+            self.bury()
         return self._death is not None
 
     def wake(self, command: bytes) -> None:
@@ -108,7 +121,7 @@ class _Worker:
             try:
                 os.write(self._wake, command)
             except OSError:
-                self._bury()
+                self.bury()
 
     def call(self, name: str, batch: int, *arguments: Any) -> None:
         """Send the call of a method of a batch's group."""
@@ -117,7 +130,7 @@ class _Worker:
             try:
                 self._commands.send((name, batch, arguments))
             except OSError:
-                self._bury()
+                self.bury()
 
     def answer(self) -> Any:
         """Return the answer to a wake or a call; a ``DstrlError`` where there is none."""
@@ -128,23 +141,22 @@ class _Worker:
                     return None
                 done, value = self._replies.recv()
             except (EOFError, OSError):
-                self._bury()
+                self.bury()
             else:
                 return value if done else DstrlError(value)
         return self._death
 
-    def close(self) -> None:
-        """Ask the process to close its environments and end; kill it if it does not."""
+    def dismiss(self) -> None:
+        """Ask the process to close its environments and end."""
         self.call("exit", 0)
-        self._bury()
 
     def kill(self) -> None:
         """End the process as it is."""
         if self._death is None:
             self._process.kill()
-            self._bury()
+            self.bury()
 
-    def _bury(self) -> None:
+    def bury(self) -> None:
         """Wait for the end of a process that is about to end, and note how it came."""
         if self._death is not None:
             return
@@ -155,7 +167,7 @@ class _Worker:
             code = self._process.wait()
         self._commands.close()
         self._replies.close()
-        self._death = _Dead(_describe_exit(code))
+        self._death = DstrlError(_describe_exit(code))
 
 
 def _describe_exit(code: int) -> str:
@@ -186,14 +198,14 @@ class WorkerPool:
             memory = mmap.mmap(file, buffer_size(spec, count))
             block = make_block(spec, count, memoryview(memory))
             self.groups.append(WorkerGroup(self, batch, block, owners))
-            for worker, rows in owners.items():
-                self._shares[worker].append(Share(batch, spec, count, file, rows))
+            for index, rows in owners.items():
+                self._shares[index].append(Share(batch, spec, count, file, rows))
         self._end = weakref.finalize(self, _end, self._workers, self._files)
         try:
             self._workers.extend(_Worker(shares) for shares in self._shares)
-            for answer in [worker.answer() for worker in self._workers]:
-                if answer is not None:
-                    raise _not_started(spec, answer)
+            for worker in self._workers:
+                if (error := worker.started()) is not None:
+                    raise _not_started(spec, error)
         except BaseException:
             self.kill()
             raise
@@ -201,9 +213,9 @@ class WorkerPool:
 
     def living(self, index: int) -> _Worker:
         """Return a worker, started anew if it has died: then its environments were never reset."""
-        if self._workers[index].dead:
-            self._workers[index] = fresh = _Worker(self._shares[index])
-            fresh.answer()  # if it could not start, its next answer says so too
+        if self._workers[index].is_dead():
+            self._workers[index] = _Worker(self._shares[index])
+            self._workers[index].started()
         return self._workers[index]
 
     def kill(self) -> None:
@@ -220,9 +232,9 @@ class WorkerPool:
 
 def _end(workers: list[_Worker], files: list[int]) -> None:
     for worker in workers:
-        worker.call("exit", 0)
+        worker.dismiss()
     for worker in workers:
-        worker.close()
+        worker.bury()
     while files:
         os.close(files.pop())
 
@@ -250,7 +262,7 @@ def _divide(count: int, workers: int) -> dict[int, slice]:
     edges = [count * worker // workers for worker in range(workers + 1)]
     return {
         worker: slice(start, stop)
-        for worker, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True))
+        for worker, (start, stop) in enumerate(pairwise(edges))
         if start < stop
     }
 
