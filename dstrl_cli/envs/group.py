@@ -42,11 +42,8 @@ class EnvGroup:
     def step(self, masked: bool) -> Causes:
         """Take the block's actions, in all environments or (masked) in its active ones."""
         block, causes = self._block, {}
-        next_observation, observation, reward = (
-            block.next_observation,
-            block.observation,
-            block.reward,
-        )
+        next_observation, observation = block.next_observation, block.observation
+        reward = block.reward
         # A copy: an environment may keep the action it was given.
         action = block.action.astype(self._action_dtype)
         rows = range(len(reward)) if not masked else np.flatnonzero(block.active).tolist()

@@ -55,7 +55,10 @@ _KNOWN_WRAPPERS = (
 )
 
 # How it is shown and how it was made: not where it is.
-_NOT_STATE = ("render_mode", "metadata", "_ezpickle_args", "_ezpickle_kwargs")
+_NOT_STATE = (
+    *("render_mode", "metadata", "width", "height", "camera_name", "camera_id"),
+    *("fullpath", "observation_structure", "_ezpickle_args", "_ezpickle_kwargs"),
+)
 
 # MuJoCo computes these from the integration state *before* the last substep, and tasks read them
 # before they step again (Ant's velocity is a difference of `xpos`): recomputing them would differ.

@@ -21,32 +21,24 @@ from __future__ import annotations
 
 import mmap
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 import numpy as np
 
 from dstrl_cli.envs.block import Block, buffer_size, make_block
 from dstrl_cli.envs.group import Causes
+from dstrl_cli.envs.process import WorkerProcess
 from dstrl_cli.envs.specs import EnvSpec
 from dstrl_cli.envs.state import EnvState
-from dstrl_cli.envs.worker import CALL, MASKED, NOTHING, Share
+from dstrl_cli.envs.worker import MASKED, Share
 from dstrl_cli.errors import DstrlError
-
-GRACE_S = 5.0
-"""How long a worker may take to close its environments before it is killed."""
 
 FEW = 4
 """Environments below which waking processes saves little."""
-
-_PROGRAM = "from dstrl_cli.envs.worker import main; main({}, {})"
 
 
 def cores() -> int:
@@ -69,115 +61,6 @@ def worker_count(setting: int | Literal["auto"], num_envs: int, device: str, cor
     return min(cores, num_envs)
 
 
-class _Worker:
-    """One process and our ends of its two pipes.
-
-    Telling a dead worker something does nothing, and its answer is the error that says how it
-    died: a death matters only when the answers of all are in.
-    """
-
-    def __init__(self, shares: Sequence[Share]) -> None:
-        theirs_in, ours_out = os.pipe()
-        ours_in, theirs_out = os.pipe()
-        self._commands = Connection(ours_out, readable=False)
-        self._replies = Connection(ours_in, writable=False)
-        self._wake, self._answer = ours_out, ours_in
-        self._death: DstrlError | None = None
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path),
-            "OMP_NUM_THREADS": "1",  # many workers, one core each
-            "OPENBLAS_NUM_THREADS": "1",
-        }
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _PROGRAM.format(theirs_in, theirs_out)],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs_in, theirs_out, *(share.file for share in shares)],
-                process_group=0,  # a Ctrl-C at the terminal reaches the parent only
-            )
-        finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
-        self.call("start", 0, *shares)
-
-    def started(self) -> DstrlError | None:
-        """Wait until the environments are made; if they cannot be, end the process and say why."""
-        error = self.answer()
-        if error is not None:
-            self.kill()
-            self._death = error
-        return self._death
-
-    def is_dead(self) -> bool:
-        """Look whether the process has ended."""
-        if self._death is None and self._process.poll() is not None:
-            self.bury()
-        return self._death is not None
-
-    def wake(self, command: bytes) -> None:
-        """Send one command byte."""
-        if self._death is None:
-            try:
-                os.write(self._wake, command)
-            except OSError:
-                self.bury()
-
-    def call(self, name: str, batch: int, *arguments: Any) -> None:
-        """Send the call of a method of a batch's group."""
-        self.wake(bytes([CALL]))
-        if self._death is None:
-            try:
-                self._commands.send((name, batch, arguments))
-            except OSError:
-                self.bury()
-
-    def answer(self) -> Any:
-        """Return the answer to a wake or a call; a ``DstrlError`` where there is none."""
-        if self._death is None:
-            try:
-                kind = os.read(self._answer, 1)
-                if kind == NOTHING:
-                    return None
-                done, value = self._replies.recv()
-            except (EOFError, OSError):
-                self.bury()
-            else:
-                return value if done else DstrlError(value)
-        return self._death
-
-    def dismiss(self) -> None:
-        """Ask the process to close its environments and end."""
-        self.call("exit", 0)
-
-    def kill(self) -> None:
-        """End the process as it is."""
-        if self._death is None:
-            self._process.kill()
-            self.bury()
-
-    def bury(self) -> None:
-        """Wait for the end of a process that is about to end, and note how it came."""
-        if self._death is not None:
-            return
-        try:
-            code = self._process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._commands.close()
-        self._replies.close()
-        self._death = DstrlError(_describe_exit(code))
-
-
-def _describe_exit(code: int) -> str:
-    if code >= 0:
-        return f"its worker process ended unexpectedly with exit code {code}"
-    name = signal.Signals(-code).name
-    memory = " (out of memory?)" if name == "SIGKILL" else ""
-    return f"its worker process was killed by {name}{memory}"
-
-
 class WorkerPool:
     """``workers`` processes that host a batch of environments per entry of ``counts``.
 
@@ -191,7 +74,7 @@ class WorkerPool:
     def __init__(self, spec: EnvSpec, counts: Sequence[int], workers: int) -> None:
         self._files = [_shared_file(buffer_size(spec, count)) for count in counts]
         self._shares: list[list[Share]] = [[] for _ in range(workers)]
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self.groups: list[WorkerGroup] = []
         for batch, (count, file) in enumerate(zip(counts, self._files, strict=True)):
             owners = _divide(count, workers)
@@ -202,7 +85,7 @@ class WorkerPool:
                 self._shares[index].append(Share(batch, spec, count, file, rows))
         self._end = weakref.finalize(self, _end, self._workers, self._files)
         try:
-            self._workers.extend(_Worker(shares) for shares in self._shares)
+            self._workers.extend(WorkerProcess(shares) for shares in self._shares)
             for worker in self._workers:
                 if (error := worker.started()) is not None:
                     raise _not_started(spec, error)
@@ -211,10 +94,10 @@ class WorkerPool:
             raise
         self._open = set(range(len(counts)))
 
-    def living(self, index: int) -> _Worker:
+    def living(self, index: int) -> WorkerProcess:
         """Return a worker, started anew if it has died: then its environments were never reset."""
         if self._workers[index].is_dead():
-            self._workers[index] = _Worker(self._shares[index])
+            self._workers[index] = WorkerProcess(self._shares[index])
             self._workers[index].started()
         return self._workers[index]
 
@@ -230,7 +113,7 @@ class WorkerPool:
             self._end()
 
 
-def _end(workers: list[_Worker], files: list[int]) -> None:
+def _end(workers: list[WorkerProcess], files: list[int]) -> None:
     for worker in workers:
         worker.dismiss()
     for worker in workers:
@@ -279,7 +162,7 @@ class WorkerGroup:
     ) -> None:
         self.block = block
         self._pool, self._batch, self._owners = pool, batch, owners
-        self._workers: list[tuple[_Worker, slice]] = []
+        self._workers: list[tuple[WorkerProcess, slice]] = []
         self._seen = block.observation.copy()
 
     def reset(self, seeds: Sequence[int]) -> Causes:
@@ -313,7 +196,7 @@ class WorkerGroup:
     def _engage(self) -> None:
         self._workers = [(self._pool.living(index), rows) for index, rows in self._owners.items()]
 
-    def _gather(self, send: Callable[[_Worker, slice], None]) -> Causes:
+    def _gather(self, send: Callable[[WorkerProcess, slice], None]) -> Causes:
         """Let every worker do something; return the causes of failures by row of the batch."""
         causes: Causes = {}
         for rows, answer in self._exchange(send):
@@ -325,7 +208,7 @@ class WorkerGroup:
         np.copyto(self._seen, self.block.observation)
         return causes
 
-    def _exchange(self, send: Callable[[_Worker, slice], None]) -> list[tuple[slice, Any]]:
+    def _exchange(self, send: Callable[[WorkerProcess, slice], None]) -> list[tuple[slice, Any]]:
         """Tell every worker something, then hear all answers, so that they work side by side."""
         try:
             for worker, rows in self._workers:
