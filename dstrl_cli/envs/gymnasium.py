@@ -4,7 +4,7 @@ They are stepped by this process (``group``), one after the other, or by worker 
 side (``workers``), with the same numbers. Results cross to the device as one block per step.
 
 Why processes, for 30 HalfCheetah-v5 on two (shared) cores, the best of many steps: one after the
-other 1.16 ms; two workers 0.76 ms, for any environment and with its own numbers; two threads
+other 1.15 ms; two workers 0.70 ms, for any environment and with its own numbers; two threads
 1.18 ms, as the interpreter lock serialises Gymnasium's Python; ``mujoco.rollout`` on two threads
 0.79 ms for the physics alone, without rewards, observations and ends, which would have to be
 written again for every task.
