@@ -78,6 +78,7 @@ def evaluate(
         return actions.nan_to_num_().flatten(0, 1)
 
     returns, lengths = rollout.episodes(env, act, seeds)
+    env.check()
     return returns.reshape(members, -1), lengths.reshape(members, -1)
 
 
@@ -154,8 +155,9 @@ class Population:
             self.algorithm, folders, spec, {"engine": engine, "device": device}
         )
         members, episodes = len(configs), config.eval_episodes
-        self.env = envs.make_batch(spec, members, device)
-        self.eval_env = envs.make_batch(spec, members * episodes, device)
+        self.env, self.eval_env = envs.make_batches(
+            spec, [members, members * episodes], device, config.env_workers
+        )
         seeds = [c.seed for c in configs]
         self.env_seeds = [streams.derived_seed(seed, "env") % 2**31 for seed in seeds]
         self.eval_seeds = [
@@ -215,6 +217,7 @@ class Population:
             action, policy_action = self.algorithm.explore(observation, self.steps)
             action.nan_to_num_()  # an actor that overflowed: its next loss tells
         step = self.env.step(action)
+        self.env.check()
         self.replay.add(
             observation,
             action,
