@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstrl_cli.errors import InputError
+from dstrl_cli.machine import cores, main_memory
 from dstrl_cli.run import find_device
-from dstrl_cli.sweep.devices import Device, cores, find_devices, main_memory
+from dstrl_cli.sweep.devices import Device, find_devices
 from dstrl_cli.sweep.packing import Population, groups, memory_of, pack
 from dstrl_cli.sweep.place import Limits, default_jobs, place
 from dstrl_cli.sweep.plan import Axes, Planned, configurations, prepare
@@ -178,6 +179,15 @@ def test_a_lane_works_off_the_populations_of_its_device_and_the_cpu_has_one_queu
     first, second = where.lanes()
     assert first is second
     assert len(first) == 3
+
+
+def test_populations_that_train_at_once_share_the_cores():
+    found = [*runs(Axes()), *runs(Axes(tasks=(1,)), sets=("env_workers=7",))]
+    where = place(planned(found), Limits(), devices=[Device("cuda:0"), Device("cuda:1")])
+    shared = {each.runs[0].label: each.runs[0].config.env_workers for each in where.populations}
+    assert sorted(shared.values()) == sorted([max(1, cores() // 2), 7])
+    (alone,) = place(planned(found[:1]), Limits(), devices=[Device("cuda:0")]).populations
+    assert alone.runs[0].config.env_workers == "auto"
 
 
 # --- where --------------------------------------------------------------------------------------

@@ -70,7 +70,8 @@ def make_batches(
         return [make(spec, count, where) for count in counts]
 
     from dstrl_cli.envs.gymnasium import GymnasiumBatch
-    from dstrl_cli.envs.workers import WorkerPool, cores, worker_count
+    from dstrl_cli.envs.workers import WorkerPool, worker_count
+    from dstrl_cli.machine import cores
 
     processes = [worker_count(workers, count, where.type, cores()) for count in counts]
     hosted = [count for count, number in zip(counts, processes, strict=True) if number]

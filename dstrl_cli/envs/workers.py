@@ -41,13 +41,6 @@ FEW = 4
 """Environments below which waking processes saves little."""
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def worker_count(setting: int | Literal["auto"], num_envs: int, device: str, cores: int) -> int:
     """Return how many processes step a batch; 0: the calling process does.
 

@@ -1,14 +1,11 @@
-"""What this machine has: devices as data (a name, and the bytes to use there), cores, main memory.
+"""Where runs may train: devices as data, a name and the bytes to use there.
 
 Everything that is planned works on devices as data, so that a plan needs no accelerator.
 """
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from dstrl_cli.errors import InputError
 from dstrl_cli.run import find_device
@@ -67,20 +64,3 @@ def free_memory(name: str) -> int:
             f"device = {name!r} cannot be used ({cause}); choose another --device"
         ) from error
     return int(SHARE_OF_FREE * free)
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def main_memory() -> int | None:
-    """Return the bytes of main memory that processes here may use at most; None where unknown."""
-    found = []
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with suppress(OSError, ValueError):  # a container's limit: a number, or "max"
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(found, default=None)

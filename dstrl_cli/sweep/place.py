@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dstrl_cli.errors import InputError
+from dstrl_cli.machine import cores, main_memory
 from dstrl_cli.memory import size
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.run import Run
-from dstrl_cli.sweep.devices import Device, cores, find_devices, main_memory
+from dstrl_cli.sweep.devices import Device, find_devices
 from dstrl_cli.sweep.packing import Population, one_each, pack, roomy
 from dstrl_cli.sweep.plan import Planned
 
@@ -106,6 +107,7 @@ def place(
         populations = pack(runs, devices, limits.members)
         devices = devices[: max(len(populations), 1)]
         jobs = len(devices)
+        populations = _sharing_cores(populations, jobs)
     if on_cpu or not dry_run:  # a dry run for accelerators may be for another machine
         _check_main_memory(populations, jobs, main_memory())
     to_do = [choice for each, choice in zip(planned, choices, strict=True) if each.to_do]
@@ -124,6 +126,20 @@ def default_jobs(runs: Sequence[Run]) -> int:
     """Return how many runs to train at once on the CPU, so that their threads fill the cores."""
     threads = max((run.config.threads for run in runs), default=1)
     return max(1, min(cores() // threads, len(runs)))
+
+
+def _sharing_cores(populations: Sequence[Population], jobs: int) -> list[Population]:
+    """Give populations that train at once equal parts of the cores for their environments."""
+    if jobs == 1:
+        return list(populations)
+    workers = max(1, cores() // jobs)
+
+    def shared(run: Run) -> Run:
+        if run.config.env_workers != "auto":
+            return run
+        return replace(run, config=run.config.model_copy(update={"env_workers": workers}))
+
+    return [replace(each, runs=[shared(run) for run in each.runs]) for each in populations]
 
 
 def _refuse_limits_of_accelerators(limits: Limits) -> None:
