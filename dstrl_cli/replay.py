@@ -1,9 +1,15 @@
 """The replay buffer of a population: a ring `[P, capacity, ...]` on the training device.
 
 All members write at the same position; how far back a member's valid range reaches is its own
-(`size`), which is all that a dynamic capacity needs. Sampling sums n-step rewards exactly: it
-stops at terminations (no bootstrap) and at time limits (bootstrap), and never crosses the newest
-transition.
+(`size`), which is all that a dynamic capacity needs. Position and sizes are tensors that change in
+place, so that storing and sampling read nothing from the host and can be captured. Sampling sums
+n-step rewards exactly: it stops at terminations (no bootstrap) and at time limits (bootstrap), and
+never crosses the newest transition.
+
+The next observation is stored beside the observation, although the next row mostly repeats it: the
+last observation of an episode that a time limit ended stands in no other row, how many of those a
+ring may hold is bounded by nothing for an environment that truncates as it likes, and inserting
+them as rows of their own would end the members' common position.
 """
 
 from __future__ import annotations
@@ -13,6 +19,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from dstrl_cli.errors import InputError
 
 MOST_STEPS = 20
 """The largest n of n-step targets."""
@@ -43,6 +51,44 @@ class Batch:
     path_discount: Sequence[Tensor]
     last: Tensor
 
+    def tensors(self) -> list[Tensor]:
+        """Return everything that is no view of something else; see `of`."""
+        flat = (self.state_action, self.reward, self.next_observation, self.discount, self.last)
+        return [*flat, *self.path, *self.path_discount]
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], observation_size: int) -> Batch:
+        """Return the batch of these `tensors`."""
+        state_action, reward, next_observation, discount, last, *rest = tensors
+        return cls(
+            state_action=state_action,
+            observation=state_action[..., :observation_size],
+            action=state_action[..., observation_size:],
+            reward=reward,
+            next_observation=next_observation,
+            discount=discount,
+            path=rest[: len(rest) // 2],
+            path_discount=rest[len(rest) // 2 :],
+            last=last,
+        )
+
+
+def row_bytes(observation_size: int, action_size: int, policy_actions: bool) -> int:
+    """Return what one transition takes."""
+    return 4 * (2 * observation_size + (2 if policy_actions else 1) * action_size + 3)
+
+
+def check_memory(needed: int, free: int, members: int, capacity: int, device: str) -> None:
+    """Raise InputError, with the sizes, where a ring of `needed` bytes would not fit."""
+    if needed <= free:
+        return
+    raise InputError(
+        f"buffer_size: the replay of {members} members x {capacity:,} transitions needs "
+        f"{needed / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free; train fewer members at "
+        "once (--members-per-device), lower buffer_size, or keep it on the host "
+        "(--set replay_device=cpu)"
+    )
+
 
 class Replay:
     """Ring buffer for P members.
@@ -55,6 +101,9 @@ class Replay:
         device: torch device.
         policy_actions: also keep the noise-free action of the policy at the time, which the
             authors' policy distance compares with.
+
+    Raises:
+        InputError: the accelerator has too little memory.
     """
 
     def __init__(
@@ -70,6 +119,9 @@ class Replay:
         def ring(size: int) -> Tensor:
             return torch.empty(members, capacity, size, device=device)
 
+        if torch.device(device).type == "cuda":
+            needed = members * capacity * row_bytes(observation_size, action_size, policy_actions)
+            check_memory(needed, torch.cuda.mem_get_info(device)[0], members, capacity, device)
         self.capacity, self.gamma = capacity, gamma
         # observation and action lie side by side, as the critics read them
         self.state_action = ring(observation_size + action_size)
@@ -80,7 +132,7 @@ class Replay:
         self.outcome = ring(3)  # read together: reward; 1 unless terminated; 1 unless ended
         self.reward, self.lives, self.goes_on = self.outcome.unbind(-1)
         self.size = torch.zeros(members, 1, dtype=torch.long, device=device)
-        self.position = 0
+        self.position = torch.zeros(1, dtype=torch.long, device=device)
         steps = torch.arange(MOST_STEPS, device=device)
         self.powers = ((gamma**steps).float(), steps)  # gamma^k and k
         self.first_row = torch.arange(members, device=device).unsqueeze(1) * capacity  # [P, 1]
@@ -96,17 +148,18 @@ class Replay:
         policy_action: Tensor | None = None,
     ) -> None:
         """Store one transition of every member, each argument `[P, ...]`."""
-        at = self.position
-        self.observation[:, at] = observation
-        self.action[:, at] = action
-        self.reward[:, at] = reward
-        self.next_observation[:, at] = next_observation
-        self.lives[:, at] = ~terminated
-        self.goes_on[:, at] = ~(terminated | truncated)
+        outcome = torch.stack((reward, ~terminated, ~(terminated | truncated)), dim=-1)
+        self.write(self.state_action, torch.cat((observation, action), dim=-1))
+        self.write(self.next_observation, next_observation)
+        self.write(self.outcome, outcome)
         if policy_action is not None and self.policy_action is not self.action:
-            self.policy_action[:, at] = policy_action
-        self.position = (at + 1) % self.capacity
+            self.write(self.policy_action, policy_action)
+        self.position.add_(1).remainder_(self.capacity)
         self.size.add_(1).clamp_(max=self.capacity)
+
+    def write(self, ring: Tensor, row: Tensor) -> None:
+        """Write a row [P, size] of every member at the common position."""
+        ring.index_copy_(1, self.position, row.unsqueeze(1))
 
     def limit(self, largest: Tensor) -> None:
         """Forget the oldest transitions beyond `largest` [P] of each member."""
