@@ -56,6 +56,11 @@ class Batch:
         flat = (self.state_action, self.reward, self.next_observation, self.discount, self.last)
         return [*flat, *self.path, *self.path_discount]
 
+    @staticmethod
+    def parts(most: int) -> int:
+        """Return how many `tensors` a batch with targets of `most` steps has."""
+        return 5 + 2 * most
+
     @classmethod
     def of(cls, tensors: Sequence[Tensor], observation_size: int) -> Batch:
         """Return the batch of these `tensors`."""

@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from dstrl_cli import trainer
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.td3 import TD3
+from dstrl_cli.capacity import CapacityControl
 from dstrl_cli.config import RunConfig, from_dict, to_dict
+from dstrl_cli.nsteps import NSteps
 from dstrl_cli.presets import resolve
 from dstrl_cli.replay import Replay
 from dstrl_cli.rundir import RunFolder, read_summary
@@ -79,7 +81,7 @@ def test_one_update_per_step_after_the_warm_up(
     monkeypatch.setattr(Algorithm, "update_critic", counted)
     monkeypatch.setattr(trainer.Population, "collect", noted)
     (folder,) = train([run("sst")], tmp_path)
-    assert seen == [(41 + number, number) for number in range(STEPS - 40)]
+    assert seen == [(41 + number, 1 + number) for number in range(STEPS - 40)]
     assert pd.read_csv(folder / "progress.csv")["step"].tolist() == [0, 50, 100, STEPS]
 
 
@@ -93,7 +95,7 @@ def test_n_switches_at_each_members_own_update() -> None:
             {"nstep": 2, "nstep_delay": 9},
         )
     ]
-    nsteps = trainer.NSteps(runs, "cpu")
+    nsteps = NSteps(runs, "cpu")
     found = {}
     for update in range(1, 12):
         values, most = nsteps.at(update)
@@ -138,7 +140,7 @@ def test_buffers_shrink_at_each_members_own_checks_and_bounds() -> None:
     zero, no = torch.zeros(len(runs), 1), torch.zeros(len(runs), dtype=torch.bool)
     for _ in range(40):
         replay.add(zero, zero + 1, zero[:, 0], zero, no, no, policy_action=zero + 1)
-    control, notes = trainer.CapacityControl(runs, "cpu"), Notes()
+    control, notes = CapacityControl(runs, "cpu"), Notes()
     notes.distance = [None] * len(runs)
     control.check(20, replay, Still(), notes)  # type: ignore[arg-type]
     assert replay.size.flatten().tolist() == [40, 30, 40, 40, 40, 30]

@@ -20,7 +20,6 @@ from dstrl_cli.config import NetworkConfig, RunConfig, TopologyConfig
 from dstrl_cli.nets import initial
 from dstrl_cli.topology.rule import NetworkView, Rule
 
-
 Members = list[int] | Tensor
 """Indices of some members; as a tensor they lie on the network's device."""
 
@@ -47,8 +46,10 @@ class TopologyChange:
     def events(self) -> list[TopologyEvent]:
         """Read the counts: one transfer to the host."""
         return [
-            TopologyEvent(member, *counts, self.fraction)
-            for member, *counts in zip(self.members, *self.counts.tolist(), strict=True)
+            TopologyEvent(member, active, dropped, grown, self.fraction)
+            for member, active, dropped, grown in zip(
+                self.members, *self.counts.tolist(), strict=True
+            )
         ]
 
 
@@ -176,8 +177,8 @@ class Network(ABC):
 
     Shapes: inputs `[P, B, in]`, outputs `[P, K, B, out]`; `heads=1` restricts to the first head.
     An update is `forward`, `backward` with the gradient of the loss with respect to the output,
-    then `update`. That has a half on the host (`begin_update`: what is due) and a half that is torch
-    operations alone (`carry_out`): the latter can be captured where nothing of a rule is due.
+    then `update`. That has a half on the host (`begin_update`: what is due) and a half on tensors
+    (`carry_out`), which can be captured where no rule looks at the update.
     Parameters, masks and moments stay at their addresses for as long as the network lives.
     """
 
