@@ -260,6 +260,7 @@ def train(
     spec: EnvSpec,
     device: str,
     reporter: Reporter | None = None,
+    replayed: Capture | None = None,
 ) -> None:
     """Train one population; every member ends with a `summary.json` that says how.
 
@@ -269,6 +270,7 @@ def train(
         spec: the environment.
         device: torch device.
         reporter: who is told of the progress.
+        replayed: see `Population`.
 
     Raises:
         KeyboardInterrupt: after the members were marked interrupted.
@@ -276,7 +278,7 @@ def train(
     """
     torch.set_num_threads(configs[0].threads)
     torch.set_flush_denormal(True)
-    population = Population(configs, folders, spec, device, reporter or Silent())
+    population = Population(configs, folders, spec, device, reporter or Silent(), replayed)
     try:
         population.run()
         population.finish("finished")

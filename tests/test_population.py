@@ -55,11 +55,12 @@ METHODS: dict[str, dict[str, Any]] = {
 SPARSITIES = dict(zip(METHODS, (0.0, 0.8, 0.5, 0.6, 0.7, 0.4, 0.5), strict=True))
 
 
-def member(algo: str, method: str, seed: int) -> RunConfig:
+def member(algo: str, method: str, seed: int, intervals: tuple[int, int] = (2, 4)) -> RunConfig:
+    """A small run; `intervals` are those of the actor's and the critics' topology updates."""
     keys = dict(METHODS[method])
     initial_mask = keys.pop("initial_mask", "random")
     networks = {}
-    for role, interval in (("actor", 2), ("critic", 4)):
+    for role, interval in zip(("actor", "critic"), intervals, strict=True):
         networks[role] = {
             "sparsity": SPARSITIES[method],
             "allocation": "uniform",
