@@ -7,6 +7,7 @@ it runs: what an accelerator should replay goes through `capture`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Sequence
@@ -278,6 +279,8 @@ def train(
     """
     torch.set_num_threads(configs[0].threads)
     torch.set_flush_denormal(True)
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
     population = Population(configs, folders, spec, device, reporter or Silent(), replayed)
     try:
         population.run()
@@ -288,7 +291,8 @@ def train(
     except Exception as error:
         known = isinstance(error, DstrlError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        population.finish("failed", reason)
+        with contextlib.suppress(RuntimeError):  # a lost device tells nothing; the caller marks
+            population.finish("failed", reason)
         if known:
             raise
         raise DstrlError(reason) from error

@@ -7,8 +7,9 @@ the tensors of the first time: no Python runs, nothing moves. It refuses what a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from dstrl_cli import envs, learner, trainer
 from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
-from dstrl_cli.capture import Function, capture
+from dstrl_cli.capture import WARM_UP_CALLS, Function, capture
 from dstrl_cli.config import RunConfig, to_dict
 from dstrl_cli.envs.base import Step
 from dstrl_cli.learner import Learner
@@ -39,6 +40,8 @@ READS = {aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.item}
 SIZED_BY_VALUES = {aten.nonzero, aten.masked_select, aten._unique2, aten.repeat_interleave}
 FROM_HOST = {aten.lift_fresh, aten.lift_fresh_copy}
 RANDOM = {aten.uniform_, aten.normal_, aten.rand, aten.randn, aten.random_, aten.bernoulli_}
+Operation = tuple[Any, Any, Any, Any]
+"""What was called, its arguments, and its result."""
 FORBIDDEN = READS | SIZED_BY_VALUES | FROM_HOST | RANDOM
 
 
@@ -51,7 +54,7 @@ class Watch(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations: list[tuple[Any, Any, Any, Any]] = []
+        self.operations: list[Operation] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet = func.overloadpacket
@@ -64,6 +67,15 @@ class Watch(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         self.operations.append((func, args, kwargs or {}, result))
         return result
+
+
+def replay(operations: Sequence[Operation]) -> None:
+    """Execute operations alone, their results written to where they went the first time."""
+    for operation, args, kwargs, first in operations:
+        again = operation(*args, **kwargs)
+        for old, new in zip(tree_leaves(first), tree_leaves(again), strict=True):
+            if old.data_ptr() != new.data_ptr():  # in place and views are there already
+                old.copy_(new)
 
 
 class Recorded:
@@ -88,11 +100,7 @@ class Recorded:
         self.replays += 1
         for static, argument in zip(self.inputs, arguments, strict=True):
             static.copy_(argument)
-        for operation, args, kwargs, first in self.watch.operations:
-            again = operation(*args, **kwargs)
-            for old, new in zip(tree_leaves(first), tree_leaves(again), strict=True):
-                if old.data_ptr() != new.data_ptr():  # in place and views are there already
-                    old.copy_(new)
+        replay(self.watch.operations)
         return self.outputs
 
 
@@ -162,6 +170,70 @@ def test_off_an_accelerator_a_function_stays_what_it_is() -> None:
         return x
 
     assert capture(function, device="cpu") is function
+
+
+class StandInGraph:
+    """As much of `torch.cuda` as `capture.Graph` asks for, with operations replayed as above."""
+
+    def __init__(self) -> None:
+        self.watch, self.recorded = Watch(), False
+
+    def replay(self) -> None:
+        if not self.recorded:  # unlike a capture, watching has done the work already
+            self.recorded = True
+            return
+        replay(self.watch.operations)
+
+
+def test_a_graph_warms_up_captures_once_and_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            order.append(f"{self.name} waits for {other.name}")
+
+    @contextmanager
+    def graph(recorded: StandInGraph, stream: Stream, capture_error_mode: str) -> Iterator[None]:
+        order.append(f"capture on {stream.name}, {capture_error_mode}")
+        with recorded.watch:
+            yield
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("side"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("main"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", StandInGraph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    total, ran = torch.zeros(3), []
+
+    def add(x: Tensor) -> tuple[Tensor, Tensor]:
+        ran.append(1)
+        return total.add_(x), total * 2
+
+    captured = capture(add, device="cuda:0")
+    for number in range(1, 7):
+        now, double = captured(X * number)
+        assert torch.equal(now, X * sum(range(number + 1)))
+        assert torch.equal(double, now * 2)
+    assert len(ran) == WARM_UP_CALLS + 1
+    waits = ["side waits for main", "main waits for side"]
+    assert order == waits * WARM_UP_CALLS + ["capture on side, thread_local"]
+
+
+def test_what_is_captured_may_be_compiled_first() -> None:
+    """Dynamo reads every function in one piece: nothing in there is left to Python."""
+    configs = runs("td3", ["dst"])
+    whole = functools.partial(torch.compile, backend="eager", fullgraph=True)
+    (plain, one), (traced, other) = make(configs, eager), make(configs, whole)
+    with torch.no_grad():
+        for each in (one, other):
+            store(each, 0, 20)
+            for _ in range(3):
+                each.update()
+    for a, b in zip(state(plain, 0), state(traced, 0), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 # --- updates of mixed populations -----------------------------------------------------------------
@@ -308,18 +380,23 @@ def test_where_the_buffer_lies() -> None:
 # --- whole runs -----------------------------------------------------------------------------------
 
 
-def population(algo: str, env: str) -> list[RunConfig]:
+def population(algo: str, env: str, keys: Sequence[str] = ()) -> list[RunConfig]:
     methods = ("dense", "dst", "rlx2", "sst")
     flags = {"env.id": env, "steps": 150, "engine": "masked"}
     return [
         resolve(
-            method, algo, sets=SMALL, flags=flags | {"seed": seed, "sparsity": SPARSITIES[method]}
+            method,
+            algo,
+            sets=(*SMALL, *keys),
+            flags=flags | {"seed": seed, "sparsity": SPARSITIES[method]},
         )
         for seed, method in enumerate(methods)
     ]
 
 
-def trained(configs: Sequence[RunConfig], out: Path, captured: Any) -> list[Path]:
+def trained(
+    configs: Sequence[RunConfig], out: Path, captured: Any, device: str = "cpu"
+) -> list[Path]:
     prepared = [prepare(config, Path(str(number))) for number, config in enumerate(configs)]
     paths = [out / each.path for each in prepared]
     with ExitStack() as stack:
@@ -328,7 +405,7 @@ def trained(configs: Sequence[RunConfig], out: Path, captured: Any) -> list[Path
             for path, each in zip(paths, prepared, strict=True)
         ]
         spec = prepared[0].spec
-        trainer.train([each.config for each in prepared], folders, spec, "cpu", replayed=captured)
+        trainer.train([each.config for each in prepared], folders, spec, device, replayed=captured)
     return paths
 
 
@@ -347,6 +424,21 @@ def test_runs_with_everything_replayed_write_the_same_files(
         pd.testing.assert_frame_equal(*(each.drop(columns=timed) for each in rows))
     # exploring, acting, storing, and the updates
     assert sum(recording.replays > 0 for recording in recordings.made) > 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+@pytest.mark.parametrize("keys", [(), ("replay_device=cpu",), ("compile=true",)], ids=str)
+@pytest.mark.parametrize(("algo", "env"), [("td3", "2DNav-v1"), ("sac", "Pendulum-v1")])
+def test_an_accelerator_replays_what_it_does_eagerly(
+    algo: str, env: str, keys: Sequence[str], tmp_path: Path
+) -> None:
+    configs = population(algo, env, ("learning_rate=1e-5", *keys))  # rounding must not grow
+    captured = trained(configs, tmp_path / "captured", None, "cuda:0")
+    plain = trained(configs, tmp_path / "eager", eager, "cuda:0")
+    for one, other in zip(captured, plain, strict=True):
+        for name in ("eval.csv", "episodes.csv", "topology.csv"):
+            ours, theirs = (pd.read_csv(folder / name) for folder in (one, other))
+            pd.testing.assert_frame_equal(ours, theirs, rtol=1e-3)
 
 
 def test_a_stopwatch_splits_a_lock_step(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from dstrl_cli.replay import DISTANCES, Batch, Replay
+from dstrl_cli.errors import InputError
+from dstrl_cli.replay import DISTANCES, Batch, Replay, check_memory, row_bytes
 
 GAMMA = 0.5  # powers of two: sums are exact
 
@@ -337,6 +339,41 @@ def test_noise_free_actions_are_kept_where_asked_for() -> None:
     _, stored, free = replay.oldest(1)
     assert torch.equal(stored[:, 0], action)
     assert torch.equal(free[:, 0], policy_action)
+
+
+def test_a_batch_is_the_same_after_its_tensors_travelled() -> None:
+    batch = at_age(filled(10, numbered(6, {2: "limit"}), numbered(6)), 1, 3)
+    tensors = batch.tensors()
+    assert len(tensors) == Batch.parts(3)
+    again = Batch.of(tensors, observation_size=1)
+    for name, value in vars(batch).items():
+        other = getattr(again, name)
+        if isinstance(value, Tensor):
+            assert torch.equal(value, other)
+        else:
+            assert all(torch.equal(a, b) for a, b in zip(value, other, strict=True))
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy_actions", [False, True])
+def test_the_bytes_of_a_row_are_those_of_the_rings(policy_actions: bool) -> None:
+    replay = Replay(3, 50, 7, 2, GAMMA, policy_actions=policy_actions)
+    rings = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in vars(replay).values()
+        if isinstance(tensor, Tensor) and tuple(tensor.shape[:2]) == (3, 50)
+    }
+    assert sum(rings.values()) == 3 * 50 * row_bytes(7, 2, policy_actions)
+
+
+def test_a_buffer_that_does_not_fit_is_refused_with_the_sizes() -> None:
+    check_memory(80 * 10**9, 80 * 10**9, 30, 10**6, "cuda:0")
+    with pytest.raises(InputError) as refused:
+        check_memory(93_120_000_000, 80 * 10**9, 30, 10**6, "cuda:0")
+    for part in ("30 members x 1,000,000", "93.1 GB", "80.0 GB", "cuda:0", "replay_device=cpu"):
+        assert part in str(refused.value)
 
 
 def test_policy_distances() -> None:
