@@ -8,6 +8,7 @@ is, and what the rule changes changes in place, so that the replayed ones go on 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.nsteps import NSteps
 from dstrl_cli.replay import Batch, Replay
+from dstrl_cli.replay_once import ReplayOnce
 
 
 class Learner:
@@ -46,7 +48,7 @@ class Learner:
         capacities = [min(c.buffer_size, c.steps) for c in configs]
         self.capacity_limit = torch.tensor(capacities, device=place)
         self.limited = min(capacities) < max(capacities)
-        self.replay = Replay(
+        self.replay: Replay = buffer(place, spec.time_limit)(
             len(configs),
             max(capacities),
             spec.observation_size,
@@ -128,6 +130,16 @@ class Learner:
         split = len(tensors) - Batch.parts(most)
         batch = Batch.of(tensors[split:], self.replay.observation.shape[-1])
         self.algorithm.carry_out(batch, tensors[:split], due)
+
+
+def buffer(place: str, time_limit: int | None) -> Callable[..., Replay]:
+    """Return what makes the buffer there: an accelerator has no memory to repeat observations in.
+
+    On the host the second copy is read in less time than the first is found.
+    """
+    if place == "cpu" or time_limit is None:
+        return Replay
+    return functools.partial(ReplayOnce, time_limit=time_limit)
 
 
 def replay_on_host(config: RunConfig, device: str) -> bool:

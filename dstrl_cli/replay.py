@@ -6,10 +6,9 @@ place, so that storing and sampling read nothing from the host and can be captur
 n-step rewards exactly: it stops at terminations (no bootstrap) and at time limits (bootstrap), and
 never crosses the newest transition.
 
-The next observation is stored beside the observation, although the next row mostly repeats it: the
-last observation of an episode that a time limit ended stands in no other row, how many of those a
-ring may hold is bounded by nothing for an environment that truncates as it likes, and inserting
-them as rows of their own would end the members' common position.
+The next observation is stored beside the observation, although the next row mostly repeats it:
+nothing bounds how many episodes an environment may cut short, whose last observations stand in no
+other row. Where a time limit bounds them, `replay_once` does with half the memory.
 """
 
 from __future__ import annotations
@@ -78,11 +77,6 @@ class Batch:
         )
 
 
-def row_bytes(observation_size: int, action_size: int, policy_actions: bool) -> int:
-    """Return what one transition takes."""
-    return 4 * (2 * observation_size + (2 if policy_actions else 1) * action_size + 3)
-
-
 def check_memory(needed: int, free: int, members: int, capacity: int, device: str) -> None:
     """Raise InputError, with the sizes, where a ring of `needed` bytes would not fit."""
     if needed <= free:
@@ -125,14 +119,13 @@ class Replay:
             return torch.empty(members, capacity, size, device=device)
 
         if torch.device(device).type == "cuda":
-            needed = members * capacity * row_bytes(observation_size, action_size, policy_actions)
+            needed = members * self.bytes(capacity, observation_size, action_size, policy_actions)
             check_memory(needed, torch.cuda.mem_get_info(device)[0], members, capacity, device)
         self.capacity, self.gamma = capacity, gamma
         # observation and action lie side by side, as the critics read them
         self.state_action = ring(observation_size + action_size)
         self.observation = self.state_action[..., :observation_size]
         self.action = self.state_action[..., observation_size:]
-        self.next_observation = ring(observation_size)
         self.policy_action = ring(action_size) if policy_actions else self.action
         self.outcome = ring(3)  # read together: reward; 1 unless terminated; 1 unless ended
         self.reward, self.lives, self.goes_on = self.outcome.unbind(-1)
@@ -141,6 +134,31 @@ class Replay:
         steps = torch.arange(MOST_STEPS, device=device)
         self.powers = ((gamma**steps).float(), steps)  # gamma^k and k
         self.first_row = torch.arange(members, device=device).unsqueeze(1) * capacity  # [P, 1]
+        self.make_next()
+
+    def bytes(
+        self, capacity: int, observation_size: int, action_size: int, policy_actions: bool
+    ) -> int:
+        """Return what the rings of one member take."""
+        return 4 * capacity * (2 * observation_size + (1 + policy_actions) * action_size + 3)
+
+    def make_next(self) -> None:
+        """Make room for what follows the observations."""
+        self.next_observation = torch.empty_like(
+            self.observation, memory_format=torch.contiguous_format
+        )
+
+    def store_next(self, next_observation: Tensor, terminated: Tensor, truncated: Tensor) -> None:
+        """Store what follows the row that is being written."""
+        self.write(self.next_observation, next_observation)
+
+    def faults(self) -> dict[int, str]:
+        """Return the members whose transitions could not be kept, and why; read it rarely."""
+        return {}
+
+    def next_of(self, rows: Tensor) -> Tensor:
+        """Return the observations after flat rows [P, ...] as [P, ..., obs]."""
+        return self.take(self.next_observation, rows)
 
     def add(
         self,
@@ -155,7 +173,7 @@ class Replay:
         """Store one transition of every member, each argument `[P, ...]`."""
         outcome = torch.stack((reward, ~terminated, ~(terminated | truncated)), dim=-1)
         self.write(self.state_action, torch.cat((observation, action), dim=-1))
-        self.write(self.next_observation, next_observation)
+        self.store_next(next_observation, terminated, truncated)
         self.write(self.outcome, outcome)
         if policy_action is not None and self.policy_action is not self.action:
             self.write(self.policy_action, policy_action)
@@ -203,7 +221,7 @@ class Replay:
         path_discount = self.gamma * weight * lives
         last = taken.sum(-1, keepdim=True).long() - 1
         path_rows = rows.gather(-1, torch.minimum(step, last))
-        path = self.take(self.next_observation, path_rows).unbind(2)
+        path = self.next_of(path_rows).unbind(2)
         state_action = self.take(self.state_action, rows[..., 0])
         return Batch(
             state_action=state_action,
@@ -222,7 +240,7 @@ class Replay:
         rows = self.rows((numbers * self.size).long())
         state_action = self.take(self.state_action, rows)
         reward, lives, _ = self.take(self.outcome, rows).unbind(-1)
-        following, discount = self.take(self.next_observation, rows), self.gamma * lives
+        following, discount = self.next_of(rows), self.gamma * lives
         return Batch(
             state_action=state_action,
             observation=state_action[..., : self.observation.shape[-1]],

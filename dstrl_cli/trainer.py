@@ -188,6 +188,9 @@ class Population:
         for member in [m for m in self.training if not alive[m]]:
             error = f"the loss or the actions became NaN or infinite before step {self.steps}"
             self.freeze(member, "diverged", error)
+        for member, cause in self.replay.faults().items():
+            if member in self.training:
+                self.freeze(member, "failed", cause)
         if self.steps == self.clock_step:  # looked already, before the evaluation at this step
             return
         now = time.perf_counter()

@@ -31,6 +31,8 @@ from dstrl_cli.envs.base import Step
 from dstrl_cli.learner import Learner
 from dstrl_cli.presets import resolve
 from dstrl_cli.registry import load
+from dstrl_cli.replay import Replay
+from dstrl_cli.replay_once import ReplayOnce
 from dstrl_cli.rundir import RunFolder
 from dstrl_cli.stopwatch import Stopwatch
 from dstrl_cli.sweep.plan import prepare
@@ -369,6 +371,39 @@ def test_a_buffer_on_the_host_gives_the_same_updates(
     assert torch.equal(here.replay.goes_on[:, :50], away.replay.goes_on[:, :50])
 
 
+@pytest.mark.parametrize("algo", ["td3", "sac"])
+def test_an_accelerators_buffer_is_replayed_as_well(
+    algo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = functools.partial(ReplayOnce, time_limit=1)
+    monkeypatch.setattr(learner, "buffer", lambda place, time_limit: once)
+    (plain, one), (replayed, other) = (
+        make(runs(algo, MIXED), eager),
+        make(runs(algo, MIXED), Recordings()),
+    )
+    with torch.no_grad():
+        for each in (one, other):
+            store(each, 0, 20)
+            for number in range(UPDATES):
+                store(each, 20 + number)
+                each.update()
+    for index in range(len(MIXED)):
+        for a, b in zip(state(plain, index), state(replayed, index), strict=True):
+            assert torch.equal(a, b)
+    for name in ("slot", "slots", "size"):  # all but what no row holds yet
+        ours, theirs = (getattr(each.replay, name)[..., : 20 + UPDATES, :] for each in (one, other))
+        assert torch.equal(ours, theirs)
+    assert (other.replay.slot > 1).all()  # type: ignore[attr-defined]
+
+
+def test_which_buffer_is_made_where() -> None:
+    assert learner.buffer("cpu", 1000) is Replay
+    assert learner.buffer("cuda:0", None) is Replay  # nothing bounds the cut episodes
+    made = learner.buffer("cuda:0", 1000)(2, 5000, 3, 1, 0.99, "cpu")
+    assert isinstance(made, ReplayOnce)
+    assert made.ends.shape == (2, 7, 3)
+
+
 def test_where_the_buffer_lies() -> None:
     run = member("td3", "sst", 0)
     on_host = run.model_copy(update={"replay_device": "cpu"})
@@ -411,10 +446,12 @@ def trained(
 
 @pytest.mark.parametrize(("algo", "env"), [("td3", "2DNav-v1"), ("sac", "Pendulum-v1")])
 def test_runs_with_everything_replayed_write_the_same_files(
-    algo: str, env: str, tmp_path: Path
+    algo: str, env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs, recordings = population(algo, env), Recordings()
     plain = trained(configs, tmp_path / "eager", None)
+    on_device = learner.buffer
+    monkeypatch.setattr(learner, "buffer", lambda place, limit: on_device("cuda:0", limit))
     replayed = trained(configs, tmp_path / "replayed", recordings)
     for one, other in zip(plain, replayed, strict=True):
         for name in ("eval.csv", "episodes.csv", "topology.csv"):
