@@ -21,7 +21,8 @@ from dstrl_cli import accounting
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
-from dstrl_cli.nets.network import Network, TopologyChange
+from dstrl_cli.nets.groups import TopologyChange
+from dstrl_cli.nets.network import Network
 from dstrl_cli.policy import INITIAL_FILE, POLICY_FILE, network_tensors, policy_metadata
 from dstrl_cli.rundir import RunFolder
 
