@@ -55,7 +55,8 @@ CriticSparsity = Annotated[
 ]
 Steps = Annotated[str | None, typer.Option(help="Environment steps; 1e6 is accepted.", metavar="N")]
 Device = Annotated[
-    str | None, typer.Option(help="auto, cpu, cuda or cuda:N (default: auto).", metavar="DEVICE")
+    str | None,
+    typer.Option(help="auto, cpu, cuda (all of them) or cuda:N (default: auto).", metavar="DEVICE"),
 ]
 Engine = Annotated[
     str | None, typer.Option(help="auto, masked or sparse (default: auto).", metavar="ENGINE")
@@ -64,6 +65,24 @@ Jobs = Annotated[
     int | None,
     typer.Option(
         min=1, help="Runs trained at once on the CPU (default: as many as there are cores)."
+    ),
+]
+DeviceMemory = Annotated[
+    str | None,
+    typer.Option(
+        help="Memory to use of each accelerator, as 80GB (default: what is free).", metavar="SIZE"
+    ),
+]
+MembersPerDevice = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Most runs trained in lock-step on an accelerator (default: what fits)."
+    ),
+]
+ReplayDevice = Annotated[
+    str | None,
+    typer.Option(
+        help="auto (beside the networks) or cpu: where replay buffers lie.", metavar="DEVICE"
     ),
 ]
 Out = Annotated[
@@ -131,6 +150,9 @@ def train(
     device: Device = None,
     engine: Engine = None,
     jobs: Jobs = None,
+    device_memory: DeviceMemory = None,
+    members_per_device: MembersPerDevice = None,
+    replay_device: ReplayDevice = None,
     out: Out = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start over where a run is already.")
@@ -160,10 +182,12 @@ def train(
         "steps": commands.steps(steps),
         "device": device,
         "engine": engine,
+        "replay_device": replay_device,
         "out": out,
     }
     request = commands.Request(axes, flags, ours, preset, set_ or [], overwrite)
-    options = commands.Options(jobs, dry_run, as_json)
+    limits = commands.limits(jobs, device_memory, members_per_device)
+    options = commands.Options(limits, dry_run, as_json)
     with interruptible():
         commands.train(request, options)
 
@@ -201,6 +225,9 @@ def sweep(
     device: Device = None,
     engine: Engine = None,
     jobs: Jobs = None,
+    device_memory: DeviceMemory = None,
+    members_per_device: MembersPerDevice = None,
+    replay_device: ReplayDevice = None,
     out: Out = None,
     metric: Metric = None,
     compare: Compare = None,
@@ -234,10 +261,12 @@ def sweep(
         "steps": commands.steps(steps),
         "device": device,
         "engine": engine,
+        "replay_device": replay_device,
         "out": out,
     }
     request = commands.Request(axes, flags, ours, preset, set_ or [], overwrite)
-    options = commands.Options(jobs, dry_run, as_json)
+    limits = commands.limits(jobs, device_memory, members_per_device)
+    options = commands.Options(limits, dry_run, as_json)
     with interruptible():
         commands.sweep(request, options, metric, compare)
 

@@ -17,11 +17,13 @@ from rich.console import Console
 from dstrl_cli import describe, report
 from dstrl_cli.display import make_display
 from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.memory import parse_size
 from dstrl_cli.presets import SweepPreset, load_sweep_preset
 from dstrl_cli.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.report import metrics, papers
 from dstrl_cli.run import Outcome, Run
-from dstrl_cli.sweep import local
+from dstrl_cli.sweep import local, overview
+from dstrl_cli.sweep.place import Limits, Place, place
 from dstrl_cli.sweep.plan import (
     Axes,
     Planned,
@@ -32,7 +34,7 @@ from dstrl_cli.sweep.plan import (
     resumed,
 )
 
-__all__ = ["Axes", "Options", "Request", "evaluate", "sweep", "table", "train"]
+__all__ = ["Axes", "Limits", "Options", "Request", "evaluate", "sweep", "table", "train"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Request:
 class Options:
     """How runs are carried out and shown."""
 
-    jobs: int | None
+    limits: Limits
     dry_run: bool
     as_json: bool
 
@@ -81,6 +83,11 @@ def one_of(value: str | None, flag: str, other: str | None, other_flag: str) -> 
     return value
 
 
+def limits(jobs: int | None, device_memory: str | None, members: int | None) -> Limits:
+    """Return what `--jobs`, `--device-memory` and `--members-per-device` allow."""
+    return Limits(jobs, None if device_memory is None else parse_size(device_memory), members)
+
+
 def steps(text: str | None) -> int | None:
     """Return the number of steps that `--steps` gives."""
     return None if text is None else parse_steps(text)
@@ -95,7 +102,7 @@ def train(request: Request, options: Options) -> None:
     if preset is not None:
         refuse_several(request.axes, request.flags, request.sets, preset)
     planned = fresh(_runs(request, preset), request.overwrite)
-    where = local.place([each.run for each in planned], options.jobs, options.dry_run)
+    where = place(planned, options.limits, options.dry_run)
     if not (options.dry_run and options.as_json):
         options.console.print(describe.run_overview([each.run for each in planned], where))
     outcomes = _carry_out(planned, where, options, here=len(planned) == 1)
@@ -119,16 +126,18 @@ def sweep(request: Request, options: Options, metric: str | None, compare: str |
     if compare is not None:
         papers.published(compare)
     planned = resumed(_runs(request, preset), request.overwrite)
-    to_do = [each.run for each in planned if each.to_do]
-    where = local.place(to_do or [each.run for each in planned], options.jobs, options.dry_run)
+    where = place(planned, options.limits, options.dry_run)
     if not (options.dry_run and options.as_json):
         options.console.print(describe.plan_table(planned))
+        if not where.on_cpu and where.populations:
+            options.console.print(overview.packing_table(where))
+            describe.print_lines(options.console, overview.packing_lines(where))
         describe.print_lines(options.console, [describe.plan_line(planned, where)])
     outcomes = _carry_out(planned, where, options, here=False)
     if outcomes is None:
         return
     only = [each.run.path for each in planned]
-    shown = _table_text(where["out"], only, metric, compare, "json" if options.as_json else "rich")
+    shown = _table_text(where.out, only, metric, compare, "json" if options.as_json else "rich")
     if options.as_json:
         runs = [describe.outcome_json(each) for each in outcomes]
         _print_json({"runs": runs, "table": json.loads(shown or "null")})
@@ -151,20 +160,17 @@ def _runs(request: Request, preset: SweepPreset | None) -> list[Run]:
 
 
 def _carry_out(
-    planned: Sequence[Planned], where: Mapping[str, Any], options: Options, here: bool
+    planned: Sequence[Planned], where: Place, options: Options, here: bool
 ) -> list[Outcome] | None:
     """Train what is to do, in this process if `here`; None after a dry run."""
-    to_do = [each.run for each in planned if each.to_do]
-    cautions = [f"warning: {text}" for text in describe.warnings(to_do)]
+    cautions = [f"warning: {text}" for text in describe.warnings(where.runs)]
     describe.print_lines(_console(stderr=True), cautions)
     if options.dry_run:
         if options.as_json:
             _print_json(describe.plan_json(planned, where))
         return None
-    with make_display(options.console, len(to_do), evaluations=here) as display:
-        if here:
-            return [local.train_here(to_do[0], where["device"], display)]
-        return local.execute(to_do, where["device"], options.jobs, display)
+    with make_display(options.console, len(where.runs), evaluations=here) as display:
+        return [local.train_here(where, display)] if here else local.execute(where, display)
 
 
 def _raise_failures(outcomes: Sequence[Outcome]) -> None:

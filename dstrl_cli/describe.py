@@ -12,7 +12,10 @@ from rich.text import Text
 
 from dstrl_cli.config import RunConfig, env_name, sparsity_label
 from dstrl_cli.display import ending, final_return
+from dstrl_cli.memory import size
 from dstrl_cli.run import Outcome, Run
+from dstrl_cli.sweep.overview import env_label, packing_json
+from dstrl_cli.sweep.place import Place
 from dstrl_cli.sweep.plan import Planned, layer_budgets
 
 MOST_ROWS = 40
@@ -22,7 +25,7 @@ MOST_ROWS = 40
 # --- before -------------------------------------------------------------------------------------
 
 
-def run_overview(runs: Sequence[Run], where: Mapping[str, Any]) -> RenderableType:
+def run_overview(runs: Sequence[Run], where: Place) -> RenderableType:
     """Return the resolved configuration of a run, or of one run with several seeds, in short."""
     run, config = runs[0], runs[0].config
     budgets = layer_budgets(config, run.spec)
@@ -32,26 +35,30 @@ def run_overview(runs: Sequence[Run], where: Mapping[str, Any]) -> RenderableTyp
     folders = [str(each.path) for each in runs]
     rows = {
         "method": f"{config.method} on {config.algo.upper()}",
-        "environment": _env(config),
+        "environment": env_label(config),
         "sparsity": f"actor {config.actor.sparsity:.6g}, critics {config.critic.sparsity:.6g}",
         "active": f"actor {_layers(budgets['actor'])}; each critic {_layers(budgets['critic'])}",
         "n-step": f"{config.nstep}{delay}",
         "steps": f"{config.steps:,}, of which {min(config.learning_starts, config.steps):,} random",
         "seed" if len(runs) == 1 else "seeds": seeds,
-        "device": f"{where['device']}, {_threads(config.threads)}",
-        "engine": f"{', '.join(where['engine'])}: {where['engine_reason']}",
+        "device": _device(config, where),
+        "engine": f"{', '.join(where.engines)}: {where.engine_reason}",
         "folder" if len(runs) == 1 else "folders": "\n".join(folders),
     }
     return _grid(rows)
 
 
-def _env(config: RunConfig) -> str:
-    name = env_name(config.env.id)
-    return f"{name}, task {config.env.task}" if config.env.task else name
-
-
 def _layers(budgets: Sequence[int]) -> str:
     return " + ".join(f"{count:,}" for count in budgets)
+
+
+def _device(config: RunConfig, where: Place) -> str:
+    place = f"{where.device}, {_threads(config.threads)}"
+    if where.on_cpu:
+        return place
+    largest = max(where.populations, key=lambda each: each.memory.device).memory
+    on_host = f"; {size(largest.host)} of main memory (replay)" if largest.host else ""
+    return f"{place}; {size(largest.device)} of its memory ({largest.parts()}){on_host}"
 
 
 def _threads(count: int) -> str:
@@ -111,7 +118,7 @@ def _ends(values: Sequence[str]) -> str:
     return f"{values[0]} … {values[-1]} ({len(values)})"
 
 
-def plan_line(planned: Sequence[Planned], place: Mapping[str, Any]) -> str:
+def plan_line(planned: Sequence[Planned], place: Place) -> str:
     """Return how many runs there are, how many are to do, and where."""
     to_do = [each for each in planned if each.to_do]
     over = sum(each.status != "new" for each in to_do)
@@ -119,29 +126,38 @@ def plan_line(planned: Sequence[Planned], place: Mapping[str, Any]) -> str:
     parts = [_runs(len(planned)), f"{len(to_do)} to do"]
     parts += [f"{over} of them started over"] if over else []
     parts += [f"{done} finished before"] if done else []
+    count = len(place.populations)
     where = (
-        f"{place['jobs']} at a time on the {place['device']}"
-        if place["mode"] == "jobs"
-        else f"in {place['populations']} populations on {place['device']}"
+        f"{place.jobs} at a time on the {place.device}"
+        if place.on_cpu
+        else f"in {count} population{'' if count == 1 else 's'} on {place.device}"
     )
-    engines = " and ".join(f"{name} ({count})" for name, count in place["engine"].items())
-    return f"{', '.join(parts)}; {where}; engine {engines}; results in {place['out']}"
+    engines = " and ".join(f"{name} ({count})" for name, count in place.engines.items())
+    return f"{', '.join(parts)}; {where}; engine {engines}; results in {place.out}"
 
 
 def _runs(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
 
 
-def plan_json(planned: Sequence[Planned], place: Mapping[str, Any]) -> dict[str, Any]:
+def plan_json(planned: Sequence[Planned], place: Place) -> dict[str, Any]:
     """Return a plan for programs."""
     return {
         "total": len(planned),
         "to_do": sum(each.to_do for each in planned),
-        **place,
+        "device": place.device,
+        "engine": dict(place.engines),
+        "engine_reason": place.engine_reason,
+        "out": place.out,
+        **(_jobs_json(place) if place.on_cpu else packing_json(place)),
         "runs": [
             _identity(each.run) | {"status": each.status, "to_do": each.to_do} for each in planned
         ],
     }
+
+
+def _jobs_json(place: Place) -> dict[str, Any]:
+    return {"mode": "jobs", "jobs": place.jobs}
 
 
 # --- after --------------------------------------------------------------------------------------

@@ -83,9 +83,11 @@ def _side_by_side(
 
     batch = make_batch(spec, len(seeds), "cpu")
     try:
-        return rollout.episodes(
+        found = rollout.episodes(
             batch, lambda observation: torch.from_numpy(policy.act(observation.numpy())), seeds
         )
+        batch.check()
+        return found
     finally:
         batch.close()
 

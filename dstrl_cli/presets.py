@@ -209,7 +209,7 @@ def _parse_set(text: str) -> Layer:
     return layer({key.strip(): parse_yaml(value, f"--set {key}")}, "--set")
 
 
-_FLAGS = {"env.id": "--env", "env.task": "--task"}
+_FLAGS = {"env.id": "--env", "env.task": "--task", "replay_device": "--replay-device"}
 """The flags of keys whose name is not simply the key."""
 
 

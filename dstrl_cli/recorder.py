@@ -114,12 +114,14 @@ class Recorder:
 
     def step(self, step: int, result: Step) -> None:
         """Follow the training episodes through environment step `step`."""
-        host = getattr(result, "host", None)
+        host = result.host
         if host is not None:
             self.follow(step, host.reward, host.terminated, host.terminated | host.truncated)
             return
         row = self.waiting[len(self.waiting_from)]
-        for part, value in zip(row, result[1:4], strict=True):
+        for part, value in zip(
+            row, (result.reward, result.terminated, result.truncated), strict=True
+        ):
             part.copy_(value)
         self.waiting_from.append(step)
         if len(self.waiting_from) == WAITING_STEPS:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dstrl_cli.errors import InputError
+from dstrl_cli.memory import ring_bytes
 
 MOST_STEPS = 20
 """The largest n of n-step targets."""
@@ -105,6 +106,8 @@ class Replay:
         InputError: the accelerator has too little memory.
     """
 
+    time_limit: int | None = None
+
     def __init__(
         self,
         members: int,
@@ -119,7 +122,9 @@ class Replay:
             return torch.empty(members, capacity, size, device=device)
 
         if torch.device(device).type == "cuda":
-            needed = members * self.bytes(capacity, observation_size, action_size, policy_actions)
+            needed = members * ring_bytes(
+                capacity, observation_size, action_size, policy_actions, self.time_limit
+            )
             check_memory(needed, torch.cuda.mem_get_info(device)[0], members, capacity, device)
         self.capacity, self.gamma = capacity, gamma
         # observation and action lie side by side, as the critics read them
@@ -135,12 +140,6 @@ class Replay:
         self.powers = ((gamma**steps).float(), steps)  # gamma^k and k
         self.first_row = torch.arange(members, device=device).unsqueeze(1) * capacity  # [P, 1]
         self.make_next()
-
-    def bytes(
-        self, capacity: int, observation_size: int, action_size: int, policy_actions: bool
-    ) -> int:
-        """Return what the rings of one member take."""
-        return 4 * capacity * (2 * observation_size + (1 + policy_actions) * action_size + 3)
 
     def make_next(self) -> None:
         """Make room for what follows the observations."""

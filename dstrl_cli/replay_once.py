@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from dstrl_cli.memory import most_cuts
 from dstrl_cli.replay import Replay
 
 
@@ -30,25 +31,16 @@ class ReplayOnce(Replay):
             time limits may have been overwritten.
     """
 
+    time_limit: int
+
     def __init__(self, *arguments: Any, time_limit: int, **more: Any) -> None:
         self.time_limit = time_limit
         super().__init__(*arguments, **more)
 
     @override
-    def bytes(
-        self, capacity: int, observation_size: int, action_size: int, policy_actions: bool
-    ) -> int:
-        row = observation_size + (1 + policy_actions) * action_size + 3 + 1  # and the slot
-        return 4 * (capacity * row + self.most_ends(capacity) * observation_size)
-
-    def most_ends(self, capacity: int) -> int:
-        """Return the slots of `ends`: cuts that a full ring may hold, and the newest row's."""
-        return capacity // self.time_limit + 2
-
-    @override
     def make_next(self) -> None:
         members, device = len(self.size), self.size.device
-        slots = self.most_ends(self.capacity)
+        slots = most_cuts(self.capacity, self.time_limit)
         self.ends = torch.empty(members, slots, self.observation.shape[-1], device=device)
         self.slot = torch.zeros(members, 1, dtype=torch.int32, device=device)  # the current one
         self.slots = self.slot.new_empty(members, self.capacity, 1)  # of every row

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 Summary = Mapping[str, Any]
 
+OUT_OF_MEMORY_REMEDY = (
+    "out of memory: use --replay-device cpu, fewer --members-per-device, or a smaller buffer_size"
+)
+
 _NO_SUMMARY: Summary = {"status": "failed", "error": "its summary.json cannot be read"}
 
 
@@ -87,7 +91,8 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
     """Train runs that fit one population, in this process; return their summaries, in order.
 
     Raises InputError, before anything is trained, for a folder that may not be written; whatever
-    stops the training passes through after the summaries were written.
+    stops the training passes through after the summaries were written, memory that did not suffice
+    as a DstrlError with the remedy.
     """
     import torch
 
@@ -110,19 +115,38 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
         try:
             trainer.train(configs, opened, runs[0].spec, device, reporter)
         except BaseException as error:
+            if told := out_of_memory(error):
+                _leave_summaries(opened, told, over_failed=True)
+                raise told from error
             _leave_summaries(opened, error)
             raise
     return [read_summary(run.path) or _NO_SUMMARY for run in runs]
 
 
-def _leave_summaries(folders: Sequence[RunFolder], error: BaseException) -> None:
-    """Write how runs ended that stopped before the trainer could say so."""
+def out_of_memory(error: BaseException) -> DstrlError | None:
+    """Return an error that says what helps, where memory ran out on the way to `error`."""
+    import torch
+
+    for each in filter(None, (error, error.__cause__)):
+        host = isinstance(each, RuntimeError) and "allocate memory" in str(each)
+        if host or isinstance(each, torch.OutOfMemoryError | MemoryError):
+            return DstrlError(f"{OUT_OF_MEMORY_REMEDY} ({explain(each)})")
+    return None
+
+
+def _leave_summaries(
+    folders: Sequence[RunFolder], error: BaseException, over_failed: bool = False
+) -> None:
+    """Write how runs ended that stopped before the trainer could say so.
+
+    With `over_failed` the error of failed runs, of which `error` knows more, is replaced.
+    """
     status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    end = {"status": status, "error": explain(error) if status == "failed" else None}
     for folder in folders:
-        if read_summary(folder.path) is None:
-            folder.summary(
-                {"status": status, "error": explain(error) if status == "failed" else None}
-            )
+        written = read_summary(folder.path)
+        if written is None or (over_failed and written.get("status") == status):
+            folder.summary({**(written or {}), **end})
 
 
 def device_name(device: str) -> str:

@@ -111,8 +111,9 @@ class Population:
     def make_environments(self, spec: EnvSpec, seeds: Sequence[int]) -> None:
         """Make one environment per member to train in and E to evaluate in."""
         members, episodes = len(seeds), self.config.eval_episodes
-        self.env = envs.make_batch(spec, members, self.device)
-        self.eval_env = envs.make_batch(spec, members * episodes, self.device)
+        self.env, self.eval_env = envs.make_batches(
+            spec, [members, members * episodes], self.device, self.config.env_workers
+        )
         self.outbox: Tensor | None = None
         if self.device.startswith("cuda") and not envs.computed_on_device(spec):
             self.outbox = torch.empty(members, spec.action_size, pin_memory=True)
@@ -128,6 +129,7 @@ class Population:
         total = self.config.steps
         self.recorder.initial()
         observation = self.env.reset(self.env_seeds)
+        self.freeze_failed(self.env, 1)
         self.evaluate()
         while self.steps < total and self.training:
             observation = self.advance(observation)
@@ -209,8 +211,7 @@ class Population:
 
     def freeze_failed(self, env: BatchEnv, per_member: int) -> None:
         """Stop the members of whose environments, `per_member` each, one has failed."""
-        failures: dict[int, str] = getattr(env, "failures", {})
-        for index, cause in failures.items():
+        for index, cause in env.failures.items():
             if index // per_member in self.training:
                 self.freeze(index // per_member, "failed", cause)
 

@@ -108,7 +108,7 @@ def test_tables_name_what_was_measured(capsys):
 def test_a_work_that_fails_is_named(tmp_path):
     work = Work("infer", policy=tmp_path / "absent.safetensors")
     with pytest.raises(DstrlError, match=r"^dstrl infer: .*absent\.safetensors does not exist"):
-        measure.measure([[work]], seconds=0.02, repeats=1, tell=lambda _: None)
+        list(measure.measure([[work]], seconds=0.02, repeats=1, tell=lambda _: None))
 
 
 # --- what is measured ---------------------------------------------------------------------------

@@ -101,6 +101,12 @@ def test_version(capsys):
         (["train", "--env=2DNav-v1", "--device=cuda:63"], "cuda:63"),
         (["sweep", "--env=2DNav-v1", "--device=cuda:63"], "cuda:63"),
         (["train", "--engine=fast"], "engine"),
+        (["train", "--replay-device=gpu"], "(set by --replay-device)"),
+        (["train", "--device-memory=80"], "--device-memory is for accelerators"),
+        (["sweep", "--device=cpu", "--members-per-device=2"], "--members-per-device is for"),
+        (["sweep", "--device-memory=80XB"], "--device-memory: '80XB' is no size"),
+        (["sweep", "--members-per-device=0"], "--members-per-device"),
+        (["sweep", "--device=cuda", "--device-memory=1MB", "--dry-run"], "has 1 MB of memory"),
         (["train", "--jobs=0"], "--jobs"),
         (["sweep", "--metric=median"], "median"),
         (["sweep", "--compare=xu2024:IX"], "xu2024:IX"),
@@ -145,6 +151,58 @@ def test_a_dry_train_shows_the_resolved_configuration(capsys):
     for text in ("rlx2 on TD3", "2DNav-v1", "critics 0.95", "300, of which 100 random", "cuda"):
         assert text in shown
     assert files() == []
+
+
+def packed(capsys, *arguments: str) -> dict:
+    assert main(["sweep", "--device=cuda", *arguments, "--dry-run", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_dry_sweep_packs_for_an_accelerator_that_is_not_here(capsys):
+    table = ("--preset=xu2024-table1",)
+    found = packed(capsys, *table, "--device-memory=80GB")
+    assert (found["mode"], found["to_do"]) == ("populations", 120)
+    assert found["devices"] == [{"name": "cuda:0", "memory": 80_000_000_000}]
+    assert [each["members"] for each in found["populations"]] == [30] * 4
+    (ant, *_) = found["populations"]
+    assert (ant["env"], ant["algo"], ant["device"]) == ("Ant-v2", "td3", "cuda:0")
+    assert ant["memory"]["replay"] == 30 * 1_000_000 * (2 * (111 + 8) + 3) * 4
+    parts = ("replay", "networks", "updates", "streams", "reserve")
+    assert ant["memory"]["device"] == sum(ant["memory"][part] for part in parts)
+    assert sum(len(each["runs"]) for each in found["populations"]) == 120
+
+    found = packed(capsys, *table, "--device-memory=16GB", "--members-per-device=20")
+    assert [each["members"] for each in found["populations"]] == [10, 10, 10] + [15, 15] * 3
+    found = packed(capsys, *table, "--device-memory=16GB", "--replay-device=cpu")
+    assert [each["members"] for each in found["populations"]] == [30] * 4
+    assert found["populations"][0]["memory"]["replay"] == 0
+    assert files() == []
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_the_packing_fits_the_terminal_and_says_what_takes_memory(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    arguments = ["sweep", "--preset=xu2024-table1", "--device=cuda", "--dry-run"]
+    assert main([*arguments, "--device-memory=80GB"]) == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert max(map(len, lines[:-3])) <= int(width)
+    (row,) = [line.split() for line in lines if "HalfCheetah-v2" in line and "cuda:0" in line]
+    assert row[:5] == ["2", "HalfCheetah-v2", "td3", "30", "6"]
+    assert "replay 28.9 GB" in lines[-3]
+    assert "80 GB of cuda:0" in lines[-2]
+    assert "120 to do; in 4 populations on cuda:0" in lines[-1]
+    assert main(arguments) == 0
+    assert "--device-memory 80GB" in capsys.readouterr().out
+
+
+def test_a_dry_train_says_what_it_takes_of_an_accelerator(capsys):
+    assert main(["train", *SMALL, "--seeds=0-1", "--dry-run", "--device=cuda:3"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "cuda:3, 1 thread; 1.5" in shown
+    assert "networks" in shown
+    assert main(["train", *SMALL, "--dry-run", "--device=cuda", "--replay-device=cpu"]) == 0
+    assert "13.2 kB of main memory (replay)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_narrow_terminals_lose_no_run(capsys, monkeypatch):

@@ -1,4 +1,7 @@
-"""The environments' edge: ids, spaces, errors, and what a batch returns at an episode's end."""
+"""The environments' edge: ids, spaces, errors, and that nothing chatters.
+
+How batches behave is in `test_env_backends.py`.
+"""
 
 import json
 import subprocess
@@ -16,9 +19,8 @@ from gymnasium.spaces import Box, Discrete
 
 from dstrl_cli.envs import EnvSpec, make_batch, make_env, spec
 from dstrl_cli.envs.base import BatchEnv, Step
-from dstrl_cli.envs.gymnasium import GymnasiumBatch
 from dstrl_cli.envs.registration import NAVIGATION_TASKS, PAPER_TASKS, register_tasks
-from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.errors import InputError
 
 Register = Callable[..., str]
 
@@ -32,30 +34,6 @@ SIZES = {
     "InvertedPendulum": (4, 1, 3.0, 1000),
     "Reacher": (11, 2, 1.0, 50),
 }
-
-
-class Counter(gymnasium.Env):
-    """Observes how many steps it made and the last action; ends after ``length`` steps."""
-
-    action_space = Box(np.array([-3.0, 0.0], np.float32), np.array([3.0, 1.0], np.float32))
-    observation_space = Box(-np.inf, np.inf, (3,), np.float64)
-
-    def __init__(self, length: int = 3, fault: str = "") -> None:
-        self.length, self.fault = length, fault
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
-        super().reset(seed=seed)
-        self.count = 0
-        return np.array([self.np_random.uniform(), 0.0, 0.0]), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        assert self.action_space.contains(action)
-        self.count += 1
-        if self.count == 2 and self.fault == "raise":
-            raise ValueError("broken")
-        reward = np.nan if self.count == 2 and self.fault == "nan" else float(self.count)
-        ended = self.count >= self.length
-        return np.array([self.count, *action]), reward, ended, False, {}
 
 
 class Spaces(gymnasium.Env):
@@ -129,7 +107,7 @@ def test_v2_v3_and_v4_are_one_task_except_for_ant(name: str) -> None:
     for start, run in zip(starts[1:], runs[1:], strict=True):
         assert torch.equal(start, starts[0])
         for one, other in zip(run, runs[0], strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(one[:5], other[:5], strict=True))
 
 
 def test_ant_contacts_are_real_in_v2_and_zero_in_v3() -> None:
@@ -199,43 +177,6 @@ def test_tasks_are_refused_where_there_are_none() -> None:
     assert spec("2DNav-v1", task=9).task == 9
 
 
-# Batches ----------------------------------------------------------------------------------------
-
-
-def test_an_episodes_end_returns_the_true_last_observation_and_a_new_start(
-    register: Register,
-) -> None:
-    name = register("Counter-v0", Counter)
-    batch = make_batch(spec(name), 2)
-    start = batch.reset([3, 4])
-    assert start.shape == (2, 3)
-    assert start.dtype == torch.float32
-    assert start[0, 0] != start[1, 0]
-    steps = [batch.step(torch.zeros(2, 2)) for _ in range(4)]
-    kept = [step.next_observation.clone() for step in steps]
-    assert [step.next_observation[0, 0].item() for step in steps] == [1, 2, 3, 1]
-    assert [step.reward[1].item() for step in steps] == [1, 2, 3, 1]
-    assert [step.terminated.tolist() for step in steps] == [[False] * 2] * 2 + [[True] * 2] + [
-        [False] * 2
-    ]
-    assert not any(step.truncated.any() for step in steps)
-    assert torch.equal(steps[1].observation, steps[1].next_observation)
-    # The third step ends the episode; its `observation` is a start of the stream going on.
-    stream = np.random.default_rng(3)
-    assert start[0, 0] == np.float32(stream.uniform())
-    assert steps[2].observation[0, 0] == np.float32(stream.uniform())
-    rollout(batch, 5)
-    assert all(torch.equal(a.next_observation, b) for a, b in zip(steps, kept, strict=True))
-
-
-def test_actions_are_scaled_to_the_bounds(register: Register) -> None:
-    batch = make_batch(spec(register("Counter-v0", Counter)), 1)
-    batch.reset([0])
-    for action, expected in [((-1, -1), (-3, 0)), ((0, 0), (0, 0.5)), ((0.5, 1), (1.5, 1))]:
-        seen = batch.step(torch.tensor([action], dtype=torch.float32)).next_observation[0, 1:]
-        assert seen.tolist() == pytest.approx(expected)
-
-
 @pytest.mark.parametrize("name", ["InvertedPendulum-v2", "Humanoid-v2"])
 def test_scaled_actions_reach_mujoco(name: str) -> None:
     found = spec(name)
@@ -247,62 +188,6 @@ def test_scaled_actions_reach_mujoco(name: str) -> None:
     result = batch.step(action)
     np.testing.assert_allclose(result.next_observation[0], expected[0], rtol=1e-5, atol=1e-6)
     assert result.reward.item() == pytest.approx(float(expected[1]), rel=1e-5)
-
-
-def test_time_limits_truncate_and_win_over_a_fall_on_the_last_step(register: Register) -> None:
-    # Ends after 3 steps by itself: a limit of 2 truncates, of 3 coincides, of 4 never shows.
-    for limit, terminated, truncated in [(2, False, True), (3, False, True), (4, True, False)]:
-        name = register(f"Counter-v{limit}", Counter, max_episode_steps=limit)
-        found = spec(name)
-        assert found.time_limit == limit
-        batch = make_batch(found, 1)
-        batch.reset([0])
-        last = rollout(batch, min(limit, 3))[-1]
-        assert (last.terminated.item(), last.truncated.item()) == (terminated, truncated)
-        assert last.next_observation[0, 0] == min(limit, 3)
-        assert last.observation[0, 0] < 1
-
-
-def test_inactive_environments_stay_where_they_are(register: Register) -> None:
-    batch = make_batch(spec(register("Counter-v0", Counter)), 3)
-    batch.reset([0, 1, 2])
-    before = rollout(batch, 1)[-1]
-    step = batch.step(torch.ones(3, 2), active=[True, False, True])
-    assert step.next_observation[:, 0].tolist() == [2, 1, 2]
-    assert torch.equal(step.observation[1], before.observation[1])
-    assert step.reward.tolist() == [2, 0, 2]
-    third = batch.step(torch.ones(3, 2), active=np.array([True, False, False]))
-    assert third.terminated.tolist() == [True, False, False]
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [("raise", "failed: ValueError: broken"), ("nan", "returned a number that is not finite")],
-)
-def test_a_failing_environment_is_named(register: Register, fault: str, message: str) -> None:
-    name = register("Counter-v0", Counter)
-    batch = make_batch(spec(name), 2)
-    batch.reset([0, 1])
-    assert isinstance(batch, GymnasiumBatch)
-    batch._envs[1].unwrapped.fault = fault
-    rollout(batch, 1)
-    with pytest.raises(DstrlError, match=r"environment 1 \(Counter-v0\) " + message):
-        rollout(batch, 1)
-
-
-def test_seeds_decide_the_start_and_members_are_independent() -> None:
-    found = spec("Hopper-v5")
-    pair, alone = make_batch(found, 2), make_batch(found, 1)
-    starts = pair.reset([7, 8])
-    assert not torch.equal(starts[0], starts[1])
-    assert torch.equal(alone.reset([8])[0], starts[1])
-    together, single = rollout(pair, 60), rollout(alone, 60)
-    assert any(step.terminated[1] for step in together)  # Hopper falls; its stream goes on
-    for two, one in zip(together, single, strict=True):
-        assert all(torch.equal(a[1], b[0]) for a, b in zip(two, one, strict=True))
-    assert torch.equal(pair.reset([7, 8]), starts)
-    pair.close()
-    pair.close()
 
 
 def test_specifications_travel_as_plain_values() -> None:
@@ -362,14 +247,11 @@ def test_mujoco_is_quiet_even_when_a_simulation_explodes(tmp_path: Path) -> None
         """
         import torch
         from dstrl_cli.envs import make_batch, spec
-        from dstrl_cli.errors import DstrlError
         for name in ("HalfCheetah-v4", "HalfCheetah-v5"):
             batch = make_batch(spec(name), 1, "cpu")
             batch.reset([0])
-            try:
-                batch.step(torch.full((1, 6), float("nan")))
-            except DstrlError as error:
-                print(error)
+            batch.step(torch.full((1, 6), float("nan")))
+            print(batch.failures[0])
         """,
         tmp_path,
     )

@@ -294,3 +294,29 @@ def test_what_a_batch_returned_stays_as_it_was() -> None:
     assert torch.equal(first, torch.zeros(2, 2))
     assert torch.equal(step.next_observation, kept)
     assert batch.step(torch.zeros(2, 2)).observation.abs().max() < 1e-6
+
+
+def test_a_batch_on_the_device_tells_the_host_nothing_and_never_fails() -> None:
+    batch = make_batch(spec("2DNav-v1"), 2)
+    batch.reset([0, 1])
+    step = batch.step(torch.full((2, 2), torch.nan))
+    assert step.host is None
+    assert batch.failures == {}
+    batch.close()
+    batch.close()
+
+
+def test_the_state_of_the_plain_form_brings_back_the_same_steps() -> None:
+    batch = GymnasiumBatch(spec("2DNav-v2", 3), 2, CPU)
+    batch.reset([0, 1])
+    actions = torch.rand(130, 2, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for action in actions[:30]:
+        batch.step(action)
+    states = batch.get_state()
+    assert [state.elapsed for state in states] == [30, 30]
+    expected = [batch.step(action) for action in actions[30:]]
+    assert any(step.truncated.all() for step in expected)
+    assert torch.equal(batch.set_state(states)[0], torch.from_numpy(states[0].observation))
+    for action, before in zip(actions[30:], expected, strict=True):
+        again = batch.step(action)
+        assert all(torch.equal(a, b) for a, b in zip(again[:5], before[:5], strict=True))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dstrl_cli.errors import InputError
+from dstrl_cli.memory import ring_bytes
 from dstrl_cli.replay import DISTANCES, Batch, Replay, check_memory
 from dstrl_cli.replay_once import ReplayOnce
 
@@ -369,7 +370,7 @@ def test_the_bytes_of_a_buffer_are_those_of_its_rings(kind: Any, policy_actions:
         for tensor in vars(replay).values()
         if isinstance(tensor, Tensor) and tensor.dim() == 3
     }
-    assert sum(rings.values()) == 3 * replay.bytes(50, 7, 2, policy_actions)
+    assert sum(rings.values()) == 3 * ring_bytes(50, 7, 2, policy_actions, replay.time_limit)
 
 
 # --- every observation once -----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Sweeps: which runs a request means, the states of their folders, populations, and local runs."""
+"""Sweeps: which runs a request means, the states of their folders, and running them here."""
 
 import io
 import json
@@ -9,17 +9,20 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from dstrl_cli.config import to_dict
 from dstrl_cli.display import DisplayReporter, LineDisplay, LiveDisplay
-from dstrl_cli.errors import InputError
+from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.presets import load_sweep_preset
 from dstrl_cli.ranges import parse_numbers
-from dstrl_cli.run import find_device
-from dstrl_cli.rundir import RunFolder, read_status
+from dstrl_cli.run import Outcome, _leave_summaries, out_of_memory
+from dstrl_cli.rundir import RunFolder, read_status, read_summary
 from dstrl_cli.sweep import local, plan
-from dstrl_cli.sweep.plan import Axes, configurations, fresh, populations, prepare, resumed
+from dstrl_cli.sweep.devices import Device
+from dstrl_cli.sweep.place import Limits, place
+from dstrl_cli.sweep.plan import Axes, configurations, fresh, prepare, resumed
 
 SMALL = ("hidden_sizes=8,8", "batch_size=8", "learning_starts=50", "eval_episodes=2")
 SHORT = {"env.id": "2DNav-v1", "steps": 200}
@@ -181,51 +184,6 @@ def test_a_run_in_use_is_left_alone(tmp_path):
                 states([run], overwrite=True)
 
 
-# --- populations --------------------------------------------------------------------------------
-
-
-def test_populations_join_methods_sparsities_and_seeds_and_nothing_else():
-    methods = ("dense", "sst", "dst", "our-dst", "rlx2", "our-rlx2")
-    together = runs(Axes(methods=methods, sparsities=(0.5, 0.9), seeds=(0, 1)))
-    assert [len(group) for group in populations(together)] == [22]
-
-    def groups(axes: Axes, **options) -> list[int]:
-        return [len(group) for group in populations(runs(axes, **options))]
-
-    assert groups(Axes(algos=("td3", "sac"), seeds=(0, 1))) == [2, 2]
-    assert groups(Axes(tasks=(0, 1))) == [1, 1]
-    assert groups(Axes(methods=("rlx2", "tiny"), sparsities=(0.5,))) == [1, 1]
-    for key, values in (("tau", [0.1, 0.2]), ("batch_size", [4, 8]), ("hidden_sizes", [[4], [8]])):
-        sets = tuple(text for text in SMALL if not text.startswith(key))
-        found = configurations(Axes(sets={key: values}), sets=sets, flags=SHORT)
-        assert len(populations(prepare(config, path) for config, path in found)) == 2
-
-
-def test_a_population_keeps_the_order_of_its_runs():
-    found = runs(Axes(algos=("td3", "sac"), seeds=(0, 1)))
-    assert [run.label for group in populations(found) for run in group] == [
-        run.label for run in found
-    ]
-
-
-# --- where --------------------------------------------------------------------------------------
-
-
-def test_devices_that_are_not_there_are_refused_except_in_a_dry_run():
-    (run,) = runs(Axes(), flags={"device": "cuda:63"})
-    with pytest.raises(InputError, match=r"device = 'cuda:63'"):
-        local.place([run], None, dry_run=False)
-    where = local.place([run], None, dry_run=True)
-    assert (where["mode"], where["populations"]) == ("populations", 1)
-    assert find_device("cpu") == "cpu"
-
-
-def test_jobs_fill_the_cores_with_threads():
-    found = runs(Axes(seeds=(0, 1, 2)), sets=("threads=1",))
-    assert local.default_jobs(found) == max(1, min(local.cores(), 3))
-    assert local.default_jobs(runs(Axes(), sets=("threads=1000",))) == 1
-
-
 # --- running ------------------------------------------------------------------------------------
 
 BROKEN = """
@@ -248,32 +206,109 @@ for how in ("dies", "raises", "works"):
 """
 
 
-def test_failing_and_dying_runs_stop_no_other(tmp_path, monkeypatch):
+CPU = Device("cpu")
+LIKE_ACCELERATORS = [Device("cpu", 4 * 10**9)] * 2
+"""Two devices as far as the plan can tell; what trains on them is the population code."""
+
+
+def carry_out(found, devices, display=None) -> list[Outcome]:
+    where = place(resumed(found, overwrite=False), Limits(jobs=3), devices=devices)
+    with display or LineDisplay(Console(file=io.StringIO()), runs=3, evaluations=False) as shown:
+        return local.execute(where, shown)
+
+
+def statuses(outcomes) -> list[str]:
+    return [each.summary["status"] for each in outcomes]
+
+
+@pytest.fixture
+def broken_envs(tmp_path, monkeypatch):
     (tmp_path / "broken_env.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(tmp_path)
-    envs = tuple(f"broken_env:Broken-{how}-v0" for how in ("dies", "raises", "works"))
-    found = runs(Axes(envs=envs), tmp_path / "results")
+    return {how: f"broken_env:Broken-{how}-v0" for how in ("dies", "raises", "works")}
+
+
+def test_failing_and_dying_runs_stop_no_other(tmp_path, broken_envs):
+    found = runs(Axes(envs=tuple(broken_envs.values())), tmp_path / "results")
     out = io.StringIO()
     display = LineDisplay(Console(file=out, width=60), runs=3, evaluations=False)
-    with display:
-        outcomes = local.execute(found, "cpu", 3, display)
-    assert [each.summary["status"] for each in outcomes] == ["failed", "failed", "finished"]
+    outcomes = carry_out(found, [CPU], display)
+    assert statuses(outcomes) == ["failed", "failed", "finished"]
     assert [read_status(run.path) for run in found] == ["failed", "failed", "finished"]
     assert "killed by SIGKILL" in outcomes[0].summary["error"]
     assert "the arm fell off" in outcomes[1].summary["error"]
     assert "(3/3)" in out.getvalue()
 
 
-def test_populations_run_here_and_one_that_fails_stops_no_other(tmp_path, monkeypatch):
-    (tmp_path / "broken_env.py").write_text(BROKEN)
-    monkeypatch.syspath_prepend(tmp_path)
-    envs = tuple(f"broken_env:Broken-{how}-v0" for how in ("raises", "works"))
+def test_populations_on_two_devices_and_a_second_call_does_what_is_left(tmp_path, broken_envs):
+    envs = (broken_envs["dies"], broken_envs["works"])
     found = runs(Axes(envs=envs, seeds=(0, 1)), tmp_path / "results")
     out = io.StringIO()
-    with LiveDisplay(Console(file=out, width=60, force_terminal=True), runs=4) as display:
-        outcomes = local._run_populations(found, "cpu", display)
-    statuses = [each.summary["status"] for each in outcomes]
-    assert statuses == ["failed", "failed", "finished", "finished"]
+    display = LiveDisplay(Console(file=out, width=90, force_terminal=True), runs=4)
+    outcomes = carry_out(found, LIKE_ACCELERATORS, display)
+    assert [each.run.label for each in outcomes] == [run.label for run in found]
+    assert statuses(outcomes) == ["failed", "failed", "finished", "finished"]
+    assert [read_status(run.path) for run in found] == statuses(outcomes)
+    assert all("killed by SIGKILL" in each.summary["error"] for each in outcomes[:2])
+    assert "2 runs, as Broken-works-v0" in out.getvalue()
+    again = carry_out(found, LIKE_ACCELERATORS)
+    assert [each.run.label for each in again] == [run.label for run in found[:2]]
+    assert statuses(again) == ["failed", "failed"]
+
+
+def test_more_jobs_than_runs_are_no_trouble(tmp_path):
+    assert statuses(carry_out(runs(Axes(), tmp_path), [CPU])) == ["finished"]
+    assert carry_out(runs(Axes(), tmp_path), [CPU]) == []
+
+
+def test_a_member_of_a_population_trains_as_it_does_alone(tmp_path):
+    alone, together = (
+        runs(Axes(seeds=(0, 1)), tmp_path / where, sets=("engine=masked",))
+        for where in ("alone", "together")
+    )
+    assert statuses(carry_out(alone, [CPU])) == ["finished"] * 2
+    assert statuses(carry_out(together, LIKE_ACCELERATORS[:1])) == ["finished"] * 2
+    for one, other in zip(alone, together, strict=True):
+        first, second = (
+            [float(row.split(",")[2]) for row in lines(run, "eval.csv")] for run in (one, other)
+        )
+        assert first == pytest.approx(second, rel=1e-3)
+        assert len(first) == 4
+
+
+def lines(run, name: str) -> list[str]:
+    return (run.path / name).read_text().splitlines()[1:]
+
+
+def test_what_members_left_outlives_the_death_of_their_population(tmp_path):
+    found = runs(Axes(seeds=(0, 1, 2)), tmp_path)
+    where = place(resumed(found, overwrite=False), Limits(), devices=LIKE_ACCELERATORS[:1])
+    leave(found[0], "failed")
+    before = {run.label: read_summary(run.path) for run in found}
+    leave(found[1], "diverged")
+    leave(found[2], None)
+    job = local._Job(0, where.populations[0], 0, before, process=None)
+    ends = local._ends(job, "failed", "its process was killed")
+    assert [end["status"] for end in ends] == ["failed", "diverged", "failed"]
+    assert [end.get("error") for end in ends] == [None, None, "its process was killed"]
+    assert [read_status(run.path) for run in found] == ["failed", "diverged", "failed"]
+
+
+def test_memory_that_runs_out_is_told_with_the_remedy(tmp_path):
+    cause = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    wrapped = DstrlError("OutOfMemoryError: CUDA out of memory")
+    wrapped.__cause__ = cause
+    for error in (cause, wrapped, RuntimeError("can't allocate memory: you tried"), MemoryError()):
+        told = out_of_memory(error)
+        assert told is not None
+        assert "fewer --members-per-device" in str(told)
+    assert out_of_memory(RuntimeError("CUDA error: device lost")) is None
+    (run,) = runs(Axes(), tmp_path)
+    with RunFolder(run.path).create(to_dict(run.config)) as folder:
+        folder.summary({"status": "failed", "steps": 7, "error": "CUDA out of memory"})
+        _leave_summaries([folder], told, over_failed=True)
+    assert (read_summary(run.path) or {})["steps"] == 7
+    assert "--replay-device cpu" in (read_summary(run.path) or {})["error"]
 
 
 def test_an_interrupted_sweep_leaves_valid_folders(tmp_path):

@@ -54,7 +54,6 @@ class Frail(NavigationBatch):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.failures: dict[int, str] = {}
         self.steps = 0
 
     def step(self, *arguments: Any) -> Step:
@@ -65,15 +64,17 @@ class Frail(NavigationBatch):
 
 
 def frail(monkeypatch: pytest.MonkeyPatch, batch: type[Frail], number: int) -> None:
-    """Let the `number`-th batch of environments that is made be a frail one."""
-    made: list[int] = []
+    """Let the `number`-th batch of environments, training or evaluation, be a frail one."""
 
-    def make(spec: EnvSpec, count: int, device: str) -> NavigationBatch:
-        made.append(count)
-        kind = batch if len(made) == number else NavigationBatch
-        return kind(spec, count, torch.device(device))
+    def make(
+        spec: EnvSpec, counts: Sequence[int], device: str, workers: object
+    ) -> list[NavigationBatch]:
+        return [
+            (batch if index == number else NavigationBatch)(spec, count, torch.device(device))
+            for index, count in enumerate(counts, 1)
+        ]
 
-    monkeypatch.setattr(trainer.envs, "make_batch", make)
+    monkeypatch.setattr(trainer.envs, "make_batches", make)
 
 
 def train(configs: Sequence[RunConfig], out: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dstrl_cli.bench import plot, show
-from dstrl_cli.bench.measure import measure, ratios
+from dstrl_cli.bench.measure import Measurement, measure, ratios
 from dstrl_cli.bench.plan import NOTES, Request, Work, groups
 from dstrl_cli.describe import print_lines
 from dstrl_cli.errors import InputError
@@ -43,13 +43,12 @@ def bench(request: Request, options: Options) -> None:
     about = show.machine()
     with _progress() as tell:
         planned = groups(request, tell)
-        measured = measure(planned, options.seconds, options.repeats, tell)
+        measured = []
+        for measurements in measure(planned, options.seconds, options.repeats, tell):
+            measured.append(measurements)
+            _write(measured, options)  # what is measured is not lost, whatever comes
     found = [ratios(group) for group in measured]
     every = [each for group in found for each in group]
-    if options.csv is not None:
-        show.write_csv(options.csv, measured)
-    if options.plot is not None:
-        plot.growth([show.row(m) for group in measured for m in group], options.plot)
     settings = {"machine": about, "seconds": options.seconds, "repeats": options.repeats}
     if options.as_json:
         print(json.dumps(show.to_json(measured, every, settings), indent=2))
@@ -60,6 +59,14 @@ def bench(request: Request, options: Options) -> None:
     for group, theirs in zip(measured, found, strict=True):
         show.print_group(console, group, theirs)
     print_lines(console, [*NOTES])
+
+
+def _write(measured: Sequence[Sequence[Measurement]], options: Options) -> None:
+    """Write the files that were asked for."""
+    if options.csv is not None:
+        show.write_csv(options.csv, measured)
+    if options.plot is not None:
+        plot.growth([show.row(m) for group in measured for m in group], options.plot)
 
 
 def infer(runs: Sequence[Path], options: Options) -> None:

@@ -7,7 +7,7 @@ once. What they do is `worker`'s business.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnProcess
@@ -21,7 +21,7 @@ from dstrl_cli.bench import worker
 from dstrl_cli.bench.plan import PRODUCT_SIZE, WARM_UP_UPDATES, Group, Work
 from dstrl_cli.config import RunConfig, network_sizes
 from dstrl_cli.errors import DstrlError
-from dstrl_cli.sweep.local import cores
+from dstrl_cli.sweep.devices import cores
 from dstrl_cli.sweep.plan import layer_budgets, prepare
 
 PRODUCT_SECONDS = 0.5
@@ -186,8 +186,8 @@ def _free_memory_mb() -> float | None:
 
 def measure(
     groups: Sequence[Group], seconds: float, repeats: int, tell: Callable[[str], None]
-) -> list[list[Measurement]]:
-    """Measure every group, one after the other; return its measurements in its order.
+) -> Iterator[list[Measurement]]:
+    """Measure one group after the other; yield its measurements, in its order, when it is done.
 
     Args:
         groups: what to measure.
@@ -195,16 +195,15 @@ def measure(
         repeats: rounds.
         tell: is told what happens.
     """
-    measured = []
     for number, group in enumerate(groups, start=1):
         of = f"group {number} of {len(groups)}, " if len(groups) > 1 else ""
-        measured.append(_measure_group(group, seconds, repeats, _prefixed(tell, of)))
-    every = [m for group in measured for m in group]
-    peak = max((max(m.rates) for m in every if m.work.kind == "product"), default=None)
-    return [
-        [replace(m, floor_ms=floor_ms(m.work, peak)) for m in group if m.work.kind != "product"]
-        for group in measured
-    ]
+        measured = _measure_group(group, seconds, repeats, _prefixed(tell, of))
+        peak = max((max(m.rates) for m in measured if m.work.kind == "product"), default=None)
+        yield [
+            replace(m, floor_ms=floor_ms(m.work, peak))
+            for m in measured
+            if m.work.kind != "product"
+        ]
 
 
 def _prefixed(tell: Callable[[str], None], prefix: str) -> Callable[[str], None]:

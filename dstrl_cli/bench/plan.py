@@ -18,7 +18,7 @@ from dstrl_cli.nets import ENGINES
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.presets import resolve
 from dstrl_cli.run import find_device
-from dstrl_cli.sweep.local import cores
+from dstrl_cli.sweep.devices import cores
 from dstrl_cli.sweep.plan import prepare
 
 METHODS: Mapping[str, Sequence[str]] = {

@@ -19,7 +19,7 @@ from dstrl_cli import __version__
 from dstrl_cli.bench.measure import Measurement, Ratio
 from dstrl_cli.bench.plan import NOTES, PEERS, Work
 from dstrl_cli.config import RunConfig, env_name, sparsity_label
-from dstrl_cli.sweep.local import cores
+from dstrl_cli.sweep.devices import cores
 
 CSV_COLUMNS = (
     "work",

@@ -7,7 +7,8 @@ Importing this package adds dstrl's tasks to Gymnasium's registry (``gymnasium.m
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from dstrl_cli.envs.registration import register_tasks
 from dstrl_cli.envs.specs import EnvSpec, make_env, spec
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
     from dstrl_cli.envs.base import BatchEnv
 
-__all__ = ["EnvSpec", "computed_on_device", "make_batch", "make_env", "spec"]
+__all__ = ["EnvSpec", "computed_on_device", "make_batch", "make_batches", "make_env", "spec"]
 
-_GYMNASIUM_BATCH = "dstrl_cli.envs.gymnasium:GymnasiumBatch"
 # Environments that are computed on the training device itself.
 _DEVICE_BATCHES = {
     "dstrl/2DNav-v1": "dstrl_cli.envs.navigation_batch:NavigationBatch",
@@ -34,12 +34,53 @@ def computed_on_device(spec: EnvSpec) -> bool:
     return spec.id in _DEVICE_BATCHES
 
 
-def make_batch(spec: EnvSpec, num_envs: int, device: str | torch.device = "cpu") -> BatchEnv:
-    """Make ``num_envs`` environments of one specification whose results lie on ``device``."""
+def make_batch(
+    spec: EnvSpec,
+    num_envs: int,
+    device: str | torch.device = "cpu",
+    workers: int | Literal["auto"] = 0,
+) -> BatchEnv:
+    """Make ``num_envs`` environments of one specification whose results lie on ``device``.
+
+    Args:
+        spec: the environment.
+        num_envs: how many.
+        device: where observations and rewards are needed.
+        workers: processes that step them; 0: this one; ``auto``: see ``workers.worker_count``.
+            Environments that are computed on the device need none.
+
+    Raises:
+        DstrlError: a worker cannot make the environment.
+    """
+    return make_batches(spec, [num_envs], device, workers)[0]
+
+
+def make_batches(
+    spec: EnvSpec,
+    counts: Sequence[int],
+    device: str | torch.device = "cpu",
+    workers: int | Literal["auto"] = 0,
+) -> list[BatchEnv]:
+    """Make one batch per entry of ``counts``, all in the same worker processes.
+
+    A process sleeps while none of its batches is stepped; the processes end when all are closed.
+    See ``make_batch`` for the rest.
+    """
     import torch
 
-    module, _, name = _DEVICE_BATCHES.get(spec.id, _GYMNASIUM_BATCH).partition(":")
-    batch: BatchEnv = getattr(importlib.import_module(module), name)(
-        spec, num_envs, torch.device(device)
-    )
-    return batch
+    where = torch.device(device)
+    if spec.id in _DEVICE_BATCHES:
+        module, _, name = _DEVICE_BATCHES[spec.id].partition(":")
+        make = getattr(importlib.import_module(module), name)
+        return [make(spec, count, where) for count in counts]
+
+    from dstrl_cli.envs.gymnasium import GymnasiumBatch
+    from dstrl_cli.envs.workers import WorkerPool, cores, worker_count
+
+    processes = [worker_count(workers, count, where.type, cores()) for count in counts]
+    hosted = [count for count, number in zip(counts, processes, strict=True) if number]
+    groups = iter(WorkerPool(spec, hosted, max(processes)).groups if hosted else ())
+    return [
+        GymnasiumBatch(spec, count, where, next(groups) if number else None)
+        for count, number in zip(counts, processes, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""The interface of a batch of environments: one per member, stepped together on a device.
+"""The interface of a batch of environments: one per member, stepped together for a device.
 
 Not an environment itself: ``gymnasium`` steps any Gymnasium environment, ``navigation_batch``
 computes the 2-D navigation tasks in torch.
@@ -14,8 +14,18 @@ import numpy as np
 import torch
 
 from dstrl_cli.envs.specs import EnvSpec
+from dstrl_cli.envs.state import EnvState
+from dstrl_cli.errors import DstrlError
 
 Active = Sequence[bool] | np.ndarray
+
+
+class Outcome(NamedTuple):
+    """How a step went, on the host: to follow episodes without reading the device."""
+
+    reward: np.ndarray  # [N] float32
+    terminated: np.ndarray  # [N] bool
+    truncated: np.ndarray  # [N] bool
 
 
 class Step(NamedTuple):
@@ -30,19 +40,34 @@ class Step(NamedTuple):
     terminated: torch.Tensor  # [N] bool
     truncated: torch.Tensor  # [N] bool
     observation: torch.Tensor  # [N, obs] float32: what to act on next, a new start after an end
+    host: Outcome | None = None  # the same numbers where the host computed them; may share memory
 
 
 class BatchEnv(ABC):
-    """N environments of one specification that reset themselves when an episode ends."""
+    """N environments of one specification that reset themselves when an episode ends.
+
+    An environment that raises, returns a number that is not finite, or loses its process is
+    frozen until the next ``reset`` or ``set_state``: it stays at its last finite observation, with
+    reward 0 and no end, and the others go on.
+
+    Attributes:
+        failures: why environments are frozen: their index, and a sentence that names them.
+    """
+
+    failures: dict[int, str]
 
     def __init__(self, spec: EnvSpec, num_envs: int, device: torch.device) -> None:
         self.spec = spec
         self.num_envs = num_envs
         self.device = device
+        self.failures = {}
 
     @abstractmethod
     def reset(self, seeds: Sequence[int]) -> torch.Tensor:
-        """Seed every environment anew (one seed each) and return first observations [N, obs]."""
+        """Seed every environment anew (one seed each) and return first observations [N, obs].
+
+        An environment whose reset fails is frozen at an observation of zeros.
+        """
 
     @abstractmethod
     def step(self, actions: torch.Tensor, active: Active | None = None) -> Step:
@@ -50,16 +75,37 @@ class BatchEnv(ABC):
 
         Args:
             actions: [N, act] in [-1, 1], scaled here to the environment's bounds.
-            active: which environments to step; the others stay where they are and return their
-                last observation, reward 0 and no end.
+            active: which environments to step; the others, and those that are frozen, stay where
+                they are and return their last observation, reward 0 and no end.
+        """
+
+    @abstractmethod
+    def get_state(self) -> list[EnvState]:
+        """Return everything that the further course of each environment depends on.
 
         Raises:
-            DstrlError: an environment failed or returned a number that is not finite.
+            DstrlError: an environment keeps something that cannot be read, or lost its process.
+        """
+
+    @abstractmethod
+    def set_state(self, states: Sequence[EnvState]) -> torch.Tensor:
+        """Continue from states, one each, that environments of this specification were in.
+
+        Returns:
+            The observations [N, obs] to act on next.
+
+        Raises:
+            DstrlError: as ``get_state``.
         """
 
     @abstractmethod
     def close(self) -> None:
         """Release what the environments hold; closing twice is allowed."""
+
+    def check(self) -> None:
+        """Raise the first failure as a ``DstrlError``: for callers who need every environment."""
+        if self.failures:
+            raise DstrlError(next(iter(self.failures.values())))
 
 
 def action_scale(spec: EnvSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -1,121 +1,160 @@
-"""Any Gymnasium environment as a batch: N copies stepped one after the other on the CPU.
+"""Any Gymnasium environment as a batch: N copies, stepped on the CPU.
 
-The copies share nothing, so an environment's trajectory does not depend on the others. Results
-cross to the device as one block per step.
+They are stepped by this process (``group``), one after the other, or by worker processes side by
+side (``workers``), with the same numbers. Results cross to the device as one block per step.
+
+Why processes, for 30 HalfCheetah-v5 on two (shared) cores, the best of many steps: one after the
+other 1.15 ms; two workers 0.70 ms, for any environment and with its own numbers; two threads
+1.18 ms, as the interpreter lock serialises Gymnasium's Python; ``mujoco.rollout`` on two threads
+0.79 ms for the physics alone, without rewards, observations and ends, which would have to be
+written again for every task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Never
 
 import numpy as np
 import torch
 
-from dstrl_cli.envs.base import Active, BatchEnv, Step, action_scale
-from dstrl_cli.envs.specs import EnvSpec, make_env
-from dstrl_cli.errors import DstrlError
+from dstrl_cli.envs.base import Active, BatchEnv, Outcome, Step, action_scale
+from dstrl_cli.envs.block import Block, make_block, unpack
+from dstrl_cli.envs.group import Causes, EnvGroup
+from dstrl_cli.envs.specs import EnvSpec
+from dstrl_cli.envs.state import EnvState
+from dstrl_cli.envs.workers import WorkerGroup
 
 
 class GymnasiumBatch(BatchEnv):
-    """N Gymnasium environments; see ``BatchEnv`` for shapes and errors.
+    """N Gymnasium environments; see ``BatchEnv`` for shapes and failures.
 
-    After an episode's end the environment is reset without a seed: its random stream goes on.
+    Args:
+        spec: the environment.
+        num_envs: how many copies.
+        device: where results go.
+        workers: who steps them; this process where it is None.
     """
 
-    def __init__(self, spec: EnvSpec, num_envs: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        spec: EnvSpec,
+        num_envs: int,
+        device: torch.device,
+        workers: WorkerGroup | None = None,
+    ) -> None:
         super().__init__(spec, num_envs, device)
-        self._envs = [make_env(spec) for _ in range(num_envs)]
+        self._block: Block = workers.block if workers else make_block(spec, num_envs)
+        self._group = workers or EnvGroup(spec, self._block)
         self._middle, self._half = action_scale(spec)
         self._low = np.array(spec.action_low, np.float32)
         self._high = np.array(spec.action_high, np.float32)
-        self._action_dtype = self._envs[0].action_space.dtype
-        self._observation = np.zeros((num_envs, spec.observation_size), np.float32)
+        self._seen = self._block.observation.copy()  # the last observations, all finite
+        length = len(self._block.results)
+        self._upload = _Upload(length, device) if device.type == "cuda" else None
 
     def reset(self, seeds: Sequence[int]) -> torch.Tensor:
         """Seed environment i with ``seeds[i]``; return observations [N, obs]."""
-        for index, seed in enumerate(seeds):
-            self._observation[index] = self._reset(index, seed=int(seed))
-        if not np.isfinite(self._observation).all():
-            self._fail_not_finite(self._observation)
-        return torch.from_numpy(self._observation.copy()).to(self.device)
+        block = self._block
+        self.failures = {}
+        self._name(self._group.reset([int(seed) for seed in seeds]))
+        broken = ~np.isfinite(block.observation).all(1)
+        block.observation[broken] = 0.0
+        self._name_not_finite(broken)
+        return self._start()
 
     def step(self, actions: torch.Tensor, active: Active | None = None) -> Step:
-        """Step the active environments in order; see ``BatchEnv.step``."""
-        scaled = self._scale(actions)
-        block, arrays = self._new_block()
-        next_observation, reward, ended, observation = arrays
-        next_observation[:] = self._observation
-        # An environment that blows up is reported below, once, not by NumPy as well.
-        with np.errstate(over="ignore", invalid="ignore"):
-            for index in range(self.num_envs):
-                if active is not None and not active[index]:
-                    continue
-                try:
-                    seen, paid, terminated, truncated, _ = self._envs[index].step(scaled[index])
-                except Exception as error:
-                    self._fail(index, error)
-                next_observation[index] = seen
-                reward[index] = paid
-                ended[0, index] = terminated and not truncated
-                ended[1, index] = truncated
-                if terminated or truncated:
-                    self._observation[index] = self._reset(index)
-                else:
-                    self._observation[index] = next_observation[index]
-        observation[:] = self._observation
-        if not np.isfinite(block).all():
-            self._fail_not_finite(np.column_stack([next_observation, reward, observation]))
-        return self._to_device(block)
+        """Step the active environments; see ``BatchEnv.step``."""
+        block = self._block
+        unit = actions.detach().cpu().numpy()
+        np.clip(self._middle + self._half * unit, self._low, self._high, out=block.action)
+        masked = active is not None or bool(self.failures)
+        if masked:
+            block.active[:] = True if active is None else active
+            block.active[list(self.failures)] = False
+        causes = self._group.step(masked)
+        if causes:
+            self._name(causes)
+        if not np.isfinite(block.results).all():
+            self._freeze_not_finite()
+        np.copyto(self._seen, block.observation)
+        return self._result()
+
+    def get_state(self) -> list[EnvState]:
+        """Return what the environments' further course depends on; see ``BatchEnv``."""
+        return self._group.get_state()
+
+    def set_state(self, states: Sequence[EnvState]) -> torch.Tensor:
+        """Continue from states [N]; return observations [N, obs]."""
+        self._group.set_state(list(states))
+        self.failures = {}
+        return self._start()
 
     def close(self) -> None:
         """Close every environment."""
-        for env in self._envs:
-            env.close()
+        self._group.close()
 
-    def _scale(self, actions: torch.Tensor) -> np.ndarray:
-        unit = actions.detach().cpu().numpy()
-        scaled = (self._middle + self._half * unit).clip(self._low, self._high)
-        return scaled.astype(self._action_dtype, copy=False)
+    def _start(self) -> torch.Tensor:
+        np.copyto(self._seen, self._block.observation)
+        return torch.from_numpy(self._seen.copy()).to(self.device)
 
-    def _new_block(self) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Return zeros for everything a step returns, and the parts as views into them."""
-        count, size = self.num_envs, self.spec.observation_size
-        block = np.zeros(count * (2 * size + 3), np.float32)
-        first, second, third = count * size, count * (size + 1), count * (size + 3)
-        return (
-            block,
-            (
-                block[:first].reshape(count, size),  # next observation
-                block[first:second],  # reward
-                block[second:third].reshape(2, count),  # terminated, truncated
-                block[third:].reshape(count, size),  # observation
-            ),
-        )
+    def _result(self) -> Step:
+        results = self._block.results.copy()
+        next_observation, reward, ended, observation = unpack(results, self.num_envs)
+        terminated, truncated = ended != 0
+        host = Outcome(reward, terminated, truncated)
+        if self._upload is None:
+            return Step(
+                torch.from_numpy(next_observation),
+                torch.from_numpy(reward),
+                torch.from_numpy(terminated),
+                torch.from_numpy(truncated),
+                torch.from_numpy(observation),
+                host,
+            )
+        there = unpack(self._upload(results), self.num_envs)
+        ends = there[2].bool()
+        return Step(there[0], there[1], ends[0], ends[1], there[3], host)
 
-    def _to_device(self, block: np.ndarray) -> Step:
-        count, size = self.num_envs, self.spec.observation_size
-        sizes = [count * size, count, 2 * count, count * size]
-        parts = torch.from_numpy(block).to(self.device).split(sizes)
-        terminated, truncated = parts[2].view(2, count).bool()
-        shape = (count, size)
-        return Step(parts[0].view(shape), parts[1], terminated, truncated, parts[3].view(shape))
+    def _freeze_not_finite(self) -> None:
+        """Put environments with numbers that are not finite back to where they last were."""
+        block = self._block
+        stepped = np.isfinite(block.next_observation).all(1) & np.isfinite(block.reward)
+        started = np.isfinite(block.observation).all(1)
+        lost = ~stepped
+        block.next_observation[lost] = block.observation[lost] = self._seen[lost]
+        block.reward[lost] = 0.0
+        block.ended[:, lost] = 0.0
+        # Only the new start is broken: the episode that ended is sound.
+        halted = stepped & ~started
+        block.observation[halted] = block.next_observation[halted]
+        self._name_not_finite(lost | halted)
 
-    def _reset(self, index: int, **seed: int) -> Any:
-        try:
-            return self._envs[index].reset(**seed)[0]
-        except Exception as error:
-            self._fail(index, error)
+    def _name_not_finite(self, broken: np.ndarray) -> None:
+        for index in np.flatnonzero(broken).tolist():
+            self.failures.setdefault(
+                index,
+                f"environment {index} ({self.spec.name}) returned a number that is not finite: "
+                "it, or the policy that acts in it, has diverged",
+            )
 
-    def _fail(self, index: int, error: Exception) -> Never:
-        raise DstrlError(
-            f"environment {index} ({self.spec.name}) failed: {type(error).__name__}: {error}"
-        ) from error
+    def _name(self, causes: Causes) -> None:
+        for index, cause in causes.items():
+            self.failures.setdefault(
+                index, f"environment {index} ({self.spec.name}) failed: {cause}"
+            )
 
-    def _fail_not_finite(self, rows: np.ndarray) -> Never:
-        """Name the first environment whose row of ``rows`` [N, ...] is not finite."""
-        index = int(np.argmin(np.isfinite(rows).all(-1)))
-        raise DstrlError(
-            f"environment {index} ({self.spec.name}) returned a number that is not finite: it, or "
-            "the policy that acts in it, has diverged"
-        )
+
+class _Upload:
+    """Copies arrays of one length to an accelerator without waiting for it."""
+
+    def __init__(self, length: int, device: torch.device) -> None:
+        self._device = device
+        self._staging = torch.empty(length, pin_memory=True)
+        self._copied = torch.cuda.Event()
+
+    def __call__(self, array: np.ndarray) -> torch.Tensor:
+        self._copied.synchronize()  # the copy before this one has left the staging memory
+        self._staging.numpy()[:] = array
+        result = self._staging.to(self._device, non_blocking=True)
+        self._copied.record(torch.cuda.current_stream(self._device))
+        return result

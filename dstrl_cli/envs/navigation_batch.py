@@ -20,13 +20,15 @@ from dstrl_cli.envs.navigation import (
     POSITION_LIMIT,
 )
 from dstrl_cli.envs.specs import EnvSpec
+from dstrl_cli.envs.state import EnvState
 from dstrl_cli.envs.tasks import OBSTACLE_RADII, choose_task
 
 
 class NavigationBatch(BatchEnv):
     """N points on the plane, all with the task of the specification.
 
-    Numbers that are not finite are passed on, not reported: looking would stop the device.
+    Numbers that are not finite are passed on, not reported as failures, and a step tells the host
+    nothing: looking would stop the device.
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, device: torch.device) -> None:
@@ -71,6 +73,22 @@ class NavigationBatch(BatchEnv):
         self._position = position.masked_fill(ended[:, None], 0.0)
         self._elapsed = elapsed.masked_fill(ended, 0)
         return Step(position, reward, reached & ~truncated, truncated, self._position.clone())
+
+    def get_state(self) -> list[EnvState]:
+        """Return every point's position and elapsed steps; waits for the device."""
+        return [
+            EnvState(observation, elapsed, None, {}, {})
+            for observation, elapsed in zip(
+                self._position.cpu().numpy().copy(), self._elapsed.tolist(), strict=True
+            )
+        ]
+
+    def set_state(self, states: Sequence[EnvState]) -> torch.Tensor:
+        """Put every point where its state says; return the positions [N, 2]."""
+        positions = np.stack([state.observation for state in states])
+        self._position = torch.from_numpy(positions).to(self.device)
+        self._elapsed = torch.tensor([state.elapsed for state in states], device=self.device)
+        return self._position.clone()
 
     def close(self) -> None:
         """Nothing to release."""

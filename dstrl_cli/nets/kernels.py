@@ -2,19 +2,23 @@
 
 A network of K heads keeps the rows (output neurons) of all its layers one after the other: row r
 of head k owns the connections `rows[k, r]` to `rows[k, r + 1]` of `index` (input neuron) and
-`value`. Activations are stored feature-major, `[neuron, batch]`, so that one connection is one
-pass over contiguous memory; several connections share each pass. One call serves a whole network
-and direction. Single-threaded; releases the interpreter lock; compiled once and cached on disk.
+`value`. Activations are tiles `[tile, neuron, T]`: T rows of the batch lie side by side for every
+neuron, so that a connection is a few vector operations, and what a tile needs stays in the nearest
+cache. One call serves a whole network and direction. Single-threaded; releases the interpreter
+lock; compiled once and cached on disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
+
+from dstrl_cli.nets import lanes
 
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
@@ -26,58 +30,75 @@ _jit: Any = numba.njit(
     fastmath={"reassoc", "contract", "nsz", "arcp"},
 )
 
+VECTORS = 4
+TILE = VECTORS * lanes.LANES
+"""T: rows of the batch in one tile; four vectors hide the time that one takes to add."""
+
+DENSE_ROWS = 4
+"""Neurons that a dense layer takes at once."""
+
+_relu_sum, _plain_sum = lanes.weighted_sum(VECTORS, "relu"), lanes.weighted_sum(VECTORS, "plain")
+_gated_sum, _added_sum = lanes.weighted_sum(VECTORS, "gate"), lanes.weighted_sum(VECTORS, "add")
+_dense_relu_sum = lanes.weighted_sum(VECTORS, "relu", DENSE_ROWS)
+_dense_plain_sum = lanes.weighted_sum(VECTORS, "plain", DENSE_ROWS)
+_dense_added_sum = lanes.weighted_sum(VECTORS, "add", DENSE_ROWS)
+_products, _gated_products = lanes.products(VECTORS, False), lanes.products(VECTORS, True)
+
+
+@_jit
+def into_tiles(x: Array, out: Array) -> None:
+    """Write x [B, n] into out [tiles, n, T]; rows past the batch are zero."""
+    size = out.shape[2]
+    for tile in range(out.shape[0]):
+        rows = min(size, x.shape[0] - tile * size)
+        for j in range(rows):
+            for n in range(x.shape[1]):
+                out[tile, n, j] = x[tile * size + j, n]
+        for n in range(x.shape[1]):
+            for j in range(rows, size):
+                out[tile, n, j] = np.float32(0.0)
+
+
+@_jit
+def out_of_tiles(x: Array, out: Array) -> None:
+    """Write x [tiles, n, T] into out [B, n]."""
+    size = x.shape[2]
+    for tile in range(x.shape[0]):
+        for j in range(min(size, out.shape[0] - tile * size)):
+            for n in range(out.shape[1]):
+                out[tile * size + j, n] = x[tile, n, j]
+
+
+@_jit
+def dense_rows(ends: Array, row: int, count: int, width: int) -> int:
+    """Return how many of a layer's `count` rows dense products may take: all or none, by fours."""
+    if ends[row + count] - ends[row] < count * width:
+        return 0
+    return count - count % DENSE_ROWS
+
 
 @_jit
 def layer_forward(
     rows: Array, row: int, index: Array, value: Array, bias: Array, x: Array, y: Array, relu: bool
 ) -> None:
-    """Write y [out, B] = bias + sum of value * x[index], for the neurons from `row` on.
+    """Write y [out, T] = bias + sum of value * x[index], for the neurons from `row` on.
 
-    x is [in, B]; rows and bias are one head's. `relu` clamps the result at zero.
+    x is [in, T]; rows and bias are one head's. `relu` clamps the result at zero.
     """
-    batch = x.shape[1]
-    zero = np.float32(0.0)
-    for o in range(y.shape[0]):
-        k, end, b = rows[row + o], rows[row + o + 1], bias[row + o]
-        for j in range(batch):
-            y[o, j] = b
-        while k + 8 <= end:
-            v0, v1, v2, v3 = value[k], value[k + 1], value[k + 2], value[k + 3]
-            v4, v5, v6, v7 = value[k + 4], value[k + 5], value[k + 6], value[k + 7]
-            i0, i1, i2, i3 = index[k], index[k + 1], index[k + 2], index[k + 3]
-            i4, i5, i6, i7 = index[k + 4], index[k + 5], index[k + 6], index[k + 7]
-            for j in range(batch):
-                y[o, j] += (
-                    v0 * x[i0, j] + v1 * x[i1, j] + v2 * x[i2, j] + v3 * x[i3, j]
-                    + v4 * x[i4, j] + v5 * x[i5, j] + v6 * x[i6, j] + v7 * x[i7, j]
-                )  # fmt: skip
-            k += 8
-        if k + 4 <= end:
-            v0, v1, v2, v3 = value[k], value[k + 1], value[k + 2], value[k + 3]
-            i0, i1, i2, i3 = index[k], index[k + 1], index[k + 2], index[k + 3]
-            for j in range(batch):
-                y[o, j] += v0 * x[i0, j] + v1 * x[i1, j] + v2 * x[i2, j] + v3 * x[i3, j]
-            k += 4
-        if k + 2 <= end:
-            v0, v1, i0, i1 = value[k], value[k + 1], index[k], index[k + 1]
-            for j in range(batch):
-                y[o, j] += v0 * x[i0, j] + v1 * x[i1, j]
-            k += 2
-        if k < end:
-            v0, i0 = value[k], index[k]
-            for j in range(batch):
-                y[o, j] += v0 * x[i0, j]
+    biases = bias[row:]
+    dense = dense_rows(rows, row, y.shape[0], x.shape[0])
+    for o in range(0, dense, DENSE_ROWS):
+        begin, end = rows[row + o], rows[row + o + 1]
         if relu:
-            for j in range(batch):
-                y[o, j] = max(y[o, j], zero)
-
-
-@_jit
-def transposed(x: Array, out: Array) -> None:
-    """Write x [batch, n] into out [n, batch]."""
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            out[j, i] = x[i, j]
+            _dense_relu_sum(value, index, begin, end, biases, x, x, y, o)
+        else:
+            _dense_plain_sum(value, index, begin, end, biases, x, x, y, o)
+    for o in range(dense, y.shape[0]):
+        begin, end = rows[row + o], rows[row + o + 1]
+        if relu:
+            _relu_sum(value, index, begin, end, biases, x, x, y, o)
+        else:
+            _plain_sum(value, index, begin, end, biases, x, x, y, o)
 
 
 @_jit
@@ -87,129 +108,131 @@ def forward(
 ) -> None:  # fmt: skip
     """Run K heads of a ReLU network on one batch.
 
-    x [B, in] is transposed into first [in, B]; hidden [K, R, B] takes every neuron's activation
-    (or [1, R, B], which the heads fill in turn), out [K, B, outputs] the last layer. sizes are
-    input, hidden and output sizes; bias is [K, R].
+    x [B, in] is put into first [tiles, in, T]; hidden [K, tiles, R, T] takes every neuron's
+    activation (or [1, tiles, R, T], which the heads fill in turn), out [K, B, outputs] the last
+    layer. sizes are input, hidden and output sizes; bias is [K, R].
     """
-    transposed(x, first)
+    into_tiles(x, first)
     layers = sizes.shape[0] - 1
     for k in range(out.shape[0]):
-        below = first
-        row = 0
-        for layer in range(layers):
-            width = sizes[layer + 1]
-            here = hidden[k % hidden.shape[0], row : row + width]
-            layer_forward(rows[k], row, index, value, bias[k], below, here, layer < layers - 1)
-            below = here
-            row += width
-        transposed(below, out[k])
+        tiles = hidden[k % hidden.shape[0]]
+        for tile in range(tiles.shape[0]):
+            below = first[tile]
+            row = 0
+            for layer in range(layers):
+                width = sizes[layer + 1]
+                here = tiles[tile, row : row + width]
+                layer_forward(rows[k], row, index, value, bias[k], below, here, layer < layers - 1)
+                below = here
+                row += width
+        out_of_tiles(tiles[:, tiles.shape[1] - sizes[layers] :], out[k])
 
 
 @_jit
 def layer_gradients(
-    rows: Array, row: int, index: Array, x: Array, g: Array, value_grad: Array, bias_grad: Array
-) -> None:
-    """Write value_grad[e] = <x[index[e]], g[neuron of e]> and bias_grad = sum of g, over the batch.
+    columns: Array, column: int, source: Array, ordered: Array, g: Array, x: Array, y: Array,
+    value_sums: Array, bias_sums: Array, gated: bool,
+) -> None:  # fmt: skip
+    """Write value_sums[e] = <x[i], g[source[e]]> over the tile, for inputs i from `column` on.
 
-    x is [in, B], g [out, B]; rows and bias_grad are one head's.
+    g is [out, T], x [in, T]; columns is one head's; `ordered` are the values in the order of
+    `source`. With `gated`, y [in, T] takes the gradient of the neurons x before their ReLU, and
+    bias_sums [in] its sums over the tile.
     """
-    batch = x.shape[1]
-    zero = np.float32(0.0)
-    for o in range(g.shape[0]):
-        k, end = rows[row + o], rows[row + o + 1]
-        total = zero
-        for j in range(batch):
-            total += g[o, j]
-        bias_grad[row + o] = total
-        while k + 4 <= end:
-            i0, i1, i2, i3 = index[k], index[k + 1], index[k + 2], index[k + 3]
-            a0, a1, a2, a3 = zero, zero, zero, zero
-            for j in range(batch):
-                t = g[o, j]
-                a0 += t * x[i0, j]
-                a1 += t * x[i1, j]
-                a2 += t * x[i2, j]
-                a3 += t * x[i3, j]
-            value_grad[k], value_grad[k + 1] = a0, a1
-            value_grad[k + 2], value_grad[k + 3] = a2, a3
-            k += 4
-        while k < end:
-            i0, a0 = index[k], zero
-            for j in range(batch):
-                a0 += g[o, j] * x[i0, j]
-            value_grad[k] = a0
-            k += 1
+    for i in range(x.shape[0]):
+        begin, end = columns[column + i], columns[column + i + 1]
+        if gated:
+            _gated_products(ordered, source, begin, end, g, x, i, y, value_sums, bias_sums)
+        else:
+            _products(ordered, source, begin, end, g, x, i, y, value_sums, bias_sums)
 
 
 @_jit
 def layer_backward(
-    columns: Array, column: int, source: Array, position: Array, value: Array, g: Array, y: Array
-) -> None:
-    """Add to y [in, B] the sum of value * g[source], for the input neurons from `column` on.
+    columns: Array, column: int, source: Array, ordered: Array, zeros: Array, g: Array,
+    activation: Array, y: Array, gated: bool,
+) -> None:  # fmt: skip
+    """Take the sum of ordered * g[source], for the input neurons from `column` on, into y [in, T].
 
-    g is [out, B]; columns is one head's.
+    g is [out, T]; columns is one head's; `ordered` are the values in the order of `source`; zeros
+    is [in]. With `gated` the sum replaces y and is zero where the activation [in, T] is; else it
+    is added to y.
     """
-    batch = g.shape[1]
-    for i in range(y.shape[0]):
-        k, end = columns[column + i], columns[column + i + 1]
-        while k + 4 <= end:
-            v0, v1 = value[position[k]], value[position[k + 1]]
-            v2, v3 = value[position[k + 2]], value[position[k + 3]]
-            s0, s1, s2, s3 = source[k], source[k + 1], source[k + 2], source[k + 3]
-            for j in range(batch):
-                y[i, j] += v0 * g[s0, j] + v1 * g[s1, j] + v2 * g[s2, j] + v3 * g[s3, j]
-            k += 4
-        while k < end:
-            v0, s0 = value[position[k]], source[k]
-            for j in range(batch):
-                y[i, j] += v0 * g[s0, j]
-            k += 1
+    dense = 0 if gated else dense_rows(columns, column, y.shape[0], g.shape[0])
+    for i in range(0, dense, DENSE_ROWS):
+        begin, end = columns[column + i], columns[column + i + 1]
+        _dense_added_sum(ordered, source, begin, end, zeros, g, g, y, i)
+    for i in range(dense, y.shape[0]):
+        begin, end = columns[column + i], columns[column + i + 1]
+        if gated:
+            _gated_sum(ordered, source, begin, end, zeros, g, activation, y, i)
+        else:
+            _added_sum(ordered, source, begin, end, zeros, g, g, y, i)
 
 
 @_jit
-def relu_backward(activation: Array, g: Array) -> None:
-    """Zero g where the activation is zero, both [neurons, B], in place."""
-    zero = np.float32(0.0)
-    for i in range(g.shape[0]):
-        for j in range(g.shape[1]):
-            g[i, j] = g[i, j] if activation[i, j] > zero else zero
+def add_up(parts: Array) -> None:
+    """Add the other rows of parts [tiles, n] to the first."""
+    for part in range(1, parts.shape[0]):
+        for i in range(parts.shape[1]):
+            parts[0, i] += parts[part, i]
 
 
 @_jit
 def backward(
-    grad: Array, sizes: Array, rows: Array, index: Array, value: Array,
-    columns: Array, source: Array, position: Array,
+    grad: Array, sizes: Array, value: Array, columns: Array, source: Array, position: Array,
+    ordered: Array, value_sums: Array, bias_sums: Array,
     first: Array, hidden: Array, below_grad: Array, value_grad: Array, bias_grad: Array,
     grad_first: Array, weights: bool, inputs: bool,
 ) -> None:  # fmt: skip
     """Backpropagate grad [K, B, outputs] through the last `forward`.
 
-    below_grad [K, R, B] takes the gradient at every neuron. With `weights`, value_grad and
-    bias_grad [K, R] take the parameters' gradients; with `inputs`, grad_first [in, B] the input's,
-    summed over the heads. columns, source and position list the same connections by input neuron.
+    below_grad [K, tiles, R, T] takes the gradient at every neuron. With `weights`, value_grad and
+    bias_grad [K, R] take the parameters' gradients; with `inputs`, grad_first [tiles, in, T] the
+    input's, summed over the heads. columns, source and position list the connections by input
+    neuron; `ordered` has room for their values in that order, value_sums [tiles, connections] and
+    bias_sums [K, tiles, R] for the gradients tile by tile.
     """
     layers = sizes.shape[0] - 1
+    tiles, neurons = hidden.shape[1], hidden.shape[2]
+    zeros = np.zeros(sizes.max(), np.float32)
     if inputs:
         grad_first[:] = np.float32(0.0)
     for k in range(grad.shape[0]):
-        row = hidden.shape[1]
-        column = columns.shape[1] - 1
-        transposed(grad[k], below_grad[k, row - sizes[layers] : row])
-        for layer in range(layers - 1, -1, -1):
-            width, fan_in = sizes[layer + 1], sizes[layer]
-            row -= width
-            column -= fan_in
-            here = below_grad[k, row : row + width]
-            if weights:
-                x = first if layer == 0 else hidden[k, row - fan_in : row]
-                layer_gradients(rows[k], row, index, x, here, value_grad, bias_grad[k])
-            if layer > 0:
-                y = below_grad[k, row - fan_in : row]
-                y[:] = np.float32(0.0)
-                layer_backward(columns[k], column, source, position, value, here, y)
-                relu_backward(hidden[k, row - fan_in : row], y)
-            elif inputs:
-                layer_backward(columns[k], column, source, position, value, here, grad_first)
+        begin, end = columns[k, 0], columns[k, columns.shape[1] - 1]
+        for e in range(begin, end):
+            ordered[e] = value[position[e]]
+        into_tiles(grad[k], below_grad[k, :, neurons - sizes[layers] :])
+        for tile in range(tiles):
+            row = neurons
+            column = columns.shape[1] - 1
+            for layer in range(layers - 1, -1, -1):
+                row -= sizes[layer + 1]
+                column -= sizes[layer]
+                here = below_grad[k, tile, row : row + sizes[layer + 1]]
+                below = slice(row - sizes[layer], row) if layer > 0 else slice(0, 0)
+                if layer > 0:
+                    x, y = hidden[k, tile, below], below_grad[k, tile, below]
+                else:
+                    x, y = first[tile], grad_first[tile]
+                if weights:
+                    layer_gradients(
+                        columns[k], column, source, ordered, here, x, y,
+                        value_sums[tile], bias_sums[k, tile, below], layer > 0,
+                    )  # fmt: skip
+                elif layer > 0:
+                    layer_backward(columns[k], column, source, ordered, zeros, here, x, y, True)
+                if layer == 0 and inputs:
+                    layer_backward(columns[k], column, source, ordered, zeros, here, x, y, False)
+        if weights:
+            for tile in range(tiles):
+                for r in range(neurons - sizes[layers], neurons):
+                    bias_sums[k, tile, r] = below_grad[k, tile, r].sum()
+            add_up(value_sums[:, begin:end])
+            for e in range(begin, end):
+                value_grad[position[e]] = value_sums[0, e]
+            add_up(bias_sums[k])
+            bias_grad[k] = bias_sums[k, 0]
 
 
 @_jit
@@ -234,6 +257,30 @@ def blend(target: Array, online: Array, tau: Float) -> None:
         target[i] += tau * (online[i] - target[i])
 
 
+_NO_INDEX = np.int32(2**31 - 1)
+_BUCKET_BITS = 20  # that the 2048 buckets ignore of a float's 31: they tell eighths of an octave
+
+
+@_jit
+def smallest(magnitudes: Array, k: int) -> Float:
+    """Return the k-th smallest, from 0, of floats without a sign; as integers they sort alike."""
+    bits = magnitudes.view(np.uint32)
+    counts = np.zeros(1 << (31 - _BUCKET_BITS), np.int64)
+    for i in range(bits.shape[0]):
+        counts[bits[i] >> _BUCKET_BITS] += 1
+    bucket, below = 0, 0
+    while below + counts[bucket] <= k:
+        below += counts[bucket]
+        bucket += 1
+    inside = np.empty(counts[bucket], np.float32)
+    found = 0
+    for i in range(bits.shape[0]):
+        if bits[i] >> _BUCKET_BITS == bucket:
+            inside[found] = magnitudes[i]
+            found += 1
+    return np.partition(inside, k - below)[k - below]
+
+
 @_jit
 def blend_union(
     rows: Array, index: Array, value: Array, online_rows: Array, online_index: Array,
@@ -246,7 +293,7 @@ def blend_union(
     The blend lives on the union of both topologies; of every layer of every head only the
     `budgets[k, layer]` largest magnitudes stay. layer_rows are the first rows of the layers.
     """
-    stay = np.float32(1.0) - tau
+    stay, zero = np.float32(1.0) - tau, np.float32(0.0)
     written = 0
     for k in range(rows.shape[0]):
         new_rows[k, 0] = written
@@ -258,19 +305,16 @@ def blend_union(
                 a, a_end = rows[k, r], rows[k, r + 1]
                 b, b_end = online_rows[k, r], online_rows[k, r + 1]
                 while a < a_end or b < b_end:
-                    if b >= b_end or (a < a_end and index[a] < online_index[b]):
-                        union_index[count] = index[a]
-                        union_value[count] = stay * value[a]
-                        a += 1
-                    elif a >= a_end or online_index[b] < index[a]:
-                        union_index[count] = online_index[b]
-                        union_value[count] = tau * online_value[b]
-                        b += 1
-                    else:
-                        union_index[count] = index[a]
-                        union_value[count] = value[a] + tau * (online_value[b] - value[a])
-                        a += 1
-                        b += 1
+                    # no branch on which comes first: it could not be foreseen
+                    i = index[a] if a < a_end else _NO_INDEX
+                    j = online_index[b] if b < b_end else _NO_INDEX
+                    mine, theirs = i <= j, j <= i
+                    old = value[a] if mine else zero
+                    new = online_value[b] if theirs else zero
+                    union_index[count] = min(i, j)
+                    union_value[count] = stay * old + tau * new
+                    a += mine
+                    b += theirs
                     count += 1
             union_rows[end_row - begin_row] = count
             budget = budgets[k, layer]
@@ -278,7 +322,7 @@ def blend_union(
             spare = 0  # entries of exactly the threshold that stay
             if count > budget:
                 magnitudes = np.abs(union_value[:count])
-                threshold = np.partition(magnitudes, count - budget)[count - budget]
+                threshold = smallest(magnitudes, count - budget)
                 larger = 0
                 for i in range(count):
                     if magnitudes[i] > threshold:
@@ -298,17 +342,29 @@ def blend_union(
                 new_rows[k, r + 1] = written
 
 
+def _changed() -> float:
+    """Return when what the compiled kernels are made from last changed."""
+    return max(Path(file).stat().st_mtime for file in (__file__, lanes.__file__))
+
+
 def is_cached() -> bool:
     """Return whether this version of the kernels was compiled before and is on disk."""
-    source = Path(__file__)
-    folder = Path(forward.stats.cache_path)
-    changed = source.stat().st_mtime
+    folder, stem = Path(forward.stats.cache_path), Path(__file__).stem
     return all(
-        any(
-            index.stat().st_mtime >= changed for index in folder.glob(f"{source.stem}.{name}-*.nbi")
-        )
+        any(index.stat().st_mtime >= _changed() for index in folder.glob(f"{stem}.{name}-*.nbi"))
         for name in ("forward", "backward", "adam", "blend_union")
     )
+
+
+def _discard_stale() -> None:
+    """Remove what was compiled before `lanes` changed: the compiler watches this file alone."""
+    for file in Path(forward.stats.cache_path).glob(f"{Path(__file__).stem}.*.nb[ci]"):
+        with suppress(OSError):  # another process was faster, or the installation is read-only
+            if file.stat().st_mtime < _changed():
+                file.unlink()
+
+
+_discard_stale()
 
 
 def prepare(tell: Callable[[str], None]) -> None:
@@ -318,13 +374,15 @@ def prepare(tell: Callable[[str], None]) -> None:
     floats, one = np.zeros(2, np.float32), np.float32(1.0)
     sizes, rows = np.array([1, 1, 1]), np.array([[0, 1, 2]], np.int32)
     index, bias = np.zeros(2, np.int32), np.zeros((1, 2), np.float32)
-    first, hidden = np.zeros((1, 1), np.float32), np.zeros((1, 2, 1), np.float32)
-    out = np.zeros((1, 1, 1), np.float32)
-    forward(first, sizes, rows, index, floats, bias, first, hidden, out)
+    x, first = np.zeros((1, 1), np.float32), np.zeros((1, 1, TILE), np.float32)
+    hidden, out = np.zeros((1, 1, 2, TILE), np.float32), np.zeros((1, 1, 1), np.float32)
+    forward(x, sizes, rows, index, floats, bias, first, hidden, out)
     backward(
-        out, sizes, rows, index, floats, rows, index, index, first, hidden, hidden.copy(),
-        floats, bias, first, True, True,
+        out, sizes, floats, rows, index, index, floats.copy(), bias.copy(),
+        hidden[..., 0].copy(), first, hidden,
+        hidden.copy(), floats, bias, first.copy(), True, True,
     )  # fmt: skip
+    out_of_tiles(first, x)
     adam(floats, floats, floats, floats, one, one, one, one, one, one)
     blend(floats, floats, one)
     blend_union(

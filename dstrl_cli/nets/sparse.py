@@ -78,35 +78,52 @@ def selected(dense: Sequence[NDArray[Any]], masks: Sequence[NDArray[np.bool_]]) 
     return np.concatenate(parts).astype(np.float32)
 
 
+def aligned(*shape: int) -> Floats:
+    """Return room for float32 numbers that begins where a cache line does."""
+    size, line = int(np.prod(shape)), 64 // 4
+    room = np.zeros(size + line, np.float32)
+    start = -(room.ctypes.data // 4) % line
+    return room[start : start + size].reshape(shape)
+
+
 class Buffers:
-    """Activations of one batch size."""
+    """Activations of one batch size, as tiles (see `kernels`)."""
 
     def __init__(self, plan: Plan, batch: int, backward: bool) -> None:
-        neurons = sum(plan.sizes[1:])
-        self.first = np.empty((plan.sizes[0], batch), np.float32)
+        size = kernels.TILE
+        tiles, neurons = -(-batch // size), sum(plan.sizes[1:])
+        self.batch = batch
+        self.first = aligned(tiles, plan.sizes[0], size)
         # without a backward pass the heads share one part, which the cache then holds
-        self.hidden = np.empty((plan.heads if backward else 1, neurons, batch), np.float32)
-        self.gradient = np.empty_like(self.hidden) if backward else self.hidden
-        self.first_gradient = np.empty_like(self.first)
+        self.hidden = aligned(plan.heads if backward else 1, tiles, neurons, size)
+        if backward:
+            self.gradient = aligned(*self.hidden.shape)
+            self.first_gradient = aligned(*self.first.shape)
+            self.bias_sums = np.empty(self.hidden.shape[:3], np.float32)
+            self.products = np.empty((tiles, 0), np.float32)
+
+    def value_sums(self, connections: int) -> Floats:
+        """Return room for one number per tile and connection, which change with the topology."""
+        if self.products.shape[1] != connections:
+            self.products = np.empty((len(self.first), connections), np.float32)
+        return self.products
+
+    @staticmethod
+    def rows(tiles: Floats) -> Floats:
+        """Return tiles [..., tiles, n, T] as [..., n, rows of the batch]."""
+        swapped = np.moveaxis(tiles, -3, -2)
+        return swapped.reshape(*swapped.shape[:-2], -1)
 
 
 class Parameters:
     """Values and biases of one topology in one array, values first."""
 
     def __init__(self, topology: Topology, values: Floats, biases: Floats) -> None:
-        self.topology, self.heads = topology, len(biases)
+        self.topology = topology
         self.flat = np.concatenate([values, biases.ravel()]).astype(np.float32)
         self.split = len(values)
-
-    @property
-    def values(self) -> Floats:
-        """Weights of the active connections."""
-        return self.flat[: self.split]
-
-    @property
-    def biases(self) -> Floats:
-        """Biases [K, R]."""
-        return self.flat[self.split :].reshape(self.heads, -1)
+        self.values = self.flat[: self.split]  # of the active connections
+        self.biases = self.flat[self.split :].reshape(len(biases), -1)  # [K, R]
 
     def copy(self) -> Parameters:
         """Return a copy on the same topology."""
@@ -147,6 +164,7 @@ class SparseNetwork(Network):
             np.zeros_like(self.params.values),
             np.zeros_like(self.params.biases),
         )
+        self.ordered = np.empty_like(self.params.values)
 
     # Products.
 
@@ -157,14 +175,14 @@ class SparseNetwork(Network):
         if key not in self.buffers:
             self.buffers[key] = Buffers(self.plan, batch, keep)
         buffers, topology = self.buffers[key], params.topology
-        out = torch.empty(1, heads, batch, self.plan.sizes[-1])
+        out = np.empty((1, heads, batch, self.plan.sizes[-1]), np.float32)
         kernels.forward(
-            x[0].contiguous().numpy(), self.sizes, topology.rows, topology.index, params.values,
-            params.biases, buffers.first, buffers.hidden, out[0].numpy(),
+            np.ascontiguousarray(x.numpy()[0]), self.sizes, topology.rows, topology.index,
+            params.values, params.biases, buffers.first, buffers.hidden, out[0],
         )  # fmt: skip
         if keep:
             self.last = (buffers, heads)
-        return out
+        return torch.from_numpy(out)
 
     @override
     def forward(self, x: Tensor, heads: int | None = None) -> Tensor:
@@ -184,14 +202,17 @@ class SparseNetwork(Network):
         buffers, _ = self.last
         topology = self.params.topology
         kernels.backward(
-            grad[0].contiguous().numpy(), self.sizes, topology.rows, topology.index,
-            self.params.values, topology.columns, topology.source, topology.position,
-            buffers.first, buffers.hidden, buffers.gradient, self.grads.values, self.grads.biases,
-            buffers.first_gradient, weights, inputs,
+            np.ascontiguousarray(grad.numpy()[0]), self.sizes, self.params.values,
+            topology.columns, topology.source, topology.position, self.ordered,
+            buffers.value_sums(len(self.ordered)), buffers.bias_sums, buffers.first, buffers.hidden,
+            buffers.gradient, self.grads.values, self.grads.biases, buffers.first_gradient,
+            weights, inputs,
         )  # fmt: skip
         if not inputs:
             return grad.new_empty(0)
-        return torch.from_numpy(buffers.first_gradient.T.copy()).unsqueeze(0)
+        below = np.empty((1, buffers.batch, self.plan.sizes[0]), np.float32)
+        kernels.out_of_tiles(buffers.first_gradient, below[0])
+        return torch.from_numpy(below)
 
     # Updates.
 
@@ -272,13 +293,14 @@ class SparseNetwork(Network):
         assert self.last is not None
         buffers, heads = self.last
         gradients = []
-        first, row = np.broadcast_to(buffers.first, (heads, *buffers.first.shape)), 0
-        below = first
+        first, hidden = buffers.rows(buffers.first), buffers.rows(buffers.hidden)
+        slopes = buffers.rows(buffers.gradient)
+        below, row = np.broadcast_to(first, (heads, *first.shape)), 0
         for width in self.plan.sizes[1:]:
             here = slice(row, row + width)
-            product = np.einsum("kib,kob->kio", below, buffers.gradient[:, here], optimize=True)
+            product = np.einsum("kib,kob->kio", below[:heads], slopes[:heads, here], optimize=True)
             gradients.append(torch.from_numpy(product).unsqueeze(0))
-            below, row = buffers.hidden[:, here], row + width
+            below, row = hidden[:, here], row + width
         return gradients
 
     @override

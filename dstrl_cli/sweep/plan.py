@@ -1,6 +1,6 @@
-"""What a sweep runs: axes to runs, their folders and states, and the populations they form.
+"""What a sweep runs: axes to runs, and the states of their folders.
 
-Nothing is trained or written here; `local` carries a plan out, `overview` shows it.
+Nothing is trained or written here; `packing` forms populations, `local` carries a plan out.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.config import (
-    NOT_IDENTITY,
     EnvConfig,
     NetworkConfig,
     RunConfig,
     differences,
-    flatten,
     network_sizes,
     resolve_sizes,
     run_path,
-    to_dict,
 )
 from dstrl_cli.errors import InputError
 from dstrl_cli.presets import SweepPreset, resolve
@@ -39,26 +36,6 @@ from dstrl_cli.rundir import (
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
-
-MEMBER_KEYS = frozenset(
-    {
-        "method",
-        "seed",
-        "buffer_size",
-        "collect",
-        "nstep",
-        "nstep_delay",
-        "rewire",
-        "target_masking",
-        "gradients",
-        "moments",
-        "initial_targets",
-    }
-)
-"""Keys in which the members of a population may differ, besides a network's and the buffer's."""
-
-MEMBER_GROUPS = ("actor.", "critic.", "buffer.")
-SHARED_LEAVES = ("hidden_sizes",)
 
 
 @dataclass(frozen=True)
@@ -297,27 +274,3 @@ def _planned(run: Run, replace: bool) -> Planned:
     if planned.to_do:
         check_writable(run.path)
     return planned
-
-
-# --- populations --------------------------------------------------------------------------------
-
-
-def populations(runs: Iterable[Run]) -> list[list[Run]]:
-    """Group runs that may train in lock-step on one device, in the order given."""
-    groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault(shared_keys(run.config), []).append(run)
-    return list(groups.values())
-
-
-def shared_keys(config: RunConfig) -> tuple[tuple[str, str], ...]:
-    """Return the keys and values that all members of a population must have in common."""
-    flat = flatten(to_dict(config))
-    return tuple((key, repr(value)) for key, value in flat.items() if _shared(key))
-
-
-def _shared(key: str) -> bool:
-    if key in MEMBER_KEYS or key in NOT_IDENTITY - {"device", "engine", "threads"}:
-        return False
-    leaf = key.rpartition(".")[2]
-    return leaf in SHARED_LEAVES or not key.startswith(MEMBER_GROUPS)

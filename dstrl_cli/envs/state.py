@@ -1,0 +1,192 @@
+"""What an environment's further course depends on, read and set as plain data.
+
+Numbers, strings and arrays only, so that a checkpoint needs no pickle. Supported are MuJoCo's
+tasks, dstrl's own and every environment that keeps plain values, as classic control does; for
+others the error names what is in the way. No torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import wrappers
+from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
+
+from dstrl_cli.errors import DstrlError
+
+
+@dataclass(frozen=True)
+class EnvState:
+    """One environment between two steps.
+
+    Attributes:
+        observation: what to act on next, float32 [obs].
+        elapsed: steps of the current episode, as the time limit counts them.
+        random: the state of the environment's bit generator as NumPy gives it; None if it has none.
+        fields: its own plain values by name.
+        physics: MuJoCo's numbers by name, float64; empty elsewhere.
+    """
+
+    observation: np.ndarray
+    elapsed: int
+    random: dict[str, Any] | None
+    fields: dict[str, Any]
+    physics: dict[str, np.ndarray]
+
+
+# Wrappers that remember nothing between steps which is not read here.
+_KNOWN_WRAPPERS = (
+    wrappers.TimeLimit,
+    wrappers.OrderEnforcing,
+    wrappers.PassiveEnvChecker,
+    wrappers.ClipAction,
+    wrappers.RescaleAction,
+    wrappers.TransformAction,
+    wrappers.TransformObservation,
+    wrappers.FlattenObservation,
+    wrappers.RescaleObservation,
+    wrappers.DtypeObservation,
+    wrappers.TransformReward,
+)
+
+# How it is shown and how it was made: not where it is.
+_NOT_STATE = (
+    *("render_mode", "metadata", "width", "height", "camera_name", "camera_id"),
+    *("fullpath", "observation_structure", "_ezpickle_args", "_ezpickle_kwargs"),
+)
+
+# MuJoCo computes these from the integration state *before* the last substep, and tasks read them
+# before they step again (Ant's velocity is a difference of `xpos`): recomputing them would differ.
+_DERIVED = (
+    *("xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat", "site_xpos"),
+    *("site_xmat", "subtree_com", "subtree_linvel", "subtree_angmom", "cinert", "cvel", "cacc"),
+    *("cfrc_int", "cfrc_ext", "qacc", "qfrc_actuator", "qfrc_constraint", "actuator_force"),
+    *("actuator_length", "actuator_velocity", "ten_length", "ten_velocity", "sensordata"),
+)
+
+
+def read_state(env: gymnasium.Env, observation: np.ndarray) -> EnvState:
+    """Return the state of an environment that was reset, with the observation it last gave.
+
+    Raises:
+        DstrlError: it, or one of its wrappers, keeps something that is not plain data.
+    """
+    time_limit = _time_limit(env)
+    inner = env.unwrapped
+    generator = inner._np_random
+    return EnvState(
+        observation.copy(),
+        (time_limit._elapsed_steps or 0) if time_limit else 0,
+        None if generator is None else deepcopy(generator.bit_generator.state),
+        _fields(inner),
+        _physics(inner),
+    )
+
+
+def write_state(env: gymnasium.Env, state: EnvState) -> None:
+    """Put an environment, made as the one that was read, into a state.
+
+    Raises:
+        DstrlError: as ``read_state``.
+    """
+    time_limit = _time_limit(env)
+    inner = env.unwrapped
+    _fields(inner)  # refuses what could not have been read
+    env.reset()  # wrappers refuse to step an environment that was never reset
+    if time_limit:
+        time_limit._elapsed_steps = state.elapsed
+    for name, value in state.fields.items():
+        setattr(inner, name, deepcopy(value))
+    if state.physics:
+        _set_physics(inner, state.physics)
+    if state.random is not None:
+        inner.np_random.bit_generator.state = state.random
+
+
+def _time_limit(env: gymnasium.Env) -> wrappers.TimeLimit | None:
+    """Return the wrapper that counts steps, if there is one, refusing unknown wrappers."""
+    found = None
+    while isinstance(env, gymnasium.Wrapper):
+        if type(env) not in _KNOWN_WRAPPERS:
+            raise _refusal(env.unwrapped, f"its wrapper {type(env).__name__} may keep state")
+        if isinstance(env, wrappers.TimeLimit):
+            found = env
+        env = env.env
+    return found
+
+
+def _fields(inner: gymnasium.Env) -> dict[str, Any]:
+    """Return copies of the plain values that an environment keeps, refusing what is not plain."""
+    fields = {}
+    for name, value in vars(inner).items():
+        if name in _NOT_STATE or _is_constant(value):
+            continue
+        if not _is_plain(value):
+            raise _refusal(inner, f"it keeps a {type(value).__name__} ({name})")
+        fields[name] = deepcopy(value)
+    return fields
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biuf"
+    return value is None or isinstance(value, bool | int | float | str | np.number | np.bool_)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether a value is a part of the environment's making, or is read elsewhere."""
+    if isinstance(value, gymnasium.Space | GymnasiumSpec | np.random.Generator):
+        return True
+    if type(value).__module__.partition(".")[0] == "mujoco" or _is_renderer(value):
+        return True
+    dataclass_params = getattr(type(value), "__dataclass_params__", None)
+    return dataclass_params is not None and dataclass_params.frozen
+
+
+def _is_renderer(value: Any) -> bool:
+    return type(value).__module__ == "gymnasium.envs.mujoco.mujoco_rendering"
+
+
+def _physics(inner: gymnasium.Env) -> dict[str, np.ndarray]:
+    if not _has_physics(inner):
+        return {}
+    import mujoco
+
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION
+    integration = np.empty(mujoco.mj_stateSize(inner.model, kind))
+    mujoco.mj_getState(inner.model, inner.data, integration, kind)
+    derived = {name: getattr(inner.data, name).copy() for name in _DERIVED}
+    return {"integration": integration} | derived
+
+
+def _set_physics(inner: gymnasium.Env, physics: dict[str, np.ndarray]) -> None:
+    import mujoco
+
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION
+    mujoco.mj_setState(inner.model, inner.data, physics["integration"], kind)
+    mujoco.mj_forward(inner.model, inner.data)  # contacts and all else that is not kept
+    mujoco.mj_setState(inner.model, inner.data, physics["integration"], kind)
+    for name in _DERIVED:
+        getattr(inner.data, name)[:] = physics[name]
+
+
+def _has_physics(inner: gymnasium.Env) -> bool:
+    mujoco = sys.modules.get("mujoco")
+    return mujoco is not None and isinstance(getattr(inner, "data", None), mujoco.MjData)
+
+
+def _refusal(inner: gymnasium.Env, reason: str) -> DstrlError:
+    name = inner.spec.id if inner.spec is not None else type(inner).__name__
+    return DstrlError(
+        f"the state of environment '{name}' cannot be read or set: {reason}; MuJoCo tasks, dstrl's "
+        "and those that keep numbers and arrays can"
+    )

@@ -1,0 +1,273 @@
+"""How many bytes a population takes, by arithmetic on its configurations; and bytes in words.
+
+What is counted follows what `replay`, `nets.masked`, `streams` and the update allocate; the tests
+hold it against the tensors of a real population. Nothing is allocated here, and no torch imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from itertools import pairwise
+
+from dstrl_cli.config import RunConfig, network_sizes
+from dstrl_cli.errors import InputError
+
+FLOAT, DOUBLE = 4, 8
+HEADS = {"actor": 1, "critic": 2}
+
+RESERVE = 1_500_000_000
+"""What CUDA itself takes of a device: context, library workspaces, graphs, lost to fragments.
+
+A context with its kernels is about 0.6 GB on the H100 class; the rest is margin.
+"""
+
+BLOCK_NUMBERS = 65_536
+"""Numbers that a stream draws at once per member (`streams.BLOCK_NUMBERS`)."""
+
+BATCH_STREAMS: dict[str, Callable[[int], int]] = {
+    "td3": lambda most: 1,
+    "sac": lambda most: 1 + most,
+}
+"""Streams of a number per row and action that an algorithm draws from, by the largest n."""
+
+PARAMETER_COPIES = 7
+"""Weights, masks, gradients, target weights, Adam's two moments and its scratch."""
+
+UPDATES_HELD = 3
+"""Updates whose activations exist at once: two captured graphs keep theirs, one runs eagerly."""
+
+TOPOLOGY_BYTES = (9, 64)
+"""Of a topology update, per weight of the network (copies of weights, masks and gradients) and per
+weight of the layer in work (scores and their sorting; 46 were measured on the CPU)."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a population takes, by what takes them; `host` is main memory."""
+
+    replay: int = 0
+    networks: int = 0
+    updates: int = 0
+    streams: int = 0
+    reserve: int = 0
+    host: int = 0
+
+    @property
+    def growing(self) -> int:
+        """Bytes on the device that grow with the members."""
+        return self.replay + self.networks + self.updates + self.streams
+
+    @property
+    def device(self) -> int:
+        """All bytes on the device."""
+        return self.growing + self.reserve
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the parts and the sum on the device, for programs."""
+        return asdict(self) | {"device": self.device}
+
+    def parts(self) -> str:
+        """Return the parts in words, the largest first."""
+        named = {
+            "replay": self.replay,
+            "networks": self.networks,
+            "updates and evaluation": self.updates,
+            "random numbers": self.streams,
+            "CUDA": self.reserve,
+        }
+        shown = sorted((name for name in named if named[name]), key=lambda name: -named[name])
+        return ", ".join(f"{name} {size(named[name])}" for name in shown)
+
+
+# --- what a population takes --------------------------------------------------------------------
+
+
+def population_memory(
+    configs: Sequence[RunConfig],
+    observation_size: int,
+    action_size: int,
+    reserve: int = RESERVE,
+    time_limit: int | None = None,
+) -> Memory:
+    """Return what the members of one population take together.
+
+    Args:
+        configs: configurations that may share a population, of any number of members.
+        observation_size, action_size: sizes of the environment.
+        reserve: bytes that the device's own software takes.
+        time_limit: of the environment's episodes, where the population trains on an accelerator.
+    """
+    on_host = configs[0].replay_device == "cpu"
+    replay = replay_bytes(configs, observation_size, action_size, None if on_host else time_limit)
+    return Memory(
+        replay=0 if on_host else replay,
+        networks=network_bytes(configs, observation_size, action_size),
+        updates=working_bytes(configs, observation_size, action_size),
+        streams=stream_bytes(configs, action_size),
+        reserve=reserve,
+        host=replay if on_host else 0,
+    )
+
+
+def replay_bytes(
+    configs: Sequence[RunConfig],
+    observation_size: int,
+    action_size: int,
+    time_limit: int | None = None,
+) -> int:
+    """Return the bytes of the replay buffer: one ring, as long as the longest member needs."""
+    capacity = max(min(config.buffer_size, config.steps) for config in configs)
+    policy_actions = keeps_policy_actions(configs)
+    ring = ring_bytes(capacity, observation_size, action_size, policy_actions, time_limit)
+    return len(configs) * ring
+
+
+def ring_bytes(
+    capacity: int,
+    observation_size: int,
+    action_size: int,
+    policy_actions: bool,
+    time_limit: int | None = None,
+) -> int:
+    """Return the bytes of one member's replay buffer: the layout of `replay.Replay`.
+
+    Observation and next observation, the action (twice where the policy's own is kept too),
+    reward, and whether the episode terminated or ended. With a time limit that of
+    `replay_once.ReplayOnce`: no next observation, but those at time limits, and where they are.
+    """
+    row = observation_size + action_size * (2 if policy_actions else 1) + 3
+    if time_limit is None:
+        return FLOAT * capacity * (row + observation_size)
+    return FLOAT * (capacity * (row + 1) + most_cuts(capacity, time_limit) * observation_size)
+
+
+def most_cuts(capacity: int, time_limit: int) -> int:
+    """Return the ends at a time limit for which a ring needs room, the newest row's included."""
+    return capacity // time_limit + 2
+
+
+def keeps_policy_actions(configs: Sequence[RunConfig]) -> bool:
+    """Return whether a member's dynamic buffer compares with the policy's actions of the past."""
+    buffers = [config.buffer for config in configs]
+    return any(each.dynamic and each.distance == "mean_squared" for each in buffers)
+
+
+def network_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
+    """Return the bytes of both networks with masks, gradients, moments and targets.
+
+    Where only some members have dense gradients, or targets with the network's own masks, what
+    they are multiplied by is a copy of the masks.
+    """
+    copies = PARAMETER_COPIES + any(config.gradients == "dense" for config in configs)
+    copies += len({config.target_masking == "online_mask" for config in configs}) > 1
+    sizes = _sizes(configs[0], observation_size, action_size)
+    numbers = sum(
+        HEADS[role] * sum(layer + outputs for layer, outputs in _layers(widths))
+        for role, widths in sizes.items()
+    )
+    return FLOAT * copies * len(configs) * numbers
+
+
+def stream_bytes(configs: Sequence[RunConfig], action_size: int) -> int:
+    """Return the bytes of the random numbers that are drawn ahead."""
+    config, rows = configs[0], configs[0].batch_size
+
+    def block(per_step: int) -> int:
+        return max(1, BLOCK_NUMBERS // per_step) * per_step
+
+    noises = BATCH_STREAMS[config.algo](max(each.nstep for each in configs))
+    acting = 2 * FLOAT * block(action_size)  # warm-up and exploration
+    noise = noises * FLOAT * block(rows * action_size)
+    return len(configs) * (acting + noise + DOUBLE * block(rows))
+
+
+def working_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
+    """Return the bytes of what lives only for a while: updates, their topology, evaluation."""
+    sizes = _sizes(configs[0], observation_size, action_size)
+    changing = {
+        role: sum(_changes(config, role) for config in configs) * HEADS[role] for role in sizes
+    }
+    per_weight, per_weight_in_work = TOPOLOGY_BYTES
+    topology = sum(
+        changing[role]
+        * (
+            per_weight * sum(weights for weights, _ in _layers(widths))
+            + per_weight_in_work * max(weights for weights, _ in _layers(widths))
+        )
+        for role, widths in sizes.items()
+    )
+    update = update_bytes(configs, observation_size, action_size)
+    return UPDATES_HELD * update + topology + acting_bytes(configs, observation_size, action_size)
+
+
+def update_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
+    """Return the bytes of the batch, activations and their gradients of one update.
+
+    Each layer's activations live twice: kept by a forward pass, and as a gradient or as what the
+    next pass puts in their place.
+    """
+    config, sizes = configs[0], _sizes(configs[0], observation_size, action_size)
+    activations = 2 * sum(HEADS[role] * sum(widths) for role, widths in sizes.items())
+    most = max(each.nstep for each in configs)
+    path = most * (2 * observation_size + action_size + 16) if most > 1 else 0
+    return FLOAT * len(configs) * config.batch_size * (activations + path)
+
+
+def acting_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
+    """Return the bytes of the largest batch that is only acted on.
+
+    That is an evaluation, or a dynamic buffer's look at its oldest transitions.
+    """
+    widths = _sizes(configs[0], observation_size, action_size)["actor"]
+    looks = [c.buffer.check_batches * c.batch_size for c in configs if c.buffer.dynamic]
+    rows = max([configs[0].eval_episodes, *looks])
+    return FLOAT * len(configs) * rows * (sum(widths) + observation_size + 2 * action_size)
+
+
+def _sizes(config: RunConfig, observation_size: int, action_size: int) -> dict[str, Sequence[int]]:
+    actor, critic = network_sizes(config, observation_size, action_size)
+    return {"actor": actor, "critic": critic}
+
+
+def _layers(widths: Sequence[int]) -> list[tuple[int, int]]:
+    """Return (weights, outputs) of each layer."""
+    return [(i * o, o) for i, o in pairwise(widths)]
+
+
+def _changes(config: RunConfig, role: str) -> bool:
+    """Return whether the topology of a network changes during training."""
+    network = getattr(config, role)
+    return not network.all_active and network.topology.schedule != "static"
+
+
+# --- bytes in words -----------------------------------------------------------------------------
+
+_UNITS = {
+    **{unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb"))},
+    **{unit: 1024**power for power, unit in enumerate(("kib", "mib", "gib", "tib"), start=1)},
+}
+
+
+def parse_size(text: str, flag: str = "--device-memory") -> int:
+    """Return the bytes of `80GB`, `80GiB`, `512MB` or `85899345920`.
+
+    Raises InputError, naming the flag.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower(), re.ASCII)
+    unit = _UNITS.get(match[2] or "b", 0) if match else 0
+    found = int(Decimal(match[1]) * unit) if match else 0
+    if found < 1:
+        raise InputError(f"{flag}: {text!r} is no size; write 80GB, 80GiB, 512MB or plain bytes")
+    return found
+
+
+def size(count: float) -> str:
+    """Return bytes in three digits: `29.1 GB`, `512 MB`; decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB" if count < 999.5 else f"{count:,.0f} TB"

@@ -1,0 +1,218 @@
+"""Populations: which runs may train in lock-step, and how few of them a device's memory allows.
+
+Pure arithmetic on configurations and on devices as data; nothing is allocated or trained here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from dstrl_cli.config import RunConfig, flatten, to_dict
+from dstrl_cli.errors import InputError
+from dstrl_cli.memory import Memory, population_memory, replay_bytes, size
+from dstrl_cli.run import Run
+from dstrl_cli.sweep.devices import Device
+
+MEMBER_KEYS = frozenset(
+    {
+        "method",
+        "seed",
+        "buffer_size",
+        "collect",
+        "nstep",
+        "nstep_delay",
+        "rewire",
+        "target_masking",
+        "gradients",
+        "moments",
+        "initial_targets",
+    }
+)
+"""Keys in which the members of a population may differ, besides a network's and the buffer's."""
+
+MEMBER_GROUPS = ("actor.", "critic.", "buffer.")
+SHARED_LEAVES = ("hidden_sizes",)
+FOLDER_KEYS = frozenset({"out", "checkpoint_every"})
+"""Keys that only say what is written, and where."""
+
+LOCK_STEP_MEMBERS = 15
+"""What a lock-step costs whoever takes part, in members; only the balance of devices needs it.
+
+Thirty members are to take less than three times as long as one: 45 / 16.
+"""
+
+
+@dataclass(frozen=True)
+class Population:
+    """Runs that train in lock-step, where, and what they take there.
+
+    Attributes:
+        runs: the members, in the order of the plan.
+        device: the device they train on.
+        lane: number of that device among those used; the populations of a lane follow each other.
+        memory: bytes by what takes them.
+    """
+
+    runs: Sequence[Run]
+    device: Device
+    lane: int
+    memory: Memory
+
+    @property
+    def title(self) -> str:
+        """The run's label, or how many there are and the first one's."""
+        first = self.runs[0].label
+        return first if len(self.runs) == 1 else f"{len(self.runs)} runs, as {first}"
+
+
+def one_each(runs: Iterable[Run], device: Device) -> list[Population]:
+    """Return a population of one for every run, all in one lane; its replay is in main memory."""
+    return [Population([run], device, 0, _host_memory(run)) for run in runs]
+
+
+def _host_memory(run: Run) -> Memory:
+    spec = run.spec
+    return Memory(host=replay_bytes([run.config], spec.observation_size, spec.action_size))
+
+
+# --- what may train together --------------------------------------------------------------------
+
+
+def groups(runs: Iterable[Run]) -> list[list[Run]]:
+    """Group runs that may train in lock-step on one device, in the order given."""
+    found: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    for run in runs:
+        found.setdefault(shared_keys(run.config), []).append(run)
+    return list(found.values())
+
+
+def shared_keys(config: RunConfig) -> tuple[tuple[str, str], ...]:
+    """Return the keys and values that all members of a population must have in common."""
+    flat = flatten(to_dict(config))
+    return tuple((key, repr(value)) for key, value in flat.items() if _shared(key))
+
+
+def _shared(key: str) -> bool:
+    if key in MEMBER_KEYS or key in FOLDER_KEYS:
+        return False
+    leaf = key.rpartition(".")[2]
+    return leaf in SHARED_LEAVES or not key.startswith(MEMBER_GROUPS)
+
+
+# --- what fits ----------------------------------------------------------------------------------
+
+
+def roomy(runs: Sequence[Run], devices: Sequence[Device]) -> list[Device]:
+    """Return the devices that hold every run at least alone; others may be in use by somebody.
+
+    Raises InputError, naming the sizes, where none does.
+    """
+    if not runs:
+        return list(devices)
+    neediest = max(runs, key=lambda run: memory_of([run]).device)
+    need = memory_of([neediest])
+    found = [each for each in devices if each.memory is None or each.memory >= need.device]
+    if not found:
+        largest = max(devices, key=_memory)
+        raise InputError(_too_little(neediest, need, largest))
+    return found
+
+
+def pack(
+    runs: Iterable[Run], devices: Sequence[Device], most: int | None = None
+) -> list[Population]:
+    """Pack runs into as few populations as memory allows, but if possible one for each device.
+
+    Populations of one group differ by at most one member. The longest are given to the devices
+    first, each to the one with the least to do.
+
+    Args:
+        runs: runs that are to be trained.
+        devices: where (see `roomy`); every population fits the smallest. A device of unknown
+            memory holds anything.
+        most: the largest number of members of a population.
+    """
+    grouped = groups(runs)
+    known = [device.memory for device in devices if device.memory is not None]
+    parts = [_fewest(group, min(known, default=None), most) for group in grouped]
+    while sum(parts) < len(devices):  # no device idle while another has several members
+        largest = max(range(len(parts)), key=lambda i: len(grouped[i]) / parts[i], default=None)
+        if largest is None or parts[largest] == len(grouped[largest]):
+            break
+        parts[largest] += 1
+    packed = [part for group, n in zip(grouped, parts, strict=True) for part in _split(group, n)]
+    lanes = _lanes([_cost(part) for part in packed], len(devices))
+    return [
+        Population(part, devices[lane], lane, memory_of(part))
+        for part, lane in zip(packed, lanes, strict=True)
+    ]
+
+
+def memory_of(runs: Sequence[Run]) -> Memory:
+    """Return what a population of these runs takes."""
+    spec = runs[0].spec
+    configs = [run.config for run in runs]
+    return population_memory(
+        configs, spec.observation_size, spec.action_size, time_limit=spec.time_limit
+    )
+
+
+def _memory(device: Device) -> int:
+    return device.memory or 0
+
+
+def _fewest(group: Sequence[Run], memory: int | None, most: int | None) -> int:
+    """Return into how few populations a group must be split for `memory` bytes."""
+    least = math.ceil(len(group) / (most or len(group)))
+    if memory is None:
+        return least
+    # members take at least what they take alone: fewer parts than this cannot be enough
+    alone = [memory_of([run]) for run in group]
+    room = max(memory - alone[0].reserve, 1)
+    least = max(least, math.ceil(sum(each.growing for each in alone) / room))
+    return next(
+        parts
+        for parts in range(least, len(group) + 1)
+        if parts == len(group)
+        or all(memory_of(part).device <= memory for part in _split(group, parts))
+    )
+
+
+def _too_little(run: Run, memory: Memory, device: Device) -> str:
+    config = run.config
+    remedies = [f"a smaller buffer_size (now {config.buffer_size:,})"]
+    if memory.replay:
+        freed = size(memory.device - memory.replay)
+        remedies.insert(0, f"--replay-device cpu (then {freed} are needed)")
+    return (
+        f"{device.name} has {size(_memory(device))} of memory to use, too little for {run.label} "
+        f"alone, which needs {size(memory.device)} ({memory.parts()}); use "
+        f"{', or '.join(remedies)}, or another --device"
+    )
+
+
+def _split(group: Sequence[Run], parts: int) -> Iterator[list[Run]]:
+    """Split a group into parts whose sizes differ by at most one, in order."""
+    ends = [len(group) * part // parts for part in range(parts + 1)]
+    for start, end in pairwise(ends):
+        yield list(group[start:end])
+
+
+# --- who goes where -----------------------------------------------------------------------------
+
+
+def _cost(runs: Sequence[Run]) -> int:
+    """Return the time that a population takes, in steps of one member."""
+    return runs[0].config.steps * (LOCK_STEP_MEMBERS + len(runs))
+
+
+def _lanes(costs: Sequence[int], count: int) -> list[int]:
+    """Return which of `count` lanes each cost goes to: the largest first, to the least loaded."""
+    load, lanes = [0] * count, [0] * len(costs)
+    for index in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        lanes[index] = load.index(min(load))
+        load[lanes[index]] += costs[index]
+    return lanes

@@ -1,0 +1,114 @@
+"""Tiny environments for the tests, in a module that worker processes can import."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+
+class Counter(gymnasium.Env):
+    """Observes how many steps it made and the last action; ends after ``length`` steps.
+
+    An episode's first observation begins with a random number. With a ``fault``, an environment
+    that was seeded with an odd number goes wrong at its second step, or at a new start.
+    """
+
+    action_space = Box(np.array([-3.0, 0.0], np.float32), np.array([3.0, 1.0], np.float32))
+    observation_space = Box(-np.inf, np.inf, (3,), np.float64)
+
+    def __init__(self, length: int = 3, fault: str = "") -> None:
+        self.length, self.fault = length, fault
+        self.count, self.faulty = 0, False
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.count = 0
+        first = self.np_random.uniform()
+        if seed is not None:
+            self.faulty = seed % 2 == 1
+            if self.faulty and self.fault == "no start":
+                raise ValueError("broken")
+        elif self.faulty and self.fault == "no new start":
+            raise ValueError("broken")
+        elif self.faulty and self.fault == "nan new start":
+            first = np.nan
+        return np.array([first, 0.0, 0.0]), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        assert self.action_space.contains(action)
+        self.count += 1
+        reward, seen = float(self.count), np.array([self.count, *action])
+        if self.faulty and self.count == 2:
+            match self.fault:
+                case "raises":
+                    raise ValueError("broken")
+                case "nan reward":
+                    reward = np.nan
+                case "inf observation":
+                    seen[1] = np.inf
+                case "dies":
+                    os.kill(os.getpid(), signal.SIGKILL)
+        return seen, reward, self.count >= self.length, False, {}
+
+
+class Whereabouts(gymnasium.Env):
+    """Observes the number of the process that steps it, and its steps."""
+
+    action_space = Box(-1.0, 1.0, (1,))
+    observation_space = Box(0, np.inf, (2,))
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.count += 1
+        return self._observation(), 1.0, False, False, {}
+
+    def _observation(self) -> np.ndarray:
+        return np.array([os.getpid(), self.count], np.float32)
+
+
+class Elsewhere(Counter):
+    """Keeps what nobody can read from outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = object()
+
+
+class Remembering(gymnasium.ObservationWrapper):
+    """A wrapper that may keep something between steps."""
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return observation
+
+
+FAULTS = (
+    *("raises", "nan reward", "inf observation", "dies"),
+    *("no start", "no new start", "nan new start"),
+)
+
+
+def faulty(fault: str) -> str:
+    """Return the id of a Counter with a fault."""
+    return f"env_samples:Counter-{fault.replace(' ', '-')}-v0"
+
+
+gymnasium.register("Counter-v0", Counter)
+for limit in (2, 3, 4):
+    gymnasium.register(f"Counter-limit{limit}-v0", Counter, max_episode_steps=limit)
+for fault in FAULTS:
+    gymnasium.register(faulty(fault).partition(":")[2], Counter, kwargs={"fault": fault})
+gymnasium.register("Whereabouts-v0", Whereabouts)
+gymnasium.register("Elsewhere-v0", Elsewhere)
+gymnasium.register("Remembering-v0", lambda: Remembering(Counter()))
