@@ -173,11 +173,20 @@ def outcome_overview(outcome: Outcome) -> RenderableType:
         "sparsity": _sparsity(summary),
         "parameters": _parameters(summary),
         "FLOPs": _flops(summary),
-        "time": duration(summary["wall_time_s"]) if summary.get("wall_time_s") else "",
+        "time": _time(summary),
         "error": str(summary.get("error") or ""),
         "files": str(run.path),
     }
     return _grid({name: text for name, text in rows.items() if text})
+
+
+def _time(summary: Mapping[str, Any]) -> str:
+    """Return how long a run took and which share of it evaluation had."""
+    total, evaluation = summary.get("wall_time_s"), summary.get("evaluation_time_s")
+    if not total:
+        return ""
+    share = "" if evaluation is None else f", {evaluation / total:.0%} of it evaluation"
+    return duration(total) + share
 
 
 def _sparsity(summary: Mapping[str, Any]) -> str:

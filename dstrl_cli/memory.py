@@ -86,7 +86,11 @@ class Memory:
 
 
 def population_memory(
-    configs: Sequence[RunConfig], observation_size: int, action_size: int, reserve: int = RESERVE
+    configs: Sequence[RunConfig],
+    observation_size: int,
+    action_size: int,
+    reserve: int = RESERVE,
+    time_limit: int | None = None,
 ) -> Memory:
     """Return what the members of one population take together.
 
@@ -94,9 +98,10 @@ def population_memory(
         configs: configurations that may share a population, of any number of members.
         observation_size, action_size: sizes of the environment.
         reserve: bytes that the device's own software takes.
+        time_limit: of the environment's episodes, where the population trains on an accelerator.
     """
-    replay = replay_bytes(configs, observation_size, action_size)
     on_host = configs[0].replay_device == "cpu"
+    replay = replay_bytes(configs, observation_size, action_size, None if on_host else time_limit)
     return Memory(
         replay=0 if on_host else replay,
         networks=network_bytes(configs, observation_size, action_size),
@@ -107,20 +112,41 @@ def population_memory(
     )
 
 
-def replay_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
+def replay_bytes(
+    configs: Sequence[RunConfig],
+    observation_size: int,
+    action_size: int,
+    time_limit: int | None = None,
+) -> int:
     """Return the bytes of the replay buffer: one ring, as long as the longest member needs."""
     capacity = max(min(config.buffer_size, config.steps) for config in configs)
-    row = transition_numbers(observation_size, action_size, keeps_policy_actions(configs))
-    return FLOAT * len(configs) * capacity * row
+    policy_actions = keeps_policy_actions(configs)
+    ring = ring_bytes(capacity, observation_size, action_size, policy_actions, time_limit)
+    return len(configs) * ring
 
 
-def transition_numbers(observation_size: int, action_size: int, policy_actions: bool) -> int:
-    """Return the numbers that one stored transition takes: the layout of `replay.Replay`.
+def ring_bytes(
+    capacity: int,
+    observation_size: int,
+    action_size: int,
+    policy_actions: bool,
+    time_limit: int | None = None,
+) -> int:
+    """Return the bytes of one member's replay buffer: the layout of `replay.Replay`.
 
     Observation and next observation, the action (twice where the policy's own is kept too),
-    reward, and whether the episode terminated or ended.
+    reward, and whether the episode terminated or ended. With a time limit that of
+    `replay_once.ReplayOnce`: no next observation, but those at time limits, and where they are.
     """
-    return 2 * observation_size + action_size * (2 if policy_actions else 1) + 3
+    row = observation_size + action_size * (2 if policy_actions else 1) + 3
+    if time_limit is None:
+        return FLOAT * capacity * (row + observation_size)
+    return FLOAT * (capacity * (row + 1) + most_cuts(capacity, time_limit) * observation_size)
+
+
+def most_cuts(capacity: int, time_limit: int) -> int:
+    """Return the ends at a time limit for which a ring needs room, the newest row's included."""
+    return capacity // time_limit + 2
 
 
 def keeps_policy_actions(configs: Sequence[RunConfig]) -> bool:
@@ -130,8 +156,13 @@ def keeps_policy_actions(configs: Sequence[RunConfig]) -> bool:
 
 
 def network_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
-    """Return the bytes of both networks with masks, gradients, moments and targets."""
+    """Return the bytes of both networks with masks, gradients, moments and targets.
+
+    Where only some members have dense gradients, or targets with the network's own masks, what
+    they are multiplied by is a copy of the masks.
+    """
     copies = PARAMETER_COPIES + any(config.gradients == "dense" for config in configs)
+    copies += len({config.target_masking == "online_mask" for config in configs}) > 1
     sizes = _sizes(configs[0], observation_size, action_size)
     numbers = sum(
         HEADS[role] * sum(layer + outputs for layer, outputs in _layers(widths))

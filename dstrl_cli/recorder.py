@@ -1,7 +1,9 @@
 """From a population's tensors to the rows of each member's run folder.
 
 The recorder is the only part of training that reads tensors back for the files; it never changes
-them. What the files are is `rundir`'s business.
+them. What happens on the device (topology updates, and the episodes of environments that are
+computed there) waits there until `flush`, so that no step waits for it. What the files are is
+`rundir`'s business.
 """
 
 from __future__ import annotations
@@ -11,14 +13,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dstrl_cli import accounting
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.envs import EnvSpec
+from dstrl_cli.envs.base import Step
+from dstrl_cli.nets.groups import TopologyChange
 from dstrl_cli.nets.network import Network
 from dstrl_cli.policy import INITIAL_FILE, POLICY_FILE, network_tensors, policy_metadata
 from dstrl_cli.rundir import RunFolder
+
+WAITING_STEPS = 128
+"""Steps of environments on the device that may wait there for `flush`."""
 
 
 def network_names(network: Network) -> list[str]:
@@ -53,7 +62,10 @@ def member_tensors(algorithm: Algorithm, member: int) -> dict[str, NDArray[Any]]
 
 
 class Recorder:
-    """Writes the run folders of a population while it trains."""
+    """Writes the run folders of a population while it trains.
+
+    `training` is the trainer's own list of the members that still train: the others' rows stop.
+    """
 
     def __init__(
         self,
@@ -61,6 +73,7 @@ class Recorder:
         folders: Sequence[RunFolder],
         spec: EnvSpec,
         place: dict[str, str],
+        training: Sequence[int],
     ) -> None:
         self.algorithm, self.folders, self.spec, self.place = algorithm, folders, spec, place
         self.started = self.row_time = time.perf_counter()
@@ -70,8 +83,13 @@ class Recorder:
         self.episode_length = np.zeros(members, dtype=np.int64)
         self.episode_count = np.zeros(members, dtype=np.int64)
         self.recent: list[list[float]] = [[] for _ in folders]
-        self.distance: list[float | None] = [None] * members
+        self.distance: list[float | Tensor | None] = [None] * members
         self.last_evaluation: list[tuple[float, float] | None] = [None] * members
+        self.training = training
+        device = algorithm.alive.device
+        self.waiting = torch.empty(WAITING_STEPS, 3, members, device=device)
+        self.waiting_from: list[int] = []  # the step of each row that waits
+        self.changes: list[tuple[int, Network, TopologyChange]] = []
 
     def initial(self) -> None:
         """Write `initial.safetensors` of every member."""
@@ -94,21 +112,46 @@ class Recorder:
         )
         self.folders[member].policy(filename, member_tensors(self.algorithm, member), metadata)
 
-    def step(
-        self,
-        step: int,
-        reward: NDArray[Any],
-        terminated: NDArray[Any],
-        ended: NDArray[Any],
-        members: Sequence[int],
+    def step(self, step: int, result: Step) -> None:
+        """Follow the training episodes through environment step `step`."""
+        host = result.host
+        if host is not None:
+            self.follow(step, host.reward, host.terminated, host.terminated | host.truncated)
+            return
+        row = self.waiting[len(self.waiting_from)]
+        for part, value in zip(
+            row, (result.reward, result.terminated, result.truncated), strict=True
+        ):
+            part.copy_(value)
+        self.waiting_from.append(step)
+        if len(self.waiting_from) == WAITING_STEPS:
+            self.flush_steps()
+
+    def flush(self) -> None:
+        """Write the rows of all that happened until now."""
+        self.flush_steps()
+        self.flush_topology()
+
+    def flush_steps(self) -> None:
+        """Follow the steps that wait on the device."""
+        steps, self.waiting_from = self.waiting_from, []
+        if not steps:
+            return
+        for step, (reward, terminated, truncated) in zip(
+            steps, self.waiting[: len(steps)].cpu().numpy(), strict=True
+        ):
+            self.follow(step, reward, terminated > 0, terminated + truncated > 0)
+
+    def follow(
+        self, step: int, reward: NDArray[Any], terminated: NDArray[Any], ended: NDArray[Any]
     ) -> None:
-        """Follow the training episodes: each argument [P]; `members` are those still training."""
+        """Add one step to the training episodes and write those that ended; arguments are [P]."""
         self.episode_return += reward
         self.episode_length += 1
         if not ended.any():
             return
         for member in np.flatnonzero(ended).tolist():
-            if member in members:
+            if member in self.training:
                 value = float(self.episode_return[member])
                 row = {
                     "step": step,
@@ -123,14 +166,19 @@ class Recorder:
             self.episode_return[member] = 0.0
             self.episode_length[member] = 0
 
-    def topology(self, step: int, members: Sequence[int]) -> None:
-        """Write the topology updates that happened since the last call."""
+    def topology(self, step: int) -> None:
+        """Keep the topology updates that happened since the last call until `flush`."""
         for network in (self.algorithm.actor, self.algorithm.critic):
-            if not network.events:
-                continue
+            if network.changes:
+                self.changes += [(step, network, change) for change in network.take_changes()]
+
+    def flush_topology(self) -> None:
+        """Write the topology updates that wait."""
+        changes, self.changes = self.changes, []
+        for step, network, change in changes:
             names = network_names(network)
-            for event in network.take_events():
-                if event.member not in members:
+            for event in change.events():
+                if event.member not in self.training:
                     continue
                 rows = [
                     {
@@ -155,7 +203,6 @@ class Recorder:
         seconds: float,
         nstep: Sequence[int],
         sizes: Sequence[int],
-        members: Sequence[int],
     ) -> list[dict[str, Any]]:
         """Write one evaluation of the training members; return its rows of `progress.csv`.
 
@@ -164,7 +211,6 @@ class Recorder:
             returns, lengths: [P, episodes].
             seconds: what the evaluation took; it does not count into steps per second.
             nstep, sizes: n-step and buffer size of each member.
-            members: the members still training.
         """
         now = time.perf_counter()
         training = now - self.row_time - seconds
@@ -174,7 +220,8 @@ class Recorder:
         actor_active = self.algorithm.actor.active().sum((1, 2)).tolist()
         critic_active = self.algorithm.critic.active().sum((1, 2)).tolist()
         rows = []
-        for member in members:
+        for member in self.training:
+            distance = self.distance[member]
             recent = self.recent[member]
             mean, std = float(returns[member].mean()), float(returns[member].std())
             self.last_evaluation[member] = (mean, std)
@@ -188,7 +235,7 @@ class Recorder:
                 "train_return_mean": float(np.mean(recent)) if recent else None,
                 "nstep": nstep[member],
                 "buffer_size": sizes[member],
-                "policy_distance": self.distance[member],
+                "policy_distance": None if distance is None else float(distance),
                 "actor_active": int(actor_active[member]),
                 "critic_active": int(critic_active[member]),
             } | {name: values[member] for name, values in metrics.items()}

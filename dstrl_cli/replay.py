@@ -1,9 +1,14 @@
 """The replay buffer of a population: a ring `[P, capacity, ...]` on the training device.
 
 All members write at the same position; how far back a member's valid range reaches is its own
-(`size`), which is all that a dynamic capacity needs. Sampling sums n-step rewards exactly: it
-stops at terminations (no bootstrap) and at time limits (bootstrap), and never crosses the newest
-transition.
+(`size`), which is all that a dynamic capacity needs. Position and sizes are tensors that change in
+place, so that storing and sampling read nothing from the host and can be captured. Sampling sums
+n-step rewards exactly: it stops at terminations (no bootstrap) and at time limits (bootstrap), and
+never crosses the newest transition.
+
+The next observation is stored beside the observation, although the next row mostly repeats it:
+nothing bounds how many episodes an environment may cut short, whose last observations stand in no
+other row. Where a time limit bounds them, `replay_once` does with half the memory.
 """
 
 from __future__ import annotations
@@ -13,6 +18,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from dstrl_cli.errors import InputError
+from dstrl_cli.memory import ring_bytes
 
 MOST_STEPS = 20
 """The largest n of n-step targets."""
@@ -43,6 +51,44 @@ class Batch:
     path_discount: Sequence[Tensor]
     last: Tensor
 
+    def tensors(self) -> list[Tensor]:
+        """Return everything that is no view of something else; see `of`."""
+        flat = (self.state_action, self.reward, self.next_observation, self.discount, self.last)
+        return [*flat, *self.path, *self.path_discount]
+
+    @staticmethod
+    def parts(most: int) -> int:
+        """Return how many `tensors` a batch with targets of `most` steps has."""
+        return 5 + 2 * most
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], observation_size: int) -> Batch:
+        """Return the batch of these `tensors`."""
+        state_action, reward, next_observation, discount, last, *rest = tensors
+        return cls(
+            state_action=state_action,
+            observation=state_action[..., :observation_size],
+            action=state_action[..., observation_size:],
+            reward=reward,
+            next_observation=next_observation,
+            discount=discount,
+            path=rest[: len(rest) // 2],
+            path_discount=rest[len(rest) // 2 :],
+            last=last,
+        )
+
+
+def check_memory(needed: int, free: int, members: int, capacity: int, device: str) -> None:
+    """Raise InputError, with the sizes, where a ring of `needed` bytes would not fit."""
+    if needed <= free:
+        return
+    raise InputError(
+        f"buffer_size: the replay of {members} members x {capacity:,} transitions needs "
+        f"{needed / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free; train fewer members at "
+        "once (--members-per-device), lower buffer_size, or keep it on the host "
+        "(--set replay_device=cpu)"
+    )
+
 
 class Replay:
     """Ring buffer for P members.
@@ -55,7 +101,12 @@ class Replay:
         device: torch device.
         policy_actions: also keep the noise-free action of the policy at the time, which the
             authors' policy distance compares with.
+
+    Raises:
+        InputError: the accelerator has too little memory.
     """
+
+    time_limit: int | None = None
 
     def __init__(
         self,
@@ -70,20 +121,43 @@ class Replay:
         def ring(size: int) -> Tensor:
             return torch.empty(members, capacity, size, device=device)
 
+        if torch.device(device).type == "cuda":
+            needed = members * ring_bytes(
+                capacity, observation_size, action_size, policy_actions, self.time_limit
+            )
+            check_memory(needed, torch.cuda.mem_get_info(device)[0], members, capacity, device)
         self.capacity, self.gamma = capacity, gamma
         # observation and action lie side by side, as the critics read them
         self.state_action = ring(observation_size + action_size)
         self.observation = self.state_action[..., :observation_size]
         self.action = self.state_action[..., observation_size:]
-        self.next_observation = ring(observation_size)
         self.policy_action = ring(action_size) if policy_actions else self.action
         self.outcome = ring(3)  # read together: reward; 1 unless terminated; 1 unless ended
         self.reward, self.lives, self.goes_on = self.outcome.unbind(-1)
         self.size = torch.zeros(members, 1, dtype=torch.long, device=device)
-        self.position = 0
+        self.position = torch.zeros(1, dtype=torch.long, device=device)
         steps = torch.arange(MOST_STEPS, device=device)
         self.powers = ((gamma**steps).float(), steps)  # gamma^k and k
         self.first_row = torch.arange(members, device=device).unsqueeze(1) * capacity  # [P, 1]
+        self.make_next()
+
+    def make_next(self) -> None:
+        """Make room for what follows the observations."""
+        self.next_observation = torch.empty_like(
+            self.observation, memory_format=torch.contiguous_format
+        )
+
+    def store_next(self, next_observation: Tensor, terminated: Tensor, truncated: Tensor) -> None:
+        """Store what follows the row that is being written."""
+        self.write(self.next_observation, next_observation)
+
+    def faults(self) -> dict[int, str]:
+        """Return the members whose transitions could not be kept, and why; read it rarely."""
+        return {}
+
+    def next_of(self, rows: Tensor) -> Tensor:
+        """Return the observations after flat rows [P, ...] as [P, ..., obs]."""
+        return self.take(self.next_observation, rows)
 
     def add(
         self,
@@ -96,17 +170,18 @@ class Replay:
         policy_action: Tensor | None = None,
     ) -> None:
         """Store one transition of every member, each argument `[P, ...]`."""
-        at = self.position
-        self.observation[:, at] = observation
-        self.action[:, at] = action
-        self.reward[:, at] = reward
-        self.next_observation[:, at] = next_observation
-        self.lives[:, at] = ~terminated
-        self.goes_on[:, at] = ~(terminated | truncated)
+        outcome = torch.stack((reward, ~terminated, ~(terminated | truncated)), dim=-1)
+        self.write(self.state_action, torch.cat((observation, action), dim=-1))
+        self.store_next(next_observation, terminated, truncated)
+        self.write(self.outcome, outcome)
         if policy_action is not None and self.policy_action is not self.action:
-            self.policy_action[:, at] = policy_action
-        self.position = (at + 1) % self.capacity
+            self.write(self.policy_action, policy_action)
+        self.position.add_(1).remainder_(self.capacity)
         self.size.add_(1).clamp_(max=self.capacity)
+
+    def write(self, ring: Tensor, row: Tensor) -> None:
+        """Write a row [P, size] of every member at the common position."""
+        ring.index_copy_(1, self.position, row.unsqueeze(1))
 
     def limit(self, largest: Tensor) -> None:
         """Forget the oldest transitions beyond `largest` [P] of each member."""
@@ -145,7 +220,7 @@ class Replay:
         path_discount = self.gamma * weight * lives
         last = taken.sum(-1, keepdim=True).long() - 1
         path_rows = rows.gather(-1, torch.minimum(step, last))
-        path = self.take(self.next_observation, path_rows).unbind(2)
+        path = self.next_of(path_rows).unbind(2)
         state_action = self.take(self.state_action, rows[..., 0])
         return Batch(
             state_action=state_action,
@@ -164,7 +239,7 @@ class Replay:
         rows = self.rows((numbers * self.size).long())
         state_action = self.take(self.state_action, rows)
         reward, lives, _ = self.take(self.outcome, rows).unbind(-1)
-        following, discount = self.take(self.next_observation, rows), self.gamma * lives
+        following, discount = self.next_of(rows), self.gamma * lives
         return Batch(
             state_action=state_action,
             observation=state_action[..., : self.observation.shape[-1]],

@@ -166,12 +166,14 @@ def test_a_dry_sweep_packs_for_an_accelerator_that_is_not_here(capsys):
     assert [each["members"] for each in found["populations"]] == [30] * 4
     (ant, *_) = found["populations"]
     assert (ant["env"], ant["algo"], ant["device"]) == ("Ant-v2", "td3", "cuda:0")
-    assert ant["memory"]["replay"] == 30 * 1_000_000 * (2 * (111 + 8) + 3) * 4
+    # both actions, reward and ends, a slot; 1,000 observations at time limits and two more
+    row, ends = 111 + 2 * 8 + 3 + 1, 1_002 * 111
+    assert ant["memory"]["replay"] == 30 * (1_000_000 * row + ends) * 4
     parts = ("replay", "networks", "updates", "streams", "reserve")
     assert ant["memory"]["device"] == sum(ant["memory"][part] for part in parts)
     assert sum(len(each["runs"]) for each in found["populations"]) == 120
 
-    found = packed(capsys, *table, "--device-memory=16GB", "--members-per-device=20")
+    found = packed(capsys, *table, "--device-memory=9GB", "--members-per-device=20")
     assert [each["members"] for each in found["populations"]] == [10, 10, 10] + [15, 15] * 3
     found = packed(capsys, *table, "--device-memory=16GB", "--replay-device=cpu")
     assert [each["members"] for each in found["populations"]] == [30] * 4
@@ -189,7 +191,7 @@ def test_the_packing_fits_the_terminal_and_says_what_takes_memory(capsys, monkey
     assert max(map(len, lines[:-3])) <= int(width)
     (row,) = [line.split() for line in lines if "HalfCheetah-v2" in line and "cuda:0" in line]
     assert row[:5] == ["2", "HalfCheetah-v2", "td3", "30", "6"]
-    assert "replay 28.9 GB" in lines[-3]
+    assert "replay 15.7 GB" in lines[-3]
     assert "80 GB of cuda:0" in lines[-2]
     assert "120 to do; in 4 populations on cuda:0" in lines[-1]
     assert main(arguments) == 0

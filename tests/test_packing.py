@@ -125,7 +125,7 @@ def test_a_run_that_fits_nowhere_is_refused_with_sizes_and_remedies():
     for said in (
         "cuda:0 has 2 GB of memory to use",
         "Ant-v5/td3-rlx2/s0.95/seed0 alone",
-        "replay 916 MB",
+        "replay 500 MB",
         "--replay-device cpu",
         "buffer_size (now 1,000,000)",
     ):

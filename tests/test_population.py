@@ -55,11 +55,12 @@ METHODS: dict[str, dict[str, Any]] = {
 SPARSITIES = dict(zip(METHODS, (0.0, 0.8, 0.5, 0.6, 0.7, 0.4, 0.5), strict=True))
 
 
-def member(algo: str, method: str, seed: int) -> RunConfig:
+def member(algo: str, method: str, seed: int, intervals: tuple[int, int] = (2, 4)) -> RunConfig:
+    """A small run; `intervals` are those of the actor's and the critics' topology updates."""
     keys = dict(METHODS[method])
     initial_mask = keys.pop("initial_mask", "random")
     networks = {}
-    for role, interval in (("actor", 2), ("critic", 4)):
+    for role, interval in zip(("actor", "critic"), intervals, strict=True):
         networks[role] = {
             "sparsity": SPARSITIES[method],
             "allocation": "uniform",
@@ -148,7 +149,7 @@ def test_members_start_differently(algo: str) -> None:
                 assert not torch.equal(parts[a][0], parts[b][0])
                 assert not torch.equal(parts[a][2], parts[b][2])
     observation = torch.ones(3, OBS)
-    taken, free = algorithm.explore(observation, 0)
+    taken, free = algorithm.explore(observation, algorithm.exploration.at(0))
     assert not torch.equal(taken[0] - free[0], taken[1] - free[1])
 
 
@@ -191,7 +192,8 @@ def test_a_member_is_the_same_alone_as_among_others(algo: str, method: str) -> N
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(targets(among, index), targets(alone, 0), rtol=1e-3, atol=1e-5)
     observation = torch.ones(len(runs), OBS)
-    together, single = among.explore(observation, 3), alone.explore(observation[:1], 3)
+    together = among.explore(observation, among.exploration.at(3))
+    single = alone.explore(observation[:1], alone.exploration.at(3))
     for ours, theirs in zip(together, single, strict=True):
         torch.testing.assert_close(ours[index], theirs[0], rtol=1e-3, atol=1e-4)
 
@@ -231,6 +233,7 @@ def test_the_order_of_members_does_not_matter(algo: str) -> None:
 def test_collecting_without_noise_is_per_member() -> None:
     runs = [member("sac", "sst", seed) for seed in (0, 1)]
     mean = runs[1].model_copy(update={"collect": "mean"})
-    taken, free = build([runs[0], mean]).explore(torch.ones(2, OBS), 0)
+    algorithm = build([runs[0], mean])
+    taken, free = algorithm.explore(torch.ones(2, OBS), algorithm.exploration.at(0))
     assert not torch.equal(taken[0], free[0])
     torch.testing.assert_close(taken[1], free[1])

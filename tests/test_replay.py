@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from dstrl_cli.replay import DISTANCES, Batch, Replay
+from dstrl_cli.errors import InputError
+from dstrl_cli.memory import ring_bytes
+from dstrl_cli.replay import DISTANCES, Batch, Replay, check_memory
+from dstrl_cli.replay_once import ReplayOnce
 
 GAMMA = 0.5  # powers of two: sums are exact
 
@@ -337,6 +343,116 @@ def test_noise_free_actions_are_kept_where_asked_for() -> None:
     _, stored, free = replay.oldest(1)
     assert torch.equal(stored[:, 0], action)
     assert torch.equal(free[:, 0], policy_action)
+
+
+def test_a_batch_is_the_same_after_its_tensors_travelled() -> None:
+    batch = at_age(filled(10, numbered(6, {2: "limit"}), numbered(6)), 1, 3)
+    tensors = batch.tensors()
+    assert len(tensors) == Batch.parts(3)
+    again = Batch.of(tensors, observation_size=1)
+    for name, value in vars(batch).items():
+        other = getattr(again, name)
+        if isinstance(value, Tensor):
+            assert torch.equal(value, other)
+        else:
+            assert all(torch.equal(a, b) for a, b in zip(value, other, strict=True))
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy_actions", [False, True])
+@pytest.mark.parametrize("kind", [Replay, functools.partial(ReplayOnce, time_limit=10)])
+def test_the_bytes_of_a_buffer_are_those_of_its_rings(kind: Any, policy_actions: bool) -> None:
+    replay = kind(3, 50, 7, 2, GAMMA, policy_actions=policy_actions)
+    rings = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in vars(replay).values()
+        if isinstance(tensor, Tensor) and tensor.dim() == 3
+    }
+    assert sum(rings.values()) == 3 * ring_bytes(50, 7, 2, policy_actions, replay.time_limit)
+
+
+# --- every observation once -----------------------------------------------------------------------
+
+
+def chained(kind: Any, members: list[list[Row]], capacity: int) -> Replay:
+    """Rows whose next observation is the next row's, or number + 0.5 where an episode ended."""
+    replay: Replay = kind(len(members), capacity, 1, 1, GAMMA)
+    for rows in zip(*members, strict=True):
+        number = torch.tensor([[float(row.number)] for row in rows])
+        terminated = torch.tensor([row.terminated for row in rows])
+        truncated = torch.tensor([row.truncated for row in rows])
+        ended = (terminated | truncated).unsqueeze(1)
+        replay.add(
+            number,
+            -number,
+            torch.tensor([row.reward for row in rows]),
+            number + torch.where(ended, 0.5, 1.0),
+            terminated,
+            truncated,
+        )
+    return replay
+
+
+@given(histories(), st.integers(0, 1000), st.lists(st.integers(1, 30), min_size=3, max_size=3))
+@settings(max_examples=120, deadline=None)
+def test_observations_stored_once_give_the_same_batches(
+    history: tuple[int, list[list[Row]], list[int]], seed: int, limits: list[int]
+) -> None:
+    capacity, members, nsteps = history
+    once = functools.partial(ReplayOnce, time_limit=1)
+    twice, replay = chained(Replay, members, capacity), chained(once, members, capacity)
+    numbers = torch.rand(
+        len(members), 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    n = torch.tensor(nsteps).unsqueeze(1)
+    batches = []
+    for each in (twice, replay):
+        each.limit(torch.tensor(limits[: len(members)]))
+        batches.append(each.sample(numbers, n, max(nsteps)))
+    expected, found = batches
+    for name in ("state_action", "reward", "discount", "last"):
+        assert torch.equal(getattr(expected, name), getattr(found, name))
+    # after a termination nobody looks
+    for k, discount in enumerate(expected.path_discount):
+        assert torch.equal(discount, found.path_discount[k])
+        looks = discount > 0
+        assert torch.equal(expected.path[k][looks], found.path[k][looks])
+    looks = expected.discount > 0
+    assert torch.equal(expected.next_observation[looks], found.next_observation[looks])
+
+
+@pytest.mark.parametrize("count", [9, 10, 11, 37])
+def test_time_limits_find_room_for_the_observations_that_they_end_at(count: int) -> None:
+    rows = numbered(count, dict.fromkeys(range(2, count, 3), "limit"))
+    replay = chained(functools.partial(ReplayOnce, time_limit=3), [rows], 10)
+    ends = replay.size.item() // 3 + 1
+    assert replay.ends.shape[1] == 10 // 3 + 2  # type: ignore[attr-defined]
+    batch = replay.sample(torch.linspace(0, 0.999, 32).double().unsqueeze(0), torch.ones(1, 1), 1)
+    number = batch.observation
+    at_limit = number % 3 == 2
+    assert len(number[at_limit].unique()) in (ends - 1, ends)
+    assert torch.equal(batch.next_observation, number + torch.where(at_limit, 0.5, 1.0))
+    assert not replay.early.any()  # type: ignore[attr-defined]
+
+
+def test_an_episode_cut_before_the_time_limit_is_noticed() -> None:
+    early = numbered(12, {2: "limit", 8: "limit", 10: "limit"})
+    falls = numbered(12, {2: "fall", 8: "fall", 10: "fall"})
+    replay = chained(functools.partial(ReplayOnce, time_limit=5), [early, falls], 20)
+    assert replay.early.tolist() == [True, False]  # type: ignore[attr-defined]
+    late = numbered(12, {2: "limit", 7: "limit"})  # the first episode may have begun before
+    replay = chained(functools.partial(ReplayOnce, time_limit=5), [late], 20)
+    assert replay.early.tolist() == [False]  # type: ignore[attr-defined]
+
+
+def test_a_buffer_that_does_not_fit_is_refused_with_the_sizes() -> None:
+    check_memory(80 * 10**9, 80 * 10**9, 30, 10**6, "cuda:0")
+    with pytest.raises(InputError) as refused:
+        check_memory(93_120_000_000, 80 * 10**9, 30, 10**6, "cuda:0")
+    for part in ("30 members x 1,000,000", "93.1 GB", "80.0 GB", "cuda:0", "replay_device=cpu"):
+        assert part in str(refused.value)
 
 
 def test_policy_distances() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dstrl_cli import streams
 from dstrl_cli.config import TopologyConfig, from_dict
-from dstrl_cli.nets.network import Plan, rule_groups
+from dstrl_cli.nets.groups import rule_groups
+from dstrl_cli.nets.network import Plan
 from dstrl_cli.topology.importance import (
     Importance,
     drop_score,

@@ -15,7 +15,12 @@ from safetensors.torch import load_file
 from dstrl_cli import trainer
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.td3 import TD3
+from dstrl_cli.capacity import CapacityControl
 from dstrl_cli.config import RunConfig, from_dict, to_dict
+from dstrl_cli.envs import EnvSpec
+from dstrl_cli.envs.base import Step
+from dstrl_cli.envs.navigation_batch import NavigationBatch
+from dstrl_cli.nsteps import NSteps
 from dstrl_cli.presets import resolve
 from dstrl_cli.replay import Replay
 from dstrl_cli.rundir import RunFolder, read_summary
@@ -40,6 +45,36 @@ def run(method: str, seed: int = 0, env: str = "2DNav-v1", sets: Sequence[str] =
     """A small run on the masked engine, as populations have it."""
     flags = {"env.id": env, "steps": STEPS, "seed": seed, "sparsity": 0.6, "engine": "masked"}
     return resolve(method, sets=(*SMALL, *sets), flags=flags)
+
+
+class Frail(NavigationBatch):
+    """Navigation whose environment `index` fails at a step, while the others go on."""
+
+    index, at = 1, 65
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.steps = 0
+
+    def step(self, *arguments: Any) -> Step:
+        self.steps += 1
+        if self.steps == self.at:
+            self.failures = {self.index: "environment 1 (2DNav-v1) failed: it broke"}
+        return super().step(*arguments)
+
+
+def frail(monkeypatch: pytest.MonkeyPatch, batch: type[Frail], number: int) -> None:
+    """Let the `number`-th batch of environments, training or evaluation, be a frail one."""
+
+    def make(
+        spec: EnvSpec, counts: Sequence[int], device: str, workers: object
+    ) -> list[NavigationBatch]:
+        return [
+            (batch if index == number else NavigationBatch)(spec, count, torch.device(device))
+            for index, count in enumerate(counts, 1)
+        ]
+
+    monkeypatch.setattr(trainer.envs, "make_batches", make)
 
 
 def train(configs: Sequence[RunConfig], out: Path) -> list[Path]:
@@ -79,7 +114,7 @@ def test_one_update_per_step_after_the_warm_up(
     monkeypatch.setattr(Algorithm, "update_critic", counted)
     monkeypatch.setattr(trainer.Population, "collect", noted)
     (folder,) = train([run("sst")], tmp_path)
-    assert seen == [(41 + number, number) for number in range(STEPS - 40)]
+    assert seen == [(41 + number, 1 + number) for number in range(STEPS - 40)]
     assert pd.read_csv(folder / "progress.csv")["step"].tolist() == [0, 50, 100, STEPS]
 
 
@@ -93,7 +128,7 @@ def test_n_switches_at_each_members_own_update() -> None:
             {"nstep": 2, "nstep_delay": 9},
         )
     ]
-    nsteps = trainer.NSteps(runs, "cpu")
+    nsteps = NSteps(runs, "cpu")
     found = {}
     for update in range(1, 12):
         values, most = nsteps.at(update)
@@ -138,7 +173,7 @@ def test_buffers_shrink_at_each_members_own_checks_and_bounds() -> None:
     zero, no = torch.zeros(len(runs), 1), torch.zeros(len(runs), dtype=torch.bool)
     for _ in range(40):
         replay.add(zero, zero + 1, zero[:, 0], zero, no, no, policy_action=zero + 1)
-    control, notes = trainer.CapacityControl(runs, "cpu"), Notes()
+    control, notes = CapacityControl(runs, "cpu"), Notes()
     notes.distance = [None] * len(runs)
     control.check(20, replay, Still(), notes)  # type: ignore[arg-type]
     assert replay.size.flatten().tolist() == [40, 30, 40, 40, 40, 30]
@@ -196,6 +231,70 @@ def test_an_actor_that_overflows_at_the_very_end_is_noticed(
     monkeypatch.setattr(TD3, "update_actor", overflowing)
     (folder,) = train([run("sst", env="Pendulum-v1")], tmp_path)
     assert status(folder) == "diverged"
+
+
+def test_a_failed_environment_freezes_its_member_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [run("dst", seed) for seed in (0, 1)]
+    sound = train(configs, tmp_path / "sound")
+    frail(monkeypatch, Frail, 1)
+    folders = train(configs, tmp_path / "frail")
+    assert [status(folder) for folder in folders] == ["finished", "failed"]
+    ended = read_summary(folders[1]) or {}
+    assert ended["error"] == "environment 1 (2DNav-v1) failed: it broke"
+    assert ended["steps"] == 65
+    for name in ("episodes.csv", "topology.csv"):
+        assert (folders[0] / name).read_bytes() == (sound[0] / name).read_bytes()
+        rows, all_rows = (pd.read_csv(folder[1] / name) for folder in (folders, sound))
+        pd.testing.assert_frame_equal(rows, all_rows[all_rows["step"] <= 65], check_dtype=False)
+    assert pd.read_csv(folders[1] / "progress.csv")["step"].tolist() == [0, 50]
+
+
+def test_a_failed_environment_of_an_evaluation_freezes_its_member_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(Frail):
+        index, at = 3, 130  # of the second member's two; in the second evaluation, of 100 steps
+
+    frail(monkeypatch, Late, 2)
+    folders = train([run("sst", seed, sets=["learning_rate=1e-9"]) for seed in (0, 1)], tmp_path)
+    assert [status(folder) for folder in folders] == ["finished", "failed"]
+    assert pd.read_csv(folders[1] / "eval.csv")["step"].unique().tolist() == [0]
+    assert pd.read_csv(folders[0] / "eval.csv")["step"].max() == STEPS
+
+
+def test_a_population_in_which_every_member_failed_ends_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Only(Frail):
+        index = 0
+
+    frail(monkeypatch, Only, 1)
+    (folder,) = train([run("sst")], tmp_path)
+    summary = read_summary(folder) or {}
+    assert (summary["status"], summary["steps"]) == ("failed", 65)
+
+
+def test_an_interrupt_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole,) = train([run("dst", env="2DNav-v1")], tmp_path / "whole")
+
+    class Interrupted(Frail):
+        def step(self, *arguments: Any) -> Step:
+            if self.steps == 117:
+                raise KeyboardInterrupt
+            return super().step(*arguments)
+
+    frail(monkeypatch, Interrupted, 1)
+    (out,) = (tmp_path / "cut",)
+    with pytest.raises(KeyboardInterrupt):
+        train([run("dst", env="2DNav-v1")], out)
+    (cut,) = (path.parent for path in out.rglob("summary.json"))
+    assert status(cut) == "interrupted"
+    for name in ("episodes.csv", "topology.csv"):
+        rows, all_rows = (pd.read_csv(folder / name) for folder in (cut, whole))
+        assert len(rows) > 0
+        pd.testing.assert_frame_equal(rows, all_rows[all_rows["step"] <= 117])
 
 
 def test_ratios_are_against_the_same_widths_dense_except_for_narrowed_networks(

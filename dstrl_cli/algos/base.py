@@ -1,13 +1,17 @@
 """What every algorithm shares: an actor, twin critics, exploration streams and metrics.
 
-An algorithm is two methods, `explore` and `update`, written in the order of its paper. It never
-asks how networks are stored, which members differ in method, or where transitions come from.
+An algorithm is two methods, `explore` and `carry_out` (an update), written in the order of its
+paper. It never asks how networks are stored, which members differ in method, or where transitions
+come from. Both are torch operations alone, on tensors that stay at their addresses and random
+numbers that are handed in, so that they can be captured and replayed; what changes on the host from
+update to update is decided before, in `begin_update`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +22,18 @@ from dstrl_cli.nets import ENGINES
 from dstrl_cli.nets.network import Network, Plan
 from dstrl_cli.registry import load
 from dstrl_cli.replay import Batch
+from dstrl_cli.streams import Stream
+
+
+class Due(NamedTuple):
+    """What an update does besides the critics' step, decided on the host.
+
+    `topology`: a rule looks at the update, so that it is carried out and not replayed.
+    """
+
+    actor: bool
+    targets: bool
+    topology: bool
 
 
 class Algorithm(ABC):
@@ -28,7 +44,19 @@ class Algorithm(ABC):
         observation_size, action_size: sizes of the task.
         device: torch device.
         engine: name of the engine of the networks.
+
+    Attributes:
+        METRICS: what is recorded, and the network at whose updates.
+        exploration: stream of the noise [P, act] that `explore` takes.
+        alive: members that still train [P]; the others are frozen as they are.
     """
+
+    METRICS: ClassVar[dict[str, str]] = {
+        "critic_loss": "critic",
+        "q_mean": "critic",
+        "actor_loss": "actor",
+    }
+    exploration: Stream
 
     def __init__(
         self,
@@ -60,40 +88,62 @@ class Algorithm(ABC):
         self.critic = network("critic", observation_size + action_size, 1, 2, 1)
         self.alive = torch.ones(len(configs), dtype=torch.bool, device=device)
         self.updates = 0
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.sums = {name: torch.zeros(len(configs), device=device) for name in self.METRICS}
+        self.averaged = {"actor": 0, "critic": 0}  # updates whose metrics were taken
 
     @abstractmethod
     def act(self, observation: Tensor) -> Tensor:
         """Return the deterministic actions [P, B, act] in [-1, 1] for observations [P, B, obs]."""
 
     @abstractmethod
-    def explore(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def explore(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return the actions to take and the noise-free ones, both [P, act] in [-1, 1].
 
         Args:
             observation: [P, obs].
-            step: environment step, which addresses the noise.
+            noise: of this environment step, from `exploration` [P, act].
         """
 
     @abstractmethod
+    def noise(self, most: int) -> tuple[Tensor, ...]:
+        """Return the random numbers of the update that has begun, for targets of `most` steps."""
+
+    @abstractmethod
+    def carry_out(self, batch: Batch, noise: Sequence[Tensor], due: Due) -> None:
+        """Take the update that has begun: the critics and, when due, actor and targets."""
+
     def update(self, batch: Batch) -> None:
-        """Take one update of the critics and, when due, of actor and targets."""
+        """Take one whole update."""
+        due = self.begin_update()
+        self.carry_out(batch, self.noise(len(batch.path)), due)
+
+    def begin_update(self) -> Due:
+        """Count the update and find what is due: the host's half of an update."""
+        self.updates += 1
+        actor = self.updates % self.config.policy_delay == 0
+        targets = self.updates % self.config.target_update_interval == 0
+        begun = [self.critic, self.actor] if actor else [self.critic]
+        for network in begun:
+            network.begin_update()
+        return Due(actor, targets, any(network.watched for network in begun))
 
     def record(self, **values: Tensor) -> None:
         """Add metrics [P] of this update to the running sums."""
         for name, value in values.items():
-            if name in self.sums:
-                self.sums[name].add_(value)
-            else:
-                self.sums[name] = value.clone()
-                self.counts[name] = 0
-            self.counts[name] += 1
+            self.sums[name].add_(value)
 
     def take_metrics(self) -> dict[str, list[float]]:
-        """Return the mean of every metric since the last call, per member, on the host."""
-        means = {name: (self.sums[name] / count).tolist() for name, count in self.counts.items()}
-        self.sums, self.counts = {}, {}
+        """Return the mean of every metric since the last call, per member, on the host.
+
+        A metric of a network that had no update since is left out.
+        """
+        means = {}
+        for name, role in self.METRICS.items():
+            count = getattr(self, role).updates - self.averaged[role]
+            if count:
+                means[name] = (self.sums[name] / count).tolist()
+            self.sums[name].zero_()
+        self.averaged = {role: getattr(self, role).updates for role in self.averaged}
         return means
 
     def state_action(self, observation: Tensor, action: Tensor) -> Tensor:
@@ -108,6 +158,6 @@ class Algorithm(ABC):
         loss = error.square().mean(-1).sum(-1)  # [P]
         self.alive &= loss.isfinite()
         self.critic.backward((error * (2.0 / rows)).unsqueeze(-1))
-        td_error = error.abs().sum(-1) if self.critic.looks_at_next_update() else None
-        self.critic.update(self.alive, td_error=td_error, batch_size=rows)
+        td_error = error.abs().sum(-1) if self.critic.watched else None
+        self.critic.carry_out(self.alive, td_error, rows)
         self.record(critic_loss=loss, q_mean=q.mean((-2, -1)))

@@ -8,8 +8,9 @@ Actions are in [-1, 1]; the environment's side scales them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from dstrl_cli import streams
-from dstrl_cli.algos.base import Algorithm
+from dstrl_cli.algos.base import Algorithm, Due
 from dstrl_cli.nets.adam import Adam
 from dstrl_cli.replay import Batch
 
@@ -35,6 +36,8 @@ class Sampled:
 
 class SAC(Algorithm):
     """SAC; n-step targets carry the entropy of every step (RLX eq. 11)."""
+
+    METRICS: ClassVar[dict[str, str]] = Algorithm.METRICS | {"alpha": "actor"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,19 +62,23 @@ class SAC(Algorithm):
         return self.actor.infer(observation).squeeze(1)[..., : self.action_size].tanh()
 
     @override
-    def explore(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def explore(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         output = self.actor.infer(observation.unsqueeze(1)).flatten(1)  # [P, 2 act]
-        noise = self.exploration.at(step) * self.noise_scale
         mean, log_std, _ = self.gaussian(output)
-        return (mean + log_std.exp() * noise).tanh_(), mean.tanh()
+        return (mean + log_std.exp() * (noise * self.noise_scale)).tanh_(), mean.tanh()
 
     @override
-    def update(self, batch: Batch) -> None:
-        self.update_critic(batch, self.soft_target(batch))
-        self.updates += 1
-        if self.updates % self.config.policy_delay == 0:
-            self.update_actor(batch)
-        if self.updates % self.config.target_update_interval == 0:
+    def noise(self, most: int) -> tuple[Tensor, ...]:
+        of_targets = [stream.at(self.updates - 1) for stream in self.target_noise[:most]]
+        return (self.policy_noise.at(self.updates), *of_targets)
+
+    @override
+    def carry_out(self, batch: Batch, noise: Sequence[Tensor], due: Due) -> None:
+        policy_noise, *target_noise = noise
+        self.update_critic(batch, self.soft_target(batch, target_noise))
+        if due.actor:
+            self.update_actor(batch, policy_noise)
+        if due.targets:
             self.critic.update_target(self.config.tau)
 
     def alpha(self) -> Tensor:
@@ -98,29 +105,27 @@ class SAC(Algorithm):
         squash = 2.0 * (math.log(2.0) - pre_tanh - functional.softplus(-2.0 * pre_tanh))
         return Sampled(pre_tanh.tanh(), (normal - squash).sum(-1), std, noise, slope)
 
-    def soft_target(self, batch: Batch) -> Tensor:
+    def soft_target(self, batch: Batch, noise: Sequence[Tensor]) -> Tensor:
         """Return the n-step soft target [P, B] (RLX eq. 11).
 
         Actions come from the current policy at every step of the path; the bootstrap uses the
         action of the last step taken.
         """
-        target = batch.reward
-        bootstrap = torch.empty(0)
+        target, bootstrap = batch.reward, batch.action
         for k, (observation, discount) in enumerate(
             zip(batch.path, batch.path_discount, strict=True)
         ):
-            noise = self.target_noise[k].at(self.updates)
-            drawn = self.sample(self.actor.infer(observation).squeeze(1), noise)
+            drawn = self.sample(self.actor.infer(observation).squeeze(1), noise[k])
             target = target - self.alpha() * discount * drawn.log_prob
             chosen = (batch.last == k).unsqueeze(-1)
             bootstrap = drawn.action if k == 0 else torch.where(chosen, drawn.action, bootstrap)
         q = self.critic.target(self.state_action(batch.next_observation, bootstrap))
         return target + batch.discount * q.squeeze(-1).amin(1)
 
-    def update_actor(self, batch: Batch) -> None:
+    def update_actor(self, batch: Batch, noise: Tensor) -> None:
         """Minimise alpha log pi - min Q over reparameterised actions, then the temperature."""
         output = self.actor.forward(batch.observation).squeeze(1)
-        drawn = self.sample(output, self.policy_noise.at(self.updates))
+        drawn = self.sample(output, noise)
         q = self.critic.forward(self.state_action(batch.observation, drawn.action)).squeeze(-1)
         smallest, head = q.min(1)  # [P, B]
         alpha, rows = self.alpha(), q.shape[-1]
@@ -135,7 +140,7 @@ class SAC(Algorithm):
         grad_u = grad_action * (1 - drawn.action.square()) + share * 2 * drawn.action
         grad_log_std = (grad_u * drawn.std * drawn.noise - share) * drawn.slope
         self.actor.backward(torch.cat((grad_u, grad_log_std), dim=-1).unsqueeze(1))
-        self.actor.update(self.alive, batch_size=rows)
+        self.actor.carry_out(self.alive, None, rows)
 
         if self.config.temperature == "learned":
             # d/d log_alpha of mean(alpha (-log pi - target entropy))

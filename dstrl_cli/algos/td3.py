@@ -6,6 +6,7 @@ action range.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from dstrl_cli import streams
-from dstrl_cli.algos.base import Algorithm
+from dstrl_cli.algos.base import Algorithm, Due
 from dstrl_cli.replay import Batch
 
 
@@ -36,25 +37,28 @@ class TD3(Algorithm):
         return self.actor.infer(observation).squeeze(1).tanh_()
 
     @override
-    def explore(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def explore(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         action = self.act(observation.unsqueeze(1)).squeeze(1)
-        noise = self.exploration.at(step) * self.noise_scale
-        return (action + noise).clamp_(-1, 1), action
+        return (action + noise * self.noise_scale).clamp_(-1, 1), action
 
     @override
-    def update(self, batch: Batch) -> None:
-        self.update_critic(batch, self.td_target(batch))
-        self.updates += 1
-        if self.updates % self.config.policy_delay == 0:
+    def noise(self, most: int) -> tuple[Tensor, ...]:
+        return (self.smoothing.at(self.updates - 1),)
+
+    @override
+    def carry_out(self, batch: Batch, noise: Sequence[Tensor], due: Due) -> None:
+        (smoothing,) = noise
+        self.update_critic(batch, self.td_target(batch, smoothing))
+        if due.actor:
             self.update_actor(batch)
-            if self.updates % self.config.target_update_interval == 0:
+            if due.targets:
                 self.critic.update_target(self.config.tau)
                 self.actor.update_target(self.config.tau)
 
-    def td_target(self, batch: Batch) -> Tensor:
+    def td_target(self, batch: Batch, smoothing: Tensor) -> Tensor:
         """Return the n-step target with the smoothed target action and the smaller Q [P, B]."""
         clip = self.config.target_noise_clip
-        noise = (self.smoothing.at(self.updates) * self.config.target_noise).clamp_(-clip, clip)
+        noise = (smoothing * self.config.target_noise).clamp_(-clip, clip)
         action = self.actor.target(batch.next_observation).squeeze(1).tanh_()
         action = action.add_(noise).clamp_(-1, 1)
         q = self.critic.target(self.state_action(batch.next_observation, action))
@@ -70,5 +74,5 @@ class TD3(Algorithm):
         grad_input = self.critic.backward(grad_q, weights=False, inputs=True)
         grad_action = grad_input[..., -self.action_size :]
         self.actor.backward((grad_action * (1 - action.square())).unsqueeze(1))
-        self.actor.update(self.alive, batch_size=q.shape[2])
+        self.actor.carry_out(self.alive, None, q.shape[2])
         self.record(actor_loss=loss)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dstrl_cli.envs.base import BatchEnv
 
-__all__ = ["EnvSpec", "make_batch", "make_batches", "make_env", "spec"]
+__all__ = ["EnvSpec", "computed_on_device", "make_batch", "make_batches", "make_env", "spec"]
 
 # Environments that are computed on the training device itself.
 _DEVICE_BATCHES = {
@@ -27,6 +27,11 @@ _DEVICE_BATCHES = {
 }
 
 register_tasks()
+
+
+def computed_on_device(spec: EnvSpec) -> bool:
+    """Return whether a batch of these environments is computed on the training device itself."""
+    return spec.id in _DEVICE_BATCHES
 
 
 def make_batch(

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from dstrl_cli import masks
 from dstrl_cli.nets.adam import Adam
-from dstrl_cli.nets.network import Network, Plan, initial_layers
+from dstrl_cli.nets.network import Members, Network, Plan, initial_layers
 
 
 class Flat:
@@ -56,6 +56,21 @@ class Flat:
             (weight[:, :heads].flatten(0, 1), bias[:, :heads].flatten(0, 1))
             for weight, bias in zip(self.weights, self.biases, strict=True)
         ]
+
+
+class PartialMask:
+    """The masks `[P, K, N]` of all members but some, who have ones; it never moves."""
+
+    def __init__(self, mask: Tensor, without: list[int]) -> None:
+        self.mask, self.without = mask, without
+        self.flat = mask.clone() if without else mask
+        self.renew()
+
+    def renew(self) -> None:
+        """Follow the masks after they changed."""
+        if self.without:
+            self.flat.copy_(self.mask)
+            self.flat[self.without] = 1.0
 
 
 class MaskedNetwork(Network):
@@ -99,39 +114,40 @@ class MaskedNetwork(Network):
         def members(key: str, value: str) -> list[int]:
             return [m for m, run in enumerate(runs) if getattr(run, key) == value]
 
-        self.unmasked_gradients = members("gradients", "dense")
+        unmasked_gradients = members("gradients", "dense")
         self.kept_moments = torch.tensor([run.moments == "keep" for run in runs], device=device)
         # only then does Adam move inactive weights
-        self.remask = bool(self.unmasked_gradients or self.kept_moments.any())
+        self.remask = bool(unmasked_gradients or self.kept_moments.any())
         self.adam_growth = torch.tensor(
             [getattr(run, self.plan.role).topology.grow_init == "adam_step" for run in runs],
             device=device,
         )
         self.sparse = bool((self.mask.flat == 0).any())
-        self.gradient_mask = self.gradient_masks()
-        self.online_masked = members("target_masking", "online_mask")
-        self.trimmed = members("target_masking", "magnitude_trim")
-        self.trims = self.target_trims()
+        self.gradient_mask = PartialMask(self.mask.flat, unmasked_gradients)
+        online_masked = members("target_masking", "online_mask")
+        self.masks_targets = bool(online_masked) and self.sparse
+        others = [m for m in range(self.plan.members) if m not in online_masked]
+        self.target_mask = PartialMask(self.mask.flat, others if online_masked else [])
+        trimmed = members("target_masking", "magnitude_trim")
+        self.trimmed = torch.tensor(trimmed, dtype=torch.long, device=device)
+        self.trims = self.target_trims() if trimmed else []
 
     def target_trims(self) -> list[tuple[int, Tensor, int]]:
-        """Return (layer, budgets [T, K], largest budget) of layers whose targets are trimmed."""
-        if not self.trimmed:
-            return []
-        budgets = [mask[self.trimmed].sum((-2, -1)).long() for mask in self.mask.weights]
+        """Return (layer, budgets [T, K], largest budget) of layers whose targets are trimmed.
+
+        Budgets never grow and full layers stay full, so the layers and the bound hold for good.
+        """
         sizes = [inputs * outputs for inputs, outputs in self.plan.shapes]
+        budgets = [self.trimmed_budget(layer) for layer in range(len(sizes))]
         return [
             (layer, budget, int(budget.max()))
             for layer, (budget, size) in enumerate(zip(budgets, sizes, strict=True))
             if bool((budget < size).any())
         ]
 
-    def gradient_masks(self) -> Tensor:
-        """Return what gradients are multiplied by: the masks, or ones where they stay dense."""
-        if not self.unmasked_gradients:
-            return self.mask.flat
-        gradient_mask = self.mask.flat.clone()
-        gradient_mask[self.unmasked_gradients] = 1.0
-        return gradient_mask
+    def trimmed_budget(self, layer: int) -> Tensor:
+        """Return the active connections [T, K] of a layer of the members with trimmed targets."""
+        return self.mask.weights[layer][self.trimmed].sum((-2, -1)).long()
 
     # Products.
 
@@ -178,7 +194,7 @@ class MaskedNetwork(Network):
     @override
     def optimizer_step(self, apply: Tensor) -> None:
         if self.sparse:
-            self.grads.flat.mul_(self.gradient_mask)
+            self.grads.flat.mul_(self.gradient_mask.flat)
         self.adam.step(self.grads.flat, apply)
 
     @override
@@ -189,26 +205,18 @@ class MaskedNetwork(Network):
     @override
     def update_target(self, tau: float) -> None:
         self.target_params.flat.lerp_(self.params.flat, tau)
-        if self.online_masked and self.sparse:
-            self.mask_target()
+        if self.masks_targets:  # RLX Alg. 3
+            self.target_params.flat.mul_(self.target_mask.flat)
         for layer, budget, most in self.trims:
             weight = self.target_params.weights[layer]
-            chosen = weight[self.trimmed].flatten(2)
-            weight[self.trimmed] = masks.keep_largest(chosen, budget, most).view(
-                len(self.trimmed), *weight.shape[1:]
-            )
-
-    def mask_target(self) -> None:
-        """Multiply targets by the network's own masks (RLX Alg. 3)."""
-        if len(self.online_masked) == self.plan.members:
-            self.target_params.flat.mul_(self.mask.flat)
-        else:
-            self.target_params.flat[self.online_masked] *= self.mask.flat[self.online_masked]
+            chosen = weight.index_select(0, self.trimmed)
+            kept = masks.keep_largest(chosen.flatten(2), budget, most)
+            weight.index_copy_(0, self.trimmed, kept.view_as(chosen))
 
     # Topology.
 
     @override
-    def view_layers(self, members: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    def view_layers(self, members: Members) -> tuple[list[Tensor], list[Tensor]]:
         layer_masks = [mask[members] > 0 for mask in self.mask.weights]
         weights = [
             weight[members] * mask
@@ -217,11 +225,11 @@ class MaskedNetwork(Network):
         return weights, layer_masks
 
     @override
-    def gradients(self, members: list[int]) -> list[Tensor]:
+    def gradients(self, members: Members) -> list[Tensor]:
         return [gradient[members] for gradient in self.grads.weights]
 
     @override
-    def set_masks(self, members: list[int], layers: Sequence[Tensor]) -> None:
+    def set_masks(self, members: Members, layers: Sequence[Tensor]) -> None:
         keep_value = self.adam_growth[members].view(-1, 1, 1, 1)
         keep_moments = self.kept_moments[members].view(-1, 1, 1, 1)
         moments = [Flat(moment, self.plan) for moment in (self.adam.first, self.adam.second)]
@@ -232,8 +240,10 @@ class MaskedNetwork(Network):
             for moment in moments:
                 moment.weights[layer][members] *= stays | keep_moments
             self.mask.weights[layer][members] = mask.to(torch.float32)
-        self.gradient_mask = self.gradient_masks()
-        self.trims = self.target_trims()
+        self.gradient_mask.renew()
+        self.target_mask.renew()
+        for layer, budget, _ in self.trims:
+            budget.copy_(self.trimmed_budget(layer))
 
     # Reading.
 

@@ -18,18 +18,11 @@ from torch import Tensor
 from dstrl_cli import masks, streams
 from dstrl_cli.config import NetworkConfig, RunConfig
 from dstrl_cli.nets import initial
-from dstrl_cli.topology.rule import NetworkView, Rule
+from dstrl_cli.nets.groups import Group, TopologyChange, TopologyEvent, rule_groups
+from dstrl_cli.topology.rule import NetworkView
 
-
-@dataclass(frozen=True)
-class TopologyEvent:
-    """One topology update of one member: counts per layer, [K, L] on the host."""
-
-    member: int
-    active: list[list[int]]
-    dropped: list[list[int]]
-    grown: list[list[int]]
-    fraction: float
+Members = list[int] | Tensor
+"""Indices of some members; as a tensor they lie on the network's device."""
 
 
 @dataclass(frozen=True)
@@ -116,44 +109,23 @@ def initial_layers(plan: Plan, member: int) -> list[tuple[Tensor, Tensor, Tensor
     ]
 
 
-@dataclass(frozen=True)
-class Group:
-    """Members of a network that share a rule, and whether it replaces their optimizer step."""
-
-    rule: Rule
-    members: list[int]
-    instead_of_step: bool
-
-
-def rule_groups(plan: Plan) -> list[Group]:
-    """Group the members by their rule; members with a static topology are in no group."""
-    groups: dict[tuple[object, ...], Group] = {}
-    for member, run in enumerate(plan.configs):
-        config = plan.network_config(member)
-        if config.dense or config.match_parameters or config.topology.schedule == "static":
-            continue
-        training = run.steps - run.learning_starts
-        end = int((training - config.topology.stop_before_end) / plan.steps_per_update)
-        key = (config.topology, end, run.rewire)
-        if key not in groups:
-            groups[key] = Group(Rule(config.topology, end), [], run.rewire == "instead_of_step")
-        groups[key].members.append(member)
-    return list(groups.values())
-
-
 class Network(ABC):
     """The network of one role for all members.
 
     Shapes: inputs `[P, B, in]`, outputs `[P, K, B, out]`; `heads=1` restricts to the first head.
     An update is `forward`, `backward` with the gradient of the loss with respect to the output,
-    then `update`.
+    then `update`. That has a half on the host (`begin_update`: what is due) and a half on tensors
+    (`carry_out`), which can be captured where no rule looks at the update.
+    Parameters, masks and moments stay at their addresses for as long as the network lives.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.groups = rule_groups(plan)
+        self.observers = [group for group in self.groups if group.rule.observes_updates]
+        self.due: list[Group] = []
         self.updates = 0
-        self.events: list[TopologyEvent] = []
+        self.changes: list[TopologyChange] = []
 
     # What an engine does.
 
@@ -186,15 +158,15 @@ class Network(ABC):
         """Take one Adam step for the members marked in `apply` [P]."""
 
     @abstractmethod
-    def view_layers(self, members: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    def view_layers(self, members: Members) -> tuple[list[Tensor], list[Tensor]]:
         """Return weights (zero where inactive) and masks of some members, [M, K, in, out] each."""
 
     @abstractmethod
-    def gradients(self, members: list[int]) -> list[Tensor]:
+    def gradients(self, members: Members) -> list[Tensor]:
         """Return the dense gradients of the last `backward` of some members, [M, K, in, out]."""
 
     @abstractmethod
-    def set_masks(self, members: list[int], layers: Sequence[Tensor]) -> None:
+    def set_masks(self, members: Members, layers: Sequence[Tensor]) -> None:
         """Give some members new masks [M, K, in, out] per layer; grown connections start anew."""
 
     @abstractmethod
@@ -212,7 +184,22 @@ class Network(ABC):
     # What every network does.
 
     def update(self, alive: Tensor, td_error: Tensor | None = None, batch_size: int = 1) -> None:
-        """Take one update after `backward`: optimizer step and, where due, topology update.
+        """Take one update after `backward`, both halves of it; see `carry_out`."""
+        self.begin_update()
+        self.carry_out(alive, td_error, batch_size)
+
+    def begin_update(self) -> None:
+        """Count the update and find the rules whose topology update is due: the host's half."""
+        self.updates += 1
+        self.due = [group for group in self.groups if group.rule.due(self.updates)]
+
+    @property
+    def watched(self) -> bool:
+        """Whether a rule looks at the update that has begun: it cannot be a replayed one."""
+        return bool(self.due or self.observers)
+
+    def carry_out(self, alive: Tensor, td_error: Tensor | None, batch_size: int) -> None:
+        """Take the optimizer step and, where due, the topology update.
 
         A rule whose method says `rewire: instead_of_step` replaces its members' optimizer step
         (RLX's code); the others change the topology after it (SOK Alg. 1).
@@ -222,36 +209,31 @@ class Network(ABC):
             td_error: sum over the batch of |target - Q| [P, K], for critics.
             batch_size: rows of the batch.
         """
-        self.updates += 1
-        observers = [group for group in self.groups if group.rule.observes_updates]
-        due = [group for group in self.groups if group.rule.due(self.updates)]
-        if not due and not observers:
+        if not self.watched:
             self.optimizer_step(alive)
             self.finish_update()
             return
         gradients = {
-            id(group): self.gradients(group.members) for group in due if group.rule.needs_gradient
+            id(group): self.gradients(group.index)
+            for group in self.due
+            if group.rule.needs_gradient
         }
-        self.optimizer_step(self.without_replaced(alive, due))
-        for group in observers:
+        self.optimizer_step(self.without_replaced(alive))
+        for group in self.observers:
             group.rule.observe(self.view(group, alive, None, td_error, batch_size))
-        for group in due:
+        for group in self.due:
             view = self.view(group, alive, gradients.get(id(group)), td_error, batch_size)
             self.rewire(group, view)
         self.finish_update()
 
-    def looks_at_next_update(self) -> bool:
-        """Return whether a rule wants to see the next update."""
-        update = self.updates + 1
-        return any(g.rule.observes_updates or g.rule.due(update) for g in self.groups)
-
-    def without_replaced(self, alive: Tensor, due: Sequence[Group]) -> Tensor:
+    def without_replaced(self, alive: Tensor) -> Tensor:
         """Return `alive` less the members whose optimizer step a topology update replaces."""
-        replaced = [m for group in due if group.instead_of_step for m in group.members]
-        if not replaced:
+        replacing = [group for group in self.due if group.instead_of_step]
+        if not replacing:
             return alive
         apply = alive.clone()
-        apply[replaced] = False
+        for group in replacing:
+            apply.index_fill_(0, group.index, False)
         return apply
 
     def view(
@@ -263,15 +245,15 @@ class Network(ABC):
         batch_size: int,
     ) -> NetworkView:
         """Return what the scores of a group's rule may see."""
-        weights, layer_masks = self.view_layers(group.members)
+        weights, layer_masks = self.view_layers(group.index)
         return NetworkView(
             weights=weights,
             masks=layer_masks,
             gradients=gradients,
-            td_error=None if td_error is None else td_error[group.members],
+            td_error=None if td_error is None else td_error[group.index],
             batch_size=batch_size,
             uniform=functools.partial(self.growth_numbers, group.members),
-            alive=alive[group.members],
+            alive=alive[group.index],
         )
 
     def growth_numbers(self, members: list[int], layer: int) -> Tensor:
@@ -290,22 +272,19 @@ class Network(ABC):
     def rewire(self, group: Group, view: NetworkView) -> None:
         """Carry out a group's topology update and remember its counts."""
         change = group.rule.change(view, self.updates)
-        self.set_masks(group.members, [layer.mask for layer in change.layers])
-        # [M, K, L] each; this is the one place where counts travel to the host
-        active, dropped, grown = (
-            torch.stack(counts, dim=-1).tolist()
-            for counts in (
-                [layer.mask.sum((-2, -1)) for layer in change.layers],
-                [layer.dropped for layer in change.layers],
-                [layer.grown for layer in change.layers],
-            )
-        )
-        for row, member in enumerate(group.members):
-            self.events.append(
-                TopologyEvent(member, active[row], dropped[row], grown[row], change.fraction)
-            )
+        self.set_masks(group.index, [layer.mask for layer in change.layers])
+        per_layer = [
+            torch.stack((layer.mask.sum((-2, -1)), layer.dropped, layer.grown))  # [3, M, K]
+            for layer in change.layers
+        ]
+        counts = torch.stack(per_layer, dim=-1)
+        self.changes.append(TopologyChange(group.members, counts, change.fraction))
+
+    def take_changes(self) -> list[TopologyChange]:
+        """Return the topology updates since the last call; reads nothing from the device."""
+        changes, self.changes = self.changes, []
+        return changes
 
     def take_events(self) -> list[TopologyEvent]:
-        """Return the topology updates since the last call."""
-        events, self.events = self.events, []
-        return events
+        """Return the topology updates since the last call, member by member, on the host."""
+        return [event for change in self.take_changes() for event in change.events()]

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from dstrl_cli.nets import kernels
 from dstrl_cli.nets.adam import BETA1, BETA2, EPSILON
-from dstrl_cli.nets.network import Network, Plan, initial_layers
+from dstrl_cli.nets.network import Members, Network, Plan, initial_layers
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -281,7 +281,7 @@ class SparseNetwork(Network):
         return layers
 
     @override
-    def view_layers(self, members: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    def view_layers(self, members: Members) -> tuple[list[Tensor], list[Tensor]]:
         weights = self.dense(self.params.topology, self.params.values)
         return (
             [torch.from_numpy(weight).unsqueeze(0) for weight in weights],
@@ -289,7 +289,7 @@ class SparseNetwork(Network):
         )
 
     @override
-    def gradients(self, members: list[int]) -> list[Tensor]:
+    def gradients(self, members: Members) -> list[Tensor]:
         assert self.last is not None
         buffers, heads = self.last
         gradients = []
@@ -304,7 +304,7 @@ class SparseNetwork(Network):
         return gradients
 
     @override
-    def set_masks(self, members: list[int], layers: Sequence[Tensor]) -> None:
+    def set_masks(self, members: Members, layers: Sequence[Tensor]) -> None:
         old, masks = self.params.topology, [layer[0].numpy() for layer in layers]
         carried = []
         for flat in (self.params.flat, self.first_moment, self.second_moment):

@@ -155,7 +155,9 @@ def memory_of(runs: Sequence[Run]) -> Memory:
     """Return what a population of these runs takes."""
     spec = runs[0].spec
     configs = [run.config for run in runs]
-    return population_memory(configs, spec.observation_size, spec.action_size)
+    return population_memory(
+        configs, spec.observation_size, spec.action_size, time_limit=spec.time_limit
+    )
 
 
 def _memory(device: Device) -> int:

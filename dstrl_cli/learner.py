@@ -1,0 +1,147 @@
+"""From transitions to updates: the replay buffer, what is sampled from it, and the updates.
+
+Everything here happens on the training device and is replayed there (`capture`). An update of one
+kind (what is due, the largest n) is one function; where a topology rule looks at it, it runs as it
+is, and what the rule changes changes in place, so that the replayed ones go on from there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dstrl_cli import streams
+from dstrl_cli.algos.base import Algorithm, Due
+from dstrl_cli.capture import Capture, Function
+from dstrl_cli.config import RunConfig
+from dstrl_cli.envs import EnvSpec
+from dstrl_cli.envs.base import Step
+from dstrl_cli.nsteps import NSteps
+from dstrl_cli.replay import Batch, Replay
+from dstrl_cli.replay_once import ReplayOnce
+
+
+class Learner:
+    """Replay buffer and updates of the members of a population.
+
+    Args:
+        algorithm: whose updates are taken.
+        spec: the environment.
+        policy_actions: whether the buffer keeps the policy's noise-free actions.
+        capture: see `capture`.
+
+    Raises:
+        InputError: the buffer does not fit on the device.
+    """
+
+    def __init__(
+        self, algorithm: Algorithm, spec: EnvSpec, policy_actions: bool, capture: Capture
+    ) -> None:
+        self.algorithm, self.device = algorithm, algorithm.device
+        configs, config = algorithm.configs, algorithm.config
+        self.capture = capture
+        self.batch_travels = replay_on_host(config, self.device)
+        place = "cpu" if self.batch_travels else self.device
+        capacities = [min(c.buffer_size, c.steps) for c in configs]
+        self.capacity_limit = torch.tensor(capacities, device=place)
+        self.limited = min(capacities) < max(capacities)
+        self.replay: Replay = buffer(place, spec.time_limit)(
+            len(configs),
+            max(capacities),
+            spec.observation_size,
+            spec.action_size,
+            config.gamma,
+            place,
+            policy_actions,
+        )
+        self.nsteps = NSteps(configs, place)
+        rows = (config.batch_size,)
+        self.sampling = streams.uniform(algorithm.seeds, "replay", rows, place, torch.float64)
+        self.remember = self.add_from_afar if self.batch_travels else capture(self.add)
+        self.updaters: dict[tuple[Due, int], Function] = {}
+
+    def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
+        """Remember one transition per member."""
+        self.remember(
+            observation,
+            action,
+            step.reward,
+            step.next_observation,
+            step.terminated,
+            step.truncated,
+            policy_action,
+        )
+
+    def add(self, *transition: Tensor) -> None:
+        """Add a transition of every member to the replay buffer."""
+        self.replay.add(*transition)
+        if self.limited:
+            self.replay.limit(self.capacity_limit)
+
+    def add_from_afar(self, *transition: Tensor) -> None:
+        """Bring a transition to the buffer on the host, as one block, and add it."""
+        columns = [part.reshape(len(part), -1).float() for part in transition]
+        block = torch.cat(columns, dim=1).to(self.replay.size.device)
+        parts = block.split([column.shape[1] for column in columns], dim=1)
+        self.add(
+            *(
+                part.reshape(original.shape).to(original.dtype)
+                for part, original in zip(parts, transition, strict=True)
+            )
+        )
+
+    def update(self) -> None:
+        """Take one update of every member on a batch of its own."""
+        nstep, most = self.nsteps.at(self.algorithm.updates + 1)
+        numbers = self.sampling.at(self.algorithm.updates)
+        due = self.algorithm.begin_update()
+        noise = self.algorithm.noise(most)
+        updater = self.updaters.get((due, most)) or self.make_updater(due, most)
+        if self.batch_travels:
+            batch = self.replay.sample(numbers, nstep, most)
+            updater(*noise, *(self.brought(part) for part in batch.tensors()))
+        else:
+            updater(*noise, numbers)
+
+    def brought(self, part: Tensor) -> Tensor:
+        """Return a part of a batch on the device; the host does not wait for the copy."""
+        if torch.cuda.is_available():
+            part = part.pin_memory()
+        return part.to(self.device, non_blocking=True)
+
+    def make_updater(self, due: Due, most: int) -> Function:
+        """Return, and keep, what takes the updates of one kind: replayed unless a rule looks."""
+        learn = self.learn_from if self.batch_travels else self.learn
+        function = functools.partial(learn, due, most)
+        self.updaters[due, most] = function if due.topology else self.capture(function)
+        return self.updaters[due, most]
+
+    def learn(self, due: Due, most: int, *numbers: Tensor) -> None:
+        """Sample and take the update that has begun, all on the device."""
+        *noise, sampling = numbers
+        batch = self.replay.sample(sampling, self.nsteps.tensor, most)
+        self.algorithm.carry_out(batch, noise, due)
+
+    def learn_from(self, due: Due, most: int, *tensors: Tensor) -> None:
+        """Take the update that has begun, on a batch that was sampled elsewhere."""
+        split = len(tensors) - Batch.parts(most)
+        batch = Batch.of(tensors[split:], self.replay.observation.shape[-1])
+        self.algorithm.carry_out(batch, tensors[:split], due)
+
+
+def buffer(place: str, time_limit: int | None) -> Callable[..., Replay]:
+    """Return what makes the buffer there: an accelerator has no memory to repeat observations in.
+
+    On the host the second copy is read in less time than the first is found.
+    """
+    if place == "cpu" or time_limit is None:
+        return Replay
+    return functools.partial(ReplayOnce, time_limit=time_limit)
+
+
+def replay_on_host(config: RunConfig, device: str) -> bool:
+    """Return whether the buffer is kept apart from the networks, which are on a device."""
+    return device != "cpu" and config.replay_device == "cpu"
