@@ -48,7 +48,7 @@ class Learner:
         capacities = [min(c.buffer_size, c.steps) for c in configs]
         self.capacity_limit = torch.tensor(capacities, device=place)
         self.limited = min(capacities) < max(capacities)
-        self.replay: Replay = buffer(place, spec.time_limit)(
+        self.replay: Replay = buffer(place, spec.time_limit, algorithm.engine)(
             len(configs),
             max(capacities),
             spec.observation_size,
@@ -132,11 +132,16 @@ class Learner:
         self.algorithm.carry_out(batch, tensors[:split], due)
 
 
-def buffer(place: str, time_limit: int | None) -> Callable[..., Replay]:
+def buffer(place: str, time_limit: int | None, engine: str) -> Callable[..., Replay]:
     """Return what makes the buffer there: an accelerator has no memory to repeat observations in.
 
-    On the host the second copy is read in less time than the first is found.
+    On the host the second copy is read in less time than the first is found. Where the networks
+    are compiled, the buffer is too.
     """
+    if engine == "sparse":
+        from dstrl_cli.replay_compiled import CompiledReplay
+
+        return CompiledReplay
     if place == "cpu" or time_limit is None:
         return Replay
     return functools.partial(ReplayOnce, time_limit=time_limit)

@@ -32,6 +32,7 @@ from dstrl_cli.learner import Learner
 from dstrl_cli.presets import resolve
 from dstrl_cli.registry import load
 from dstrl_cli.replay import Replay
+from dstrl_cli.replay_compiled import CompiledReplay
 from dstrl_cli.replay_once import ReplayOnce
 from dstrl_cli.rundir import RunFolder
 from dstrl_cli.stopwatch import Stopwatch
@@ -376,7 +377,7 @@ def test_an_accelerators_buffer_is_replayed_as_well(
     algo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = functools.partial(ReplayOnce, time_limit=1)
-    monkeypatch.setattr(learner, "buffer", lambda place, time_limit: once)
+    monkeypatch.setattr(learner, "buffer", lambda place, time_limit, engine: once)
     (plain, one), (replayed, other) = (
         make(runs(algo, MIXED), eager),
         make(runs(algo, MIXED), Recordings()),
@@ -397,9 +398,10 @@ def test_an_accelerators_buffer_is_replayed_as_well(
 
 
 def test_which_buffer_is_made_where() -> None:
-    assert learner.buffer("cpu", 1000) is Replay
-    assert learner.buffer("cuda:0", None) is Replay  # nothing bounds the cut episodes
-    made = learner.buffer("cuda:0", 1000)(2, 5000, 3, 1, 0.99, "cpu")
+    assert learner.buffer("cpu", 1000, "sparse") is CompiledReplay
+    assert learner.buffer("cpu", 1000, "masked") is Replay
+    assert learner.buffer("cuda:0", None, "masked") is Replay  # nothing bounds the cut episodes
+    made = learner.buffer("cuda:0", 1000, "masked")(2, 5000, 3, 1, 0.99, "cpu")
     assert isinstance(made, ReplayOnce)
     assert made.ends.shape == (2, 7, 3)
 
@@ -451,7 +453,7 @@ def test_runs_with_everything_replayed_write_the_same_files(
     configs, recordings = population(algo, env), Recordings()
     plain = trained(configs, tmp_path / "eager", None)
     on_device = learner.buffer
-    monkeypatch.setattr(learner, "buffer", lambda place, limit: on_device("cuda:0", limit))
+    monkeypatch.setattr(learner, "buffer", lambda _, *more: on_device("cuda:0", *more))
     replayed = trained(configs, tmp_path / "replayed", recordings)
     for one, other in zip(plain, replayed, strict=True):
         for name in ("eval.csv", "episodes.csv", "topology.csv"):

@@ -15,6 +15,7 @@ from torch import Tensor
 from dstrl_cli.errors import InputError
 from dstrl_cli.memory import ring_bytes
 from dstrl_cli.replay import DISTANCES, Batch, Replay, check_memory
+from dstrl_cli.replay_compiled import CompiledReplay
 from dstrl_cli.replay_once import ReplayOnce
 
 GAMMA = 0.5  # powers of two: sums are exact
@@ -30,8 +31,8 @@ class Row:
     truncated: bool = False
 
 
-def filled(capacity: int, *members: list[Row]) -> Replay:
-    replay = Replay(len(members), capacity, 1, 1, GAMMA)
+def filled(capacity: int, *members: list[Row], kind: type[Replay] = Replay) -> Replay:
+    replay = kind(len(members), capacity, 1, 1, GAMMA)
     for rows in zip(*members, strict=True):
         number = torch.tensor([[float(row.number)] for row in rows])
         replay.add(
@@ -246,13 +247,17 @@ def histories(draw: st.DrawFn) -> tuple[int, list[list[Row]], list[int]]:
     return draw(st.integers(1, 30)), rows, nsteps
 
 
+@pytest.mark.parametrize("kind", [Replay, CompiledReplay])
 @given(histories(), st.integers(0, 1000), st.lists(st.integers(1, 30), min_size=3, max_size=3))
 @settings(max_examples=120, deadline=None)
 def test_sampling_equals_brute_force(
-    history: tuple[int, list[list[Row]], list[int]], seed: int, limits: list[int]
+    kind: type[Replay],
+    history: tuple[int, list[list[Row]], list[int]],
+    seed: int,
+    limits: list[int],
 ) -> None:
     capacity, members, nsteps = history
-    replay = filled(capacity, *members)
+    replay = filled(capacity, *members, kind=kind)
     replay.limit(torch.tensor(limits[: len(members)]))
     g = torch.Generator().manual_seed(seed)
     numbers = torch.rand(len(members), 16, generator=g, dtype=torch.float64)
@@ -335,8 +340,9 @@ def test_oldest_repeats_the_newest_where_a_member_holds_fewer() -> None:
     assert torch.equal(policy_action, action)  # not kept apart: the action itself
 
 
-def test_noise_free_actions_are_kept_where_asked_for() -> None:
-    replay = Replay(1, 4, 1, 2, GAMMA, policy_actions=True)
+@pytest.mark.parametrize("kind", [Replay, CompiledReplay])
+def test_noise_free_actions_are_kept_where_asked_for(kind: type[Replay]) -> None:
+    replay = kind(1, 4, 1, 2, GAMMA, policy_actions=True)
     no = torch.zeros(1, dtype=torch.bool)
     action, policy_action = torch.tensor([[0.5, -0.5]]), torch.tensor([[0.4, -0.2]])
     replay.add(torch.zeros(1, 1), action, torch.zeros(1), torch.zeros(1, 1), no, no, policy_action)

@@ -270,10 +270,10 @@ def test_without_a_compiler_auto_falls_back_and_says_so(monkeypatch: pytest.Monk
 
 
 def test_a_compiler_that_fails_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(tell: Any) -> None:
+    def broken() -> None:
         raise RuntimeError("cannot cache function")
 
-    monkeypatch.setattr(kernels, "prepare", broken)
+    monkeypatch.setattr(kernels, "compile_all", broken)
     told: list[str] = []
     chosen = choice.choose(config("online_mask", 0.95), "cpu", told.append)
     assert chosen.engine == "masked"

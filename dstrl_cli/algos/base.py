@@ -9,6 +9,7 @@ update to update is decided before, in `begin_update`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -68,7 +69,7 @@ class Algorithm(ABC):
     ) -> None:
         self.configs, self.config = configs, configs[0]
         self.seeds = [config.seed for config in configs]
-        self.action_size, self.device = action_size, device
+        self.action_size, self.device, self.engine = action_size, device, engine
         config = self.config
 
         def network(role: str, inputs: int, outputs: int, heads: int, delay: int) -> Network:
@@ -155,9 +156,13 @@ class Algorithm(ABC):
         rows = target.shape[-1]
         q = self.critic.forward(batch.state_action).squeeze(-1)
         error = q - target.unsqueeze(1)  # [P, K, B]
-        loss = error.square().mean(-1).sum(-1)  # [P]
-        self.alive &= loss.isfinite()
+        loss = error.square().sum((1, 2)) / rows  # [P]
+        self.freeze_unless_finite(loss)
         self.critic.backward((error * (2.0 / rows)).unsqueeze(-1))
         td_error = error.abs().sum(-1) if self.critic.watched else None
         self.critic.carry_out(self.alive, td_error, rows)
         self.record(critic_loss=loss, q_mean=q.mean((-2, -1)))
+
+    def freeze_unless_finite(self, loss: Tensor) -> None:
+        """Freeze the members whose loss [P] is NaN or infinite."""
+        self.alive &= loss.abs() < math.inf

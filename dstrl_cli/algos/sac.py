@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, linalg
 from torch.nn import functional
 from typing_extensions import override
 
@@ -31,7 +31,7 @@ class Sampled:
     log_prob: Tensor  # [P, B]
     std: Tensor
     noise: Tensor
-    slope: Tensor  # d log_std / d raw
+    raw: Tensor  # what the log std comes from
 
 
 class SAC(Algorithm):
@@ -65,7 +65,8 @@ class SAC(Algorithm):
     def explore(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         output = self.actor.infer(observation.unsqueeze(1)).flatten(1)  # [P, 2 act]
         mean, log_std, _ = self.gaussian(output)
-        return (mean + log_std.exp() * (noise * self.noise_scale)).tanh_(), mean.tanh()
+        spread = noise * self.noise_scale
+        return torch.addcmul(mean, log_std.exp(), spread).tanh_(), mean.tanh()
 
     @override
     def noise(self, most: int) -> tuple[Tensor, ...]:
@@ -86,24 +87,32 @@ class SAC(Algorithm):
         return self.log_alpha.exp()
 
     def gaussian(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean, log std and the latter's slope with respect to its raw output [..., act]."""
+        """Return mean, log std and the output that the latter comes from, each [..., act]."""
         mean, raw = output.chunk(2, dim=-1)
         low, high = self.config.log_std_bounds
         if self.config.log_std_squash == "clamp":
-            return mean, raw.clamp(low, high), ((raw >= low) & (raw <= high)).to(raw.dtype)
-        squashed = raw.tanh()
+            return mean, raw.clamp(low, high), raw
         half = (high - low) / 2
-        return mean, low + half * (squashed + 1), half * (1 - squashed.square())
+        return mean, raw.tanh().mul_(half).add_(low + half), raw
+
+    def slope(self, raw: Tensor) -> Tensor:
+        """Return the derivative of the log std with respect to the output it comes from."""
+        low, high = self.config.log_std_bounds
+        if self.config.log_std_squash == "clamp":
+            return ((raw >= low) & (raw <= high)).to(raw.dtype)
+        return (1 - raw.tanh().square()).mul_((high - low) / 2)
 
     def sample(self, output: Tensor, noise: Tensor) -> Sampled:
-        """Return a = tanh(mean + std noise) and its log-probability for outputs [P, B, 2 act]."""
-        mean, log_std, slope = self.gaussian(output)
+        """Return a = tanh(u), u = mean + std noise, and log pi(a) for outputs [P, B, 2 act]."""
+        mean, log_std, raw = self.gaussian(output)
         std = log_std.exp()
-        pre_tanh = mean + std * noise
-        normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
-        # log(1 - tanh(u)^2), without the cancellation
-        squash = 2.0 * (math.log(2.0) - pre_tanh - functional.softplus(-2.0 * pre_tanh))
-        return Sampled(pre_tanh.tanh(), (normal - squash).sum(-1), std, noise, slope)
+        u = torch.addcmul(mean, std, noise)
+        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), without the cancellation;
+        # softplus(u, beta=-2) is -softplus(-2 u) / 2
+        squash = functional.softplus(u, beta=-2).mul_(4).sub_(u, alpha=2).add_(log_std)
+        constant = (0.5 * math.log(2 * math.pi) + 2 * math.log(2.0)) * self.action_size
+        log_prob = squash.sum(-1).add_(linalg.vecdot(noise, noise), alpha=0.5).add_(constant).neg_()
+        return Sampled(u.tanh(), log_prob, std, noise, raw)
 
     def soft_target(self, batch: Batch, noise: Sequence[Tensor]) -> Tensor:
         """Return the n-step soft target [P, B] (RLX eq. 11).
@@ -111,16 +120,16 @@ class SAC(Algorithm):
         Actions come from the current policy at every step of the path; the bootstrap uses the
         action of the last step taken.
         """
-        target, bootstrap = batch.reward, batch.action
+        target, bootstrap, alpha = batch.reward, batch.action, self.alpha()
         for k, (observation, discount) in enumerate(
             zip(batch.path, batch.path_discount, strict=True)
         ):
             drawn = self.sample(self.actor.infer(observation).squeeze(1), noise[k])
-            target = target - self.alpha() * discount * drawn.log_prob
+            target = torch.addcmul(target, alpha * discount, drawn.log_prob, value=-1)
             chosen = (batch.last == k).unsqueeze(-1)
             bootstrap = drawn.action if k == 0 else torch.where(chosen, drawn.action, bootstrap)
         q = self.critic.target(self.state_action(batch.next_observation, bootstrap))
-        return target + batch.discount * q.squeeze(-1).amin(1)
+        return torch.addcmul(target, batch.discount, q.squeeze(-1).amin(1))
 
     def update_actor(self, batch: Batch, noise: Tensor) -> None:
         """Minimise alpha log pi - min Q over reparameterised actions, then the temperature."""
@@ -130,15 +139,16 @@ class SAC(Algorithm):
         smallest, head = q.min(1)  # [P, B]
         alpha, rows = self.alpha(), q.shape[-1]
         loss = (alpha * drawn.log_prob - smallest).mean(-1)
-        self.alive &= loss.isfinite()
+        self.freeze_unless_finite(loss)
 
         grad_q = torch.zeros_like(q).scatter_(1, head.unsqueeze(1), -1.0 / rows)
         grad_input = self.critic.backward(grad_q.unsqueeze(-1), weights=False, inputs=True)
         grad_action = grad_input[..., -self.action_size :]
         share = (alpha / rows).unsqueeze(-1)  # d loss / d log pi
-        # d log pi / du = 2 a (from the squash); d log pi / d log_std = -1 at fixed noise
-        grad_u = grad_action * (1 - drawn.action.square()) + share * 2 * drawn.action
-        grad_log_std = (grad_u * drawn.std * drawn.noise - share) * drawn.slope
+        # da / du = 1 - a^2; d log pi / du = 2 a (from the squash); d log pi / d log_std = -1
+        a = drawn.action
+        grad_u = torch.addcmul(grad_action, a, 2 * share - grad_action * a)
+        grad_log_std = (grad_u * drawn.std * drawn.noise - share) * self.slope(drawn.raw)
         self.actor.backward(torch.cat((grad_u, grad_log_std), dim=-1).unsqueeze(1))
         self.actor.carry_out(self.alive, None, rows)
 

@@ -62,14 +62,14 @@ class TD3(Algorithm):
         action = self.actor.target(batch.next_observation).squeeze(1).tanh_()
         action = action.add_(noise).clamp_(-1, 1)
         q = self.critic.target(self.state_action(batch.next_observation, action))
-        return batch.reward + batch.discount * q.squeeze(-1).amin(1)
+        return torch.addcmul(batch.reward, batch.discount, q.squeeze(-1).amin(1))
 
     def update_actor(self, batch: Batch) -> None:
         """Climb the first critic's value of the policy's actions."""
         action = self.actor.forward(batch.observation).squeeze(1).tanh_()  # [P, B, act]
         q = self.critic.forward(self.state_action(batch.observation, action), heads=1)
         loss = -q.mean((1, 2, 3))
-        self.alive &= loss.isfinite()
+        self.freeze_unless_finite(loss)
         grad_q = torch.full_like(q, -1.0 / q.shape[2])
         grad_input = self.critic.backward(grad_q, weights=False, inputs=True)
         grad_action = grad_input[..., -self.action_size :]

@@ -21,6 +21,9 @@ At 256-256 units and a batch of 256 the engines meet near one half: `dstrl bench
 td3,sac --sparsity 0.5,0.6,0.8 --engine masked,sparse`.
 """
 
+COMPILED = ("dstrl_cli.nets.kernels", "dstrl_cli.replay_kernels")
+"""Modules that a run on the sparse engine needs compiled."""
+
 REMEDY = "use --engine masked, or auto"
 
 
@@ -115,8 +118,12 @@ def trouble(tell: Callable[[str], None] | None) -> str | None:
     if tell is None:
         return None
     try:
-        kernels = importlib.import_module("dstrl_cli.nets.kernels")
-        kernels.prepare(tell)
+        compiler = importlib.import_module("dstrl_cli.compiler")
+        kernels = [importlib.import_module(name) for name in COMPILED]
+        if not all(compiler.are_cached(each.FUNCTIONS, each.SOURCES) for each in kernels):
+            tell("compiling the sparse kernels, once for this installation")
+        for each in kernels:
+            each.compile_all()
     except Exception as error:  # a compiler can fail in any way; the run must not
         return f"numba cannot compile here ({type(error).__name__}: {error})"
     return None

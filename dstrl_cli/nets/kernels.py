@@ -10,26 +10,15 @@ lock; compiled once and cached on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
+from dstrl_cli.compiler import discard_stale, jit
 from dstrl_cli.nets import lanes
 
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
-_jit: Any = numba.njit(
-    nogil=True,
-    cache=True,
-    error_model="numpy",
-    # Sums may be reassociated, so that they vectorise; NaN and infinity keep their meaning.
-    fastmath={"reassoc", "contract", "nsz", "arcp"},
-)
-
 VECTORS = 4
 TILE = VECTORS * lanes.LANES
 """T: rows of the batch in one tile; four vectors hide the time that one takes to add."""
@@ -45,7 +34,7 @@ _dense_added_sum = lanes.weighted_sum(VECTORS, "add", DENSE_ROWS)
 _products, _gated_products = lanes.products(VECTORS, False), lanes.products(VECTORS, True)
 
 
-@_jit
+@jit
 def into_tiles(x: Array, out: Array) -> None:
     """Write x [B, n] into out [tiles, n, T]; rows past the batch are zero."""
     size = out.shape[2]
@@ -59,7 +48,7 @@ def into_tiles(x: Array, out: Array) -> None:
                 out[tile, n, j] = np.float32(0.0)
 
 
-@_jit
+@jit
 def out_of_tiles(x: Array, out: Array) -> None:
     """Write x [tiles, n, T] into out [B, n]."""
     size = x.shape[2]
@@ -69,7 +58,7 @@ def out_of_tiles(x: Array, out: Array) -> None:
                 out[tile * size + j, n] = x[tile, n, j]
 
 
-@_jit
+@jit
 def dense_rows(ends: Array, row: int, count: int, width: int) -> int:
     """Return how many of a layer's `count` rows dense products may take: all or none, by fours."""
     if ends[row + count] - ends[row] < count * width:
@@ -77,7 +66,7 @@ def dense_rows(ends: Array, row: int, count: int, width: int) -> int:
     return count - count % DENSE_ROWS
 
 
-@_jit
+@jit
 def layer_forward(
     rows: Array, row: int, index: Array, value: Array, bias: Array, x: Array, y: Array, relu: bool
 ) -> None:
@@ -101,7 +90,7 @@ def layer_forward(
             _plain_sum(value, index, begin, end, biases, x, x, y, o)
 
 
-@_jit
+@jit
 def forward(
     x: Array, sizes: Array, rows: Array, index: Array, value: Array, bias: Array,
     first: Array, hidden: Array, out: Array,
@@ -128,7 +117,7 @@ def forward(
         out_of_tiles(tiles[:, tiles.shape[1] - sizes[layers] :], out[k])
 
 
-@_jit
+@jit
 def layer_gradients(
     columns: Array, column: int, source: Array, ordered: Array, g: Array, x: Array, y: Array,
     value_sums: Array, bias_sums: Array, gated: bool,
@@ -147,7 +136,7 @@ def layer_gradients(
             _products(ordered, source, begin, end, g, x, i, y, value_sums, bias_sums)
 
 
-@_jit
+@jit
 def layer_backward(
     columns: Array, column: int, source: Array, ordered: Array, zeros: Array, g: Array,
     activation: Array, y: Array, gated: bool,
@@ -170,7 +159,7 @@ def layer_backward(
             _added_sum(ordered, source, begin, end, zeros, g, g, y, i)
 
 
-@_jit
+@jit
 def add_up(parts: Array) -> None:
     """Add the other rows of parts [tiles, n] to the first."""
     for part in range(1, parts.shape[0]):
@@ -178,7 +167,7 @@ def add_up(parts: Array) -> None:
             parts[0, i] += parts[part, i]
 
 
-@_jit
+@jit
 def backward(
     grad: Array, sizes: Array, value: Array, columns: Array, source: Array, position: Array,
     ordered: Array, value_sums: Array, bias_sums: Array,
@@ -235,7 +224,7 @@ def backward(
             bias_grad[k] = bias_sums[k, 0]
 
 
-@_jit
+@jit
 def adam(
     parameters: Array, gradient: Array, first: Array, second: Array,
     size: Float, scale: Float, weight_decay: Float, beta1: Float, beta2: Float, epsilon: Float,
@@ -250,7 +239,7 @@ def adam(
         parameters[i] -= size * m / (np.sqrt(v) * scale + epsilon)
 
 
-@_jit
+@jit
 def blend(target: Array, online: Array, tau: Float) -> None:
     """Move target by tau towards online, in place."""
     for i in range(target.shape[0]):
@@ -261,7 +250,7 @@ _NO_INDEX = np.int32(2**31 - 1)
 _BUCKET_BITS = 20  # that the 2048 buckets ignore of a float's 31: they tell eighths of an octave
 
 
-@_jit
+@jit
 def smallest(magnitudes: Array, k: int) -> Float:
     """Return the k-th smallest, from 0, of floats without a sign; as integers they sort alike."""
     bits = magnitudes.view(np.uint32)
@@ -281,7 +270,7 @@ def smallest(magnitudes: Array, k: int) -> Float:
     return np.partition(inside, k - below)[k - below]
 
 
-@_jit
+@jit
 def blend_union(
     rows: Array, index: Array, value: Array, online_rows: Array, online_index: Array,
     online_value: Array, tau: Float, budgets: Array, layer_rows: Array,
@@ -342,35 +331,14 @@ def blend_union(
                 new_rows[k, r + 1] = written
 
 
-def _changed() -> float:
-    """Return when what the compiled kernels are made from last changed."""
-    return max(Path(file).stat().st_mtime for file in (__file__, lanes.__file__))
+FUNCTIONS = (forward, backward, out_of_tiles, adam, blend, blend_union)
+SOURCES = (__file__, lanes.__file__)
+
+discard_stale(forward, SOURCES)
 
 
-def is_cached() -> bool:
-    """Return whether this version of the kernels was compiled before and is on disk."""
-    folder, stem = Path(forward.stats.cache_path), Path(__file__).stem
-    return all(
-        any(index.stat().st_mtime >= _changed() for index in folder.glob(f"{stem}.{name}-*.nbi"))
-        for name in ("forward", "backward", "adam", "blend_union")
-    )
-
-
-def _discard_stale() -> None:
-    """Remove what was compiled before `lanes` changed: the compiler watches this file alone."""
-    for file in Path(forward.stats.cache_path).glob(f"{Path(__file__).stem}.*.nb[ci]"):
-        with suppress(OSError):  # another process was faster, or the installation is read-only
-            if file.stat().st_mtime < _changed():
-                file.unlink()
-
-
-_discard_stale()
-
-
-def prepare(tell: Callable[[str], None]) -> None:
-    """Compile every kernel, or load it from disk; say so where it takes long."""
-    if not is_cached():
-        tell("compiling the sparse kernels, once for this installation")
+def compile_all() -> None:
+    """Compile every kernel, or load it from disk."""
     floats, one = np.zeros(2, np.float32), np.float32(1.0)
     sizes, rows = np.array([1, 1, 1]), np.array([[0, 1, 2]], np.int32)
     index, bias = np.zeros(2, np.int32), np.zeros((1, 2), np.float32)
