@@ -420,7 +420,7 @@ def test_a_topology_update_instead_of_the_step_moves_no_weight() -> None:
     for _ in range(4):
         step(network, data)
     before, weights = masks_of(network), copies(network.params.weights)
-    biases, powers = network.params.biases[0].clone(), network.adam.power1.clone()
+    biases, powers = network.params.biases[0].clone(), network.adam.powers[0].clone()
     step(network, data)
     changed = 0
     for layer, mask in enumerate(masks_of(network)):
@@ -431,8 +431,8 @@ def test_a_topology_update_instead_of_the_step_moves_no_weight() -> None:
     assert changed > 0
     assert torch.equal(network.params.biases[0][1], biases[1])
     assert not torch.equal(network.params.biases[0][0], biases[0])
-    assert network.adam.power1[1] == powers[1]  # Adam's step count, too
-    assert network.adam.power1[0] < powers[0]
+    assert network.adam.powers[0, 1] == powers[1]  # Adam's step count, too
+    assert network.adam.powers[0, 0] < powers[0]
 
 
 def test_gradient_growth_takes_the_batch_of_the_update_itself() -> None:

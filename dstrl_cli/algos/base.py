@@ -156,12 +156,12 @@ class Algorithm(ABC):
         rows = target.shape[-1]
         q = self.critic.forward(batch.state_action).squeeze(-1)
         error = q - target.unsqueeze(1)  # [P, K, B]
-        loss = error.square().sum((1, 2)) / rows  # [P]
+        loss = (error * error).sum((1, 2)) / rows  # [P]
         self.freeze_unless_finite(loss)
         self.critic.backward((error * (2.0 / rows)).unsqueeze(-1))
         td_error = error.abs().sum(-1) if self.critic.watched else None
         self.critic.carry_out(self.alive, td_error, rows)
-        self.record(critic_loss=loss, q_mean=q.mean((-2, -1)))
+        self.record(critic_loss=loss, q_mean=q.sum((1, 2)) / (2 * rows))
 
     def freeze_unless_finite(self, loss: Tensor) -> None:
         """Freeze the members whose loss [P] is NaN or infinite."""

@@ -31,7 +31,7 @@ class Sampled:
     log_prob: Tensor  # [P, B]
     std: Tensor
     noise: Tensor
-    raw: Tensor  # what the log std comes from
+    source: Tensor  # of the log std
 
 
 class SAC(Algorithm):
@@ -87,24 +87,25 @@ class SAC(Algorithm):
         return self.log_alpha.exp()
 
     def gaussian(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean, log std and the output that the latter comes from, each [..., act]."""
+        """Return mean, log std, and what the latter is clamped or scaled from, each [..., act]."""
         mean, raw = output.chunk(2, dim=-1)
         low, high = self.config.log_std_bounds
         if self.config.log_std_squash == "clamp":
             return mean, raw.clamp(low, high), raw
-        half = (high - low) / 2
-        return mean, raw.tanh().mul_(half).add_(low + half), raw
+        half, squashed = (high - low) / 2, raw.tanh()
+        return mean, squashed.mul(half).add_(low + half), squashed
 
-    def slope(self, raw: Tensor) -> Tensor:
-        """Return the derivative of the log std with respect to the output it comes from."""
+    def slope(self, source: Tensor) -> Tensor:
+        """Return the derivative of the log std with respect to the network's output."""
         low, high = self.config.log_std_bounds
         if self.config.log_std_squash == "clamp":
-            return ((raw >= low) & (raw <= high)).to(raw.dtype)
-        return (1 - raw.tanh().square()).mul_((high - low) / 2)
+            return ((source >= low) & (source <= high)).to(source.dtype)
+        half = (high - low) / 2
+        return (source * source).mul_(-half).add_(half)
 
     def sample(self, output: Tensor, noise: Tensor) -> Sampled:
         """Return a = tanh(u), u = mean + std noise, and log pi(a) for outputs [P, B, 2 act]."""
-        mean, log_std, raw = self.gaussian(output)
+        mean, log_std, source = self.gaussian(output)
         std = log_std.exp()
         u = torch.addcmul(mean, std, noise)
         # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), without the cancellation;
@@ -112,7 +113,7 @@ class SAC(Algorithm):
         squash = functional.softplus(u, beta=-2).mul_(4).sub_(u, alpha=2).add_(log_std)
         constant = (0.5 * math.log(2 * math.pi) + 2 * math.log(2.0)) * self.action_size
         log_prob = squash.sum(-1).add_(linalg.vecdot(noise, noise), alpha=0.5).add_(constant).neg_()
-        return Sampled(u.tanh(), log_prob, std, noise, raw)
+        return Sampled(u.tanh(), log_prob, std, noise, source)
 
     def soft_target(self, batch: Batch, noise: Sequence[Tensor]) -> Tensor:
         """Return the n-step soft target [P, B] (RLX eq. 11).
@@ -138,7 +139,7 @@ class SAC(Algorithm):
         q = self.critic.forward(self.state_action(batch.observation, drawn.action)).squeeze(-1)
         smallest, head = q.min(1)  # [P, B]
         alpha, rows = self.alpha(), q.shape[-1]
-        loss = (alpha * drawn.log_prob - smallest).mean(-1)
+        loss = (alpha * drawn.log_prob - smallest).sum(-1) / rows
         self.freeze_unless_finite(loss)
 
         grad_q = torch.zeros_like(q).scatter_(1, head.unsqueeze(1), -1.0 / rows)
@@ -148,7 +149,7 @@ class SAC(Algorithm):
         # da / du = 1 - a^2; d log pi / du = 2 a (from the squash); d log pi / d log_std = -1
         a = drawn.action
         grad_u = torch.addcmul(grad_action, a, 2 * share - grad_action * a)
-        grad_log_std = (grad_u * drawn.std * drawn.noise - share) * self.slope(drawn.raw)
+        grad_log_std = (grad_u * drawn.std * drawn.noise - share) * self.slope(drawn.source)
         self.actor.backward(torch.cat((grad_u, grad_log_std), dim=-1).unsqueeze(1))
         self.actor.carry_out(self.alive, None, rows)
 

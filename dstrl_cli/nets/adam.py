@@ -21,29 +21,31 @@ class Adam:
         self.first = torch.zeros_like(parameters)
         self.second = torch.zeros_like(parameters)
         self.scratch = torch.empty_like(parameters)
-        column = (len(parameters),) + (1,) * (parameters.dim() - 1)
-        # powers of the betas, [P, 1, ...]: 1 - BETA**steps without counting steps on the host
-        self.power1 = torch.ones(column, dtype=torch.float64, device=parameters.device)
-        self.power2 = torch.ones_like(self.power1)
+        column, device = (len(parameters),) + (1,) * (parameters.dim() - 1), parameters.device
+        # powers of both betas, [2, P, 1, ...]: 1 - BETA**steps without counting on the host
+        self.powers = torch.ones(2, *column, dtype=torch.float64, device=device)
+        betas = torch.tensor([BETA1, BETA2], dtype=torch.float64, device=device)
+        self.betas = betas.view(2, *(1 for _ in column))
+        self.ones = torch.ones_like(self.betas)
+        self.rates = (1 - self.betas).to(parameters.dtype)
 
     def step(self, gradient: Tensor, apply: Tensor) -> None:
         """Update the members marked in `apply` [P]; overwrites `gradient` [P, ...].
 
         The others keep parameters, moments and step count.
         """
-        apply = apply.view(self.power1.shape)
+        apply = apply.view(self.powers.shape[1:])
         gradient.masked_fill_(~apply, 0.0)  # a member that diverged may hold NaN here
-        if self.weight_decay:
-            gradient.addcmul_(self.parameters, apply.to(gradient.dtype), value=self.weight_decay)
-        self.power1.mul_(BETA1 ** apply.double())
-        self.power2.mul_(BETA2 ** apply.double())
         applied = apply.to(gradient.dtype)
-        self.first.lerp_(gradient, (1 - BETA1) * applied)
+        if self.weight_decay:
+            gradient.addcmul_(self.parameters, applied, value=self.weight_decay)
+        self.powers.mul_(torch.where(apply, self.betas, self.ones))
+        rate1, rate2 = self.rates * applied
+        self.first.lerp_(gradient, rate1)
         torch.mul(gradient, gradient, out=self.scratch)
-        self.second.lerp_(self.scratch, (1 - BETA2) * applied)
+        self.second.lerp_(self.scratch, rate2)
 
-        correction1 = (1 - self.power1).clamp_(min=1e-16)
-        correction2 = (1 - self.power2).clamp_(min=1e-16)
+        correction1, correction2 = (1 - self.powers).clamp_(min=1e-16)
         size = (self.learning_rate / correction1).to(gradient.dtype) * applied
         scale = correction2.rsqrt().to(gradient.dtype)
         denominator = torch.sqrt(self.second, out=self.scratch).mul_(scale).add_(EPSILON)
