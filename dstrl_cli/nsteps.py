@@ -21,13 +21,15 @@ class NSteps:
     def __init__(self, configs: Sequence[RunConfig], device: str) -> None:
         self.configs = configs
         self.changes = {config.nstep_delay for config in configs}
-        self.tensor = torch.ones(len(configs), 1, dtype=torch.long, device=device)
+        self.nstep = torch.tensor([[c.nstep] for c in configs], device=device)  # [P, 1]
+        self.delay = torch.tensor([[c.nstep_delay] for c in configs], device=device)  # T_0 [P, 1]
+        self.tensor = torch.ones_like(self.nstep)
         self.set(1)
 
     def set(self, update: int) -> None:
         """Find the values in force at `update` (from 1)."""
         self.values = [c.nstep if update >= c.nstep_delay else 1 for c in self.configs]
-        self.tensor.copy_(torch.tensor(self.values).unsqueeze(1))
+        self.tensor.copy_(torch.where(self.delay <= update, self.nstep, 1))
         self.most = max(self.values)
 
     def at(self, update: int) -> tuple[Tensor, int]:

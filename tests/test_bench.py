@@ -76,6 +76,21 @@ def test_update_reports_every_combination(capsys, tmp_path):
     assert [row["engine"] for row in written] == [row["engine"] for row in rows]
 
 
+def test_members_share_lock_steps_whose_parts_are_told(capsys):
+    arguments = ["train", *TINY, "--members=1,2", "--sparsity=0.5", "--engine=masked"]
+    alone, together = bench(capsys, *arguments)["measurements"]
+    assert (alone["dst"], alone["members"], alone["lock_step_ms"]) == ("rlx2", 1, None)
+    assert together["members"] == 2
+    assert together["steps_per_s"] == pytest.approx(2 * 1000 / together["ms_median"])
+    parts = together["lock_step_ms"]
+    assert list(parts) == ["act", "transfer", "environment", "store", "update", "other"]
+    assert all(value >= 0 for value in parts.values())
+    assert parts["update"] > 0
+    assert together["device_mb"] is None
+    assert main(["bench", *arguments]) == 0
+    assert "environment ms" in capsys.readouterr().out
+
+
 def test_train_runs_a_real_loop_several_times_at_once(capsys):
     arguments = ["train", *TINY, "--dst=dst", "--sparsity=0.5", "--engine=masked", "--jobs=2"]
     if importlib.util.find_spec("stable_baselines3"):
@@ -126,7 +141,7 @@ def test_a_group_shares_algorithm_and_sizes():
 
 
 def test_a_dense_network_is_measured_once():
-    (group,) = groups("train", methods=["dense"], sparsities=[0.5, 0.9])
+    (group,) = groups("train", methods=["dense"], sparsities=[0.5, 0.9], engines=["masked"])
     assert len(group) == 1
     assert group[0].config.engine == "masked"
 
@@ -152,6 +167,13 @@ def test_a_peer_takes_over_sizes_in_all_its_thread_settings(monkeypatch):
     peers = [work for work in group if work.contender == "sb3"]
     assert [(work.threads, work.jobs) for work in peers] == [(1, 1), (2, 1), (1, 2)]
     assert {work.config.hidden_sizes for work in peers} == {(16, 16)}
+
+
+def test_a_peer_is_measured_where_dstrl_is_if_it_can():
+    ((work, *_),) = groups("train", methods=["sst"], engines=["masked"])
+    elsewhere = work.config.model_copy(update={"device": "cuda:0"})
+    assert plan._plain(elsewhere, plan.PEERS["sb3"]).device == "cuda:0"
+    assert plan._plain(elsewhere, plan.PEERS["sbx"]).device == "cpu"
 
 
 # --- arithmetic ---------------------------------------------------------------------------------

@@ -237,7 +237,7 @@ def test_train_then_eval_then_table(capsys):
         "policy.safetensors",
     }
     config = yaml.safe_load((RUN / "config.yaml").read_text())
-    assert (config["engine"], config["run"]["device"]) == ("masked", "cpu")
+    assert (config["engine"], config["run"]["device"]) == ("sparse", "cpu")
 
     assert main(["eval", str(RUN), "--episodes=12", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

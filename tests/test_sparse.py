@@ -230,10 +230,22 @@ def test_trimming_keeps_exactly_the_budget_where_magnitudes_are_equal() -> None:
 
 def test_auto_takes_the_sparse_engine_where_it_pays() -> None:
     assert choice.choose(config("online_mask", 0.95), "cpu").engine == "sparse"
-    assert choice.choose(config("online_mask", 0.2), "cpu").engine == "masked"
+    wide = {"hidden_sizes": [2048, 2048]}
+    for sparsity, engine in ((0.2, "masked"), (0.5, "sparse")):
+        assert choice.choose(config("online_mask", sparsity, **wide), "cpu").engine == engine
+    many = choice.choose(config("online_mask", 0.5, threads=8), "cpu")
+    assert (many.engine, many.reason) == ("masked", "50% of the connections are active")
     assert choice.choose(config("online_mask", 0.95), "cuda:0").engine == "masked"
     assert choice.choose(config("online_mask", 0.95), "cpu", members=2).engine == "masked"
     assert choice.choose(config(gradients="dense"), "cpu").engine == "masked"
+
+
+def test_where_the_sparse_engine_pays_depends_on_width_and_threads() -> None:
+    assert [choice.pays_below(width, 1) for width in (8, 256, 1024, 2048, 9999)] == [
+        1.0, 1.0, 0.7, 0.55, 0.55
+    ]  # fmt: skip
+    assert choice.pays_below(512, 1) == pytest.approx(0.85)
+    assert choice.pays_below(256, 2) == pytest.approx(1 / 1.56)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ Algo = Annotated[str, typer.Option(help="Algorithms: td3,sac.", metavar="LIST")]
 Dst = Annotated[
     str | None,
     typer.Option(
-        help="Methods (default: dense,sst,rlx2,our-rlx2,dst,our-dst for train, sst for update).",
+        help="Methods (default: dense,sst,rlx2,our-rlx2,dst,our-dst for train, sst for update, "
+        "rlx2 for train with members).",
         metavar="LIST",
     ),
 ]

@@ -7,7 +7,7 @@ once. What they do is `worker`'s business.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnProcess
@@ -40,12 +40,16 @@ class Measurement:
         rates: steps (updates, actions) per second of all members and jobs, one per round.
         peak_mb: largest resident memory of one process.
         floor_ms: time of the update's arithmetic alone at the machine's measured peak, or None.
+        device_mb: most memory taken of the accelerator, or None.
+        parts: milliseconds of a lock-step's parts, where they were timed.
     """
 
     work: Work
     rates: tuple[float, ...]
     peak_mb: float
     floor_ms: float | None = None
+    device_mb: float | None = None
+    parts: Mapping[str, float] | None = None
 
     @property
     def rate(self) -> float:
@@ -101,10 +105,10 @@ class Process:
             self.process.kill()
             self.process.join()
 
-    def send(self, message: float | None) -> None:
-        """Ask for a time of so many seconds, or (None) for the peak memory."""
+    def send(self, question: str, seconds: float = 0.0) -> None:
+        """Ask for the `time` of work of so many seconds, its `parts`, or the `memory` so far."""
         try:
-            self.connection.send(message)
+            self.connection.send((question, seconds))
         except OSError:
             self._died()
 
@@ -117,6 +121,11 @@ class Process:
         if kind == "error":
             raise DstrlError(f"{self.work.label}: {value}")
         return value
+
+    def ask(self, question: str, seconds: float = 0.0) -> Any:
+        """Return the answer to one question."""
+        self.send(question, seconds)
+        return self.receive()
 
     def _died(self) -> None:
         self.process.join(GRACE_S)
@@ -222,21 +231,31 @@ def _measure_group(
                 tell(f"round {turn + 1} of {repeats}: {work.label}")
                 short = min(seconds, PRODUCT_SECONDS) if work.kind == "product" else seconds
                 rates[work].append(_time(pool.of(work), short))
-        peaks = {work: max(map(_peak, pool.of(work))) for work in group}
-    return [Measurement(work, tuple(rates[work]), peaks[work]) for work in group]
+        return [_finished(work, rates[work], pool.of(work), seconds) for work in group]
+
+
+def _finished(
+    work: Work, rates: Sequence[float], processes: Sequence[Process], seconds: float
+) -> Measurement:
+    """Return a work's measurement, with what is asked last because it takes or changes time."""
+    taken = [process.ask("memory") for process in processes]
+    on_device = [device for _, device in taken if device is not None]
+    parts = processes[0].ask("parts", seconds) if work.splits else None
+    return Measurement(
+        work,
+        tuple(rates),
+        peak_mb=max(peak for peak, _ in taken),
+        device_mb=max(on_device, default=None),
+        parts=parts,
+    )
 
 
 def _time(processes: Sequence[Process], seconds: float) -> float:
     """Return steps per second of processes that run at the same time, all members together."""
     for process in processes:
-        process.send(seconds)
+        process.send("time", seconds)
     answers = [process.receive() for process in processes]
     return sum(count / elapsed for count, elapsed in answers) * processes[0].work.members
-
-
-def _peak(process: Process) -> float:
-    process.send(None)
-    return float(process.receive())
 
 
 # --- what follows from the numbers --------------------------------------------------------------

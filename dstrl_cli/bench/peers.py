@@ -73,11 +73,12 @@ class PeerTraining:
 
 
 def sb3(work: Work, folder: Path) -> Timed:
-    """Return Stable-Baselines3 doing the work on the CPU."""
+    """Return Stable-Baselines3 doing the work, on the device that it is to run on."""
     import torch
 
     torch.set_num_threads(work.threads or 1)
-    return PeerTraining(work, _model("stable_baselines3", work, device="cpu"))
+    device = work.config.device if work.config is not None else "cpu"
+    return PeerTraining(work, _model("stable_baselines3", work, device=device))
 
 
 def sbx(work: Work, folder: Path) -> Timed:

@@ -27,6 +27,9 @@ METHODS: Mapping[str, Sequence[str]] = {
 }
 """Methods that are measured where `--dst` names none."""
 
+POPULATION_METHODS = ("rlx2",)
+"""The same for populations, which are measured by their members."""
+
 FIRST_TOPOLOGY_UPDATE = 10
 WARM_UP_UPDATES = 40
 """Updates before timing starts; every network has changed its topology by then."""
@@ -54,21 +57,28 @@ NOTES = (
     "Ratios: of the medians; min and max over the rounds; memory of one process.",
 )
 
+PARTS_NOTE = (
+    "The parts of a lock-step are timed one by one, the device waited for after each: together they "
+    "take longer than a lock-step."
+)
+
 
 class Peer(NamedTuple):
     """A library that dstrl is compared with.
 
     `threads` are the settings of which the best counts; None is as the library itself chooses.
+    `accelerates` tells whether it is measured on the accelerator, where dstrl is.
     """
 
     label: str
     module: str
     package: str
     threads: tuple[int | None, ...]
+    accelerates: bool = False
 
 
 PEERS: dict[str, Peer] = {
-    "sb3": Peer("SB3", "stable_baselines3", "stable-baselines3", (1, 2)),
+    "sb3": Peer("SB3", "stable_baselines3", "stable-baselines3", (1, 2), accelerates=True),
     "sbx": Peer("SBX", "sbx", "sbx-rl", (None,)),
 }
 
@@ -119,6 +129,13 @@ class Work:
     policy: Path | None = None
 
     @property
+    def splits(self) -> bool:
+        """Whether the parts of a lock-step are timed, too: where members share it, or a device."""
+        if self.kind != "train" or self.contender != "dstrl" or self.config is None:
+            return False
+        return self.members > 1 or self.config.device != "cpu"
+
+    @property
     def label(self) -> str:
         """The work in a few words, for messages."""
         if self.config is None:
@@ -160,11 +177,13 @@ def check_peers(names: Sequence[str]) -> None:
 def _configs(request: Request) -> list[RunConfig]:
     """Return the resolved configuration of every combination of the axes, engine not yet chosen."""
     found: dict[RunConfig, None] = {}
+    populations = request.kind == "train" and request.members
+    methods = POPULATION_METHODS if populations else METHODS[request.kind]
     for algo, env, width, method, sparsity, threads in product(
         request.algos or ["td3"],
         _or_default(request.envs),
         _or_default(request.widths),
-        request.methods or METHODS[request.kind],
+        request.methods or methods,
         _or_default(request.sparsities),
         request.threads or [1],
     ):
@@ -208,8 +227,11 @@ def _with_peers(request: Request, group: Group) -> Group:
     """Return the group with its peers in all their settings, and the machine's peak if asked."""
     own, found = group[0], list(group)
     for name in request.peers:
+        config = _plain(own.config, PEERS[name])
         settings = [each for each in PEERS[name].threads if each is None or each <= cores()]
-        base = replace(own, contender=name, config=_plain(own.config), members=1, jobs=1)
+        if config is not None and config.device != "cpu":
+            settings = settings[:1]  # the work is elsewhere
+        base = replace(own, contender=name, config=config, members=1, jobs=1)
         found += [replace(base, threads=threads) for threads in settings]
         if request.jobs > 1:
             found.append(replace(base, threads=1, jobs=request.jobs))
@@ -218,6 +240,9 @@ def _with_peers(request: Request, group: Group) -> Group:
     return found
 
 
-def _plain(config: RunConfig | None) -> RunConfig | None:
-    """Return the configuration for a peer, which runs on the CPU and knows no engine."""
-    return config and config.model_copy(update={"device": "cpu", "engine": "auto"})
+def _plain(config: RunConfig | None, peer: Peer) -> RunConfig | None:
+    """Return the configuration for a peer, which knows no engine and runs where it can."""
+    if config is None:
+        return None
+    device = config.device if peer.accelerates else "cpu"
+    return config.model_copy(update={"device": device, "engine": "auto"})

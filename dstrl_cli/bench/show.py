@@ -17,7 +17,7 @@ from rich.text import Text
 
 from dstrl_cli import __version__
 from dstrl_cli.bench.measure import Measurement, Ratio
-from dstrl_cli.bench.plan import NOTES, PEERS, Work
+from dstrl_cli.bench.plan import NOTES, PARTS_NOTE, PEERS, Work
 from dstrl_cli.config import RunConfig, env_name, sparsity_label
 from dstrl_cli.machine import cores
 
@@ -38,6 +38,7 @@ CSV_COLUMNS = (
     "ms_max",
     "steps_per_s",
     "peak_mb",
+    "device_mb",
     "arithmetic_floor_ms",
 )
 PACKAGES = ("torch", "numpy", "numba", "gymnasium", "mujoco")
@@ -119,6 +120,7 @@ def row(measured: Measurement) -> dict[str, Any]:
         "ms_max": most,
         "steps_per_s": measured.rate,
         "peak_mb": measured.peak_mb,
+        "device_mb": measured.device_mb,
         "arithmetic_floor_ms": measured.floor_ms,
     }
 
@@ -148,6 +150,7 @@ def to_json(
                 "steps_per_s_min": min(m.rates),
                 "steps_per_s_max": max(m.rates),
                 "rounds": list(m.rates),
+                "lock_step_ms": None if m.parts is None else dict(m.parts),
             }
             for m in flat
         ],
@@ -180,6 +183,11 @@ def print_group(console: Console, measured: Sequence[Measurement], found: Sequen
     console.print(Text(f"{title}: networks {sizes}, batch {config.batch_size}"), soft_wrap=True)
     shown = _shown(measured)
     console.print(_times(measured, shown))
+    split = [m for m in measured if m.parts is not None]
+    if split:
+        console.print(_parts(split, shown))
+        console.print(PARTS_NOTE, soft_wrap=True)
+        console.print()
     if found:
         console.print(_ratios(found, shown))
 
@@ -217,20 +225,36 @@ def _table(left: Sequence[str], right: Sequence[str]) -> Table:
 def _times(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
     floors = any(m.floor_ms is not None for m in measured)
     unit = UNITS[measured[0].work.kind]
+    devices = any(m.device_mb is not None for m in measured)
     right = [unit, "min", "max", "ms", *(["floor ms"] if floors else []), "MB"]
+    right += ["device MB"] if devices else []
     table = _table(shown, right)
     for m in measured:
         cells = _cells(m.work)
         rates = [number(rate) for rate in (m.rate, min(m.rates), max(m.rates))]
         floor = [number(m.floor_ms)] if floors else []
         numbers = [*rates, number(m.milliseconds[0]), *floor, f"{m.peak_mb:.0f}"]
+        on_device = "" if m.device_mb is None else f"{m.device_mb:.0f}"
+        numbers += [on_device] if devices else []
+        table.add_row(*(Text(cells[name]) for name in shown), *numbers)
+    return table
+
+
+def _parts(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
+    """Return the milliseconds of a lock-step's parts."""
+    names = list(measured[0].parts or {})
+    table = _table(shown, [f"{name} ms" for name in names])
+    for m in measured:
+        cells = _cells(m.work)
+        numbers = [number(value) for value in (m.parts or {}).values()]
         table.add_row(*(Text(cells[name]) for name in shown), *numbers)
     return table
 
 
 def _ratios(found: Sequence[Ratio], shown: Sequence[str]) -> Table:
     """Return how many times faster, and of how much memory: a block for each comparison."""
-    left = ["over", *(name for name in shown if name != "threads")]
+    own = {each.subject.work.threads for each in found}
+    left = ["over", *(name for name in shown if name != "threads" or len(own) > 1)]
     table = _table(left, ["times", "min", "max", "memory"])
     blocks: dict[tuple[str, int], list[Ratio]] = {}
     for each in found:

@@ -14,6 +14,13 @@ class Timed(Protocol):
         """Repeat for about `seconds`; return the number of steps and the time they took."""
 
 
+class Parted(Timed, Protocol):
+    """A work whose steps have parts."""
+
+    def parts(self, seconds: float) -> dict[str, float]:
+        """Repeat for about `seconds`; return the milliseconds of a step's parts."""
+
+
 def repeat(
     step: Callable[[], object], seconds: float, wait: Callable[[], object] = lambda: None
 ) -> tuple[int, float]:

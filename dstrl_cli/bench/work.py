@@ -17,6 +17,7 @@ from dstrl_cli.bench.timing import repeat, repeat_rows
 from dstrl_cli.config import RunConfig, to_dict
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.rundir import RunFolder
+from dstrl_cli.stopwatch import Stopwatch
 
 
 class Training:
@@ -70,6 +71,17 @@ class Training:
         if not bool(self.population.algorithm.alive.all()):
             raise DstrlError("a member diverged while it was timed")
         return measured
+
+    def parts(self, seconds: float) -> dict[str, float]:
+        """Return the milliseconds of a lock-step's parts; from then on it stays slower."""
+        watch = Stopwatch(self.population)
+
+        def lap() -> None:
+            self.observation = watch.lap(self.observation)
+
+        count, _ = repeat(lap, seconds, self.wait)
+        found = watch.seconds | {"other": watch.other}
+        return {part: 1000 * total / count for part, total in found.items()}
 
 
 def _seeded(config: RunConfig, members: int) -> list[RunConfig]:

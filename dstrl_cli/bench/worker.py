@@ -12,9 +12,10 @@ import sys
 import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import cast
 
 from dstrl_cli.bench.plan import Work
-from dstrl_cli.bench.timing import Timed
+from dstrl_cli.bench.timing import Parted, Timed
 from dstrl_cli.registry import load
 from dstrl_cli.run import explain
 
@@ -54,12 +55,23 @@ def _serve(connection: Connection, work: Work, folder: Path) -> None:
     timed: Timed = load(TIMED, name)(work, folder)
     connection.send(("ready", None))
     while True:
-        seconds = connection.recv()
-        if seconds is None:
-            connection.send(("peak", peak_memory()))
-            continue
-        timed.run(seconds * WARM_UP_SHARE)
-        connection.send(("time", timed.run(seconds)))
+        question, seconds = connection.recv()
+        match question:
+            case "time":
+                timed.run(seconds * WARM_UP_SHARE)
+                connection.send(("time", timed.run(seconds)))
+            case "memory":
+                connection.send(("memory", (peak_memory(), device_memory())))
+            case "parts":
+                connection.send(("parts", cast(Parted, timed).parts(seconds)))
+
+
+def device_memory() -> float | None:
+    """Return the most memory taken of the accelerator so far, in MB of 1e6 bytes, if any."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return float(torch.cuda.max_memory_reserved() / 1e6)
 
 
 def peak_memory() -> float:

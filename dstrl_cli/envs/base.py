@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from dstrl_cli.envs.specs import EnvSpec
 from dstrl_cli.envs.state import EnvState
 from dstrl_cli.errors import DstrlError
 
-Active = Sequence[bool] | np.ndarray
+Active = Sequence[bool] | np.ndarray | torch.Tensor
 
 
 class Outcome(NamedTuple):
@@ -51,9 +51,11 @@ class BatchEnv(ABC):
     reward 0 and no end, and the others go on.
 
     Attributes:
+        on_device: whether steps are computed on the device and tell the host nothing.
         failures: why environments are frozen: their index, and a sentence that names them.
     """
 
+    on_device: ClassVar[bool] = False
     failures: dict[int, str]
 
     def __init__(self, spec: EnvSpec, num_envs: int, device: torch.device) -> None:

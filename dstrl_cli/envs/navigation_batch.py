@@ -7,6 +7,7 @@ loop over environments and nothing that makes the device wait for the host.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ class NavigationBatch(BatchEnv):
     Numbers that are not finite are passed on, not reported as failures, and a step tells the host
     nothing: looking would stop the device.
     """
+
+    on_device: ClassVar[bool] = True
 
     def __init__(self, spec: EnvSpec, num_envs: int, device: torch.device) -> None:
         super().__init__(spec, num_envs, device)
@@ -64,7 +67,7 @@ class NavigationBatch(BatchEnv):
         elapsed = self._elapsed + 1
         truncated = elapsed >= self._time_limit
         if active is not None:
-            moving = torch.as_tensor(np.asarray(active, bool), device=self.device)
+            moving = torch.as_tensor(active, dtype=torch.bool, device=self.device)
             position = torch.where(moving[:, None], position, self._position)
             elapsed = torch.where(moving, elapsed, self._elapsed)
             reward = torch.where(moving, reward, 0.0)

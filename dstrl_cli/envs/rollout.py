@@ -7,15 +7,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dstrl_cli.envs.base import BatchEnv, Step
+
+LOOK_EVERY = 50
+"""Steps on the device after which is looked whether an episode still runs."""
 
 LONGEST_EPISODE = 10_000
 """Steps after which an episode ends where the environment itself sets no time limit."""
 
 
 def episodes(
-    env: BatchEnv, act: Callable[[torch.Tensor], torch.Tensor], seeds: Sequence[int]
+    env: BatchEnv, act: Callable[[Tensor], Tensor], seeds: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Run one episode in each of the N environments.
 
@@ -30,6 +34,8 @@ def episodes(
     """
     limit = env.spec.time_limit or LONGEST_EPISODE
     observation = env.reset(seeds)
+    if env.on_device:
+        return _on_device(env, act, observation, limit)
     running = np.ones(env.num_envs, dtype=bool)
     returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
     running[list(env.failures)] = False
@@ -44,8 +50,25 @@ def episodes(
     return returns, lengths
 
 
+def _on_device(
+    env: BatchEnv, act: Callable[[Tensor], Tensor], observation: Tensor, limit: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Run the episodes without looking at every step: that would stop the device."""
+    running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
+    lengths = torch.zeros_like(returns, dtype=torch.long)
+    for count in range(limit):
+        if count % LOOK_EVERY == 0 and not bool(running.any()):
+            break
+        step = env.step(act(observation), running)
+        returns += step.reward
+        lengths += running
+        running = running & ~(step.terminated | step.truncated)
+        observation = step.observation
+    return returns.cpu().numpy(), lengths.cpu().numpy()
+
+
 def _host(step: Step) -> tuple[np.ndarray, np.ndarray]:
-    """Return a step's rewards and ends [N], from the device only where the host has none."""
-    if step.host is not None:
-        return step.host.reward, step.host.terminated | step.host.truncated
-    return step.reward.cpu().numpy(), (step.terminated | step.truncated).cpu().numpy()
+    """Return a step's rewards and ends [N] where the host computed them."""
+    assert step.host is not None
+    return step.host.reward, step.host.terminated | step.host.truncated

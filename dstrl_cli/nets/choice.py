@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dstrl_cli.config import NetworkConfig, RunConfig
 from dstrl_cli.errors import InputError
 
-SPARSE_PAYS_BELOW = 0.4
-"""Share of active connections below which the sparse engine is faster on a CPU.
+PAYS_BELOW = ((256, 1.0), (1024, 0.7), (2048, 0.55))
+"""Width of the hidden layers, and the share of active connections from which on dense products win.
 
-At 256-256 units and a batch of 256 the engines meet near one half: `dstrl bench update --algo
-td3,sac --sparsity 0.5,0.6,0.8 --engine masked,sparse`.
+On one thread; measured by `dstrl bench update --algo td3,sac --width 64,256,1024,2048 --sparsity
+0,0.5,0.8,0.9,0.95,0.98 --engine masked,sparse` (`results/bench/growth.csv`): at 256 units the
+sparse engine is faster even for dense networks, at 2048 its activations leave the nearest cache.
+"""
+
+PER_THREAD = 0.78
+"""How much of each thread dense products gain; the sparse engine has one, however many there are.
+
+Two threads: 1.55 times as many whole steps of SAC (`dstrl bench train --threads 1,2`).
 """
 
 COMPILED = ("dstrl_cli.nets.kernels", "dstrl_cli.replay_kernels")
@@ -64,16 +73,40 @@ def obstacle(config: RunConfig, device: str) -> str | None:
     return None
 
 
+def networks(config: RunConfig) -> tuple[NetworkConfig, NetworkConfig]:
+    """Return the keys of the actor and of the critics."""
+    return config.actor, config.critic
+
+
 def density(config: RunConfig) -> float:
     """Return the share of active connections, the critics weighing four times the actor.
 
     That is about their part in an update (RLX Table 5).
     """
+    actor, critic = (1.0 if each.all_active else 1.0 - each.sparsity for each in networks(config))
+    return (actor + 4 * critic) / 5
 
-    def of(network: NetworkConfig) -> float:
-        return 1.0 if network.all_active else 1.0 - network.sparsity
 
-    return (of(config.actor) + 4 * of(config.critic)) / 5
+def widest(config: RunConfig) -> int:
+    """Return the units of the widest hidden layer."""
+    sizes = [(network.hidden_sizes or config.hidden_sizes) for network in networks(config)]
+    return max((width for layers in sizes for width in layers), default=1)
+
+
+def pays_below(width: int, threads: int) -> float:
+    """Return the share of active connections from which on the masked engine is faster.
+
+    Between the measured widths, a straight line over the logarithm of the width.
+    """
+    share = PAYS_BELOW[-1][1]
+    for (narrow, more), (wide, less) in pairwise(PAYS_BELOW):
+        if width <= narrow:
+            share = more
+            break
+        if width <= wide:
+            share = more + (less - more) * math.log(width / narrow) / math.log(wide / narrow)
+            break
+    return share / max(1.0, PER_THREAD * threads)
 
 
 def choose(
@@ -101,7 +134,7 @@ def choose(
     if reason:
         return Choice("masked", reason)
     active = density(config)
-    if active > SPARSE_PAYS_BELOW:
+    if active > pays_below(widest(config), config.threads):
         return Choice("masked", f"{active:.0%} of the connections are active")
     if problem := trouble(tell):
         return Choice("masked", problem, f"the sparse engine is off: {problem}")
