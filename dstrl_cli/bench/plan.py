@@ -58,8 +58,8 @@ NOTES = (
 )
 
 PARTS_NOTE = (
-    "The parts of a lock-step are timed one by one, the device waited for after each: together they "
-    "take longer than a lock-step."
+    "The parts of a lock-step are timed one by one, the device waited for after each: together "
+    "they take longer than a lock-step."
 )
 
 
