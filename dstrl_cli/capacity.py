@@ -29,7 +29,11 @@ class CapacityControl:
         for member, config in enumerate(configs):
             if config.buffer.dynamic:
                 self.groups[config.buffer].append(member)
-        self.batch_size, self.members, self.device = configs[0].batch_size, len(configs), device
+        self.of_group = {
+            buffer: torch.tensor([config.buffer == buffer for config in configs], device=device)
+            for buffer in self.groups
+        }  # [P] each
+        self.batch_size, self.device = configs[0].batch_size, device
 
     def compares_policy_actions(self) -> bool:
         """Return whether a member's distance compares with noise-free actions of the past."""
@@ -44,9 +48,7 @@ class CapacityControl:
             observation, action, policy_action = (part.to(self.device) for part in oldest)
             now = algorithm.act(observation)
             distance = DISTANCES[buffer.distance](now, action, policy_action)  # [P]
-            of_group = torch.zeros(self.members, dtype=torch.bool)
-            of_group[members] = True
-            drop = of_group.to(self.device) & (distance > buffer.distance_threshold)
+            drop = self.of_group[buffer] & (distance > buffer.distance_threshold)
             drop = drop.to(replay.size.device)
             drop &= replay.size.squeeze(1) > buffer.min_size
             replay.drop_oldest(drop, buffer.shrink)

@@ -49,32 +49,41 @@ class Graph:
 
     def __call__(self, *arguments: Tensor) -> Any:
         """Do the function's work once, in the order of the current stream."""
+        self.take(arguments)
         if self.warm_up_calls:
             self.warm_up_calls -= 1
-            return self.run_beside(arguments)
+            return self.run_beside()
         if self.graph is None:
-            self.graph = self.captured(arguments)
-        else:
-            for static, argument in zip(self.inputs, arguments, strict=True):
-                static.copy_(argument)
+            self.graph = self.captured()
         self.graph.replay()
         return self.outputs
 
-    def run_beside(self, arguments: tuple[Tensor, ...]) -> Any:
+    def take(self, arguments: tuple[Tensor, ...]) -> None:
+        """Copy the arguments to where the function reads them, from the first warm-up on.
+
+        Packed: what warms up is then what is captured, whatever the strides of the arguments.
+        """
+        if not self.inputs:
+            packed = torch.contiguous_format
+            self.inputs = tuple(each.clone(memory_format=packed) for each in arguments)
+            return
+        for static, argument in zip(self.inputs, arguments, strict=True):
+            static.copy_(argument)
+
+    def run_beside(self) -> Any:
         """Run the function on the stream of the capture, between two waits."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
-            outputs = self.function(*arguments)
+            outputs = self.function(*self.inputs)
         current.wait_stream(self.stream)
         return outputs
 
-    def captured(self, arguments: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
-        """Record the function on copies of its arguments; the recording does no work itself.
+    def captured(self) -> torch.cuda.CUDAGraph:
+        """Record the function; the recording does no work itself.
 
         Only this thread's calls are watched: others may copy meanwhile.
         """
-        self.inputs = tuple(argument.clone() for argument in arguments)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
             self.outputs = self.function(*self.inputs)

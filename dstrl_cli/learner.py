@@ -109,11 +109,18 @@ class Learner:
     def brought(self, part: Tensor) -> Tensor:
         """Return a part of a batch on the device; the host does not wait for the copy."""
         if torch.cuda.is_available():
-            part = part.pin_memory()
+            part = part.contiguous().pin_memory()  # only then is the copy one that nobody waits for
         return part.to(self.device, non_blocking=True)
 
     def make_updater(self, due: Due, most: int) -> Function:
-        """Return, and keep, what takes the updates of one kind: replayed unless a rule looks."""
+        """Return, and keep, what takes the updates of one kind: replayed unless a rule looks.
+
+        Those of another largest n are let go: the T_0 are passed once, and a graph holds memory.
+        """
+        if any(other != most for _, other in self.updaters):
+            if torch.device(self.device).type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.updaters.clear()
         learn = self.learn_from if self.batch_travels else self.learn
         function = functools.partial(learn, due, most)
         self.updaters[due, most] = function if due.topology else self.capture(function)

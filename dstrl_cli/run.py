@@ -123,14 +123,20 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
     return [read_summary(run.path) or _NO_SUMMARY for run in runs]
 
 
+NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")
+"""What libraries say, in errors of no class of their own, where memory ran out."""
+
+
 def out_of_memory(error: BaseException) -> DstrlError | None:
     """Return an error that says what helps, where memory ran out on the way to `error`."""
     import torch
 
-    for each in filter(None, (error, error.__cause__)):
-        host = isinstance(each, RuntimeError) and "allocate memory" in str(each)
-        if host or isinstance(each, torch.OutOfMemoryError | MemoryError):
+    each: BaseException | None = error
+    while each is not None:
+        told = isinstance(each, RuntimeError) and any(word in str(each) for word in NO_MEMORY)
+        if told or isinstance(each, torch.OutOfMemoryError | MemoryError):
             return DstrlError(f"{OUT_OF_MEMORY_REMEDY} ({explain(each)})")
+        each = each.__cause__ or each.__context__
     return None
 
 

@@ -290,7 +290,8 @@ def train(
         population.run()
         population.finish("finished")
     except KeyboardInterrupt:
-        population.finish("interrupted")
+        with contextlib.suppress(RuntimeError):
+            population.finish("interrupted")
         raise
     except Exception as error:
         known = isinstance(error, DstrlError)

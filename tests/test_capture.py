@@ -285,13 +285,16 @@ def test_replayed_updates_are_the_eager_ones_through_topology_updates(algo: str)
     (plain, one), (replayed, other) = make(configs, eager), make(configs, recordings)
     for each in (one, other):
         store(each, 0, 20)
-    changes = 0
+    changes, kinds = 0, set()
     with torch.no_grad():
         for number in range(UPDATES):
             store(one, 20 + number)
             one.update()
             store(other, 20 + number)
             other.update()
+            now = {(due.actor, most) for due, most in other.updaters if not due.topology}
+            assert len({most for _, most in now}) <= 1  # those of another n are let go
+            kinds |= now
             for ours, theirs in zip(
                 (plain.actor, plain.critic), (replayed.actor, replayed.critic), strict=True
             ):
@@ -308,7 +311,6 @@ def test_replayed_updates_are_the_eager_ones_through_topology_updates(algo: str)
     assert plain.take_metrics() == replayed.take_metrics()
     assert changes > len(configs)
     assert min(recording.replays for recording in recordings.made) > 0
-    kinds = {(due.actor, most) for due, most in other.updaters if not due.topology}
     # n is 1 until rlx2 passes its T_0; SAC's actor takes part in every update
     assert kinds == {
         (actor, n) for actor in ({True, False} if algo == "td3" else {True}) for n in (1, 3)

@@ -29,6 +29,8 @@ class Training:
         config = work.config
         assert config is not None
         torch.set_num_threads(config.threads)
+        if config.device.startswith("cuda"):
+            torch.cuda.set_device(config.device)
         torch.set_flush_denormal(True)
         torch.set_grad_enabled(False)
         spec = envs.spec(config.env.id, config.env.task)

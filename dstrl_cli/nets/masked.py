@@ -62,15 +62,15 @@ class PartialMask:
     """The masks `[P, K, N]` of all members but some, who have ones; it never moves."""
 
     def __init__(self, mask: Tensor, without: list[int]) -> None:
-        self.mask, self.without = mask, without
+        self.mask, self.without = mask, torch.tensor(without, dtype=torch.long, device=mask.device)
         self.flat = mask.clone() if without else mask
         self.renew()
 
     def renew(self) -> None:
         """Follow the masks after they changed."""
-        if self.without:
+        if len(self.without):
             self.flat.copy_(self.mask)
-            self.flat[self.without] = 1.0
+            self.flat.index_fill_(0, self.without, 1.0)
 
 
 class MaskedNetwork(Network):
