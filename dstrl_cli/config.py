@@ -38,6 +38,7 @@ from dstrl_cli.values import (
     Share,
     Whole,
     Widths,
+    Workers,
     one_of,
 )
 
@@ -202,7 +203,7 @@ class RunConfig(_Model):
     device: Device = "auto"
     engine: Literal["auto", "masked", "sparse"] = "auto"
     threads: Count = 1
-    env_workers: Natural | Literal["auto"] = "auto"
+    env_workers: Workers = "auto"
     replay_device: Literal["auto", "cpu"] = "auto"
     compile: bool = False
     out: Name = "results"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from dstrl_cli.errors import suggest
 
@@ -72,6 +72,18 @@ def _known_device(name: str) -> str:
     return name
 
 
+def _auto_or_count(value: Any) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    try:
+        number = _integral(value)
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or number < 0:
+        raise ValueError("must be auto, or a whole number from 0 on")
+    return number
+
+
 Whole = Annotated[int, BeforeValidator(_integral)]
 Count = Annotated[Whole, Field(ge=1)]
 Natural = Annotated[Whole, Field(ge=0)]
@@ -83,4 +95,5 @@ Widths = Annotated[tuple[Count, ...], BeforeValidator(_as_sequence), Field(min_l
 Lambdas = Annotated[tuple[Positive, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
 Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_pair)]
 Device = Annotated[str, AfterValidator(_known_device)]
+Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 Name = Annotated[str, Field(min_length=1)]

@@ -47,6 +47,8 @@ class Counter(gymnasium.Env):
             match self.fault:
                 case "raises":
                     raise ValueError("broken")
+                case "exits":
+                    raise SystemExit("of its\nown accord")
                 case "nan reward":
                     reward = np.nan
                 case "inf observation":

@@ -252,3 +252,11 @@ def test_configurations_load_without_torch_and_gymnasium() -> None:
     )
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
+
+
+@pytest.mark.parametrize("value", [-1, "many", 1.5, True, None])
+def test_workers_are_auto_or_a_count(value: object) -> None:
+    assert make(env_workers="auto").env_workers == "auto"
+    assert make(env_workers="3").env_workers == 3
+    with pytest.raises(InputError, match=r"^env_workers = .*must be auto, or a whole number from"):
+        make(env_workers=value)

@@ -168,6 +168,7 @@ def test_workers_give_the_same_numbers(name: str) -> None:
     ("fault", "message"),
     [
         ("raises", "failed: ValueError: broken"),
+        ("exits", "failed: SystemExit: of its own accord"),
         ("nan reward", "returned a number that is not finite"),
         ("inf observation", "returned a number that is not finite"),
     ],

@@ -57,7 +57,7 @@ class EnvGroup:
                     seen, paid, terminated, truncated, _ = self._envs[index].step(action[index])
                     reward[index] = paid
                     next_observation[index] = seen
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     causes[index] = _explain(error)
                     reward[index] = 0.0
                     continue
@@ -90,9 +90,10 @@ class EnvGroup:
         env: gymnasium.Env = self._envs[index]
         try:
             self._block.observation[index] = env.reset(seed=seed)[0]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             causes[index] = _explain(error)
 
 
-def _explain(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _explain(error: BaseException) -> str:
+    """Return an error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
