@@ -96,7 +96,7 @@ class Remembering(gymnasium.ObservationWrapper):
 
 
 FAULTS = (
-    *("raises", "nan reward", "inf observation", "dies"),
+    *("raises", "exits", "nan reward", "inf observation", "dies"),
     *("no start", "no new start", "nan new start"),
 )
 
