@@ -1,0 +1,60 @@
+"""Where a run says that it came from: the commit of dstrl's own source, also where that is changed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import dstrl_cli
+from dstrl_cli import methods
+
+PACKAGE = Path(dstrl_cli.__file__).parent
+ASK = "from dstrl_cli.provenance import git_commit; print(git_commit())"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    done = subprocess.run(
+        ["git", *who, "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def commit_seen_by(source: Path) -> str:
+    """What a program that imports dstrl from `source` takes for its commit."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ASK],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=source.parent,
+        env={"PYTHONPATH": str(source), "PATH": "/usr/bin:/bin:/usr/local/bin"},
+    )
+    return done.stdout.strip()
+
+
+def test_a_change_anywhere_in_the_package_makes_the_commit_dirty(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, source / "dstrl_cli", ignore=ignored)
+    git(tmp_path, "init", "-q", str(source))
+    assert commit_seen_by(source) == "None"  # not committed: a repository that is not dstrl's
+    (source / ".gitignore").write_text("__pycache__/\n")
+    git(source, "add", ".")
+    git(source, "commit", "-q", "-m", "all")
+    commit = git(source, "rev-parse", "HEAD")
+    assert commit_seen_by(source) == commit
+    for changed in (source / "dstrl_cli/topology/rule.py", source / "dstrl_cli/errors.py"):
+        before = changed.read_text()
+        changed.write_text(before + "\n# changed\n")
+        assert commit_seen_by(source) == f"{commit}+dirty"
+        changed.write_text(before)
+    (source / "notes.txt").write_text("outside the package\n")
+    assert commit_seen_by(source) == commit
+
+
+def test_presets_are_found_beside_the_package() -> None:
+    assert (methods.presets_dir() / "methods" / "rlx2.yaml").is_file()
+    assert methods.presets_dir().parent in (PACKAGE, PACKAGE.parent)
