@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.sizes import layer_weights
 
 NUM_CRITICS = 2
 BACKWARD = 2  # a backward pass costs two forward passes (RLX eq. 17)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dstrl_cli.config import BufferConfig, RunConfig
+from dstrl_cli.config.models import BufferConfig, RunConfig
 from dstrl_cli.replay import DISTANCES, Replay
 
 if TYPE_CHECKING:

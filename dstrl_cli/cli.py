@@ -165,7 +165,7 @@ def train(
     Example: dstrl train --algo td3 --dst rlx2 --ours --env HalfCheetah-v5 --sparsity 0.95
     """
     from dstrl_cli import commands
-    from dstrl_cli.ranges import parse_integers
+    from dstrl_cli.config.ranges import parse_integers
 
     axes = commands.Axes(
         algos=[] if algo is None else [algo],
@@ -244,7 +244,7 @@ def sweep(
     printed. Example: dstrl sweep --dst sst,rlx2,our-rlx2 --sparsity 0.15:0.95 --seeds 0-4
     """
     from dstrl_cli import commands
-    from dstrl_cli.ranges import parse_integers, parse_names, parse_numbers
+    from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 
     axes = commands.Axes(
         algos=[] if algo is None else parse_names(algo, "--algo"),

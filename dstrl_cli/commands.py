@@ -15,11 +15,11 @@ from typing import Any
 from rich.console import Console
 
 from dstrl_cli import describe, report
+from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
+from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.display import make_display
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.memory import parse_size
-from dstrl_cli.presets import SweepPreset, load_sweep_preset
-from dstrl_cli.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.report import metrics, papers
 from dstrl_cli.run import Outcome, Run
 from dstrl_cli.sweep import local, overview
@@ -205,7 +205,7 @@ def evaluate(
     """Run episodes of a stored policy and print their returns; record one where asked."""
     from dstrl_cli import envs
     from dstrl_cli import evaluate as evaluation
-    from dstrl_cli.policy import Policy, find_policy
+    from dstrl_cli.runs.policy import Policy, find_policy
 
     policy = Policy.load(find_policy(run))
     if task is None:

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dstrl_cli.config import RunConfig, env_name, sparsity_label
+from dstrl_cli.config.models import RunConfig, env_name, sparsity_label
 from dstrl_cli.display import ending, final_return
 from dstrl_cli.memory import size
 from dstrl_cli.run import Outcome, Run

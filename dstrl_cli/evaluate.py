@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dstrl_cli.envs import EnvSpec, make_batch, make_env
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.policy import Policy
+from dstrl_cli.runs.policy import Policy
 
 AT_ONCE = 10
 """Environments that run side by side."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm, Due
 from dstrl_cli.capture import Capture, Function
-from dstrl_cli.config import RunConfig
+from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.nsteps import NSteps

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dstrl_cli.config.sizes import lambda_densities
 from dstrl_cli.errors import InputError
-from dstrl_cli.sizes import lambda_densities
 
 Shape = tuple[int, int]
 """(inputs, outputs) of one weight matrix."""

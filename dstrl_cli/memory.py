@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from itertools import pairwise
 
-from dstrl_cli.config import RunConfig, network_sizes
+from dstrl_cli.config.models import RunConfig, network_sizes
 from dstrl_cli.errors import InputError
 
 FLOAT, DOUBLE = 4, 8

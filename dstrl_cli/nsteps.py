@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dstrl_cli.config import RunConfig
+from dstrl_cli.config.models import RunConfig
 
 
 class NSteps:

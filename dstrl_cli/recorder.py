@@ -23,8 +23,8 @@ from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.nets.groups import TopologyChange
 from dstrl_cli.nets.network import Network
-from dstrl_cli.policy import INITIAL_FILE, POLICY_FILE, network_tensors, policy_metadata
-from dstrl_cli.rundir import RunFolder
+from dstrl_cli.runs.folder import RunFolder
+from dstrl_cli.runs.policy import INITIAL_FILE, POLICY_FILE, network_tensors, policy_metadata
 
 WAITING_STEPS = 128
 """Steps of environments on the device that may wait there for `flush`."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstrl_cli.config import RunConfig, to_dict
+from dstrl_cli.config.models import RunConfig, to_dict
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.nets.choice import choose
-from dstrl_cli.provenance import provenance
-from dstrl_cli.rundir import RunFolder, read_summary
+from dstrl_cli.runs.folder import RunFolder, read_summary
+from dstrl_cli.runs.provenance import provenance
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec

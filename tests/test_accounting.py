@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstrl_cli import accounting as acc
+from dstrl_cli.config.sizes import lambda_active, layer_weights
 from dstrl_cli.errors import InputError
-from dstrl_cli.sizes import lambda_active, layer_weights
 
 # observation and action sizes of the v3 tasks
 TASKS = {

@@ -26,15 +26,15 @@ from dstrl_cli import envs, learner, trainer
 from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.capture import WARM_UP_CALLS, Function, capture
-from dstrl_cli.config import RunConfig, to_dict
+from dstrl_cli.config.models import RunConfig, to_dict
+from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs.base import Step
 from dstrl_cli.learner import Learner
-from dstrl_cli.presets import resolve
 from dstrl_cli.registry import load
 from dstrl_cli.replay import Replay
 from dstrl_cli.replay_compiled import CompiledReplay
 from dstrl_cli.replay_once import ReplayOnce
-from dstrl_cli.rundir import RunFolder
+from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.stopwatch import Stopwatch
 from dstrl_cli.sweep.plan import prepare
 

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrl_cli.config import (
+from dstrl_cli.config.models import (
     RunConfig,
     differences,
     from_dict,
@@ -24,8 +24,8 @@ from dstrl_cli.config import (
     sparsity_label,
     to_dict,
 )
+from dstrl_cli.config.sizes import lambda_sparsity, layer_weights, matched_widths
 from dstrl_cli.errors import InputError
-from dstrl_cli.sizes import lambda_sparsity, layer_weights, matched_widths
 
 
 def make(**changes: Any) -> RunConfig:
@@ -247,7 +247,7 @@ def test_importance_is_refused_for_an_actor(key: str) -> None:
 
 def test_configurations_load_without_torch_and_gymnasium() -> None:
     code = (
-        "import sys, dstrl_cli.presets as p; p.resolve(); "
+        "import sys, dstrl_cli.config.presets as p; p.resolve(); "
         "sys.exit(bool({'torch', 'gymnasium'} & set(sys.modules)))"
     )
     root = Path(__file__).parents[1]

@@ -16,13 +16,13 @@ import torch
 from env_samples import Counter, faulty
 
 from dstrl_cli import trainer
-from dstrl_cli.config import to_dict
+from dstrl_cli.config.models import to_dict
+from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs import make_batch, make_batches, spec
 from dstrl_cli.envs.base import BatchEnv
 from dstrl_cli.envs.workers import worker_count
 from dstrl_cli.errors import DstrlError
-from dstrl_cli.presets import resolve
-from dstrl_cli.rundir import RunFolder
+from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep.plan import prepare
 
 WHERE = "env_samples:Whereabouts-v0"
@@ -160,7 +160,7 @@ def test_training_with_workers_gives_the_same_files(tmp_path: Path) -> None:
 PROGRAM = f"""
 import sys, torch
 from dstrl_cli import trainer
-from dstrl_cli.config import to_dict
+from dstrl_cli.config.models import to_dict
 from dstrl_cli.envs import make_batch, spec
 batch = make_batch(spec({WHERE!r}), 4, workers=2)
 batch.reset(range(4))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dstrl_cli import policy
 from dstrl_cli.errors import InputError
-from dstrl_cli.policy import Policy, dump, network_tensors, policy_metadata
+from dstrl_cli.runs import policy
+from dstrl_cli.runs.policy import Policy, dump, network_tensors, policy_metadata
 
 W0 = np.array([[1.0, -1.0], [2.0, 5.0]])  # [2 observations, 2 hidden]
 B0 = np.array([0.5, 0.0])
@@ -67,7 +67,7 @@ def test_metadata_comes_back(tmp_path):
 def test_the_same_content_gives_the_same_bytes_in_another_process(tmp_path):
     tensors = network_tensors("actor", [W0], [B0], [M0])
     code = (
-        "import sys, numpy as np; from dstrl_cli.policy import dump, network_tensors;"
+        "import sys, numpy as np; from dstrl_cli.runs.policy import dump, network_tensors;"
         f"t = network_tensors('actor', [np.array({W0.tolist()})], [np.array({B0.tolist()})],"
         f" [np.array({M0.tolist()})]); sys.stdout.buffer.write(dump(t, {metadata()!r}))"
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
-from dstrl_cli.config import RunConfig, from_dict
+from dstrl_cli.config.models import RunConfig, from_dict
 from dstrl_cli.registry import load
 from dstrl_cli.replay import Batch, Replay
 

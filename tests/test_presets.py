@@ -9,10 +9,17 @@ from typing import Any
 import pytest
 
 from dstrl_cli.algos import ALGORITHMS
-from dstrl_cli.config import RunConfig, from_dict, resolve_sizes, run_path, sparsity_label, to_dict
+from dstrl_cli.config.methods import find_method, list_methods
+from dstrl_cli.config.models import (
+    RunConfig,
+    from_dict,
+    resolve_sizes,
+    run_path,
+    sparsity_label,
+    to_dict,
+)
+from dstrl_cli.config.presets import list_presets, load_sweep_preset, resolve
 from dstrl_cli.errors import InputError
-from dstrl_cli.methods import find_method, list_methods
-from dstrl_cli.presets import list_presets, load_sweep_preset, resolve
 
 NAMES = ["dense", "tiny", "sst", "dst", "rigl", "rlx2", "rlx-set", "rlx-ss"]
 OFFICIAL = ["dst-official", "rlx2-official"]

@@ -1,4 +1,4 @@
-"""Where a run says that it came from: the commit of dstrl's own source, also where that is changed."""
+"""The commit that a run names: that of dstrl's own source, marked where it was changed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import dstrl_cli
-from dstrl_cli import methods
+from dstrl_cli.config import methods
 
 PACKAGE = Path(dstrl_cli.__file__).parent
-ASK = "from dstrl_cli.provenance import git_commit; print(git_commit())"
+ASK = "from dstrl_cli.runs.provenance import git_commit; print(git_commit())"
 
 
 def git(folder: Path, *arguments: str) -> str:

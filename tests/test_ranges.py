@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers, parse_steps
 from dstrl_cli.errors import InputError
-from dstrl_cli.ranges import parse_integers, parse_names, parse_numbers, parse_steps
 
 
 @pytest.mark.parametrize(

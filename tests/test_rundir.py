@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from dstrl_cli import rundir
-from dstrl_cli.config import RunConfig, from_dict, to_dict
+from dstrl_cli.config.models import RunConfig, from_dict, to_dict
 from dstrl_cli.errors import InputError
-from dstrl_cli.provenance import provenance
-from dstrl_cli.rundir import RunFolder, read_config, read_status
+from dstrl_cli.runs import folder as rundir
+from dstrl_cli.runs.folder import RunFolder, read_config, read_status
+from dstrl_cli.runs.provenance import provenance
 
 
 def config(**changes) -> dict:

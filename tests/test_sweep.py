@@ -12,13 +12,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from dstrl_cli.config import to_dict
+from dstrl_cli.config.models import to_dict
+from dstrl_cli.config.presets import load_sweep_preset
+from dstrl_cli.config.ranges import parse_numbers
 from dstrl_cli.display import DisplayReporter, LineDisplay, LiveDisplay
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.presets import load_sweep_preset
-from dstrl_cli.ranges import parse_numbers
 from dstrl_cli.run import Outcome, _leave_summaries, out_of_memory
-from dstrl_cli.rundir import RunFolder, read_status, read_summary
+from dstrl_cli.runs.folder import RunFolder, read_status, read_summary
 from dstrl_cli.sweep import local, plan
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.place import Limits, place

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dstrl_cli.algos import ACTOR_OUTPUTS
-from dstrl_cli.config import RunConfig
+from dstrl_cli.config.models import RunConfig
 from dstrl_cli.nets import ENGINES
 from dstrl_cli.nets.network import Network, Plan
 from dstrl_cli.registry import load

@@ -8,7 +8,7 @@ import numpy as np
 
 from dstrl_cli.bench.plan import Work
 from dstrl_cli.bench.timing import repeat
-from dstrl_cli.policy import Policy
+from dstrl_cli.runs.policy import Policy
 
 
 class Acting:

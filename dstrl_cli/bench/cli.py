@@ -175,7 +175,7 @@ def _request(
     sets: list[str] | None,
 ) -> Request:
     from dstrl_cli.bench.plan import Request
-    from dstrl_cli.ranges import parse_integers, parse_names, parse_numbers
+    from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 
     return Request(
         kind,

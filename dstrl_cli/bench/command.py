@@ -16,7 +16,7 @@ from dstrl_cli.bench.measure import Measurement, measure, ratios
 from dstrl_cli.bench.plan import NOTES, Request, Work, groups
 from dstrl_cli.describe import print_lines
 from dstrl_cli.errors import InputError
-from dstrl_cli.policy import Policy, find_policy
+from dstrl_cli.runs.policy import Policy, find_policy
 
 
 @dataclass(frozen=True)

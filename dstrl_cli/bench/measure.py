@@ -19,7 +19,7 @@ from typing import Any
 from dstrl_cli import accounting
 from dstrl_cli.bench import worker
 from dstrl_cli.bench.plan import PRODUCT_SIZE, WARM_UP_UPDATES, Group, Work
-from dstrl_cli.config import RunConfig, network_sizes
+from dstrl_cli.config.models import RunConfig, network_sizes
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.machine import cores
 from dstrl_cli.sweep.plan import layer_budgets, prepare

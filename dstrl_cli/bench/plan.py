@@ -12,12 +12,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dstrl_cli.config import RunConfig
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.presets import resolve
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.machine import cores
 from dstrl_cli.nets import ENGINES
 from dstrl_cli.nets.choice import choose
-from dstrl_cli.presets import resolve
 from dstrl_cli.run import find_device
 from dstrl_cli.sweep.plan import prepare
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dstrl_cli.config import NetworkConfig, RunConfig
+from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.errors import InputError
 
 PAYS_BELOW = ((256, 1.0), (1024, 0.7), (2048, 0.55))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dstrl_cli.config import TopologyConfig
+from dstrl_cli.config.models import TopologyConfig
 from dstrl_cli.topology.rule import Rule
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dstrl_cli.config.methods import LAST_ORDER, find_method
 from dstrl_cli.errors import InputError
-from dstrl_cli.methods import LAST_ORDER, find_method
 
 
 @dataclass(frozen=True, order=True)

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from dstrl_cli.config import NOT_IDENTITY, env_name, flatten
+from dstrl_cli.config.models import NOT_IDENTITY, env_name, flatten
 from dstrl_cli.errors import InputError
-from dstrl_cli.rundir import CONFIG_FILE, SUMMARY_FILE
+from dstrl_cli.runs.folder import CONFIG_FILE, SUMMARY_FILE
 
 FINISHED = "finished"
 UNFINISHED = "unfinished"

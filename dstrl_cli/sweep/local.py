@@ -21,7 +21,7 @@ from typing import Any
 from dstrl_cli.display import Display, DisplayReporter
 from dstrl_cli.errors import InputError
 from dstrl_cli.run import Outcome, Run, explain, quiet, train
-from dstrl_cli.rundir import mark_ended, read_summary
+from dstrl_cli.runs.folder import mark_ended, read_summary
 from dstrl_cli.sweep.packing import Population
 from dstrl_cli.sweep.place import Place
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dstrl_cli.config import RunConfig, flatten, to_dict
+from dstrl_cli.config.models import RunConfig, flatten, to_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.memory import Memory, population_memory, replay_bytes, size
 from dstrl_cli.run import Run

@@ -14,7 +14,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstrl_cli.config import (
+from dstrl_cli.config.models import (
     EnvConfig,
     NetworkConfig,
     RunConfig,
@@ -23,10 +23,10 @@ from dstrl_cli.config import (
     resolve_sizes,
     run_path,
 )
+from dstrl_cli.config.presets import SweepPreset, resolve
 from dstrl_cli.errors import InputError
-from dstrl_cli.presets import SweepPreset, resolve
 from dstrl_cli.run import Run
-from dstrl_cli.rundir import (
+from dstrl_cli.runs.folder import (
     check_free,
     check_unused,
     check_writable,

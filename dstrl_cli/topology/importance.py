@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dstrl_cli.config import TopologyConfig
+from dstrl_cli.config.models import TopologyConfig
 from dstrl_cli.topology.rule import NetworkView, Score
 
 TD_ERROR = {

@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from dstrl_cli.config import RunConfig, differences, from_dict
+from dstrl_cli.config.models import RunConfig, differences, from_dict
 from dstrl_cli.errors import InputError
-from dstrl_cli.policy import INITIAL_FILE, POLICY_FILE, dump
+from dstrl_cli.runs.policy import INITIAL_FILE, POLICY_FILE, dump
 
 try:
     import fcntl

@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from dstrl_cli.algos import ALGORITHMS
-from dstrl_cli.config import MACROS, Origin, explain, keys, unknown_key
+from dstrl_cli.config.models import MACROS, Origin, explain, keys, unknown_key
+from dstrl_cli.config.yamlfile import read_yaml
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.yamlfile import read_yaml
 
 OVERLAY = "ours"
 """The overlay that `--ours` puts over a host method."""
@@ -30,7 +30,7 @@ LAST_ORDER = 1000
 
 def presets_dir() -> Path:
     """Return the folder of the shipped presets: inside the wheel, or beside the source package."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "presets"
     return inside if inside.is_dir() else package.parent / "presets"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrl_cli import __version__
-from dstrl_cli.config import RunConfig
+from dstrl_cli.config.models import RunConfig
 
 PACKAGES = ("torch", "gymnasium", "mujoco", "numpy", "numba")
 
@@ -51,8 +51,9 @@ def git_commit() -> str | None:
 
     None where dstrl does not run from a git checkout of its own.
     """
-    source = Path(__file__).resolve().parent
-    if _git(source, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+    here = Path(__file__).resolve()
+    source = here.parents[1]  # the whole package
+    if _git(source, "ls-files", "--error-unmatch", str(here.relative_to(source))) is None:
         return None  # installed somewhere inside a repository that is not dstrl's
     commit = _git(source, "rev-parse", "HEAD")
     if commit is None:

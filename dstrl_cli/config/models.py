@@ -22,10 +22,7 @@ from pydantic import (
 )
 
 from dstrl_cli.algos import ACTOR_OUTPUTS, ALGORITHMS
-from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.sizes import lambda_sparsity, layer_weights, matched_widths
-from dstrl_cli.topology import CRITIC_SCORES, DROP_SCORES, GROW_SCORES
-from dstrl_cli.values import (
+from dstrl_cli.config.fields import (
     Bounds,
     Count,
     Device,
@@ -41,6 +38,9 @@ from dstrl_cli.values import (
     Workers,
     one_of,
 )
+from dstrl_cli.config.sizes import lambda_sparsity, layer_weights, matched_widths
+from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.topology import CRITIC_SCORES, DROP_SCORES, GROW_SCORES
 
 NOT_IDENTITY = frozenset(
     {

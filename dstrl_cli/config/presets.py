@@ -14,9 +14,7 @@ from typing import Any
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from dstrl_cli.algos import ALGORITHMS
-from dstrl_cli.config import RunConfig, env_name, explain, from_dict
-from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.methods import (
+from dstrl_cli.config.methods import (
     DEFAULT_METHOD,
     LAST_ORDER,
     Layer,
@@ -25,8 +23,10 @@ from dstrl_cli.methods import (
     layer,
     presets_dir,
 )
-from dstrl_cli.ranges import parse_integers, parse_names, parse_numbers
-from dstrl_cli.yamlfile import parse_yaml, read_yaml
+from dstrl_cli.config.models import RunConfig, env_name, explain, from_dict
+from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
+from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
+from dstrl_cli.errors import InputError, suggest
 
 __all__ = [
     "DEFAULT_ALGO",

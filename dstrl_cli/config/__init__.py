@@ -1,0 +1,1 @@
+"""What a run is: models, values, methods, presets, sizes. Imports neither torch nor gymnasium."""
