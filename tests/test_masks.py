@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstrl_cli import masks
 from dstrl_cli.errors import InputError
+from dstrl_cli.topology import masks
 
 
 def shapes(*sizes: int) -> list[masks.Shape]:

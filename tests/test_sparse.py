@@ -14,10 +14,11 @@ from dstrl_cli.algos.sac import SAC
 from dstrl_cli.algos.td3 import TD3
 from dstrl_cli.config.models import RunConfig, from_dict
 from dstrl_cli.errors import InputError
-from dstrl_cli.nets import choice, kernels
+from dstrl_cli.nets import choice
 from dstrl_cli.nets.masked import MaskedNetwork
 from dstrl_cli.nets.network import Network, Plan
-from dstrl_cli.nets.sparse import SparseNetwork, Topology, selected
+from dstrl_cli.nets.sparse import kernels
+from dstrl_cli.nets.sparse.engine import SparseNetwork, Topology, selected
 from dstrl_cli.replay import Batch, Replay
 
 ALGORITHMS: dict[str, type[Algorithm]] = {"td3": TD3, "sac": SAC}

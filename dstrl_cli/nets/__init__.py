@@ -5,5 +5,5 @@ Registry of the engines by name, without importing torch.
 
 ENGINES: dict[str, str] = {
     "masked": "dstrl_cli.nets.masked:MaskedNetwork",
-    "sparse": "dstrl_cli.nets.sparse:SparseNetwork",
+    "sparse": "dstrl_cli.nets.sparse.engine:SparseNetwork",
 }

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from dstrl_cli import masks
 from dstrl_cli.nets.adam import Adam
 from dstrl_cli.nets.network import Members, Network, Plan, initial_layers
+from dstrl_cli.topology import masks
 
 
 class Flat:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dstrl_cli import masks, streams
+from dstrl_cli import streams
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.nets import initial
 from dstrl_cli.nets.groups import Group, TopologyChange, TopologyEvent, rule_groups
+from dstrl_cli.topology import masks
 from dstrl_cli.topology.rule import NetworkView
 
 Members = list[int] | Tensor

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dstrl_cli import masks
 from dstrl_cli.config.models import TopologyConfig
 from dstrl_cli.registry import load
-from dstrl_cli.topology import DROP_SCORES, GROW_SCORES
+from dstrl_cli.topology import DROP_SCORES, GROW_SCORES, masks
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dstrl_cli.compiler import discard_stale, jit
-from dstrl_cli.nets import lanes
+from dstrl_cli.nets.sparse import simd as lanes
 
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars

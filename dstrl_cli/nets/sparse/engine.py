@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
-from dstrl_cli.nets import kernels
 from dstrl_cli.nets.adam import BETA1, BETA2, EPSILON
 from dstrl_cli.nets.network import Members, Network, Plan, initial_layers
+from dstrl_cli.nets.sparse import kernels
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]

@@ -1,0 +1,1 @@
+"""The sparse engine: only active connections exist (CPU)."""
