@@ -19,9 +19,9 @@ from dstrl_cli.capture import Capture, Function
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
-from dstrl_cli.nsteps import NSteps
-from dstrl_cli.replay import Batch, Replay
-from dstrl_cli.replay_once import ReplayOnce
+from dstrl_cli.replay.base import Batch, Replay
+from dstrl_cli.replay.nsteps import NSteps
+from dstrl_cli.replay.once import ReplayOnce
 
 
 class Learner:
@@ -146,7 +146,7 @@ def buffer(place: str, time_limit: int | None, engine: str) -> Callable[..., Rep
     are compiled, the buffer is too.
     """
     if engine == "sparse":
-        from dstrl_cli.replay_compiled import CompiledReplay
+        from dstrl_cli.replay.compiled import CompiledReplay
 
         return CompiledReplay
     if place == "cpu" or time_limit is None:

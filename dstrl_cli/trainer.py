@@ -19,7 +19,6 @@ from torch import Tensor
 from dstrl_cli import envs, streams
 from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
-from dstrl_cli.capacity import CapacityControl
 from dstrl_cli.capture import Capture, capture
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec, rollout
@@ -29,6 +28,7 @@ from dstrl_cli.learner import Learner
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.recorder import Recorder
 from dstrl_cli.registry import load
+from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.runs.folder import RunFolder
 
 CHECK_EVERY = 100

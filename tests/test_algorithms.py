@@ -14,7 +14,7 @@ from dstrl_cli import streams
 from dstrl_cli.algos.sac import SAC
 from dstrl_cli.algos.td3 import TD3
 from dstrl_cli.config.models import RunConfig, from_dict
-from dstrl_cli.replay import Batch, Replay
+from dstrl_cli.replay.base import Batch, Replay
 
 OBS, ACT, ROWS, UPDATES = 5, 2, 16, 50
 RATE = 3e-3  # large steps make differences show

@@ -31,9 +31,9 @@ from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs.base import Step
 from dstrl_cli.learner import Learner
 from dstrl_cli.registry import load
-from dstrl_cli.replay import Replay
-from dstrl_cli.replay_compiled import CompiledReplay
-from dstrl_cli.replay_once import ReplayOnce
+from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.compiled import CompiledReplay
+from dstrl_cli.replay.once import ReplayOnce
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.stopwatch import Stopwatch
 from dstrl_cli.sweep.plan import prepare

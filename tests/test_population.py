@@ -14,7 +14,7 @@ from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.models import RunConfig, from_dict
 from dstrl_cli.registry import load
-from dstrl_cli.replay import Batch, Replay
+from dstrl_cli.replay.base import Batch, Replay
 
 OBS, ACT, ROWS = 5, 2, 16
 UPDATES = 12

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dstrl_cli.errors import InputError
 from dstrl_cli.memory import ring_bytes
-from dstrl_cli.replay import DISTANCES, Batch, Replay, check_memory
-from dstrl_cli.replay_compiled import CompiledReplay
-from dstrl_cli.replay_once import ReplayOnce
+from dstrl_cli.replay.base import DISTANCES, Batch, Replay, check_memory
+from dstrl_cli.replay.compiled import CompiledReplay
+from dstrl_cli.replay.once import ReplayOnce
 
 GAMMA = 0.5  # powers of two: sums are exact
 

@@ -19,7 +19,7 @@ from dstrl_cli.nets.masked import MaskedNetwork
 from dstrl_cli.nets.network import Network, Plan
 from dstrl_cli.nets.sparse import kernels
 from dstrl_cli.nets.sparse.engine import SparseNetwork, Topology, selected
-from dstrl_cli.replay import Batch, Replay
+from dstrl_cli.replay.base import Batch, Replay
 
 ALGORITHMS: dict[str, type[Algorithm]] = {"td3": TD3, "sac": SAC}
 SET = {"drop": "sign", "grow": "random", "schedule": "constant", "drop_fraction": 0.2}

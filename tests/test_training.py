@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from dstrl_cli import trainer
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.td3 import TD3
-from dstrl_cli.capacity import CapacityControl
 from dstrl_cli.config.models import RunConfig, from_dict, to_dict
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.envs.navigation_batch import NavigationBatch
-from dstrl_cli.nsteps import NSteps
-from dstrl_cli.replay import Replay
+from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.capacity import CapacityControl
+from dstrl_cli.replay.nsteps import NSteps
 from dstrl_cli.runs.folder import RunFolder, read_summary
 from dstrl_cli.sweep.plan import prepare
 

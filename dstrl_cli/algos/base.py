@@ -22,7 +22,7 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.nets import ENGINES
 from dstrl_cli.nets.network import Network, Plan
 from dstrl_cli.registry import load
-from dstrl_cli.replay import Batch
+from dstrl_cli.replay.base import Batch
 from dstrl_cli.streams import Stream
 
 

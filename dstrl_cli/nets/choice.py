@@ -30,7 +30,7 @@ PER_THREAD = 0.78
 Two threads: 1.55 times as many whole steps of SAC (`dstrl bench train --threads 1,2`).
 """
 
-COMPILED = ("dstrl_cli.nets.sparse.kernels", "dstrl_cli.replay_kernels")
+COMPILED = ("dstrl_cli.nets.sparse.kernels", "dstrl_cli.replay.kernels")
 """Modules that a run on the sparse engine needs compiled."""
 
 REMEDY = "use --engine masked, or auto"

@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from dstrl_cli.memory import most_cuts
-from dstrl_cli.replay import Replay
+from dstrl_cli.replay.base import Replay
 
 
 class ReplayOnce(Replay):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from dstrl_cli.config.models import BufferConfig, RunConfig
-from dstrl_cli.replay import DISTANCES, Replay
+from dstrl_cli.replay.base import DISTANCES, Replay
 
 if TYPE_CHECKING:
     from dstrl_cli.algos.base import Algorithm

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from dstrl_cli import replay_kernels
-from dstrl_cli.replay import Batch, Replay
+from dstrl_cli.replay import kernels as replay_kernels
+from dstrl_cli.replay.base import Batch, Replay
 
 
 class CompiledReplay(Replay):

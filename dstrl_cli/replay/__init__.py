@@ -1,0 +1,1 @@
+"""The replay buffer, its layouts, and what is sampled from it."""
