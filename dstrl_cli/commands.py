@@ -21,7 +21,6 @@ from dstrl_cli.display import make_display
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.memory import parse_size
 from dstrl_cli.report import metrics, papers
-from dstrl_cli.run import Outcome, Run
 from dstrl_cli.sweep import local, overview
 from dstrl_cli.sweep.place import Limits, Place, place
 from dstrl_cli.sweep.plan import (
@@ -33,6 +32,7 @@ from dstrl_cli.sweep.plan import (
     refuse_several,
     resumed,
 )
+from dstrl_cli.training.run import Outcome, Run
 
 __all__ = ["Axes", "Limits", "Options", "Request", "evaluate", "sweep", "table", "train"]
 
@@ -204,7 +204,7 @@ def evaluate(
 ) -> None:
     """Run episodes of a stored policy and print their returns; record one where asked."""
     from dstrl_cli import envs
-    from dstrl_cli import evaluate as evaluation
+    from dstrl_cli.evaluation import stored as evaluation
     from dstrl_cli.runs.policy import Policy, find_policy
 
     policy = Policy.load(find_policy(run))

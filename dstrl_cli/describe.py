@@ -13,10 +13,10 @@ from rich.text import Text
 from dstrl_cli.config.models import RunConfig, env_name, sparsity_label
 from dstrl_cli.display import ending, final_return
 from dstrl_cli.memory import size
-from dstrl_cli.run import Outcome, Run
 from dstrl_cli.sweep.overview import env_label, packing_json
 from dstrl_cli.sweep.place import Place
 from dstrl_cli.sweep.plan import Planned, layer_budgets
+from dstrl_cli.training.run import Outcome, Run
 
 MOST_ROWS = 40
 """A plan of more rows than this shows one row for all sparsities of a method."""

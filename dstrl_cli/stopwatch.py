@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dstrl_cli.trainer import Population
+    from dstrl_cli.training.trainer import Population
 
 
 class Stopwatch:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrl_cli import accounting as acc
+from dstrl_cli.algos import flops as acc
 from dstrl_cli.config.sizes import lambda_active, layer_weights
 from dstrl_cli.errors import InputError
 

@@ -22,14 +22,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dstrl_cli import envs, learner, trainer
+from dstrl_cli import envs
 from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
-from dstrl_cli.capture import WARM_UP_CALLS, Function, capture
 from dstrl_cli.config.models import RunConfig, to_dict
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs.base import Step
-from dstrl_cli.learner import Learner
 from dstrl_cli.registry import load
 from dstrl_cli.replay.base import Replay
 from dstrl_cli.replay.compiled import CompiledReplay
@@ -37,6 +35,9 @@ from dstrl_cli.replay.once import ReplayOnce
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.stopwatch import Stopwatch
 from dstrl_cli.sweep.plan import prepare
+from dstrl_cli.training import learner, trainer
+from dstrl_cli.training.capture import WARM_UP_CALLS, Function, capture
+from dstrl_cli.training.learner import Learner
 
 aten = torch.ops.aten
 READS = {aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.item}

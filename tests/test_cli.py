@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 import yaml
 
-from dstrl_cli import evaluate as evaluation
 from dstrl_cli.cli import main
+from dstrl_cli.evaluation import stored as evaluation
 
 SMALL = [
     "--env=2DNav-v1",

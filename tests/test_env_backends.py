@@ -13,9 +13,10 @@ import pytest
 import torch
 from env_samples import faulty
 
-from dstrl_cli.envs import make_batch, rollout, spec
+from dstrl_cli.envs import make_batch, spec
 from dstrl_cli.envs.base import BatchEnv, Step
 from dstrl_cli.errors import DstrlError
+from dstrl_cli.evaluation import rollout
 
 Make = Callable[[str, int], BatchEnv]
 COUNTER = "env_samples:Counter-v0"

@@ -15,7 +15,6 @@ import pytest
 import torch
 from env_samples import Counter, faulty
 
-from dstrl_cli import trainer
 from dstrl_cli.config.models import to_dict
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs import make_batch, make_batches, spec
@@ -24,6 +23,7 @@ from dstrl_cli.envs.workers import worker_count
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep.plan import prepare
+from dstrl_cli.training import trainer
 
 WHERE = "env_samples:Whereabouts-v0"
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from dstrl_cli.errors import InputError
 from dstrl_cli.machine import cores, main_memory
-from dstrl_cli.run import find_device
 from dstrl_cli.sweep.devices import Device, find_devices
 from dstrl_cli.sweep.packing import Population, groups, memory_of, pack
 from dstrl_cli.sweep.place import Limits, default_jobs, place
 from dstrl_cli.sweep.plan import Axes, Planned, configurations, prepare
+from dstrl_cli.training.run import find_device
 
 SMALL = ("hidden_sizes=8,8", "batch_size=8", "learning_starts=50", "eval_episodes=2")
 ON_HOST = ("replay_device=cpu",)

@@ -17,12 +17,12 @@ from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_numbers
 from dstrl_cli.display import DisplayReporter, LineDisplay, LiveDisplay
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.run import Outcome, _leave_summaries, out_of_memory
 from dstrl_cli.runs.folder import RunFolder, read_status, read_summary
 from dstrl_cli.sweep import local, plan
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.place import Limits, place
 from dstrl_cli.sweep.plan import Axes, configurations, fresh, prepare, resumed
+from dstrl_cli.training.run import Outcome, _leave_summaries, out_of_memory
 
 SMALL = ("hidden_sizes=8,8", "batch_size=8", "learning_starts=50", "eval_episodes=2")
 SHORT = {"env.id": "2DNav-v1", "steps": 200}

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dstrl_cli import trainer
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.td3 import TD3
 from dstrl_cli.config.models import RunConfig, from_dict, to_dict
@@ -25,6 +24,7 @@ from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.replay.nsteps import NSteps
 from dstrl_cli.runs.folder import RunFolder, read_summary
 from dstrl_cli.sweep.plan import prepare
+from dstrl_cli.training import trainer
 
 SMALL = (
     "hidden_sizes=[12,12]",

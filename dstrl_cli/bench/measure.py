@@ -16,7 +16,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dstrl_cli import accounting
+from dstrl_cli.algos import flops as accounting
 from dstrl_cli.bench import worker
 from dstrl_cli.bench.plan import PRODUCT_SIZE, WARM_UP_UPDATES, Group, Work
 from dstrl_cli.config.models import RunConfig, network_sizes

@@ -18,8 +18,8 @@ from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.machine import cores
 from dstrl_cli.nets import ENGINES
 from dstrl_cli.nets.choice import choose
-from dstrl_cli.run import find_device
 from dstrl_cli.sweep.plan import prepare
+from dstrl_cli.training.run import find_device
 
 METHODS: Mapping[str, Sequence[str]] = {
     "train": ("dense", "sst", "rlx2", "our-rlx2", "dst", "our-dst"),

@@ -24,7 +24,7 @@ class Training:
     """A population that trains as `trainer.train` does, in folders that are thrown away."""
 
     def __init__(self, work: Work, folder: Path) -> None:
-        from dstrl_cli import trainer
+        from dstrl_cli.training import trainer
 
         config = work.config
         assert config is not None

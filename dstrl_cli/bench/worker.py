@@ -17,7 +17,7 @@ from typing import cast
 from dstrl_cli.bench.plan import Work
 from dstrl_cli.bench.timing import Parted, Timed
 from dstrl_cli.registry import load
-from dstrl_cli.run import explain
+from dstrl_cli.training.run import explain
 
 TIMED = {
     "train": "dstrl_cli.bench.work:Training",

@@ -13,7 +13,7 @@ from dstrl_cli.replay.base import DISTANCES, Replay
 
 if TYPE_CHECKING:
     from dstrl_cli.algos.base import Algorithm
-    from dstrl_cli.recorder import Recorder
+    from dstrl_cli.training.recorder import Recorder
 
 
 class CapacityControl:

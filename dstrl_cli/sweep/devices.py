@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dstrl_cli.errors import InputError
-from dstrl_cli.run import find_device
+from dstrl_cli.training.run import find_device
 
 SHARE_OF_FREE = 0.95
 """How much of a device's free memory is taken; a display or another program may want the rest."""

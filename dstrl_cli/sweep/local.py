@@ -20,10 +20,10 @@ from typing import Any
 
 from dstrl_cli.display import Display, DisplayReporter
 from dstrl_cli.errors import InputError
-from dstrl_cli.run import Outcome, Run, explain, quiet, train
 from dstrl_cli.runs.folder import mark_ended, read_summary
 from dstrl_cli.sweep.packing import Population
 from dstrl_cli.sweep.place import Place
+from dstrl_cli.training.run import Outcome, Run, explain, quiet, train
 
 GRACE_S = 30.0
 """How long interrupted processes may take to write their summaries."""

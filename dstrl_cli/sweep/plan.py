@@ -25,7 +25,6 @@ from dstrl_cli.config.models import (
 )
 from dstrl_cli.config.presets import SweepPreset, resolve
 from dstrl_cli.errors import InputError
-from dstrl_cli.run import Run
 from dstrl_cli.runs.folder import (
     check_free,
     check_unused,
@@ -33,6 +32,7 @@ from dstrl_cli.runs.folder import (
     read_config,
     read_status,
 )
+from dstrl_cli.training.run import Run
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec

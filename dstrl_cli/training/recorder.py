@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dstrl_cli import accounting
+from dstrl_cli.algos import flops as accounting
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step

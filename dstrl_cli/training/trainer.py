@@ -19,17 +19,18 @@ from torch import Tensor
 from dstrl_cli import envs, streams
 from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
-from dstrl_cli.capture import Capture, capture
 from dstrl_cli.config.models import RunConfig
-from dstrl_cli.envs import EnvSpec, rollout
+from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import BatchEnv
 from dstrl_cli.errors import DstrlError
-from dstrl_cli.learner import Learner
+from dstrl_cli.evaluation import rollout
 from dstrl_cli.nets.choice import choose
-from dstrl_cli.recorder import Recorder
 from dstrl_cli.registry import load
 from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.runs.folder import RunFolder
+from dstrl_cli.training.capture import Capture, capture
+from dstrl_cli.training.learner import Learner
+from dstrl_cli.training.recorder import Recorder
 
 CHECK_EVERY = 100
 """Steps between looks at the device: progress, files, and members that diverged."""

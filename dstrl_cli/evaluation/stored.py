@@ -79,7 +79,7 @@ def _side_by_side(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     import torch
 
-    from dstrl_cli.envs import rollout
+    from dstrl_cli.evaluation import rollout
 
     batch = make_batch(spec, len(seeds), "cpu")
     try:
@@ -147,7 +147,7 @@ def record(policy: Policy, spec: EnvSpec, seed: int, path: Path) -> None:
 
 def _frames(policy: Policy, spec: EnvSpec, env: Any, seed: int) -> Any:
     """Yield the pictures of one episode."""
-    from dstrl_cli.envs.rollout import LONGEST_EPISODE
+    from dstrl_cli.evaluation.rollout import LONGEST_EPISODE
 
     low, high = np.array(spec.action_low), np.array(spec.action_high)
     observation, _ = env.reset(seed=seed)

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm, Due
-from dstrl_cli.capture import Capture, Function
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.replay.base import Batch, Replay
 from dstrl_cli.replay.nsteps import NSteps
 from dstrl_cli.replay.once import ReplayOnce
+from dstrl_cli.training.capture import Capture, Function
 
 
 class Learner:

@@ -21,7 +21,7 @@ from dstrl_cli.runs.provenance import provenance
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
-    from dstrl_cli.trainer import Reporter
+    from dstrl_cli.training.trainer import Reporter
 
 Summary = Mapping[str, Any]
 
@@ -96,7 +96,7 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
     """
     import torch
 
-    from dstrl_cli import trainer
+    from dstrl_cli.training import trainer
 
     choices = [choose(run.config, device, reporter.message, members=len(runs)) for run in runs]
     for warning in dict.fromkeys(choice.warning for choice in choices if choice.warning):

@@ -1,0 +1,1 @@
+"""Episodes of a policy: during training, and afterwards of a stored one."""

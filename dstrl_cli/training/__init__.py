@@ -1,0 +1,1 @@
+"""Training: one loop for a population, its recorder, and how runs start."""
