@@ -15,8 +15,8 @@ import typer
 
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
-from dstrl_cli.edge import interruptible, say
 from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.terminal.edge import interruptible, say
 
 app = typer.Typer(
     name="dstrl",

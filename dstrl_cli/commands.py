@@ -14,14 +14,13 @@ from typing import Any
 
 from rich.console import Console
 
-from dstrl_cli import describe, report
+from dstrl_cli import report
 from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
 from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
-from dstrl_cli.display import make_display
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.memory import parse_size
 from dstrl_cli.report import metrics, papers
-from dstrl_cli.sweep import local, overview
+from dstrl_cli.sweep import local
+from dstrl_cli.sweep.memory import parse_size
 from dstrl_cli.sweep.place import Limits, Place, place
 from dstrl_cli.sweep.plan import (
     Axes,
@@ -32,6 +31,8 @@ from dstrl_cli.sweep.plan import (
     refuse_several,
     resumed,
 )
+from dstrl_cli.terminal import describe, overview
+from dstrl_cli.terminal.display import make_display
 from dstrl_cli.training.run import Outcome, Run
 
 __all__ = ["Axes", "Limits", "Options", "Request", "evaluate", "sweep", "table", "train"]

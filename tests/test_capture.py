@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from dstrl_cli import envs
 from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
+from dstrl_cli.bench.stopwatch import Stopwatch
 from dstrl_cli.config.models import RunConfig, to_dict
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs.base import Step
@@ -33,7 +34,6 @@ from dstrl_cli.replay.base import Replay
 from dstrl_cli.replay.compiled import CompiledReplay
 from dstrl_cli.replay.once import ReplayOnce
 from dstrl_cli.runs.folder import RunFolder
-from dstrl_cli.stopwatch import Stopwatch
 from dstrl_cli.sweep.plan import prepare
 from dstrl_cli.training import learner, trainer
 from dstrl_cli.training.capture import WARM_UP_CALLS, Function, capture

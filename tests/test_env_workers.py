@@ -19,7 +19,7 @@ from dstrl_cli.config.models import to_dict
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs import make_batch, make_batches, spec
 from dstrl_cli.envs.base import BatchEnv
-from dstrl_cli.envs.workers import worker_count
+from dstrl_cli.envs.workers.pool import worker_count
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep.plan import prepare

@@ -9,12 +9,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dstrl_cli import memory, streams
+from dstrl_cli import streams
 from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.config.models import to_dict
 from dstrl_cli.errors import InputError
-from dstrl_cli.memory import parse_size, population_memory, size
 from dstrl_cli.runs.folder import RunFolder
+from dstrl_cli.sweep import memory
+from dstrl_cli.sweep.memory import parse_size, population_memory, size
 from dstrl_cli.sweep.plan import Axes, configurations, prepare
 from dstrl_cli.training import trainer
 

@@ -10,9 +10,9 @@ from gymnasium.utils.env_checker import check_env
 
 from dstrl_cli.envs import make_batch, make_env, spec
 from dstrl_cli.envs.gymnasium import GymnasiumBatch
-from dstrl_cli.envs.navigation_batch import NavigationBatch
 from dstrl_cli.envs.registration import NAVIGATION_TASKS
-from dstrl_cli.envs.tasks import (
+from dstrl_cli.envs.tasks.navigation_batch import NavigationBatch
+from dstrl_cli.envs.tasks.task_sets import (
     OBSTACLE_RADII,
     TASK_COUNT,
     Point,

@@ -15,13 +15,13 @@ from rich.console import Console
 from dstrl_cli.config.models import to_dict
 from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_numbers
-from dstrl_cli.display import DisplayReporter, LineDisplay, LiveDisplay
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.runs.folder import RunFolder, read_status, read_summary
 from dstrl_cli.sweep import local, plan
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.place import Limits, place
 from dstrl_cli.sweep.plan import Axes, configurations, fresh, prepare, resumed
+from dstrl_cli.terminal.display import DisplayReporter, LineDisplay, LiveDisplay
 from dstrl_cli.training.run import Outcome, _leave_summaries, out_of_memory
 
 SMALL = ("hidden_sizes=8,8", "batch_size=8", "learning_starts=50", "eval_episodes=2")

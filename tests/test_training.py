@@ -18,7 +18,7 @@ from dstrl_cli.config.models import RunConfig, from_dict, to_dict
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
-from dstrl_cli.envs.navigation_batch import NavigationBatch
+from dstrl_cli.envs.tasks.navigation_batch import NavigationBatch
 from dstrl_cli.replay.base import Replay
 from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.replay.nsteps import NSteps

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dstrl_cli.edge import interruptible
+from dstrl_cli.terminal.edge import interruptible
 
 if TYPE_CHECKING:
     from dstrl_cli.bench.plan import Request

@@ -14,9 +14,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from dstrl_cli.bench import plot, show
 from dstrl_cli.bench.measure import Measurement, measure, ratios
 from dstrl_cli.bench.plan import NOTES, Request, Work, groups
-from dstrl_cli.describe import print_lines
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.policy import Policy, find_policy
+from dstrl_cli.terminal.describe import print_lines
 
 
 @dataclass(frozen=True)

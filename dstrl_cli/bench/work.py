@@ -13,11 +13,11 @@ from torch import Tensor
 
 from dstrl_cli import envs
 from dstrl_cli.bench.plan import PRODUCT_SIZE, WARM_UP_UPDATES, Work
+from dstrl_cli.bench.stopwatch import Stopwatch
 from dstrl_cli.bench.timing import repeat, repeat_rows
 from dstrl_cli.config.models import RunConfig, to_dict
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.runs.folder import RunFolder
-from dstrl_cli.stopwatch import Stopwatch
 
 
 class Training:

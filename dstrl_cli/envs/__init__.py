@@ -22,8 +22,8 @@ __all__ = ["EnvSpec", "computed_on_device", "make_batch", "make_batches", "make_
 
 # Environments that are computed on the training device itself.
 _DEVICE_BATCHES = {
-    "dstrl/2DNav-v1": "dstrl_cli.envs.navigation_batch:NavigationBatch",
-    "dstrl/2DNav-v2": "dstrl_cli.envs.navigation_batch:NavigationBatch",
+    "dstrl/2DNav-v1": "dstrl_cli.envs.tasks.navigation_batch:NavigationBatch",
+    "dstrl/2DNav-v2": "dstrl_cli.envs.tasks.navigation_batch:NavigationBatch",
 }
 
 register_tasks()
@@ -75,7 +75,7 @@ def make_batches(
         return [make(spec, count, where) for count in counts]
 
     from dstrl_cli.envs.gymnasium import GymnasiumBatch
-    from dstrl_cli.envs.workers import WorkerPool, worker_count
+    from dstrl_cli.envs.workers.pool import WorkerPool, worker_count
     from dstrl_cli.machine import cores
 
     processes = [worker_count(workers, count, where.type, cores()) for count in counts]

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from dstrl_cli.envs.base import Active, BatchEnv, Outcome, Step, action_scale
-from dstrl_cli.envs.block import Block, make_block, unpack
-from dstrl_cli.envs.group import Causes, EnvGroup
 from dstrl_cli.envs.specs import EnvSpec
 from dstrl_cli.envs.state import EnvState
-from dstrl_cli.envs.workers import WorkerGroup
+from dstrl_cli.envs.workers.block import Block, make_block, unpack
+from dstrl_cli.envs.workers.group import Causes, EnvGroup
+from dstrl_cli.envs.workers.pool import WorkerGroup
 
 
 class GymnasiumBatch(BatchEnv):

@@ -12,8 +12,8 @@ from typing import Any
 import gymnasium
 
 PREFIX = "dstrl/"
-_MUJOCO = "dstrl_cli.envs.mujoco_tasks:"
-_NAVIGATION = "dstrl_cli.envs.navigation:Navigation2D"
+_MUJOCO = "dstrl_cli.envs.tasks.mujoco:"
+_NAVIGATION = "dstrl_cli.envs.tasks.navigation:Navigation2D"
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ PAPER_TASKS = {
 NAVIGATION_TASKS = {
     "2DNav-v1": Registration(_NAVIGATION, 100, {"obstacles": False}),
     "2DNav-v2": Registration(_NAVIGATION, 100, {"obstacles": True}),
-    "ReacherNav": Registration("dstrl_cli.envs.mujoco_navigation:ReacherNav", 100),
-    "AntNav": Registration("dstrl_cli.envs.mujoco_navigation:AntNav", 100),
+    "ReacherNav": Registration("dstrl_cli.envs.tasks.mujoco_navigation:ReacherNav", 100),
+    "AntNav": Registration("dstrl_cli.envs.tasks.mujoco_navigation:AntNav", 100),
 }
 
 

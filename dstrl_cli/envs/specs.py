@@ -19,7 +19,7 @@ from gymnasium.spaces import Box
 
 from dstrl_cli.envs.quiet import log_mujoco_warnings, version_advice_ignored
 from dstrl_cli.envs.registration import NAVIGATION_TASKS, PREFIX
-from dstrl_cli.envs.tasks import check_task
+from dstrl_cli.envs.tasks.task_sets import check_task
 from dstrl_cli.errors import InputError, suggest
 
 _OTHER_CONTINUOUS = ("BipedalWalker-v3", "MountainCarContinuous-v0", "Pendulum-v1")

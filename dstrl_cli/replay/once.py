@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from dstrl_cli.memory import most_cuts
 from dstrl_cli.replay.base import Replay
+from dstrl_cli.sweep.memory import most_cuts
 
 
 class ReplayOnce(Replay):

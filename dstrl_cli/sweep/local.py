@@ -18,11 +18,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from dstrl_cli.display import Display, DisplayReporter
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import mark_ended, read_summary
 from dstrl_cli.sweep.packing import Population
 from dstrl_cli.sweep.place import Place
+from dstrl_cli.terminal.display import Display, DisplayReporter
 from dstrl_cli.training.run import Outcome, Run, explain, quiet, train
 
 GRACE_S = 30.0

@@ -12,8 +12,8 @@ from itertools import pairwise
 
 from dstrl_cli.config.models import RunConfig, flatten, to_dict
 from dstrl_cli.errors import InputError
-from dstrl_cli.memory import Memory, population_memory, replay_bytes, size
 from dstrl_cli.sweep.devices import Device
+from dstrl_cli.sweep.memory import Memory, population_memory, replay_bytes, size
 from dstrl_cli.training.run import Run
 
 MEMBER_KEYS = frozenset(

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from dstrl_cli.errors import InputError
 from dstrl_cli.machine import cores, main_memory
-from dstrl_cli.memory import size
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.sweep.devices import Device, find_devices
+from dstrl_cli.sweep.memory import size
 from dstrl_cli.sweep.packing import Population, one_each, pack, roomy
 from dstrl_cli.sweep.plan import Planned
 from dstrl_cli.training.run import Run

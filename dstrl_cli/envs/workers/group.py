@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import gymnasium
 import numpy as np
 
-from dstrl_cli.envs.block import Block
 from dstrl_cli.envs.specs import EnvSpec, make_env
 from dstrl_cli.envs.state import EnvState, read_state, write_state
+from dstrl_cli.envs.workers.block import Block
 
 Causes = dict[int, str]
 

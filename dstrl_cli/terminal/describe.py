@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dstrl_cli.config.models import RunConfig, env_name, sparsity_label
-from dstrl_cli.display import ending, final_return
-from dstrl_cli.memory import size
-from dstrl_cli.sweep.overview import env_label, packing_json
+from dstrl_cli.sweep.memory import size
 from dstrl_cli.sweep.place import Place
 from dstrl_cli.sweep.plan import Planned, layer_budgets
+from dstrl_cli.terminal.display import ending, final_return
+from dstrl_cli.terminal.overview import env_label, packing_json
 from dstrl_cli.training.run import Outcome, Run
 
 MOST_ROWS = 40

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from dstrl_cli.envs.block import buffer_size, make_block
-from dstrl_cli.envs.group import EnvGroup
 from dstrl_cli.envs.specs import EnvSpec
+from dstrl_cli.envs.workers.block import buffer_size, make_block
+from dstrl_cli.envs.workers.group import EnvGroup
 from dstrl_cli.errors import DstrlError
 
 CALL = 255

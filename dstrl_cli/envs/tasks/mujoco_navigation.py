@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from gymnasium.utils import EzPickle
 
-from dstrl_cli.envs.mujoco_tasks import Ant, Reacher
-from dstrl_cli.envs.navigation import GOAL_TOLERANCE
-from dstrl_cli.envs.tasks import Point, choose_task
+from dstrl_cli.envs.tasks.mujoco import Ant, Reacher
+from dstrl_cli.envs.tasks.navigation import GOAL_TOLERANCE
+from dstrl_cli.envs.tasks.task_sets import Point, choose_task
 
 StepResult = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 

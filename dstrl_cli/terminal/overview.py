@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dstrl_cli.config.models import RunConfig, env_name, sparsity_label
-from dstrl_cli.memory import size
+from dstrl_cli.sweep.memory import size
 from dstrl_cli.sweep.place import Place
 
 

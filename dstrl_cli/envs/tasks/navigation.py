@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from dstrl_cli.envs.tasks import OBSTACLE_RADII, Point, choose_task
+from dstrl_cli.envs.tasks.task_sets import OBSTACLE_RADII, Point, choose_task
 
 ACTION_LIMIT = 0.1
 POSITION_LIMIT = 2.0

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from dstrl_cli.envs.worker import CALL, NOTHING, Share
+from dstrl_cli.envs.workers.worker import CALL, NOTHING, Share
 from dstrl_cli.errors import DstrlError
 
 GRACE_S = 5.0
 """How long a worker may take to close its environments before it is killed."""
 
-_PROGRAM = "from dstrl_cli.envs.worker import main; main({}, {})"
+_PROGRAM = "from dstrl_cli.envs.workers.worker import main; main({}, {})"
 
 
 class WorkerProcess:

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 
 from dstrl_cli.envs.base import Active, BatchEnv, Step, action_scale
-from dstrl_cli.envs.navigation import (
+from dstrl_cli.envs.specs import EnvSpec
+from dstrl_cli.envs.state import EnvState
+from dstrl_cli.envs.tasks.navigation import (
     ACTION_LIMIT,
     BLOCKED_COST,
     CONTROL_COST,
     GOAL_TOLERANCE,
     POSITION_LIMIT,
 )
-from dstrl_cli.envs.specs import EnvSpec
-from dstrl_cli.envs.state import EnvState
-from dstrl_cli.envs.tasks import OBSTACLE_RADII, choose_task
+from dstrl_cli.envs.tasks.task_sets import OBSTACLE_RADII, choose_task
 
 
 class NavigationBatch(BatchEnv):

@@ -29,12 +29,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dstrl_cli.envs.block import Block, buffer_size, make_block
-from dstrl_cli.envs.group import Causes
-from dstrl_cli.envs.process import WorkerProcess
 from dstrl_cli.envs.specs import EnvSpec
 from dstrl_cli.envs.state import EnvState
-from dstrl_cli.envs.worker import MASKED, Share
+from dstrl_cli.envs.workers.block import Block, buffer_size, make_block
+from dstrl_cli.envs.workers.group import Causes
+from dstrl_cli.envs.workers.process import WorkerProcess
+from dstrl_cli.envs.workers.worker import MASKED, Share
 from dstrl_cli.errors import DstrlError
 
 FEW = 4

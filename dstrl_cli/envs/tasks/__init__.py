@@ -1,0 +1,1 @@
+"""dstrl's own environments and task sets."""
