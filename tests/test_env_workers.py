@@ -159,7 +159,7 @@ def test_training_with_workers_gives_the_same_files(tmp_path: Path) -> None:
 # A program with workers, which share its standard output: it has ended only when they have.
 PROGRAM = f"""
 import sys, torch
-from dstrl_cli import trainer
+import dstrl_cli.training.trainer
 from dstrl_cli.config.models import to_dict
 from dstrl_cli.envs import make_batch, spec
 batch = make_batch(spec({WHERE!r}), 4, workers=2)
