@@ -293,8 +293,8 @@ def test_replayed_updates_are_the_eager_ones_through_topology_updates(algo: str)
             one.update()
             store(other, 20 + number)
             other.update()
-            now = {(due.actor, most) for due, most in other.updaters if not due.topology}
-            assert len({most for _, most in now}) <= 1  # those of another n are let go
+            now = {(due.actor, max_nstep) for due, max_nstep in other.updaters if not due.topology}
+            assert len({max_nstep for _, max_nstep in now}) <= 1  # those of another n are let go
             kinds |= now
             for ours, theirs in zip(
                 (plain.actor, plain.critic), (replayed.actor, replayed.critic), strict=True
@@ -372,7 +372,7 @@ def test_a_buffer_on_the_host_gives_the_same_updates(
         for a, b in zip(state(plain, index), state(fed, index), strict=True):
             assert torch.equal(a, b)
     assert min(recording.replays for recording in recordings.made) > 0
-    assert torch.equal(here.replay.goes_on[:, :50], away.replay.goes_on[:, :50])
+    assert torch.equal(here.replay.not_done[:, :50], away.replay.not_done[:, :50])
 
 
 @pytest.mark.parametrize("algo", ["td3", "sac"])

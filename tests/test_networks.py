@@ -151,10 +151,10 @@ def test_infer_is_forward_without_memory_and_the_target_starts_equal() -> None:
     network = build(run(0, 0.8), dst(1))
     x, grad = batch(2, 2)
     out = network.forward(x)
-    network.infer(torch.zeros_like(x))
-    torch.testing.assert_close(network.infer(x), out, rtol=0, atol=0)
+    network.predict(torch.zeros_like(x))
+    torch.testing.assert_close(network.predict(x), out, rtol=0, atol=0)
     torch.testing.assert_close(network.target(x), out, rtol=0, atol=0)
-    expected = autograd(network, x, grad, 2)["input"]  # of the last forward, not of infer
+    expected = autograd(network, x, grad, 2)["input"]  # of the last forward, not of predict
     torch.testing.assert_close(network.backward(grad, inputs=True), expected)
 
 

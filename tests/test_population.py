@@ -149,7 +149,7 @@ def test_members_start_differently(algo: str) -> None:
                 assert not torch.equal(parts[a][0], parts[b][0])
                 assert not torch.equal(parts[a][2], parts[b][2])
     observation = torch.ones(3, OBS)
-    taken, free = algorithm.explore(observation, algorithm.exploration.at(0))
+    taken, free = algorithm.sample_action(observation, algorithm.exploration.at(0))
     assert not torch.equal(taken[0] - free[0], taken[1] - free[1])
 
 
@@ -192,8 +192,8 @@ def test_a_member_is_the_same_alone_as_among_others(algo: str, method: str) -> N
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(targets(among, index), targets(alone, 0), rtol=1e-3, atol=1e-5)
     observation = torch.ones(len(runs), OBS)
-    together = among.explore(observation, among.exploration.at(3))
-    single = alone.explore(observation[:1], alone.exploration.at(3))
+    together = among.sample_action(observation, among.exploration.at(3))
+    single = alone.sample_action(observation[:1], alone.exploration.at(3))
     for ours, theirs in zip(together, single, strict=True):
         torch.testing.assert_close(ours[index], theirs[0], rtol=1e-3, atol=1e-4)
 
@@ -234,6 +234,6 @@ def test_collecting_without_noise_is_per_member() -> None:
     runs = [member("sac", "sst", seed) for seed in (0, 1)]
     mean = runs[1].model_copy(update={"collect": "mean"})
     algorithm = build([runs[0], mean])
-    taken, free = algorithm.explore(torch.ones(2, OBS), algorithm.exploration.at(0))
+    taken, free = algorithm.sample_action(torch.ones(2, OBS), algorithm.exploration.at(0))
     assert not torch.equal(taken[0], free[0])
     torch.testing.assert_close(taken[1], free[1])

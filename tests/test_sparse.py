@@ -89,7 +89,7 @@ def test_forward_and_gradients_agree(sizes: tuple[int, ...], sparsity: float, ro
             rtol=1e-4,
             atol=1e-5,
         )
-    torch.testing.assert_close(sparse.infer(x), masked.infer(x))
+    torch.testing.assert_close(sparse.predict(x), masked.predict(x))
     torch.testing.assert_close(sparse.target(x), masked.target(x))
     alive = torch.ones(1, dtype=torch.bool)
     for one in (masked, sparse):
@@ -123,7 +123,7 @@ def test_layers_with_empty_rows_and_columns() -> None:
             one.backward(grad)
             one.update(alive)
     assert_close(masked, sparse)
-    torch.testing.assert_close(sparse.infer(x), masked.infer(x))
+    torch.testing.assert_close(sparse.predict(x), masked.predict(x))
 
 
 def batches(nstep: int, count: int) -> list[Batch]:

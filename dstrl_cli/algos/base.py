@@ -1,9 +1,9 @@
-"""What every algorithm shares: an actor, twin critics, exploration streams and metrics.
+"""What every algorithm shares: an actor, its critics, exploration streams and metrics.
 
-An algorithm is two methods, `explore` and `carry_out` (an update), written in the order of its
-paper. It never asks how networks are stored, which members differ in method, or where transitions
-come from. Both are torch operations alone, on tensors that stay at their addresses and random
-numbers that are handed in, so that they can be captured and replayed; what changes on the host from
+An algorithm is two methods in the order of its paper: `sample_action` and `train_step`. It never
+asks how networks are stored, which members differ in method, or where transitions come from. Both
+methods consist of torch operations on tensors that keep their addresses and take their random
+numbers as arguments, so that they can be captured and replayed. What changes on the host from
 update to update is decided before, in `begin_update`.
 """
 
@@ -48,7 +48,7 @@ class Algorithm(ABC):
 
     Attributes:
         METRICS: what is recorded, and the network at whose updates.
-        exploration: stream of the noise [P, act] that `explore` takes.
+        exploration: stream of the noise [P, act] that `sample_action` takes.
         alive: members that still train [P]; the others are frozen as they are.
     """
 
@@ -97,7 +97,7 @@ class Algorithm(ABC):
         """Return the deterministic actions [P, B, act] in [-1, 1] for observations [P, B, obs]."""
 
     @abstractmethod
-    def explore(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def sample_action(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return the actions to take and the noise-free ones, both [P, act] in [-1, 1].
 
         Args:
@@ -106,17 +106,17 @@ class Algorithm(ABC):
         """
 
     @abstractmethod
-    def noise(self, most: int) -> tuple[Tensor, ...]:
-        """Return the random numbers of the update that has begun, for targets of `most` steps."""
+    def noise(self, max_nstep: int) -> tuple[Tensor, ...]:
+        """Return the random numbers of the current update, for targets of `max_nstep` steps."""
 
     @abstractmethod
-    def carry_out(self, batch: Batch, noise: Sequence[Tensor], due: Due) -> None:
+    def train_step(self, batch: Batch, noise: Sequence[Tensor], due: Due) -> None:
         """Take the update that has begun: the critics and, when due, actor and targets."""
 
     def update(self, batch: Batch) -> None:
         """Take one whole update."""
         due = self.begin_update()
-        self.carry_out(batch, self.noise(len(batch.path)), due)
+        self.train_step(batch, self.noise(len(batch.path)), due)
 
     def begin_update(self) -> Due:
         """Count the update and find what is due: the host's half of an update."""
@@ -160,7 +160,7 @@ class Algorithm(ABC):
         self.freeze_unless_finite(loss)
         self.critic.backward((error * (2.0 / rows)).unsqueeze(-1))
         td_error = error.abs().sum(-1) if self.critic.watched else None
-        self.critic.carry_out(self.alive, td_error, rows)
+        self.critic.apply_update(self.alive, td_error, rows)
         self.record(critic_loss=loss, q_mean=q.sum((1, 2)) / (2 * rows))
 
     def freeze_unless_finite(self, loss: Tensor) -> None:

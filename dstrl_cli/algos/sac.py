@@ -59,22 +59,22 @@ class SAC(Algorithm):
 
     @override
     def act(self, observation: Tensor) -> Tensor:
-        return self.actor.infer(observation).squeeze(1)[..., : self.action_size].tanh()
+        return self.actor.predict(observation).squeeze(1)[..., : self.action_size].tanh()
 
     @override
-    def explore(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        output = self.actor.infer(observation.unsqueeze(1)).flatten(1)  # [P, 2 act]
+    def sample_action(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.actor.predict(observation.unsqueeze(1)).flatten(1)  # [P, 2 act]
         mean, log_std, _ = self.gaussian(output)
         spread = noise * self.noise_scale
         return torch.addcmul(mean, log_std.exp(), spread).tanh_(), mean.tanh()
 
     @override
-    def noise(self, most: int) -> tuple[Tensor, ...]:
-        of_targets = [stream.at(self.updates - 1) for stream in self.target_noise[:most]]
+    def noise(self, max_nstep: int) -> tuple[Tensor, ...]:
+        of_targets = [stream.at(self.updates - 1) for stream in self.target_noise[:max_nstep]]
         return (self.policy_noise.at(self.updates), *of_targets)
 
     @override
-    def carry_out(self, batch: Batch, noise: Sequence[Tensor], due: Due) -> None:
+    def train_step(self, batch: Batch, noise: Sequence[Tensor], due: Due) -> None:
         policy_noise, *target_noise = noise
         self.update_critic(batch, self.soft_target(batch, target_noise))
         if due.actor:
@@ -125,7 +125,7 @@ class SAC(Algorithm):
         for k, (observation, discount) in enumerate(
             zip(batch.path, batch.path_discount, strict=True)
         ):
-            drawn = self.sample(self.actor.infer(observation).squeeze(1), noise[k])
+            drawn = self.sample(self.actor.predict(observation).squeeze(1), noise[k])
             target = torch.addcmul(target, alpha * discount, drawn.log_prob, value=-1)
             chosen = (batch.last == k).unsqueeze(-1)
             bootstrap = drawn.action if k == 0 else torch.where(chosen, drawn.action, bootstrap)
@@ -151,7 +151,7 @@ class SAC(Algorithm):
         grad_u = torch.addcmul(grad_action, a, 2 * share - grad_action * a)
         grad_log_std = (grad_u * drawn.std * drawn.noise - share) * self.slope(drawn.source)
         self.actor.backward(torch.cat((grad_u, grad_log_std), dim=-1).unsqueeze(1))
-        self.actor.carry_out(self.alive, None, rows)
+        self.actor.apply_update(self.alive, None, rows)
 
         if self.config.temperature == "learned":
             # d/d log_alpha of mean(alpha (-log pi - target entropy))

@@ -34,19 +34,19 @@ class TD3(Algorithm):
 
     @override
     def act(self, observation: Tensor) -> Tensor:
-        return self.actor.infer(observation).squeeze(1).tanh_()
+        return self.actor.predict(observation).squeeze(1).tanh_()
 
     @override
-    def explore(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def sample_action(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         action = self.act(observation.unsqueeze(1)).squeeze(1)
         return (action + noise * self.noise_scale).clamp_(-1, 1), action
 
     @override
-    def noise(self, most: int) -> tuple[Tensor, ...]:
+    def noise(self, max_nstep: int) -> tuple[Tensor, ...]:
         return (self.smoothing.at(self.updates - 1),)
 
     @override
-    def carry_out(self, batch: Batch, noise: Sequence[Tensor], due: Due) -> None:
+    def train_step(self, batch: Batch, noise: Sequence[Tensor], due: Due) -> None:
         (smoothing,) = noise
         self.update_critic(batch, self.td_target(batch, smoothing))
         if due.actor:
@@ -74,5 +74,5 @@ class TD3(Algorithm):
         grad_input = self.critic.backward(grad_q, weights=False, inputs=True)
         grad_action = grad_input[..., -self.action_size :]
         self.actor.backward((grad_action * (1 - action.square())).unsqueeze(1))
-        self.actor.carry_out(self.alive, None, q.shape[2])
+        self.actor.apply_update(self.alive, None, q.shape[2])
         self.record(actor_loss=loss)

@@ -24,15 +24,15 @@ from pydantic import (
 from dstrl_cli.algos import ACTOR_OUTPUTS, ALGORITHMS
 from dstrl_cli.config.fields import (
     Bounds,
-    Count,
     Device,
+    Fraction,
     Lambdas,
     Name,
-    Natural,
-    NonNegative,
-    Positive,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     Real,
-    Share,
     Whole,
     Widths,
     Workers,
@@ -74,10 +74,10 @@ class TopologyConfig(_Model):
     drop: Annotated[str, one_of("drop score", DROP_SCORES)] = "magnitude"
     grow: Annotated[str, one_of("grow score", GROW_SCORES)] = "random"
     schedule: Literal["static", "constant", "cosine"] = "static"
-    drop_fraction: Share = 0.5
-    update_interval: Count = 10_000
-    update_offset: Natural = 0
-    stop_before_end: Natural = 0
+    drop_fraction: Fraction = 0.5
+    update_interval: PositiveInt = 10_000
+    update_offset: NonNegativeInt = 0
+    stop_before_end: NonNegativeInt = 0
     final_drop: bool = False
     regrow_dropped: bool = True
     grow_init: Literal["zero", "adam_step"] = "zero"
@@ -129,11 +129,11 @@ class BufferConfig(_Model):
     """
 
     dynamic: bool = False
-    min_size: Count = 100_000
-    check_interval: Count = 10_000
-    check_batches: Count = 8
+    min_size: PositiveInt = 100_000
+    check_interval: PositiveInt = 10_000
+    check_batches: PositiveInt = 8
     shrink: Annotated[Real, Field(gt=0, lt=1)] = 0.1
-    distance_threshold: NonNegative = 0.2
+    distance_threshold: NonNegativeFloat = 0.2
     distance: Literal["mean_squared", "l2"] = "mean_squared"
 
 
@@ -159,34 +159,34 @@ class RunConfig(_Model):
     algo: Annotated[str, one_of("algorithm", ALGORITHMS)]
     method: Name
     env: Annotated[EnvConfig, BeforeValidator(_env_shorthand)]
-    seed: Natural = 0
+    seed: NonNegativeInt = 0
     steps: Annotated[Whole, Field(ge=1, le=1_000_000_000)] = 1_000_000
 
-    learning_starts: Natural = 25_000
-    learning_rate: Positive = 3e-4
-    weight_decay: NonNegative = 0.0
-    batch_size: Count = 256
+    learning_starts: NonNegativeInt = 25_000
+    learning_rate: PositiveFloat = 3e-4
+    weight_decay: NonNegativeFloat = 0.0
+    batch_size: PositiveInt = 256
     gamma: Annotated[Real, Field(ge=0, le=1)] = 0.99
-    tau: Share = 0.005
-    policy_delay: Count = 2
-    target_update_interval: Count = 1
-    buffer_size: Count = 1_000_000
+    tau: Fraction = 0.005
+    policy_delay: PositiveInt = 2
+    target_update_interval: PositiveInt = 1
+    buffer_size: PositiveInt = 1_000_000
     hidden_sizes: Widths = (256, 256)
     weight_init: Literal["fan_in", "orthogonal", "xavier"] = "fan_in"
 
-    exploration_noise: NonNegative = 0.1
-    target_noise: NonNegative = 0.2
-    target_noise_clip: NonNegative = 0.5
+    exploration_noise: NonNegativeFloat = 0.1
+    target_noise: NonNegativeFloat = 0.2
+    target_noise_clip: NonNegativeFloat = 0.5
 
     temperature: Literal["learned", "fixed"] = "learned"
-    alpha: Positive = 1.0
+    alpha: PositiveFloat = 1.0
     target_entropy: Real | None = None
     log_std_squash: Literal["tanh", "clamp"] = "tanh"
     log_std_bounds: Bounds = (-5.0, 2.0)
     collect: Literal["stochastic", "mean"] = "stochastic"
 
     nstep: Annotated[Whole, Field(ge=1, le=20)] = 1
-    nstep_delay: Natural = 0
+    nstep_delay: NonNegativeInt = 0
     buffer: BufferConfig = BufferConfig()
     rewire: Literal["after_step", "instead_of_step"] = "after_step"
     target_masking: Literal["none", "online_mask", "magnitude_trim"] = "none"
@@ -197,12 +197,12 @@ class RunConfig(_Model):
     actor: NetworkConfig = NetworkConfig()
     critic: NetworkConfig = NetworkConfig()
 
-    eval_every: Count = 5_000
-    eval_episodes: Count = 10
-    checkpoint_every: Natural = 0
+    eval_every: PositiveInt = 5_000
+    eval_episodes: PositiveInt = 10
+    checkpoint_every: NonNegativeInt = 0
     device: Device = "auto"
     engine: Literal["auto", "masked", "sparse"] = "auto"
-    threads: Count = 1
+    threads: PositiveInt = 1
     env_workers: Workers = "auto"
     replay_device: Literal["auto", "cpu"] = "auto"
     compile: bool = False

@@ -45,7 +45,7 @@ class Choice:
     warning: str | None = None
 
 
-def obstacle(config: RunConfig, device: str) -> str | None:
+def unsupported_reason(config: RunConfig, device: str) -> str | None:
     """Return what keeps a run from the sparse engine, as `key: value` and why, or None.
 
     What only authors' code does needs inactive weights to exist; a target that is not masked while
@@ -120,11 +120,11 @@ def choose(
     Raises:
         InputError: for an engine that was asked for and cannot be had.
     """
-    reason = obstacle(config, device)
+    reason = unsupported_reason(config, device)
     if config.engine == "sparse":
         if reason:
             raise InputError(f"engine: sparse does not go with {reason}; {REMEDY}")
-        if problem := trouble(tell):
+        if problem := compile_error(tell):
             raise InputError(f"engine: sparse: {problem}; {REMEDY}")
         return Choice("sparse", "as asked for")
     if config.engine != "auto":
@@ -136,12 +136,12 @@ def choose(
     active = density(config)
     if active > pays_below(widest(config), config.threads):
         return Choice("masked", f"{active:.0%} of the connections are active")
-    if problem := trouble(tell):
+    if problem := compile_error(tell):
         return Choice("masked", problem, f"the sparse engine is off: {problem}")
     return Choice("sparse", f"{active:.0%} of the connections are active")
 
 
-def trouble(tell: Callable[[str], None] | None) -> str | None:
+def compile_error(tell: Callable[[str], None] | None) -> str | None:
     """Return why the sparse engine's kernels cannot be had, or None; compile them if about to run.
 
     Without `tell` only the presence of the compiler is looked at.

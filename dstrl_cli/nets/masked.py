@@ -160,7 +160,7 @@ class MaskedNetwork(Network):
         return out.view(self.plan.members, heads, *out.shape[1:])
 
     @override
-    def infer(self, x: Tensor) -> Tensor:
+    def predict(self, x: Tensor) -> Tensor:
         heads = self.plan.heads
         out = run_layers(self.online[heads], replicate(x, heads))
         return out.view(self.plan.members, heads, *out.shape[1:])

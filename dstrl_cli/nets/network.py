@@ -116,7 +116,7 @@ class Network(ABC):
     Shapes: inputs `[P, B, in]`, outputs `[P, K, B, out]`; `heads=1` restricts to the first head.
     An update is `forward`, `backward` with the gradient of the loss with respect to the output,
     then `update`. That has a half on the host (`begin_update`: what is due) and a half on tensors
-    (`carry_out`), which can be captured where no rule looks at the update.
+    (`apply_update`), which can be captured where no rule looks at the update.
     Parameters, masks and moments stay at their addresses for as long as the network lives.
     """
 
@@ -143,7 +143,7 @@ class Network(ABC):
         """
 
     @abstractmethod
-    def infer(self, x: Tensor) -> Tensor:
+    def predict(self, x: Tensor) -> Tensor:
         """Return the output `[P, K, B, out]` and remember nothing."""
 
     @abstractmethod
@@ -185,9 +185,9 @@ class Network(ABC):
     # What every network does.
 
     def update(self, alive: Tensor, td_error: Tensor | None = None, batch_size: int = 1) -> None:
-        """Take one update after `backward`, both halves of it; see `carry_out`."""
+        """Take one update after `backward`, both halves of it; see `apply_update`."""
         self.begin_update()
-        self.carry_out(alive, td_error, batch_size)
+        self.apply_update(alive, td_error, batch_size)
 
     def begin_update(self) -> None:
         """Count the update and find the rules whose topology update is due: the host's half."""
@@ -199,7 +199,7 @@ class Network(ABC):
         """Whether a rule looks at the update that has begun: it cannot be a replayed one."""
         return bool(self.due or self.observers)
 
-    def carry_out(self, alive: Tensor, td_error: Tensor | None, batch_size: int) -> None:
+    def apply_update(self, alive: Tensor, td_error: Tensor | None, batch_size: int) -> None:
         """Take the optimizer step and, where due, the topology update.
 
         A rule whose method says `rewire: instead_of_step` replaces its members' optimizer step

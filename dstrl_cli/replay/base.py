@@ -57,9 +57,9 @@ class Batch:
         return [*flat, *self.path, *self.path_discount]
 
     @staticmethod
-    def parts(most: int) -> int:
-        """Return how many `tensors` a batch with targets of `most` steps has."""
-        return 5 + 2 * most
+    def parts(max_nstep: int) -> int:
+        """Return how many `tensors` a batch with targets of `max_nstep` steps has."""
+        return 5 + 2 * max_nstep
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], observation_size: int) -> Batch:
@@ -133,7 +133,7 @@ class Replay:
         self.action = self.state_action[..., observation_size:]
         self.policy_action = ring(action_size) if policy_actions else self.action
         self.outcome = ring(3)  # read together: reward; 1 unless terminated; 1 unless ended
-        self.reward, self.lives, self.goes_on = self.outcome.unbind(-1)
+        self.reward, self.not_terminated, self.not_done = self.outcome.unbind(-1)
         self.size = torch.zeros(members, 1, dtype=torch.long, device=device)
         self.position = torch.zeros(1, dtype=torch.long, device=device)
         steps = torch.arange(MOST_STEPS, device=device)
@@ -197,27 +197,27 @@ class Replay:
         """Return rows [P, ...] of a ring as [P, ..., size]."""
         return ring.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, -1)
 
-    def sample(self, numbers: Tensor, nstep: Tensor, most: int) -> Batch:
+    def sample(self, numbers: Tensor, nstep: Tensor, max_nstep: int) -> Batch:
         """Return a batch of n-step transitions, uniform over the starts with n steps ahead.
 
         Args:
             numbers: uniform in [0, 1) [P, B], float64.
             nstep: n of each member [P, 1].
-            most: the largest n.
+            max_nstep: the largest n.
         """
-        if most == 1:
+        if max_nstep == 1:
             return self.sample_single(numbers)
         nstep = torch.minimum(nstep, self.size)
         first = (numbers * (self.size - nstep + 1)).long()
-        step = self.powers[1][:most]
+        step = self.powers[1][:max_nstep]
         age = first.unsqueeze(-1) + step  # [P, B, n]
         rows = self.rows(torch.minimum(age, (self.size - 1).unsqueeze(-1)))
-        reward, lives, goes_on = self.take(self.outcome, rows).unbind(-1)
+        reward, not_terminated, not_done = self.take(self.outcome, rows).unbind(-1)
         taken = (step < nstep.unsqueeze(-1)).to(reward.dtype).expand_as(reward)
-        before = torch.cat((torch.ones_like(lives[..., :1]), goes_on[..., :-1]), dim=-1)
+        before = torch.cat((torch.ones_like(not_terminated[..., :1]), not_done[..., :-1]), dim=-1)
         taken = taken * before.cumprod(-1)
-        weight = self.powers[0][:most] * taken  # gamma^k where step k is taken
-        path_discount = self.gamma * weight * lives
+        weight = self.powers[0][:max_nstep] * taken  # gamma^k where step k is taken
+        path_discount = self.gamma * weight * not_terminated
         last = taken.sum(-1, keepdim=True).long() - 1
         path_rows = rows.gather(-1, torch.minimum(step, last))
         path = self.next_of(path_rows).unbind(2)
@@ -238,8 +238,8 @@ class Replay:
         """Return a batch of one-step transitions: what `sample` returns for n = 1, in less time."""
         rows = self.rows((numbers * self.size).long())
         state_action = self.take(self.state_action, rows)
-        reward, lives, _ = self.take(self.outcome, rows).unbind(-1)
-        following, discount = self.next_of(rows), self.gamma * lives
+        reward, not_terminated, _ = self.take(self.outcome, rows).unbind(-1)
+        following, discount = self.next_of(rows), self.gamma * not_terminated
         return Batch(
             state_action=state_action,
             observation=state_action[..., : self.observation.shape[-1]],

@@ -49,15 +49,15 @@ class CompiledReplay(Replay):
         )  # fmt: skip
 
     @override
-    def sample(self, numbers: Tensor, nstep: Tensor, most: int) -> Batch:
+    def sample(self, numbers: Tensor, nstep: Tensor, max_nstep: int) -> Batch:
         members, rows = numbers.shape
         state_actions, next_observations, _ = self.rings
         split = next_observations.shape[-1]
         state_action = np.empty((members, rows, state_actions.shape[-1]), np.float32)
         reward, discount = np.empty((2, members, rows), np.float32)
         last = np.empty((members, rows), np.int64)
-        path = np.empty((most, members, rows, split), np.float32)
-        path_discount = np.empty((most, members, rows), np.float32)
+        path = np.empty((max_nstep, members, rows, split), np.float32)
+        path_discount = np.empty((max_nstep, members, rows), np.float32)
         replay_kernels.sample(
             numbers.numpy(), nstep.numpy(), np.float32(self.gamma), self.weights,
             *self.rings, *self.places,

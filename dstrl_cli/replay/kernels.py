@@ -53,7 +53,7 @@ def sample(
     numbers is [P, B], nstep [P, 1]; state_action [P, B, obs + act], reward, discount and last
     [P, B], path [n, P, B, obs] and path_discount [n, P, B] are written, for the largest n.
     """
-    most, capacity = path.shape[0], outcomes.shape[1]
+    max_nstep, capacity = path.shape[0], outcomes.shape[1]
     for p in range(numbers.shape[0]):
         n = min(nstep[p, 0], size[p, 0])
         starts, oldest = size[p, 0] - n + 1, position[0] - size[p, 0]
@@ -61,16 +61,16 @@ def sample(
             following = oldest + int(numbers[p, b] * starts)
             if following < 0:
                 following += capacity
-            row, total, final, goes_on = following, np.float32(0.0), 0, True
+            row, total, final, not_done = following, np.float32(0.0), 0, True
             for i in range(state_action.shape[2]):
                 state_action[p, b, i] = state_actions[p, row, i]
-            for k in range(most):
-                if goes_on and k < n:
+            for k in range(max_nstep):
+                if not_done and k < n:
                     row, final = following, k
                     following = row + 1 if row + 1 < capacity else 0
                     total += powers[k] * outcomes[p, row, 0]
                     path_discount[k, p, b] = gamma * powers[k] * outcomes[p, row, 1]
-                    goes_on = outcomes[p, row, 2] > 0
+                    not_done = outcomes[p, row, 2] > 0
                 else:  # past the last step its own stands in
                     path_discount[k, p, b] = np.float32(0.0)
                 for i in range(path.shape[3]):

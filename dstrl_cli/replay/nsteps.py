@@ -15,7 +15,7 @@ class NSteps:
 
     Attributes:
         tensor: the values in force [P, 1]; it changes in place when a member passes its T_0.
-        values, most: the same on the host, and the largest of them.
+        values, max_nstep: the same on the host, and the largest of them.
     """
 
     def __init__(self, configs: Sequence[RunConfig], device: str) -> None:
@@ -30,10 +30,10 @@ class NSteps:
         """Find the values in force at `update` (from 1)."""
         self.values = [c.nstep if update >= c.nstep_delay else 1 for c in self.configs]
         self.tensor.copy_(torch.where(self.delay <= update, self.nstep, 1))
-        self.most = max(self.values)
+        self.max_nstep = max(self.values)
 
     def at(self, update: int) -> tuple[Tensor, int]:
         """Return n of each member [P, 1] and the largest at `update` (from 1)."""
         if update in self.changes:
             self.set(update)
-        return self.tensor, self.most
+        return self.tensor, self.max_nstep

@@ -65,8 +65,8 @@ class ReplayOnce(Replay):
         first = self.first_row.view(column)
         position = rows - first
         newest = (self.position - 1) % self.capacity
-        _, lives, goes_on = self.take(self.outcome, rows).unbind(-1)
-        apart = (lives > goes_on) | (position == newest)
+        _, not_terminated, not_done = self.take(self.outcome, rows).unbind(-1)
+        apart = (not_terminated > not_done) | (position == newest)
         slot = self.take(self.slots, rows).squeeze(-1) + self.first_slot.view(column)
         following = self.take(self.observation, (position + 1) % self.capacity + first)
         return torch.where(apart.unsqueeze(-1), self.take(self.ends, slot), following)

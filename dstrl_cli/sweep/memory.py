@@ -28,8 +28,8 @@ BLOCK_NUMBERS = 65_536
 """Numbers that a stream draws at once per member (`streams.BLOCK_NUMBERS`)."""
 
 BATCH_STREAMS: dict[str, Callable[[int], int]] = {
-    "td3": lambda most: 1,
-    "sac": lambda most: 1 + most,
+    "td3": lambda max_nstep: 1,
+    "sac": lambda max_nstep: 1 + max_nstep,
 }
 """Streams of a number per row and action that an algorithm draws from, by the largest n."""
 
@@ -211,8 +211,8 @@ def update_bytes(configs: Sequence[RunConfig], observation_size: int, action_siz
     """
     config, sizes = configs[0], _sizes(configs[0], observation_size, action_size)
     activations = 2 * sum(HEADS[role] * sum(widths) for role, widths in sizes.items())
-    most = max(each.nstep for each in configs)
-    path = most * (2 * observation_size + action_size + 16) if most > 1 else 0
+    max_nstep = max(each.nstep for each in configs)
+    path = max_nstep * (2 * observation_size + action_size + 16) if max_nstep > 1 else 0
     return FLOAT * len(configs) * config.batch_size * (activations + path)
 
 

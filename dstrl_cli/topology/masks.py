@@ -95,13 +95,13 @@ def highest(scores: Tensor, count: Tensor) -> Tensor:
     return lowest(-scores, count)
 
 
-def keep_largest(values: Tensor, count: Tensor, most: int) -> Tensor:
+def keep_largest(values: Tensor, count: Tensor, max_count: int) -> Tensor:
     """Zero all but the `count` largest magnitudes of `values` [..., N] in each row (SOK Alg. 3).
 
-    `most` is the largest of `count`; it bounds the sort. Returns a new tensor.
+    `max_count` is the largest of `count`; it bounds the sort. Returns a new tensor.
     """
-    magnitudes, index = values.abs().topk(most, dim=-1)
-    kept = torch.arange(most, device=values.device) < count.unsqueeze(-1)
+    magnitudes, index = values.abs().topk(max_count, dim=-1)
+    kept = torch.arange(max_count, device=values.device) < count.unsqueeze(-1)
     chosen = torch.where(kept, values.gather(-1, index), torch.zeros_like(magnitudes))
     return torch.zeros_like(values).scatter_(-1, index, chosen)
 

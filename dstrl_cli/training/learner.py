@@ -60,7 +60,7 @@ class Learner:
         self.nsteps = NSteps(configs, place)
         rows = (config.batch_size,)
         self.sampling = streams.uniform(algorithm.seeds, "replay", rows, place, torch.float64)
-        self.remember = self.add_from_afar if self.batch_travels else capture(self.add)
+        self.remember = self.add_on_host if self.batch_travels else capture(self.add)
         self.updaters: dict[tuple[Due, int], Function] = {}
 
     def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
@@ -81,7 +81,7 @@ class Learner:
         if self.limited:
             self.replay.limit(self.capacity_limit)
 
-    def add_from_afar(self, *transition: Tensor) -> None:
+    def add_on_host(self, *transition: Tensor) -> None:
         """Bring a transition to the buffer on the host, as one block, and add it."""
         columns = [part.reshape(len(part), -1).float() for part in transition]
         block = torch.cat(columns, dim=1).to(self.replay.size.device)
@@ -95,13 +95,13 @@ class Learner:
 
     def update(self) -> None:
         """Take one update of every member on a batch of its own."""
-        nstep, most = self.nsteps.at(self.algorithm.updates + 1)
+        nstep, max_nstep = self.nsteps.at(self.algorithm.updates + 1)
         numbers = self.sampling.at(self.algorithm.updates)
         due = self.algorithm.begin_update()
-        noise = self.algorithm.noise(most)
-        updater = self.updaters.get((due, most)) or self.make_updater(due, most)
+        noise = self.algorithm.noise(max_nstep)
+        updater = self.updaters.get((due, max_nstep)) or self.make_updater(due, max_nstep)
         if self.batch_travels:
-            batch = self.replay.sample(numbers, nstep, most)
+            batch = self.replay.sample(numbers, nstep, max_nstep)
             updater(*noise, *(self.brought(part) for part in batch.tensors()))
         else:
             updater(*noise, numbers)
@@ -112,31 +112,31 @@ class Learner:
             part = part.contiguous().pin_memory()  # only then is the copy one that nobody waits for
         return part.to(self.device, non_blocking=True)
 
-    def make_updater(self, due: Due, most: int) -> Function:
+    def make_updater(self, due: Due, max_nstep: int) -> Function:
         """Return, and keep, what takes the updates of one kind: replayed unless a rule looks.
 
         Those of another largest n are let go: the T_0 are passed once, and a graph holds memory.
         """
-        if any(other != most for _, other in self.updaters):
+        if any(other != max_nstep for _, other in self.updaters):
             if torch.device(self.device).type == "cuda":
                 torch.cuda.synchronize(self.device)
             self.updaters.clear()
         learn = self.learn_from if self.batch_travels else self.learn
-        function = functools.partial(learn, due, most)
-        self.updaters[due, most] = function if due.topology else self.capture(function)
-        return self.updaters[due, most]
+        function = functools.partial(learn, due, max_nstep)
+        self.updaters[due, max_nstep] = function if due.topology else self.capture(function)
+        return self.updaters[due, max_nstep]
 
-    def learn(self, due: Due, most: int, *numbers: Tensor) -> None:
+    def learn(self, due: Due, max_nstep: int, *numbers: Tensor) -> None:
         """Sample and take the update that has begun, all on the device."""
         *noise, sampling = numbers
-        batch = self.replay.sample(sampling, self.nsteps.tensor, most)
-        self.algorithm.carry_out(batch, noise, due)
+        batch = self.replay.sample(sampling, self.nsteps.tensor, max_nstep)
+        self.algorithm.train_step(batch, noise, due)
 
-    def learn_from(self, due: Due, most: int, *tensors: Tensor) -> None:
+    def learn_from(self, due: Due, max_nstep: int, *tensors: Tensor) -> None:
         """Take the update that has begun, on a batch that was sampled elsewhere."""
-        split = len(tensors) - Batch.parts(most)
+        split = len(tensors) - Batch.parts(max_nstep)
         batch = Batch.of(tensors[split:], self.replay.observation.shape[-1])
-        self.algorithm.carry_out(batch, tensors[:split], due)
+        self.algorithm.train_step(batch, tensors[:split], due)
 
 
 def buffer(place: str, time_limit: int | None, engine: str) -> Callable[..., Replay]:

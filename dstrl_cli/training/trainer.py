@@ -104,7 +104,7 @@ class Population:
         self.learner = Learner(self.algorithm, spec, policy_actions, replayed)
         self.replay = self.learner.replay
         self.warm_up = streams.uniform(seeds, "warm_up", (spec.action_size,), device)
-        self.explore = replayed(self.exploration)
+        self.sample_action = replayed(self.exploration)
         self.policy = replayed(self.policy_actions)
         self.steps = 0
         self.clock, self.clock_step = time.perf_counter(), 0
@@ -144,7 +144,7 @@ class Population:
             self.update()
         self.capacity.check(self.steps, self.replay, self.algorithm, self.recorder)
         if self.steps % CHECK_EVERY == 0:
-            self.look()
+            self.poll()
         return observation
 
     def collect(self, observation: Tensor) -> Tensor:
@@ -163,12 +163,12 @@ class Population:
             action = self.warm_up.at(self.steps) * 2 - 1
             return action, action
         noise = self.algorithm.exploration.at(self.steps)
-        actions: tuple[Tensor, Tensor] = self.explore(observation, noise)
+        actions: tuple[Tensor, Tensor] = self.sample_action(observation, noise)
         return actions
 
     def exploration(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Explore on the device; an actor that overflowed acts with zeros: its next loss tells."""
-        action, policy_action = self.algorithm.explore(observation, noise)
+        action, policy_action = self.algorithm.sample_action(observation, noise)
         return action.nan_to_num_(), policy_action
 
     def fetch(self, action: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class Population:
         self.learner.update()
         self.recorder.topology(self.steps)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Write what waits, stop members that diverged, and report progress."""
         self.recorder.flush()
         alive = self.algorithm.alive.tolist()
@@ -224,7 +224,7 @@ class Population:
         returns, lengths = rollout.episodes(self.eval_env, self.policy, self.eval_seeds)
         seconds = time.perf_counter() - started
         self.clock += seconds
-        self.look()
+        self.poll()
         self.freeze_failed(self.eval_env, self.config.eval_episodes)
         rows = self.recorder.evaluation(
             self.steps,

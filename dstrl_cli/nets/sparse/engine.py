@@ -189,7 +189,7 @@ class SparseNetwork(Network):
         return self.run(x, self.params, heads or self.plan.heads, keep=True)
 
     @override
-    def infer(self, x: Tensor) -> Tensor:
+    def predict(self, x: Tensor) -> Tensor:
         return self.run(x, self.params, self.plan.heads, keep=False)
 
     @override
