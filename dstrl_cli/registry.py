@@ -1,13 +1,188 @@
-"""Classes by name: a registry maps a name to "module:Class", loaded when it is first used."""
+"""Everything that has a name in a configuration, and where it lives: dstrl's extension points.
+
+A table maps a name to `module:Name`, which is imported when it is first used, so that
+configurations are checked without torch. Wherever a name of a score, schedule, initial mask or
+algorithm is taken, `module:Name` of somebody else's module is taken as well; the module is also
+looked for in the current folder.
+"""
 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from dstrl_cli.errors import InputError
 
-def load(registry: Mapping[str, str], name: str) -> Any:
-    """Return the class that `registry` lists as `name`."""
-    module, attribute = registry[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+# --- algorithms ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AlgorithmRow:
+    """What the rest of dstrl must know of an algorithm without importing it.
+
+    What one training iteration computes follows RLX App. C.3 and Table 5.
+
+    Attributes:
+        path: its class; empty on the class itself.
+        actor_outputs: outputs of the actor per action dimension (SAC: mean and log std).
+        critics: critics trained side by side; each has a target.
+        target_actor: whether the actor has a target.
+        actor_forwards: actor passes for a one-step TD target.
+        actor_forwards_per_extra_step: further actor passes for each step beyond the first.
+        critics_in_actor_loss: critics that the actor's loss evaluates.
+        noises: streams of a number per row and action that an update draws from.
+        noises_per_step: further ones for each step of the targets.
+    """
+
+    path: str = ""
+    actor_outputs: int = 1
+    critics: int = 2
+    target_actor: bool = True
+    actor_forwards: int = 1
+    actor_forwards_per_extra_step: int = 0
+    critics_in_actor_loss: int = 1
+    noises: int = 1
+    noises_per_step: int = 0
+
+
+ALGORITHMS: dict[str, AlgorithmRow] = {
+    "td3": AlgorithmRow("dstrl_cli.algos.td3:TD3"),
+    "sac": AlgorithmRow(
+        "dstrl_cli.algos.sac:SAC",
+        actor_outputs=2,
+        target_actor=False,
+        actor_forwards_per_extra_step=1,  # the entropy of every step (RLX eq. 11)
+        critics_in_actor_loss=2,
+        noises_per_step=1,
+    ),
+}
+"""A new algorithm is one file, its row here and `presets/algos/NAME.yaml`."""
+
+# --- what methods are made of -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A score: its class, what it can score, and whether it reads the TD error of critics."""
+
+    path: str
+    drops: bool = False
+    grows: bool = False
+    needs_td_error: bool = False
+
+
+SCORES: dict[str, ScoreRow] = {
+    "magnitude": ScoreRow("dstrl_cli.topology.magnitude:Magnitude", drops=True),
+    "sign": ScoreRow("dstrl_cli.topology.sign:Sign", drops=True),
+    "random": ScoreRow("dstrl_cli.topology.random:Random", grows=True),
+    "gradient": ScoreRow("dstrl_cli.topology.gradient:Gradient", grows=True),
+    "importance": ScoreRow(
+        "dstrl_cli.topology.importance:Importance", drops=True, grows=True, needs_td_error=True
+    ),
+}
+DROP_SCORES = tuple(name for name, row in SCORES.items() if row.drops)
+GROW_SCORES = tuple(name for name, row in SCORES.items() if row.grows)
+
+SCHEDULES: dict[str, str] = {
+    "static": "dstrl_cli.topology.schedules:Static",
+    "constant": "dstrl_cli.topology.schedules:Constant",
+    "cosine": "dstrl_cli.topology.schedules:Cosine",
+}
+
+INITIAL_MASKS: dict[str, str] = {
+    "random": "dstrl_cli.topology.initial:random_mask",
+    "bernoulli": "dstrl_cli.topology.initial:bernoulli_mask",
+    "magnitude": "dstrl_cli.topology.initial:magnitude_mask",
+}
+
+ALLOCATIONS: dict[str, str] = {
+    "erdos_renyi": "dstrl_cli.topology.budgets:erdos_renyi_densities",
+    "uniform": "dstrl_cli.topology.budgets:uniform_densities",
+    "lambda": "dstrl_cli.topology.budgets:lambda_densities",
+}
+
+ENGINES: dict[str, str] = {
+    "masked": "dstrl_cli.nets.masked:MaskedNetwork",
+    "sparse": "dstrl_cli.nets.sparse.engine:SparseNetwork",
+}
+
+# --- from a name to the thing -------------------------------------------------------------------
+
+
+def is_outside(name: str) -> bool:
+    """Return whether a name is `module:Name`, and so not one of the tables'."""
+    return ":" in name
+
+
+def import_here(name: str) -> ModuleType:
+    """Import a module by name, also from the current folder, which is searched last."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    return importlib.import_module(name)
+
+
+def load(table: Mapping[str, Any], name: str) -> Any:
+    """Return what `name` stands for: an entry of `table`, or `module:Name` of anybody's.
+
+    Raises InputError where `module:Name` cannot be had.
+    """
+    if name in table:
+        row = table[name]
+        module, attribute = getattr(row, "path", row).split(":")
+        return getattr(importlib.import_module(module), attribute)
+    return load_outside(name)
+
+
+def load_outside(name: str) -> Any:
+    """Return `module:Name` of somebody else's module. Raises InputError where it cannot be had."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = import_here(module)
+    except Exception as error:  # a module may raise anything while it is imported
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(
+            f"'{name}': module '{module}' cannot be imported ({cause}); start dstrl in its folder, "
+            "or install it"
+        ) from error
+    try:
+        return getattr(found, attribute)
+    except AttributeError:
+        raise InputError(f"'{name}': module '{module}' has no '{attribute}'") from None
+
+
+@cache
+def algorithm(name: str) -> AlgorithmRow:
+    """Return the row of an algorithm; an outside class carries its own as `row`.
+
+    Raises InputError where an outside class cannot be had or has none.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    row = getattr(load_outside(name), "row", None)
+    if not isinstance(row, AlgorithmRow):
+        raise InputError(
+            f"algo = '{name}': the class needs an attribute `row`, a "
+            "dstrl_cli.registry.AlgorithmRow that says what it is made of"
+        )
+    return row
+
+
+@cache
+def algorithm_name(name: str) -> str:
+    """Return how folders and method files call an algorithm: of an outside class its `name`."""
+    if name in ALGORITHMS:
+        return name
+    found = getattr(load_outside(name), "name", None)
+    if not isinstance(found, str) or not found.isidentifier() or found in ("all", *ALGORITHMS):
+        raise InputError(
+            f"algo = '{name}': the class needs an attribute `name`, a word that folders and "
+            "method files call it by and that no algorithm of dstrl has"
+        )
+    return found

@@ -13,7 +13,8 @@ from torch.nn import functional
 from dstrl_cli import streams
 from dstrl_cli.algos.sac import SAC
 from dstrl_cli.algos.td3 import TD3
-from dstrl_cli.config.models import RunConfig, from_dict
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import from_dict
 from dstrl_cli.replay.base import Batch, Replay
 
 OBS, ACT, ROWS, UPDATES = 5, 2, 16, 50

@@ -23,13 +23,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dstrl_cli import envs
-from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.bench.stopwatch import Stopwatch
-from dstrl_cli.config.models import RunConfig, to_dict
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import to_dict
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs.base import Step
-from dstrl_cli.registry import load
+from dstrl_cli.registry import ALGORITHMS, load
 from dstrl_cli.replay.base import Replay
 from dstrl_cli.replay.compiled import CompiledReplay
 from dstrl_cli.replay.once import ReplayOnce

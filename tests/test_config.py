@@ -12,18 +12,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrl_cli.config.models import (
-    RunConfig,
-    differences,
-    from_dict,
-    identity,
-    keys,
-    network_sizes,
-    resolve_sizes,
-    run_path,
-    sparsity_label,
-    to_dict,
-)
+from dstrl_cli.config.identity import differences, identity, run_path, sparsity_label
+from dstrl_cli.config.keys import keys
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.network_sizes import network_sizes, resolve_sizes
+from dstrl_cli.config.parse import from_dict, to_dict
 from dstrl_cli.config.sizes import lambda_sparsity, layer_weights, matched_widths
 from dstrl_cli.errors import InputError
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from env_samples import Counter, faulty
 
-from dstrl_cli.config.models import to_dict
+from dstrl_cli.config.parse import to_dict
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs import make_batch, make_batches, spec
 from dstrl_cli.envs.base import BatchEnv

@@ -10,8 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dstrl_cli import streams
-from dstrl_cli.algos import ALGORITHMS
-from dstrl_cli.config.models import to_dict
+from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep import memory
@@ -155,8 +154,7 @@ def test_a_buffer_in_main_memory_is_not_counted_on_the_device():
     assert need.device == need.growing + memory.RESERVE
 
 
-def test_the_arithmetic_knows_every_algorithm_and_the_blocks_of_streams():
-    assert memory.BATCH_STREAMS.keys() == ALGORITHMS.keys()
+def test_the_arithmetic_knows_the_blocks_of_streams():
     assert memory.BLOCK_NUMBERS == streams.BLOCK_NUMBERS
 
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dstrl_cli.config.models import RunConfig, from_dict
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import from_dict
 from dstrl_cli.nets.adam import Adam
 from dstrl_cli.nets.masked import MaskedNetwork
 from dstrl_cli.nets.network import Plan, initial_layers, layer_budgets

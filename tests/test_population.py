@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
-from dstrl_cli.config.models import RunConfig, from_dict
-from dstrl_cli.registry import load
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import from_dict
+from dstrl_cli.registry import ALGORITHMS, load
 from dstrl_cli.replay.base import Batch, Replay
 
 OBS, ACT, ROWS = 5, 2, 16

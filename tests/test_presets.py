@@ -8,18 +8,14 @@ from typing import Any
 
 import pytest
 
-from dstrl_cli.algos import ALGORITHMS
+from dstrl_cli.config.identity import run_path, sparsity_label
 from dstrl_cli.config.methods import find_method, list_methods
-from dstrl_cli.config.models import (
-    RunConfig,
-    from_dict,
-    resolve_sizes,
-    run_path,
-    sparsity_label,
-    to_dict,
-)
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.network_sizes import resolve_sizes
+from dstrl_cli.config.parse import from_dict, to_dict
 from dstrl_cli.config.presets import list_presets, load_sweep_preset, resolve
 from dstrl_cli.errors import InputError
+from dstrl_cli.registry import ALGORITHMS
 
 NAMES = ["dense", "tiny", "sst", "dst", "rigl", "rlx2", "rlx-set", "rlx-ss"]
 OFFICIAL = ["dst-official", "rlx2-official"]

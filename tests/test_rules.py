@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dstrl_cli import streams
-from dstrl_cli.config.models import TopologyConfig, from_dict
+from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.parse import from_dict
 from dstrl_cli.nets.groups import rule_groups
 from dstrl_cli.nets.network import Plan
 from dstrl_cli.topology.importance import (

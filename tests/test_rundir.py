@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from dstrl_cli.config.models import RunConfig, from_dict, to_dict
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import from_dict, to_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs import folder as rundir
 from dstrl_cli.runs.folder import RunFolder, read_config, read_status

@@ -12,7 +12,8 @@ import torch
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.sac import SAC
 from dstrl_cli.algos.td3 import TD3
-from dstrl_cli.config.models import RunConfig, from_dict
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import from_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.nets import choice
 from dstrl_cli.nets.masked import MaskedNetwork

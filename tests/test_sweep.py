@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from dstrl_cli.config.models import to_dict
+from dstrl_cli.config.parse import to_dict
 from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_numbers
 from dstrl_cli.errors import DstrlError, InputError

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.td3 import TD3
-from dstrl_cli.config.models import RunConfig, from_dict, to_dict
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import from_dict, to_dict
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step

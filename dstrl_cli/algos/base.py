@@ -17,11 +17,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from dstrl_cli.algos import ACTOR_OUTPUTS
 from dstrl_cli.config.models import RunConfig
-from dstrl_cli.nets import ENGINES
 from dstrl_cli.nets.network import Network, Plan
-from dstrl_cli.registry import load
+from dstrl_cli.registry import ENGINES, algorithm, load
 from dstrl_cli.replay.base import Batch
 from dstrl_cli.streams import Stream
 
@@ -68,6 +66,7 @@ class Algorithm(ABC):
         engine: str = "masked",
     ) -> None:
         self.configs, self.config = configs, configs[0]
+        self.row = algorithm(self.config.algo)
         self.seeds = [config.seed for config in configs]
         self.action_size, self.device, self.engine = action_size, device, engine
         config = self.config
@@ -82,11 +81,11 @@ class Algorithm(ABC):
         self.actor = network(
             "actor",
             observation_size,
-            ACTOR_OUTPUTS[config.algo] * action_size,
+            self.row.actor_outputs * action_size,
             1,
             config.policy_delay,
         )
-        self.critic = network("critic", observation_size + action_size, 1, 2, 1)
+        self.critic = network("critic", observation_size + action_size, 1, self.row.critics, 1)
         self.alive = torch.ones(len(configs), dtype=torch.bool, device=device)
         self.updates = 0
         self.sums = {name: torch.zeros(len(configs), device=device) for name in self.METRICS}
@@ -152,7 +151,7 @@ class Algorithm(ABC):
         return torch.cat((observation, action), dim=-1)
 
     def update_critic(self, batch: Batch, target: Tensor) -> None:
-        """Regress both critics on `target` [P, B]: mean over the batch, sum over the critics."""
+        """Regress every critic on `target` [P, B]: mean over the batch, sum over the critics."""
         rows = target.shape[-1]
         q = self.critic.forward(batch.state_action).squeeze(-1)
         error = q - target.unsqueeze(1)  # [P, K, B]
@@ -161,7 +160,7 @@ class Algorithm(ABC):
         self.critic.backward((error * (2.0 / rows)).unsqueeze(-1))
         td_error = error.abs().sum(-1) if self.critic.watched else None
         self.critic.apply_update(self.alive, td_error, rows)
-        self.record(critic_loss=loss, q_mean=q.sum((1, 2)) / (2 * rows))
+        self.record(critic_loss=loss, q_mean=q.sum((1, 2)) / (self.row.critics * rows))
 
     def freeze_unless_finite(self, loss: Tensor) -> None:
         """Freeze the members whose loss [P] is NaN or infinite."""

@@ -16,12 +16,14 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dstrl_cli.algos import flops as accounting
+from dstrl_cli.algos import flops
 from dstrl_cli.bench import worker
 from dstrl_cli.bench.plan import PRODUCT_SIZE, WARM_UP_UPDATES, Group, Work
-from dstrl_cli.config.models import RunConfig, network_sizes
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.network_sizes import network_sizes
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.machine import cores
+from dstrl_cli.registry import algorithm
 from dstrl_cli.sweep.plan import layer_budgets, prepare
 
 PRODUCT_SECONDS = 0.5
@@ -290,13 +292,14 @@ def update_flops(config: RunConfig, contender: str = "dstrl") -> float:
             }
         )
         sizes = network_sizes(plain, spec.observation_size, spec.action_size)
-        actor, critic = map(accounting.weights, sizes)
+        actor, critic = map(flops.weights, sizes)
     nstep = config.nstep if config.nstep_delay < WARM_UP_UPDATES else 1
-    per_sample = accounting.cost(config.algo).flops_per_sample(
-        accounting.forward_flops([actor]),
-        accounting.forward_flops([critic]),
-        config.policy_delay,
-        nstep,
+    per_sample = flops.flops_per_sample(
+        algorithm(config.algo),
+        flops.forward_flops([actor]),
+        flops.forward_flops([critic]),
+        policy_delay=config.policy_delay,
+        nstep=nstep,
     )
     return config.batch_size * per_sample
 

@@ -16,8 +16,8 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.machine import cores
-from dstrl_cli.nets import ENGINES
 from dstrl_cli.nets.choice import choose
+from dstrl_cli.registry import ENGINES
 from dstrl_cli.sweep.plan import prepare
 from dstrl_cli.training.run import find_device
 

@@ -18,7 +18,8 @@ from rich.text import Text
 from dstrl_cli import __version__
 from dstrl_cli.bench.measure import Measurement, Ratio
 from dstrl_cli.bench.plan import NOTES, PARTS_NOTE, PEERS, Work
-from dstrl_cli.config.models import RunConfig, env_name, sparsity_label
+from dstrl_cli.config.identity import env_name, sparsity_label
+from dstrl_cli.config.models import RunConfig
 from dstrl_cli.machine import cores
 
 CSV_COLUMNS = (

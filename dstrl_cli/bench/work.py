@@ -15,7 +15,8 @@ from dstrl_cli import envs
 from dstrl_cli.bench.plan import PRODUCT_SIZE, WARM_UP_UPDATES, Work
 from dstrl_cli.bench.stopwatch import Stopwatch
 from dstrl_cli.bench.timing import repeat, repeat_rows
-from dstrl_cli.config.models import RunConfig, to_dict
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.runs.folder import RunFolder
 

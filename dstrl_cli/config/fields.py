@@ -66,6 +66,20 @@ def one_of(kind: str, valid: Iterable[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def named(kind: str, valid: Iterable[str]) -> AfterValidator:
+    """Return the check of a name that may also be `module:Name`, somebody else's.
+
+    Whether that can be had is found out when a run is about to start: reading imports nothing.
+    """
+
+    def check(name: str) -> str:
+        if name in valid or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+            return name
+        raise ValueError(f"{suggest(kind, name, valid)}, or module:Name of your own")
+
+    return AfterValidator(check)
+
+
 def _known_device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise ValueError("must be auto, cpu, cuda or cuda:N")

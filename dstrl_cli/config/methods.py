@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from dstrl_cli.algos import ALGORITHMS
-from dstrl_cli.config.models import MACROS, Origin, explain, keys, unknown_key
+from dstrl_cli.config.keys import MACROS, keys, unknown_key
+from dstrl_cli.config.parse import Origin, explain
 from dstrl_cli.config.yamlfile import read_yaml
 from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.registry import ALGORITHMS
 
 OVERLAY = "ours"
 """The overlay that `--ours` puts over a host method."""

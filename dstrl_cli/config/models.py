@@ -6,22 +6,16 @@ lists and ranges of a command line (`ranges`). It imports neither torch nor gymn
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
-from dstrl_cli.algos import ACTOR_OUTPUTS, ALGORITHMS
 from dstrl_cli.config.fields import (
     Bounds,
     Device,
@@ -36,26 +30,19 @@ from dstrl_cli.config.fields import (
     Whole,
     Widths,
     Workers,
+    named,
     one_of,
 )
-from dstrl_cli.config.sizes import lambda_sparsity, layer_weights, matched_widths
-from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.topology import CRITIC_SCORES, DROP_SCORES, GROW_SCORES
-
-NOT_IDENTITY = frozenset(
-    {
-        "out",
-        "device",
-        "engine",
-        "threads",
-        "checkpoint_every",
-        "env_workers",
-        "replay_device",
-        "compile",
-    }
+from dstrl_cli.registry import (
+    ALGORITHMS,
+    ALLOCATIONS,
+    DROP_SCORES,
+    ENGINES,
+    GROW_SCORES,
+    INITIAL_MASKS,
+    SCHEDULES,
+    SCORES,
 )
-"""Keys that change where and how fast a run happens, never its numbers."""
-
 
 # --- the models ---------------------------------------------------------------------------------
 
@@ -71,9 +58,9 @@ class TopologyConfig(_Model):
     in environment steps.
     """
 
-    drop: Annotated[str, one_of("drop score", DROP_SCORES)] = "magnitude"
-    grow: Annotated[str, one_of("grow score", GROW_SCORES)] = "random"
-    schedule: Literal["static", "constant", "cosine"] = "static"
+    drop: Annotated[str, named("drop score", DROP_SCORES)] = "magnitude"
+    grow: Annotated[str, named("grow score", GROW_SCORES)] = "random"
+    schedule: Annotated[str, named("schedule", SCHEDULES)] = "static"
     drop_fraction: Fraction = 0.5
     update_interval: PositiveInt = 10_000
     update_offset: NonNegativeInt = 0
@@ -97,9 +84,9 @@ class NetworkConfig(_Model):
     dense: bool = False
     match_parameters: bool = False
     hidden_sizes: Widths | None = None
-    allocation: Literal["erdos_renyi", "uniform", "lambda"] = "erdos_renyi"
+    allocation: Annotated[str, one_of("allocation", ALLOCATIONS)] = "erdos_renyi"
     lambdas: Lambdas | None = None
-    initial_mask: Literal["random", "bernoulli", "magnitude"] = "random"
+    initial_mask: Annotated[str, named("initial mask", INITIAL_MASKS)] = "random"
     topology: TopologyConfig = TopologyConfig()
 
     @property
@@ -156,7 +143,7 @@ class RunConfig(_Model):
     `replay_device: auto` keeps the replay buffer beside the networks.
     """
 
-    algo: Annotated[str, one_of("algorithm", ALGORITHMS)]
+    algo: Annotated[str, named("algorithm", ALGORITHMS)]
     method: Name
     env: Annotated[EnvConfig, BeforeValidator(_env_shorthand)]
     seed: NonNegativeInt = 0
@@ -201,7 +188,7 @@ class RunConfig(_Model):
     eval_episodes: PositiveInt = 10
     checkpoint_every: NonNegativeInt = 0
     device: Device = "auto"
-    engine: Literal["auto", "masked", "sparse"] = "auto"
+    engine: Annotated[str, one_of("engine", ("auto", *ENGINES))] = "auto"
     threads: PositiveInt = 1
     env_workers: Workers = "auto"
     replay_device: Literal["auto", "cpu"] = "auto"
@@ -221,202 +208,9 @@ class RunConfig(_Model):
     def _actor_scores(self) -> RunConfig:
         for key in ("drop", "grow"):
             score = getattr(self.actor.topology, key)
-            if score in CRITIC_SCORES:
+            if score in SCORES and SCORES[score].needs_td_error:
                 raise ValueError(
                     f"actor.topology.{key}: {score} needs the TD error of a critic; "
                     f"set critic.topology.{key} instead"
                 )
         return self
-
-
-# --- keys ---------------------------------------------------------------------------------------
-
-MACROS: dict[str, tuple[str, str]] = {
-    "sparsity": ("actor.sparsity", "critic.sparsity"),
-    **{
-        f"topology.{name}": (f"actor.topology.{name}", f"critic.topology.{name}")
-        for name in TopologyConfig.model_fields
-    },
-}
-"""Keys of presets, method files and `--set` that stand for the same key of both networks."""
-
-
-def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _leaves(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-@cache
-def keys() -> tuple[str, ...]:
-    """Return every dotted key of a run, in the order of the models."""
-    return tuple(_leaves(RunConfig))
-
-
-def unknown_key(key: str) -> str:
-    """Return the message for an unknown key: its siblings, or keys of nearly its name elsewhere."""
-    valid = [*keys(), *MACROS]
-    group, _, leaf = key.rpartition(".")
-    siblings = [name for name in valid if name.rpartition(".")[0] == group]
-    near = difflib.get_close_matches(leaf, {name.rpartition(".")[2] for name in valid}, n=1)
-    namesakes = [name for name in valid if name.rpartition(".")[2] in near]
-    return suggest("key", key, siblings if siblings and group else namesakes or siblings or valid)
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested mapping as one flat dict of dotted keys."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-# --- from and to plain dicts --------------------------------------------------------------------
-
-
-class Origin(NamedTuple):
-    """Where a value came from: the key as it was written there (perhaps a macro), and the place."""
-
-    key: str
-    place: str
-
-
-def explain(
-    error: ValidationError,
-    unknown: Callable[[str], str] = unknown_key,
-    origins: Mapping[str, Origin] | None = None,
-) -> str:
-    """Return pydantic's complaints as one message: key, value, what is valid, where it was set."""
-    lines = []
-    for item in error.errors(include_url=False):
-        dotted = ".".join(part for part in item["loc"] if isinstance(part, str))
-        origin = (origins or {}).get(dotted)
-        key = origin.key if origin else dotted
-        reason = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
-        if item["type"] == "extra_forbidden":
-            line = unknown(key)
-        elif item["type"] == "missing":
-            line = f"{key} is missing"
-        elif isinstance(item["input"], BaseModel | Mapping):  # a check across keys
-            line = f"{key}: {reason}" if key else reason
-        else:
-            line = f"{key} = {item['input']!r}: {reason}"
-        lines.append(f"{line} (set by {origin.place})" if origin else line)
-    return "\n".join(dict.fromkeys(lines))
-
-
-def from_dict(data: Mapping[str, Any], origins: Mapping[str, Origin] | None = None) -> RunConfig:
-    """Return the checked configuration of a nested mapping, such as a run's `config.yaml`.
-
-    The block `run:` (versions, device, command line: where the run came from) is left out, and
-    the sparsity of a dense network, which means nothing, becomes 0. `origins` says where a dotted
-    key was set, for messages. Raises InputError.
-    """
-    try:
-        config = RunConfig.model_validate({k: v for k, v in data.items() if k != "run"})
-    except ValidationError as error:
-        raise InputError(explain(error, origins=origins)) from None
-    dense = {
-        name: network.model_copy(update={"sparsity": 0.0})
-        for name, network in (("actor", config.actor), ("critic", config.critic))
-        if network.dense and not network.match_parameters
-    }
-    return config.model_copy(update=dense)
-
-
-def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Return the configuration as nested dicts, lists and numbers, ready for YAML."""
-    return config.model_dump(mode="json")
-
-
-def identity(config: RunConfig) -> dict[str, Any]:
-    """Return the dotted keys and values that make two runs the same run."""
-    flat = {k: v for k, v in flatten(to_dict(config)).items() if k not in NOT_IDENTITY}
-    return flat | {"env.id": env_name(config.env.id)}
-
-
-def differences(a: RunConfig, b: RunConfig) -> list[str]:
-    """Return the identity keys in which two runs differ, as `key: value of a -> value of b`."""
-    first, second = identity(a), identity(b)
-    return [f"{k}: {first[k]} -> {second[k]}" for k in first if first[k] != second[k]]
-
-
-# --- where a run lives --------------------------------------------------------------------------
-
-
-def env_name(env_id: str) -> str:
-    """Return an environment id as a folder name: no module, no `dstrl/`, no slash."""
-    return env_id.rpartition(":")[2].removeprefix("dstrl/").replace("/", "-")
-
-
-def sparsity_label(config: RunConfig) -> str:
-    """Return `s0.95`, `a0.96-c0.88` where the networks differ, `s0` where both are dense."""
-    actor, critic = (f"{network.sparsity:.10g}" for network in (config.actor, config.critic))
-    return f"s{actor}" if actor == critic else f"a{actor}-c{critic}"
-
-
-def run_path(config: RunConfig, suffix: str = "", *, with_task: bool = False) -> Path:
-    """Return a run's folder, relative to `out`: environment, method, sparsity, seed.
-
-    `suffix` follows the method (`+nstep5`). The task is named where it is not 0 or `with_task`.
-    """
-    env = env_name(config.env.id)
-    if with_task or config.env.task:
-        env += f".task{config.env.task}"
-    method = f"{config.algo}-{config.method}{suffix}"
-    return Path(env, method, sparsity_label(config), f"seed{config.seed}")
-
-
-# --- sizes --------------------------------------------------------------------------------------
-
-
-def _resolve_network(
-    network: NetworkConfig, hidden_sizes: tuple[int, ...], inputs: int, outputs: int
-) -> NetworkConfig:
-    own = None if network.match_parameters else network.hidden_sizes
-    full = [inputs, *(own or hidden_sizes), outputs]
-    widths, sparsity = tuple(full[1:-1]), network.sparsity
-    if network.lambdas is not None and not network.dense:
-        if len(network.lambdas) >= len(full):
-            raise InputError(f"{len(network.lambdas)} lambdas are given for {len(full) - 1} layers")
-        sparsity = lambda_sparsity(full, network.lambdas)
-    if network.match_parameters:
-        target = round((1 - sparsity) * sum(layer_weights(full)))
-        widths = network.hidden_sizes or matched_widths(inputs, outputs, hidden_sizes, target)
-    return network.model_copy(update={"hidden_sizes": widths, "sparsity": sparsity})
-
-
-def resolve_sizes(config: RunConfig, observation_size: int, action_size: int) -> RunConfig:
-    """Return the configuration with the widths of both networks, and lambdas as a sparsity.
-
-    Widths that are already given stay, also with `match_parameters`: resolving twice changes
-    nothing. Raises InputError where no network fits the sparsity.
-    """
-    both = observation_size + action_size
-    shapes = {
-        "actor": (observation_size, action_size * ACTOR_OUTPUTS[config.algo]),
-        "critic": (both, 1),
-    }
-    resolved = {}
-    for name, (inputs, outputs) in shapes.items():
-        try:
-            network = getattr(config, name)
-            resolved[name] = _resolve_network(network, config.hidden_sizes, inputs, outputs)
-        except InputError as error:
-            raise InputError(f"{name}.sparsity = {network.sparsity:g}: {error}") from None
-    return config.model_copy(update=resolved)
-
-
-def network_sizes(
-    config: RunConfig, observation_size: int, action_size: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return all layer sizes of the actor and of one critic, from the input to the output."""
-    full = resolve_sizes(config, observation_size, action_size)
-    actor = (observation_size, *(full.actor.hidden_sizes or ()))
-    critic = (observation_size + action_size, *(full.critic.hidden_sizes or ()), 1)
-    return (*actor, action_size * ACTOR_OUTPUTS[config.algo]), critic

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from dstrl_cli.algos import ALGORITHMS
+from dstrl_cli.config.identity import env_name
 from dstrl_cli.config.methods import (
     DEFAULT_METHOD,
     LAST_ORDER,
@@ -23,10 +23,12 @@ from dstrl_cli.config.methods import (
     layer,
     presets_dir,
 )
-from dstrl_cli.config.models import RunConfig, env_name, explain, from_dict
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
 from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.registry import ALGORITHMS
 
 __all__ = [
     "DEFAULT_ALGO",

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from dstrl_cli.config.models import NOT_IDENTITY, env_name, flatten
+from dstrl_cli.config.identity import NOT_IDENTITY, env_name
+from dstrl_cli.config.keys import flatten
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import CONFIG_FILE, SUMMARY_FILE
 

@@ -18,7 +18,9 @@ from typing import Any
 
 import yaml
 
-from dstrl_cli.config.models import RunConfig, differences, from_dict
+from dstrl_cli.config.identity import differences
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import from_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.policy import INITIAL_FILE, POLICY_FILE, dump
 

@@ -7,16 +7,17 @@ hold it against the tensors of a real population. Nothing is allocated here, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from itertools import pairwise
 
-from dstrl_cli.config.models import RunConfig, network_sizes
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.network_sizes import network_sizes
 from dstrl_cli.errors import InputError
+from dstrl_cli.registry import algorithm
 
 FLOAT, DOUBLE = 4, 8
-HEADS = {"actor": 1, "critic": 2}
 
 RESERVE = 1_500_000_000
 """What CUDA itself takes of a device: context, library workspaces, graphs, lost to fragments.
@@ -26,12 +27,6 @@ A context with its kernels is about 0.6 GB on the H100 class; the rest is margin
 
 BLOCK_NUMBERS = 65_536
 """Numbers that a stream draws at once per member (`streams.BLOCK_NUMBERS`)."""
-
-BATCH_STREAMS: dict[str, Callable[[int], int]] = {
-    "td3": lambda max_nstep: 1,
-    "sac": lambda max_nstep: 1 + max_nstep,
-}
-"""Streams of a number per row and action that an algorithm draws from, by the largest n."""
 
 PARAMETER_COPIES = 7
 """Weights, masks, gradients, target weights, Adam's two moments and its scratch."""
@@ -165,7 +160,7 @@ def network_bytes(configs: Sequence[RunConfig], observation_size: int, action_si
     copies += len({config.target_masking == "online_mask" for config in configs}) > 1
     sizes = _sizes(configs[0], observation_size, action_size)
     numbers = sum(
-        HEADS[role] * sum(layer + outputs for layer, outputs in _layers(widths))
+        _heads(configs[0], role) * sum(layer + outputs for layer, outputs in _layers(widths))
         for role, widths in sizes.items()
     )
     return FLOAT * copies * len(configs) * numbers
@@ -178,7 +173,8 @@ def stream_bytes(configs: Sequence[RunConfig], action_size: int) -> int:
     def block(per_step: int) -> int:
         return max(1, BLOCK_NUMBERS // per_step) * per_step
 
-    noises = BATCH_STREAMS[config.algo](max(each.nstep for each in configs))
+    row = algorithm(config.algo)
+    noises = row.noises + row.noises_per_step * max(each.nstep for each in configs)
     acting = 2 * FLOAT * block(action_size)  # warm-up and exploration
     noise = noises * FLOAT * block(rows * action_size)
     return len(configs) * (acting + noise + DOUBLE * block(rows))
@@ -188,7 +184,8 @@ def working_bytes(configs: Sequence[RunConfig], observation_size: int, action_si
     """Return the bytes of what lives only for a while: updates, their topology, evaluation."""
     sizes = _sizes(configs[0], observation_size, action_size)
     changing = {
-        role: sum(_changes(config, role) for config in configs) * HEADS[role] for role in sizes
+        role: sum(_changes(config, role) for config in configs) * _heads(configs[0], role)
+        for role in sizes
     }
     per_weight, per_weight_in_work = TOPOLOGY_BYTES
     topology = sum(
@@ -210,7 +207,7 @@ def update_bytes(configs: Sequence[RunConfig], observation_size: int, action_siz
     next pass puts in their place.
     """
     config, sizes = configs[0], _sizes(configs[0], observation_size, action_size)
-    activations = 2 * sum(HEADS[role] * sum(widths) for role, widths in sizes.items())
+    activations = 2 * sum(_heads(configs[0], role) * sum(widths) for role, widths in sizes.items())
     max_nstep = max(each.nstep for each in configs)
     path = max_nstep * (2 * observation_size + action_size + 16) if max_nstep > 1 else 0
     return FLOAT * len(configs) * config.batch_size * (activations + path)
@@ -230,6 +227,11 @@ def acting_bytes(configs: Sequence[RunConfig], observation_size: int, action_siz
 def _sizes(config: RunConfig, observation_size: int, action_size: int) -> dict[str, Sequence[int]]:
     actor, critic = network_sizes(config, observation_size, action_size)
     return {"actor": actor, "critic": critic}
+
+
+def _heads(config: RunConfig, role: str) -> int:
+    """Return the networks of a role that are stacked: one actor, or the critics."""
+    return algorithm(config.algo).critics if role == "critic" else 1
 
 
 def _layers(widths: Sequence[int]) -> list[tuple[int, int]]:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dstrl_cli.config.models import RunConfig, flatten, to_dict
+from dstrl_cli.config.keys import flatten
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.memory import Memory, population_memory, replay_bytes, size

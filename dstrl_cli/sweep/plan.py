@@ -14,15 +14,9 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstrl_cli.config.models import (
-    EnvConfig,
-    NetworkConfig,
-    RunConfig,
-    differences,
-    network_sizes,
-    resolve_sizes,
-    run_path,
-)
+from dstrl_cli.config.identity import differences, run_path
+from dstrl_cli.config.models import EnvConfig, NetworkConfig, RunConfig
+from dstrl_cli.config.network_sizes import network_sizes, resolve_sizes
 from dstrl_cli.config.presets import SweepPreset, resolve
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import (

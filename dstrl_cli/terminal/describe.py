@@ -10,7 +10,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dstrl_cli.config.models import RunConfig, env_name, sparsity_label
+from dstrl_cli.config.identity import env_name, sparsity_label
+from dstrl_cli.config.models import RunConfig
 from dstrl_cli.sweep.memory import size
 from dstrl_cli.sweep.place import Place
 from dstrl_cli.sweep.plan import Planned, layer_budgets

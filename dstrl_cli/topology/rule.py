@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from dstrl_cli.config.models import TopologyConfig
-from dstrl_cli.registry import load
-from dstrl_cli.topology import DROP_SCORES, GROW_SCORES, masks
+from dstrl_cli.registry import SCORES, load
+from dstrl_cli.topology import masks
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Rule:
     def __init__(self, config: TopologyConfig, end: int) -> None:
         self.config, self.end = config, end
         same = config.drop == config.grow  # one score, one state
-        self.drop: Score = load(DROP_SCORES, config.drop)(config)
-        self.grow: Score = self.drop if same else load(GROW_SCORES, config.grow)(config)
+        self.drop: Score = load(SCORES, config.drop)(config)
+        self.grow: Score = self.drop if same else load(SCORES, config.grow)(config)
         self.scores = (self.drop,) if same else (self.drop, self.grow)
         self.static = config.schedule == "static"
         self.needs_gradient = not self.static and any(s.needs_gradient for s in self.scores)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dstrl_cli.algos import flops as accounting
+from dstrl_cli.algos import flops
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
@@ -252,7 +252,7 @@ class Recorder:
         """Write and return a member's `summary.json`."""
         config, algorithm = self.algorithm.configs[member], self.algorithm
         actor, critic = algorithm.actor, algorithm.critic
-        numbers = accounting.summary_numbers(
+        numbers = flops.summary_numbers(
             config.algo,
             actor.plan.sizes,
             critic.plan.sizes,

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstrl_cli.config.models import RunConfig, to_dict
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.runs.folder import RunFolder, read_summary

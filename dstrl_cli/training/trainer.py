@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from dstrl_cli import envs, streams
-from dstrl_cli.algos import ALGORITHMS
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec
@@ -25,7 +24,7 @@ from dstrl_cli.envs.base import BatchEnv
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.evaluation import rollout
 from dstrl_cli.nets.choice import choose
-from dstrl_cli.registry import load
+from dstrl_cli.registry import ALGORITHMS, load
 from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.training.capture import Capture, capture

@@ -1,0 +1,59 @@
+"""What makes two runs the same run, and the folder in which a run lives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dstrl_cli.config.keys import flatten
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import to_dict
+
+NOT_IDENTITY = frozenset(
+    {
+        "out",
+        "device",
+        "engine",
+        "threads",
+        "checkpoint_every",
+        "env_workers",
+        "replay_device",
+        "compile",
+    }
+)
+"""Keys that change where and how fast a run happens, never its numbers."""
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """Return the dotted keys and values that make two runs the same run."""
+    flat = {k: v for k, v in flatten(to_dict(config)).items() if k not in NOT_IDENTITY}
+    return flat | {"env.id": env_name(config.env.id)}
+
+
+def differences(a: RunConfig, b: RunConfig) -> list[str]:
+    """Return the identity keys in which two runs differ, as `key: value of a -> value of b`."""
+    first, second = identity(a), identity(b)
+    return [f"{k}: {first[k]} -> {second[k]}" for k in first if first[k] != second[k]]
+
+
+def env_name(env_id: str) -> str:
+    """Return an environment id as a folder name: no module, no `dstrl/`, no slash."""
+    return env_id.rpartition(":")[2].removeprefix("dstrl/").replace("/", "-")
+
+
+def sparsity_label(config: RunConfig) -> str:
+    """Return `s0.95`, `a0.96-c0.88` where the networks differ, `s0` where both are dense."""
+    actor, critic = (f"{network.sparsity:.10g}" for network in (config.actor, config.critic))
+    return f"s{actor}" if actor == critic else f"a{actor}-c{critic}"
+
+
+def run_path(config: RunConfig, suffix: str = "", *, with_task: bool = False) -> Path:
+    """Return a run's folder, relative to `out`: environment, method, sparsity, seed.
+
+    `suffix` follows the method (`+nstep5`). The task is named where it is not 0 or `with_task`.
+    """
+    env = env_name(config.env.id)
+    if with_task or config.env.task:
+        env += f".task{config.env.task}"
+    method = f"{config.algo}-{config.method}{suffix}"
+    return Path(env, method, sparsity_label(config), f"seed{config.seed}")

@@ -1,0 +1,57 @@
+"""The dotted keys of a run: which exist, and which stand for two of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from dstrl_cli.config.models import RunConfig, TopologyConfig
+from dstrl_cli.errors import suggest
+
+MACROS: dict[str, tuple[str, str]] = {
+    "sparsity": ("actor.sparsity", "critic.sparsity"),
+    **{
+        f"topology.{name}": (f"actor.topology.{name}", f"critic.topology.{name}")
+        for name in TopologyConfig.model_fields
+    },
+}
+"""Keys of presets, method files and `--set` that stand for the same key of both networks."""
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+@cache
+def keys() -> tuple[str, ...]:
+    """Return every dotted key of a run, in the order of the models."""
+    return tuple(_leaves(RunConfig))
+
+
+def unknown_key(key: str) -> str:
+    """Return the message for an unknown key: its siblings, or keys of nearly its name elsewhere."""
+    valid = [*keys(), *MACROS]
+    group, _, leaf = key.rpartition(".")
+    siblings = [name for name in valid if name.rpartition(".")[0] == group]
+    near = difflib.get_close_matches(leaf, {name.rpartition(".")[2] for name in valid}, n=1)
+    namesakes = [name for name in valid if name.rpartition(".")[2] in near]
+    return suggest("key", key, siblings if siblings and group else namesakes or siblings or valid)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one flat dict of dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
