@@ -111,7 +111,8 @@ class Method:
     """A method: its name, how tables show it, and its keys by algorithm.
 
     `algos` are the algorithms it exists for. An `overlay` is no method of its own: it goes over a
-    host, whose name gets its `prefix`.
+    host, whose name gets its `prefix`. `shipped` is false for a user's own, which tables cannot
+    look up by its name.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Method:
     keys: Mapping[str, Layer]
     overlay: bool = False
     prefix: str = ""
+    shipped: bool = True
 
 
 def _files(folder: str) -> dict[str, Path]:
@@ -216,7 +218,9 @@ def _covered(host: Method, overlay: Method) -> Method:
 def _own(path: Path) -> Method:
     """Read a user's method. Raises InputError where its results would pass for another's."""
     method = _read_method(path)
-    if method.name in list_methods() and _values(method) != _values(find_method(method.name)):
+    if method.name not in list_methods():
+        return replace(method, shipped=False)
+    if _values(method) != _values(find_method(method.name)):
         raise InputError(
             f"{path}: its results would be taken for those of dstrl's own '{method.name}', from "
             "which it differs; give the file another name"
