@@ -96,7 +96,7 @@ Metric = Annotated[
     str | None,
     typer.Option(
         help="last-steps:N, last-evals:N, all-episodes, all-evals, lca, final or best "
-        "(default: last-steps:125000).",
+        "(default: the preset's or the runs' own, else last-steps:125000).",
         metavar="METRIC",
     ),
 ]
@@ -297,7 +297,7 @@ def evaluate(
 
 @app.command()
 def table(
-    results: Annotated[Path, typer.Argument(help="A folder of runs, at any depth.")] = Path(
+    results: Annotated[Path, typer.Argument(help="A results folder, or one inside it.")] = Path(
         "results"
     ),
     metric: Metric = None,

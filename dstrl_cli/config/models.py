@@ -200,7 +200,7 @@ class RunConfig(_Model):
 
     metric: MetricName | None = None
     method_label: Name | None = None
-    method_order: int | None = None
+    method_order: Whole | None = None
 
     @model_validator(mode="after")
     def _bounds_ordered(self) -> RunConfig:

@@ -16,7 +16,7 @@ from dstrl_cli.config.methods import LAST_ORDER, find_method, list_methods
 
 @dataclass(frozen=True, order=True)
 class MethodLabel:
-    """A row's place and name; sorting by it gives the papers' order of rows."""
+    """A row's position and name; sorting by it gives the papers' order of rows."""
 
     order: int
     label: str

@@ -161,9 +161,10 @@ def parse(text: str) -> Metric:
 
 def stored_metric(run: LoggedRun) -> str | None:
     """Return the metric that a run was trained to be shown by, where it names a valid one."""
+    stored = run.config.get("metric")
     try:
-        return canonical_metric(str(run.config["metric"]))
-    except (KeyError, InputError):
+        return None if stored is None else canonical_metric(str(stored))
+    except InputError:
         return None
 
 
