@@ -68,7 +68,7 @@ def test_numbers_are_read_generously() -> None:
         ),
         (
             {"critic": {"topology": {"schedule": "linear"}}},
-            "critic.topology.schedule = 'linear': should be 'static', 'constant' or 'cosine'",
+            "critic.topology.schedule = 'linear': unknown schedule 'linear'; did you mean",
         ),
         ({"log_std_bounds": [2, -5]}, "log_std_bounds: [2, -5] must be ordered"),
         ({"critic": {"allocation": "lambda"}}, "critic: allocation: lambda needs lambdas"),

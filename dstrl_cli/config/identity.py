@@ -8,6 +8,7 @@ from typing import Any
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
+from dstrl_cli.registry import algorithm_name
 
 NOT_IDENTITY = frozenset(
     {
@@ -55,5 +56,5 @@ def run_path(config: RunConfig, suffix: str = "", *, with_task: bool = False) ->
     env = env_name(config.env.id)
     if with_task or config.env.task:
         env += f".task{config.env.task}"
-    method = f"{config.algo}-{config.method}{suffix}"
+    method = f"{algorithm_name(config.algo)}-{config.method}{suffix}"
     return Path(env, method, sparsity_label(config), f"seed{config.seed}")
