@@ -209,7 +209,7 @@ def _cannot_be_made(env_id: str, arguments: dict[str, Any], failure: Exception) 
     given = ", ".join(f"env.kwargs.{name} = {value!r}" for name, value in arguments.items())
     return InputError(
         f"{env} cannot be made{f' with {given}' if given else ''} ({reason}); "
-        f"{'change its arguments, ' if given else ''}install what it needs or choose another "
+        f"{'change its arguments, or ' if given else ''}install what it needs or choose another "
         "environment"
     )
 
