@@ -34,7 +34,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
 def differences(a: RunConfig, b: RunConfig) -> list[str]:
     """Return the identity keys in which two runs differ, as `key: value of a -> value of b`."""
     first, second = identity(a), identity(b)
-    return [f"{k}: {first[k]} -> {second[k]}" for k in first if first[k] != second[k]]
+    pairs = {k: (first.get(k, "not set"), second.get(k, "not set")) for k in first | second}
+    return [f"{k}: {old} -> {new}" for k, (old, new) in pairs.items() if old != new]
 
 
 def env_name(env_id: str) -> str:
