@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from dstrl_cli import report
 from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
 from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.report import metrics, papers
+from dstrl_cli.report import papers, tables
+from dstrl_cli.report.render import render
 from dstrl_cli.sweep import local
 from dstrl_cli.sweep.memory import parse_size
 from dstrl_cli.sweep.place import Limits, Place, place
@@ -121,9 +121,8 @@ def train(request: Request, options: Options) -> None:
 def sweep(request: Request, options: Options, metric: str | None, compare: str | None) -> None:
     """Train what a sweep has left to do, and print the table. Raises DstrlError where one fails."""
     preset = _preset(request)
-    metric = metric or (preset.metric if preset else None) or metrics.DEFAULT
+    request = replace(request, flags={**request.flags, "metric": metric})
     compare = compare or (preset.compare if preset else None)
-    metrics.parse(metric)
     if compare is not None:
         papers.published(compare)
     planned = resumed(_runs(request, preset), request.overwrite)
@@ -138,6 +137,8 @@ def sweep(request: Request, options: Options, metric: str | None, compare: str |
     if outcomes is None:
         return
     only = [each.run.path for each in planned]
+    chosen = {each.run.config.metric for each in planned}
+    metric = chosen.pop() if len(chosen) == 1 else None
     shown = _table_text(where.out, only, metric, compare, "json" if options.as_json else "rich")
     if options.as_json:
         runs = [describe.outcome_json(each) for each in outcomes]
@@ -180,12 +181,12 @@ def _raise_failures(outcomes: Sequence[Outcome]) -> None:
 
 
 def _table_text(
-    out: str, only: Sequence[Path], metric: str, compare: str | None, style: str
+    out: str, only: Sequence[Path], metric: str | None, compare: str | None, style: str
 ) -> str | None:
     """Return the table of a sweep's own runs; where there is none, say why."""
     try:
-        shown = report.table(out, metric=metric, compare=compare, only=only)
-        return shown.render(style, _console())
+        shown = tables.table(out, metric=metric, compare=compare, only=only)
+        return render(shown, style, _console())
     except InputError as error:
         describe.print_lines(_console(stderr=True), [f"no table: {error}"])
         return None
@@ -237,7 +238,7 @@ def table(results: Path, style: str, options: Mapping[str, Any]) -> None:
     chosen = {key: value for key, value in options.items() if value is not None}
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
-    print(report.table(results, **chosen).render(style, _console()).rstrip("\n"))
+    print(render(tables.table(results, **chosen), style, _console()).rstrip("\n"))
 
 
 def _console(stderr: bool = False) -> Console:

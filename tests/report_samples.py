@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from dstrl_cli.config.labels import parse_sparsity_label
+
 EVAL_HEADER = "step,episode,return,length\n"
 EPISODES_HEADER = "step,episode,return,length,terminated\n"
 PROGRESS_HEADER = "step,time_s,steps_per_s,eval_return_mean\n"
@@ -38,7 +40,7 @@ def write_run(
     env, algo_method, sparsity, seed = path.split("/")[-4:]
     env, _, task = env.partition(".task")
     algo, _, method = algo_method.partition("-")
-    share = float(sparsity[1:].partition("-")[0])
+    actor, critic = parse_sparsity_label(sparsity)
     folder = root / path
     folder.mkdir(parents=True)
     document = {
@@ -47,8 +49,8 @@ def write_run(
         "env": {"id": env, "task": int(task or 0)},
         "seed": int(seed.removeprefix("seed")),
         "steps": 1000,
-        "actor": {"sparsity": share, "dense": share == 0},
-        "critic": {"sparsity": share, "dense": share == 0},
+        "actor": {"sparsity": actor, "dense": actor == 0},
+        "critic": {"sparsity": critic, "dense": critic == 0},
         "out": str(root),
         "run": {"versions": {"dstrl": "0.1.0"}, "device": seed},
     }

@@ -116,6 +116,9 @@ def test_keys_are_those_of_a_plain_dict() -> None:
         "env_workers",
         "replay_device",
         "compile",
+        "metric",
+        "method_label",
+        "method_order",
     }
 
 

@@ -146,7 +146,7 @@ def test_a_method_without_keys_for_an_algorithm_is_refused_by_name(tmp_path: Pat
     mine = tmp_path / "mine.yaml"
     mine.write_text("td3:\n  nstep: 4\nall:\n  gamma: 0.9\n")
     assert resolve(mine, "td3").nstep == 4
-    with pytest.raises(InputError, match="'mine' has keys for td3, but none for sac; .*'sac:'"):
+    with pytest.raises(InputError, match=r"'mine' has keys for td3, but none for sac; .*'sac:'"):
         resolve(mine, "sac")
     child = tmp_path / "child.yaml"
     child.write_text("extends: ./mine.yaml\nall:\n  tau: 0.1\nsac:\n  nstep: 2\n")

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import write_run
 
+from dstrl_cli.config.metrics import METRICS
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.marks import Mark
-from dstrl_cli.report.metrics import DEFAULT, parse
-from dstrl_cli.report.runs import Run, load
+from dstrl_cli.report.metrics import DEFAULT, KINDS, common_metric, parse
+from dstrl_cli.report.runs import LoggedRun, load
 
 # the start is far off: any metric that lets it in is wrong
 EVALUATIONS = {0: [-999.0, -999.0], 100: [1.0, 3.0], 200: [4.0, 6.0], 300: [9.0, 9.0], 400: [7.0]}
@@ -21,7 +22,7 @@ EPISODES = {50: [10.0], 150: [20.0], 250: [60.0]}
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> LoggedRun:
     write_run(tmp_path, "Hopper-v5/td3-dst/s0.95/seed0", EVALUATIONS, episodes=EPISODES)
     return load(tmp_path).runs[0]
 
@@ -43,7 +44,7 @@ def run(tmp_path: Path) -> Run:
         ("last-steps:1e2", 7),
     ],
 )
-def test_by_hand(run: Run, name: str, value: float) -> None:
+def test_by_hand(run: LoggedRun, name: str, value: float) -> None:
     result = parse(name).compute(run)
     assert result is not None
     assert result.value == pytest.approx(value)
@@ -51,7 +52,7 @@ def test_by_hand(run: Run, name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["last-steps:401", "last-evals:5", DEFAULT])
-def test_a_window_longer_than_the_run_is_marked(run: Run, name: str) -> None:
+def test_a_window_longer_than_the_run_is_marked(run: LoggedRun, name: str) -> None:
     result = parse(name).compute(run)
     assert result is not None
     assert result.value == pytest.approx(23 / 4)
@@ -75,6 +76,75 @@ def test_the_default_window_of_a_full_run_is_its_last_25_evaluations(tmp_path: P
     assert result is not None
     assert result.value == pytest.approx(sum(range(176, 201)) / 25)
     assert result.marks == frozenset()
+
+
+WARM_UP = {0: [-999.0], 100: [-999.0], 200: [-999.0], 300: [4.0], 400: [6.0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "marks"),
+    [
+        ("last-steps:200", 5, set()),
+        ("last-steps:201", 5, {Mark.WINDOW}),
+        ("last-steps:125000", 5, {Mark.WINDOW}),
+        ("last-evals:2", 5, set()),
+        ("last-evals:3", 5, {Mark.WINDOW}),
+        ("final", 6, set()),
+        ("best", 6, set()),
+        ("all-evals", (-999 - 999 + 4 + 6) / 4, set()),  # over the whole run, as the papers sum
+        ("lca", (-999 - 999 + 4 + 6) / 400, set()),
+    ],
+)
+def test_no_window_contains_the_policy_of_step_0(
+    tmp_path: Path, name: str, value: float, marks: set[Mark]
+) -> None:
+    """Until step 200 nothing is learned, so that every evaluation is the one of step 0."""
+    path = "Hopper-v5/td3-dst/s0.95/seed0"
+    write_run(tmp_path, path, WARM_UP, config={"learning_starts": 200})
+    result = parse(name).compute(load(tmp_path).runs[0])
+    assert result is not None
+    assert (result.value, result.marks) == (pytest.approx(value), marks)
+
+
+@pytest.mark.parametrize("name", ["last-steps:100", "last-evals:1", "final", "best", "all-evals"])
+def test_a_run_that_never_trained_is_marked(tmp_path: Path, name: str) -> None:
+    path = "Hopper-v5/td3-dst/s0.95/seed0"
+    write_run(tmp_path, path, {0: [5.0], 100: [7.0]}, config={"learning_starts": 100})
+    result = parse(name).compute(load(tmp_path).runs[0])
+    assert result is not None
+    assert (result.value, result.marks) == (7.0, {Mark.UNTRAINED})
+
+
+def test_every_named_metric_is_computed() -> None:
+    assert set(METRICS) == set(KINDS)
+
+
+def named(root: Path, *metrics: str | None) -> tuple[str, str | None]:
+    """Return the metric, and the note, of runs that name these metrics in their config.yaml."""
+    for seed, metric in enumerate(metrics):
+        path = f"Hopper-v5/td3-dst/s0.95/seed{seed}"
+        write_run(root, path, {5: [1.0]}, config={"metric": metric})
+    chosen, note = common_metric(load(root).runs)
+    return chosen.name, note
+
+
+def test_the_metric_that_all_runs_name_is_taken(tmp_path: Path) -> None:
+    assert named(tmp_path, "last-steps:1e3", "last-steps:1000") == ("last-steps:1000", None)
+
+
+@pytest.mark.parametrize("metrics", [(None, None), ("last-steps:125000", None), ("of tomorrow",)])
+def test_runs_that_name_no_metric_have_the_default(
+    tmp_path: Path, metrics: tuple[str | None, ...]
+) -> None:
+    assert named(tmp_path, *metrics) == (DEFAULT, None)
+
+
+def test_where_runs_disagree_the_default_is_taken_and_said(tmp_path: Path) -> None:
+    assert named(tmp_path, "final", "final", None) == (
+        DEFAULT,
+        "the runs ask for different metrics: final (2 runs), last-steps:125000 (1 runs); "
+        "shown is the default",
+    )
 
 
 @pytest.mark.parametrize("name", ["final", "last-steps:5", "all-episodes", "lca", "best"])

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from report_samples import EVAL_HEADER, write_run
 
 from dstrl_cli.errors import InputError
-from dstrl_cli.report.runs import Damage, Identity, load
+from dstrl_cli.report.identity import Identity
+from dstrl_cli.report.runs import Damage, load
 
 HOPPER = "Hopper-v5/td3-rlx2/s0.95/seed0"
 
 
 def test_report_needs_neither_torch_nor_gymnasium() -> None:
     code = (
-        "import sys, dstrl_cli.report, dstrl_cli.report.render, dstrl_cli.algos.flops;"
+        "import sys, dstrl_cli.report.frames, dstrl_cli.report.tables, dstrl_cli.report.render;"
+        "import dstrl_cli.algos.flops;"
         "sys.exit(bool({'torch', 'gymnasium', 'rich'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -27,7 +29,6 @@ def test_report_needs_neither_torch_nor_gymnasium() -> None:
 def test_a_run_is_read_whole(tmp_path: Path) -> None:
     write_run(tmp_path, HOPPER, {0: [1.0], 500: [2.0, 4.0]}, episodes={100: [7.0]})
     results = load(tmp_path)
-    assert results.damaged == ()
     (run,) = results.runs
     assert run.path == HOPPER
     assert run.identity == Identity("Hopper-v5", "td3", "rlx2", "s0.95", 0, 0)
@@ -38,12 +39,13 @@ def test_a_run_is_read_whole(tmp_path: Path) -> None:
     assert run.progress["step"].tolist() == [0]
     assert "run.device" not in run.settings
     assert "seed" not in run.settings
+    assert results.damaged == []
 
 
 @pytest.mark.parametrize(
     ("path", "identity"),
     [
-        ("a/b/Ant-v2/sac-our-dst/s0.9/seed12", ("Ant-v2", "sac", "our-dst", "s0.9", 12, 0)),
+        ("Ant-v2/sac-our-dst/s0.9/seed12", ("Ant-v2", "sac", "our-dst", "s0.9", 12, 0)),
         ("2DNav-v1.task3/td3-dense/s0/seed1", ("2DNav-v1", "td3", "dense", "s0", 1, 3)),
         (
             "Ant-v3/td3-rlx2+nstep5/a0.96-c0.88/seed0",
@@ -56,17 +58,30 @@ def test_a_path_names_its_run(tmp_path: Path, path: str, identity: tuple) -> Non
     assert load(tmp_path).runs[0].identity == Identity(*identity)
 
 
-@pytest.mark.parametrize("part", ["Hopper-v5", "Hopper-v5/td3-rlx2", HOPPER])
-def test_any_subfolder_of_the_results_will_do(tmp_path: Path, part: str) -> None:
-    write_run(tmp_path, HOPPER, {5: [1.0]})
-    assert load(tmp_path / part).runs[0].identity.env == "Hopper-v5"
-
-
-def test_a_moved_run_is_named_by_its_config(tmp_path: Path) -> None:
+def test_a_renamed_run_is_named_by_its_config(tmp_path: Path) -> None:
     folder = write_run(tmp_path, "dstrl/2DNav-v1.task3/td3-dense/s0/seed1", {5: [1.0]})
     folder.rename(tmp_path / "mine")
-    run = load(tmp_path).runs[0]
+    run = load(tmp_path / "mine").runs[0]
     assert run.identity == Identity("2DNav-v1", "td3", "dense", "s0", 1, 3)
+
+
+def test_the_networks_that_were_trained_decide_the_sparsity(tmp_path: Path) -> None:
+    """Format 1 filed runs with `allocation: lambda` under the default sparsity."""
+    config = {
+        "actor": {"sparsity": 0.493, "allocation": "lambda", "lambdas": [7, 64]},
+        "critic": {"sparsity": 0.512, "allocation": "lambda", "lambdas": [7, 64]},
+    }
+    write_run(tmp_path, HOPPER, {5: [1.0]}, config=config)
+    assert load(tmp_path).runs[0].identity.sparsity == "a0.493-c0.512"
+
+
+def test_a_format_of_a_newer_dstrl_is_damage(tmp_path: Path) -> None:
+    write_run(tmp_path, HOPPER, {5: [1.0]}, config={"format": 3})
+    write_run(tmp_path, HOPPER.replace("seed0", "seed1"), {5: [1.0]}, config={"format": 2})
+    results = load(tmp_path)
+    assert [run.identity.seed for run in results.runs] == [1]
+    cause = "format = 3 is of a newer dstrl, this one reads up to 2: update dstrl"
+    assert results.damaged == [Damage(f"{HOPPER}/config.yaml", cause)]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +99,7 @@ def with_eval(root: Path, content: bytes) -> tuple[list[float], list[Damage]]:
     folder = write_run(root, HOPPER, {}, episodes={10: [1.0]})
     (folder / "eval.csv").write_bytes(content)
     results = load(root)
-    return results.runs[0].evaluations["return"].tolist(), list(results.damaged)
+    return results.runs[0].evaluations["return"].tolist(), results.damaged
 
 
 def only_cause(damaged: list[Damage]) -> str:
@@ -102,7 +117,32 @@ def test_a_healthy_file_has_no_damage(tmp_path: Path) -> None:
 
 def test_a_header_alone_is_no_damage(tmp_path: Path) -> None:
     assert with_eval(tmp_path, EVAL_HEADER.encode()) == ([], [])
-    assert load(tmp_path).runs[0].evaluations.dtypes.eq(float).all()
+    assert {column.dtype.name for column in load(tmp_path).runs[0].evaluations.values()} == {
+        "float64"
+    }
+
+
+def test_cells_that_hold_no_number_are_nan_where_they_may_be(tmp_path: Path) -> None:
+    write_run(tmp_path, HOPPER, {})
+    progress = load(tmp_path).runs[0].progress
+    assert progress["eval_return_mean"].tolist() == [-3.0]
+    assert np.isnan(progress["steps_per_s"]).all()
+
+
+def test_what_python_but_no_csv_takes_for_a_number_is_left_out(tmp_path: Path) -> None:
+    returns, damaged = with_eval(tmp_path, GOOD + b"15,0,1_0,100\n")
+    assert returns == [1.5, 2.5]
+    assert "unusable rows left out: 1" in only_cause(damaged)
+
+
+def test_damage_is_found_when_a_file_is_first_read_and_told_once(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, HOPPER, {5: [1.0]})
+    (folder / "episodes.csv").unlink()
+    results = load(tmp_path)
+    assert results.damaged == []
+    assert results.runs[0].episodes["step"].tolist() == []
+    assert results.runs[0].episodes["step"].tolist() == []
+    assert results.damaged == [Damage(f"{HOPPER}/episodes.csv", "missing")]
 
 
 def test_a_cut_off_last_line_is_left_out(tmp_path: Path) -> None:
@@ -147,13 +187,12 @@ def test_a_step_logged_twice_counts_once(tmp_path: Path) -> None:
 def test_damage_leaves_the_other_runs(tmp_path: Path) -> None:
     write_run(tmp_path, "Hopper-v5/td3-rlx2/s0.95/seed1", {5: [1.0]})
     bad = write_run(tmp_path, HOPPER, {5: [1.0]})
-    for name in ("eval.csv", "episodes.csv"):
-        (bad / name).unlink()
+    (bad / "eval.csv").unlink()
     (bad / "summary.json").write_text("{")
     results = load(tmp_path)
-    assert [run.identity.seed for run in results.runs] == [1]
+    assert [run.evaluations["return"].tolist() for run in results.runs] == [[], [1.0]]
     names = [damage.path.rpartition("/")[2] for damage in results.damaged]
-    assert names == ["summary.json", "eval.csv", "episodes.csv"]
+    assert names == ["summary.json", "eval.csv"]
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "\t- x: :", ""])
@@ -172,48 +211,23 @@ def test_a_wrong_task_in_the_config_does_no_harm(tmp_path: Path) -> None:
 
 def test_another_programs_folder_is_damage(tmp_path: Path) -> None:
     write_run(tmp_path, HOPPER, {5: [1.0]})
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/config.yaml").write_text("model: resnet\n")
+    other = tmp_path / "some/other/programs/folder"
+    other.mkdir(parents=True)
+    (other / "config.yaml").write_text("model: resnet\n")
     results = load(tmp_path)
     assert len(results.runs) == 1
     (damage,) = results.damaged
-    assert damage.path == "other"
+    assert damage.path == "some/other/programs/folder"
     assert "not a run of dstrl" in damage.cause
 
 
 def test_the_same_run_twice_counts_once_and_the_finished_one_wins(tmp_path: Path) -> None:
-    write_run(tmp_path, f"a/{HOPPER}", {5: [1.0]}, status="interrupted")
-    write_run(tmp_path, f"b/{HOPPER}", {5: [2.0]})
+    write_run(tmp_path, HOPPER, {5: [1.0]}).rename(tmp_path / HOPPER.replace("seed0", "copy"))
+    write_run(tmp_path, HOPPER, {5: [1.0]}, status="interrupted")
     results = load(tmp_path)
-    assert [run.path for run in results.runs] == [f"b/{HOPPER}"]
-    expected = Damage(f"a/{HOPPER}", f"the same run as b/{HOPPER}; left out")
-    assert results.damaged == (expected,)
-
-
-def test_an_unreadable_folder_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_run(tmp_path, HOPPER, {5: [1.0]})
-    (tmp_path / "secret").mkdir()
-    listed = Path.iterdir
-
-    def refuse(path: Path) -> Iterator[Path]:  # permissions do not stop root, who may run this
-        if path.name == "secret":
-            raise PermissionError(13, "Permission denied")
-        return listed(path)
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    results = load(tmp_path)
-    assert [run.path for run in results.runs] == [HOPPER]
-    assert results.damaged == (Damage("secret", "unreadable: [Errno 13] Permission denied"),)
-
-
-def test_a_link_back_up_is_not_followed_and_another_one_is(tmp_path: Path) -> None:
-    write_run(tmp_path / "elsewhere", HOPPER, {5: [1.0]})
-    results = tmp_path / "results"
-    results.mkdir()
-    (results / "moved").symlink_to(tmp_path / "elsewhere")
-    (results / "loop").symlink_to(results)
-    found = load(results)
-    assert ([run.path for run in found.runs], found.damaged) == ([f"moved/{HOPPER}"], ())
+    copy = HOPPER.replace("seed0", "copy")
+    assert [run.path for run in results.runs] == [copy]
+    assert results.damaged == [Damage(HOPPER, f"the same run as {copy}; left out")]
 
 
 def test_errors_name_the_folder(tmp_path: Path) -> None:
@@ -221,7 +235,7 @@ def test_errors_name_the_folder(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"holds no runs"):
         load(tmp_path)
-    (tmp_path / "config.yaml").write_text("model: resnet\n")
+    (tmp_path / "config.yaml").write_text("model: resnet\n")  # taken for a run
     with pytest.raises(InputError, match=r"no usable run; \d+ problems, the first: "):
         load(tmp_path)
     with pytest.raises(InputError, match=r"is not a folder"):
@@ -233,3 +247,5 @@ def test_only_the_given_folders_are_read(tmp_path: Path) -> None:
     write_run(tmp_path, "Hopper-v5/td3-sst/s0.95/seed1", {0: [1.0], 10: [2.0]})
     assert [run.identity.seed for run in load(tmp_path, only=[first]).runs] == [0]
     assert len(load(tmp_path).runs) == 2
+    with pytest.raises(InputError, match="none of the 1 runs asked for has a folder in"):
+        load(tmp_path, only=[tmp_path / "nowhere"])

@@ -12,11 +12,11 @@ import pytest
 from report_samples import write_run
 from rich.console import Console
 
-from dstrl_cli import report
 from dstrl_cli.errors import InputError
+from dstrl_cli.report import tables
 from dstrl_cli.report.labels import method_label
-from dstrl_cli.report.render import RENDERERS
-from dstrl_cli.report.tables import Cell, Table
+from dstrl_cli.report.render import RENDERERS, render
+from dstrl_cli.report.table import Cell, Table
 
 SUMMARY = {
     "parameters": {"sok_active": 20, "sok_dense": 200, "rlx_active": 30, "rlx_dense": 400},
@@ -36,7 +36,7 @@ def cell(table: Table, method: str, env: str, section: int = 0) -> Cell:
 
 
 def final(root: Path, **kwargs: Any) -> Table:
-    return report.table(root, metric="final", **kwargs)
+    return tables.table(root, metric="final", **kwargs)
 
 
 # --- cells ----------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def test_iqm_and_interval(tmp_path: Path) -> None:
     few = cell(table, "rlx2", "Hopper-v5")
     assert few.interval is None
     assert few.marks == {"few_seeds"}
-    assert "~ too few seeds for an interval" in table.render("rich", Console(width=80))
+    assert "~ too few seeds for an interval" in render(table, "rich", Console(width=80))
 
 
 def test_tasks_are_averaged_within_a_seed_first(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_unfinished_seeds_are_left_out_and_marked(tmp_path: Path) -> None:
     found = cell(table, "dst", "Hopper-v5")
     assert (found.mean, found.seeds, found.left_out) == (2.0, (0, 1), (2,))
     assert found.marks == {"left_out"}
-    text = table.render("rich", Console(width=80))
+    text = render(table, "rich", Console(width=80))
     assert "n=2°" in text
     assert f"{path}/seed2 (interrupted)" in text
 
@@ -97,25 +97,76 @@ def test_unfinished_seeds_alone_are_shown_and_marked(tmp_path: Path) -> None:
     table = final(tmp_path)
     found = cell(table, "dst", "Hopper-v5")
     assert (found.mean, found.n, found.marks) == (2.0, 2, {"unfinished"})
-    assert "* unfinished runs only" in table.render("rich", Console(width=80))
+    assert "* unfinished runs only" in render(table, "rich", Console(width=80))
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged", "interrupted", None])
+def test_an_unfinished_run_that_logged_nothing_is_listed_once(
+    tmp_path: Path, status: str | None
+) -> None:
+    path = "Hopper-v5/td3-dst/s0.95"
+    seeds(tmp_path, path, [1.0, 3.0])
+    write_run(tmp_path, f"{path}/seed2", {}, status=status)
+    table = final(tmp_path)
+    found = cell(table, "dst", "Hopper-v5")
+    assert (found.seeds, found.left_out, found.marks) == ((0, 1), (2,), {"left_out"})
+    assert render(table, "rich", Console(width=80)).count(f"{path}/seed2") == 1
+    assert table.damaged == ()
+
+
+def test_a_seed_of_which_one_task_logged_nothing_yet_is_left_out(tmp_path: Path) -> None:
+    for task in range(2):
+        seeds(tmp_path, f"2DNav-v1.task{task}/td3-dst/s0.95", [float(task)])
+    write_run(tmp_path, "2DNav-v1.task0/td3-dst/s0.95/seed1", {5: [9.0]})
+    write_run(tmp_path, "2DNav-v1.task1/td3-dst/s0.95/seed1", {}, status="failed")
+    found = cell(final(tmp_path), "dst", "2DNav-v1")
+    assert (found.values, found.left_out, found.marks) == ({0: 0.5}, (1,), {"left_out"})
+
+
+def test_a_finished_run_that_logged_nothing_is_damage(tmp_path: Path) -> None:
+    path = "Hopper-v5/td3-dst/s0.95"
+    seeds(tmp_path, path, [1.0])
+    write_run(tmp_path, f"{path}/seed1", {})
+    damage = ("finished, but nothing is logged for final", f"{path}/seed1")
+    assert [(item.cause, item.path) for item in final(tmp_path).damaged] == [damage]
+
+
+def test_the_metric_that_all_runs_name_is_shown(tmp_path: Path) -> None:
+    path = "Hopper-v5/td3-dst/s0.95"
+    seeds(tmp_path, path, [1.0, 3.0], config={"metric": "best"})
+    table = tables.table(tmp_path)
+    assert (table.metric.name, table.notes) == ("best", ())
+    assert tables.table(tmp_path, metric="final").metric.name == "final"
+    write_run(tmp_path, f"{path}/seed2", {5: [2.0]}, config={"metric": "lca"})
+    table = tables.table(tmp_path)
+    assert table.metric.name == "last-steps:125000"
+    assert table.notes == (
+        "the runs ask for different metrics: best (2 runs), lca (1 runs); shown is the default",
+    )
 
 
 def test_a_window_longer_than_the_run_is_marked(tmp_path: Path) -> None:
     seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0])
-    table = report.table(tmp_path)
+    table = tables.table(tmp_path)
     assert table.metric.name == "last-steps:125000"
     assert cell(table, "dst", "Hopper-v5").marks == {"window"}
-    assert "n=1†" in table.render("md")
+    assert "n=1†" in render(table, "md")
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_marked(tmp_path: Path) -> None:
     path = "Hopper-v5/td3-dst/s0.95"
     seeds(tmp_path, path, [1.0, 3.0])
-    write_run(tmp_path, f"{path}/seed2", {5: [2.0]}, config={"steps": 5, "out": "elsewhere"})
+    write_run(
+        tmp_path,
+        f"{path}/seed2",
+        {5: [2.0]},
+        config={"steps": 5, "out": "elsewhere", "metric": "lca"},
+    )
     table = final(tmp_path)
     found = cell(table, "dst", "Hopper-v5")
-    assert (found.n, found.marks, found.differing) == (3, {"mixed"}, ("steps",))
-    assert table.notes == (f"{path}: runs differ in steps",)
+    assert (found.n, found.marks, found.differing) == (3, {"mixed"}, {"steps": (1000, 5)})
+    assert table.notes == (f"{path}: runs differ in steps (1000, 5)",)
+    assert "n=3#" in render(table, "rich", Console(width=80))
 
 
 def test_damaged_runs_are_told_and_the_rest_shown(tmp_path: Path) -> None:
@@ -127,9 +178,8 @@ def test_damaged_runs_are_told_and_the_rest_shown(tmp_path: Path) -> None:
     causes = [(damage.path, damage.cause.partition(":")[0]) for damage in table.damaged]
     assert causes == [
         (f"{path}/seed0/eval.csv", "foreign header 'foreign'"),
-        (f"{path}/seed0", "nothing logged yet for final (finished)"),
     ]
-    assert "damaged (2):" in table.render("rich", Console(width=80))
+    assert "damaged (1):" in render(table, "rich", Console(width=80))
 
 
 # --- rows and sections ----------------------------------------------------------------------------
@@ -176,17 +226,27 @@ def test_an_unknown_method_keeps_its_name_and_its_suffix() -> None:
     assert method_label("our-zzz").label == "our-zzz"
 
 
+def test_a_users_method_is_named_and_sorted_as_its_runs_stored_it(tmp_path: Path) -> None:
+    mine = {"method_label": "My rule", "method_order": 15}  # after Dense, before DST
+    for method in ("dst", "my_rule", "my_rule+nstep5"):
+        config = mine | {"method_label": "not DST's"} if method == "dst" else mine
+        seeds(tmp_path, f"Hopper-v5/td3-{method}/s0.95", [1.0], config=config)
+    seeds(tmp_path, "Hopper-v5/td3-dense/s0", [5.0])
+    (section,) = final(tmp_path).sections
+    assert [row.label for row in section.rows] == ["Dense", "My rule", "My rule +nstep5", "DST"]
+
+
 # --- beside a paper -------------------------------------------------------------------------------
 
 
 def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
     seeds(tmp_path, "Hopper-v5/td3-our-rlx2/s0.95", [3000.0, 3100.0])
     seeds(tmp_path, "Hopper-v5/td3-zzz/s0.95", [1.0])
-    table = report.table(tmp_path, compare="xu2024:I")
+    table = tables.table(tmp_path, compare="xu2024:I")
     match = cell(table, "our-rlx2", "Hopper-v5").paper
     assert match is not None
     assert (match.entry.mean, match.entry.std, match.marks) == (3152.97, 686.58, {"version"})
-    text = table.render("md")
+    text = render(table, "md")
     assert "| 3050.0 ± 50.0 n=2† | 3153.0 ± 686.6‡ |" in text
     assert "n=1† | – |" in text
     assert "‡ published for another version of the environment" in text
@@ -222,7 +282,7 @@ def test_a_terminal_shows_every_number_whole(
     full: Path, width: int, columns: tuple[str, ...], center: str
 ) -> None:
     table = final(full, compare="xu2024:I", columns=columns, center=center)
-    lines = table.render("rich", Console(width=width)).splitlines()
+    lines = render(table, "rich", Console(width=width)).splitlines()
     grid = lines[: next(i for i, line in enumerate(lines) if line.startswith("°"))]
     assert max(map(len, grid)) <= width
     text = "\n".join(grid)
@@ -234,13 +294,13 @@ def test_a_terminal_shows_every_number_whole(
 
 def test_what_does_not_fit_is_folded_not_cut(full: Path) -> None:
     table = final(full, compare="xu2024:I", columns=("params", "flops"))
-    text = table.render("rich", Console(width=60))
+    text = render(table, "rich", Console(width=60))
     assert "…" not in text
     assert {"10448.4", "9066.6", "5.00e+09", "4.00e+01"} <= set(text.split())
 
 
 def test_plain_results_of_four_environments_share_one_block_at_80_columns(full: Path) -> None:
-    text = final(full).render("rich", Console(width=80))
+    text = render(final(full), "rich", Console(width=80))
     assert text.count("TD3, sparsity 0.95") == 1
 
 
@@ -249,7 +309,7 @@ def test_cost_columns(full: Path) -> None:
     assert found is not None
     assert (found.sok_active, found.sok_ratio) == pytest.approx((20, 0.1))
     assert (found.rlx_active, found.rlx_ratio) == pytest.approx((30, 0.075))
-    text = final(full, columns=["params", "flops"]).render("md")
+    text = render(final(full, columns=["params", "flops"]), "md")
     assert "SOK 20 (0.100x) RLX 30 (0.075x)" in text
     assert "train 5.00e+09 (0.250x) test 4.00e+01 (0.125x)" in text
 
@@ -262,20 +322,20 @@ def test_a_summary_without_usable_costs_has_none(tmp_path: Path, parameters: Any
     seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0], summary=summary)
     table = final(tmp_path, columns=["params", "flops"])
     assert cell(table, "dst", "Hopper-v5").cost is None
-    assert "| 1.000 ± 0.000 n=1 | – | – |" in table.render("md")
+    assert "| 1.000 ± 0.000 n=1 | – | – |" in render(table, "md")
 
 
 def test_markdown_and_latex_escape_what_they_must(full: Path) -> None:
-    markdown = final(full).render("md")
+    markdown = render(final(full), "md")
     assert "| my\\_rule |" in markdown
-    latex = final(full, columns=["params"]).render("latex")
+    latex = render(final(full, columns=["params"]), "latex")
     assert "my\\_rule & 10448.4 $\\pm$ 1401.9 n=3$^{\\circ}$ & SOK 20 (0.100x)" in latex
     assert latex.count("\\begin{tabular}{lrrrrrrrr}") == 1
 
 
 def test_csv_has_a_row_per_cell(full: Path) -> None:
     table = final(full, compare="xu2024:I", columns=["params"])
-    rows = list(csv.DictReader(io.StringIO(table.render("csv"))))
+    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
     assert len(rows) == 8
     mine = next(row for row in rows if (row["method"], row["env"]) == ("our-rlx2", "Hopper-v5"))
     assert float(mine["mean"]) == pytest.approx((10000.25 + 12345 + 9000) / 3)
@@ -284,8 +344,8 @@ def test_csv_has_a_row_per_cell(full: Path) -> None:
 
 
 def test_json_holds_everything(full: Path) -> None:
-    (full / "Ant-v5/td3-my_rule/s0.95/seed3/progress.csv").write_text("")
-    document = json.loads(final(full, compare="xu2024:I", center="iqm").render("json"))
+    (full / "Ant-v5/td3-my_rule/s0.95/seed3/eval.csv").write_text("")
+    document = json.loads(render(final(full, compare="xu2024:I", center="iqm"), "json"))
     assert (document["metric"], document["center"], document["compare"]) == (
         "final",
         "iqm",
@@ -303,13 +363,13 @@ def test_json_holds_everything(full: Path) -> None:
         {"path": "Ant-v5/td3-my_rule/s0.95/seed3", "status": "diverged"}
     ]
     assert [item["path"] for item in document["damaged"]] == [
-        "Ant-v5/td3-my_rule/s0.95/seed3/progress.csv"
+        "Ant-v5/td3-my_rule/s0.95/seed3/eval.csv"
     ]
 
 
 @pytest.mark.parametrize("format", sorted(RENDERERS))
 def test_the_number_of_seeds_is_always_visible(full: Path, format: str) -> None:
-    text = final(full).render(format, Console(width=80))
+    text = render(final(full), format, Console(width=80))
     expected = {"csv": ",3,0 1 2,", "json": '"n": 3'}.get(format, "n=3")
     assert text.count(expected) == 8
 
@@ -329,13 +389,13 @@ def test_the_number_of_seeds_is_always_visible(full: Path, format: str) -> None:
 def test_unknown_names(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0])
     with pytest.raises(InputError, match=message):
-        report.table(tmp_path, **arguments)
+        tables.table(tmp_path, **arguments)
 
 
 def test_an_unknown_format(tmp_path: Path) -> None:
     seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0])
     with pytest.raises(InputError, match=r"unknown format 'htm'.*csv, json, latex, md, rich"):
-        final(tmp_path).render("htm")
+        render(final(tmp_path), "htm")
 
 
 def test_nothing_logged_anywhere(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
-from dstrl_cli.errors import suggest
+from dstrl_cli.config.metrics import canonical_metric
+from dstrl_cli.errors import InputError, suggest
 
 
 def _integral(value: Any) -> Any:
@@ -80,6 +81,13 @@ def named(kind: str, valid: Iterable[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _known_metric(name: str) -> str:
+    try:
+        return canonical_metric(name)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
 def _known_device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise ValueError("must be auto, cpu, cuda or cuda:N")
@@ -109,5 +117,6 @@ Widths = Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_sequence), Field
 Lambdas = Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
 Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_pair)]
 Device = Annotated[str, AfterValidator(_known_device)]
+MetricName = Annotated[str, AfterValidator(_known_metric)]
 Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 Name = Annotated[str, Field(min_length=1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dstrl_cli.config import labels
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
@@ -20,9 +21,12 @@ NOT_IDENTITY = frozenset(
         "env_workers",
         "replay_device",
         "compile",
+        "metric",
+        "method_label",
+        "method_order",
     }
 )
-"""Keys that change where and how fast a run happens, never its numbers."""
+"""Keys that change where and how fast a run happens or how it is shown, never its numbers."""
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
@@ -45,8 +49,7 @@ def env_name(env_id: str) -> str:
 
 def sparsity_label(config: RunConfig) -> str:
     """Return `s0.95`, `a0.96-c0.88` where the networks differ, `s0` where both are dense."""
-    actor, critic = (f"{network.sparsity:.10g}" for network in (config.actor, config.critic))
-    return f"s{actor}" if actor == critic else f"a{actor}-c{critic}"
+    return labels.sparsity_label(config.actor.sparsity, config.critic.sparsity)
 
 
 def run_path(config: RunConfig, suffix: str = "", *, with_task: bool = False) -> Path:

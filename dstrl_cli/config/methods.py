@@ -129,6 +129,7 @@ class Method:
         algos: the algorithms that it is restricted to; None where nothing restricts it.
         overlay: whether it is no method of its own, but goes over a host.
         prefix: what an overlay puts before the name of its host.
+        shipped: whether it is dstrl's own; tables can look only those up by their names.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Method:
     algos: tuple[str, ...] | None = None
     overlay: bool = False
     prefix: str = ""
+    shipped: bool = True
 
     def refusal(self, algo: str) -> str | None:
         """Return why the method cannot be used with an algorithm, and what helps, or None."""
@@ -264,7 +266,9 @@ def _covered(host: Method, overlay: Method) -> Method:
 def _own(path: Path) -> Method:
     """Read a user's method. Raises InputError where its results would pass for another's."""
     method = _read_method(path)
-    if method.name in list_methods() and _values(method) != _values(find_method(method.name)):
+    if method.name not in list_methods():
+        return replace(method, shipped=False)
+    if _values(method) != _values(find_method(method.name)):
         raise InputError(
             f"{path}: its results would be taken for those of dstrl's own '{method.name}', from "
             "which it differs; give the file another name"

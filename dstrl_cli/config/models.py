@@ -23,6 +23,7 @@ from dstrl_cli.config.fields import (
     Device,
     Fraction,
     Lambdas,
+    MetricName,
     Name,
     NonNegativeFloat,
     NonNegativeInt,
@@ -160,7 +161,9 @@ class RunConfig(_Model):
 
     Defaults are TD3's of the shared base; `presets/algos` states every one with its source.
     `env_workers` are processes that step environments (0: none, the run's own process), and
-    `replay_device: auto` keeps the replay buffer beside the networks.
+    `replay_device: auto` keeps the replay buffer beside the networks. `metric` is what tables of
+    the run show unless they are asked for another; `method_label` and `method_order` are how they
+    name and sort a user's own method.
     """
 
     algo: Annotated[str, named("algorithm", ALGORITHMS)]
@@ -214,6 +217,10 @@ class RunConfig(_Model):
     replay_device: Literal["auto", "cpu"] = "auto"
     compile: bool = False
     out: Name = "results"
+
+    metric: MetricName | None = None
+    method_label: Name | None = None
+    method_order: int | None = None
 
     @model_validator(mode="after")
     def _bounds_ordered(self) -> RunConfig:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from dstrl_cli.config.fields import MetricName
 from dstrl_cli.config.identity import env_name
 from dstrl_cli.config.methods import (
     DEFAULT_METHOD,
@@ -125,14 +126,15 @@ class SweepPreset(StrictFile):
     config: dict[str, Any] = Field(default_factory=dict)
     cases: tuple[Case, ...] = ()
     compare: str | None = None
-    metric: str | None = None
+    metric: MetricName | None = None
 
     def layers(self, algo: str, method: str, env_id: str) -> list[Layer]:
-        """Return the keys for one run: axes of one value, then `config`, then its cases."""
+        """Return the keys for one run: metric, axes of one value, `config`, then its cases."""
         axes = {"env": self.sweep.env, "env.task": self.sweep.task, "sparsity": self.sweep.sparsity}
         single = {k: v[0] for k, v in {**axes, **self.sweep.set}.items() if len(v) == 1}
         cases = [case.config for case in self.cases if case.when.matches(algo, method, env_id)]
-        return [layer(block, self.source) for block in (single, self.config, *cases)]
+        own = {} if self.metric is None else {"metric": self.metric}
+        return [layer(block, self.source) for block in (own, single, self.config, *cases)]
 
 
 _ADDED = frozenset({"name", "source"})
@@ -301,4 +303,6 @@ def resolve(
     settings = _merge([*below, *between, *above])
     _refuse_sparsity_beside_lambdas(settings, below[0])
     origins = {key: origin for key, (_, origin) in settings.items()}
-    return from_dict({"algo": algo, "method": chosen.name, **_nested(settings)}, origins)
+    shown = {"method_label": chosen.label, "method_order": chosen.order}
+    named = {"algo": algo, "method": chosen.name} | ({} if chosen.shipped else shown)
+    return from_dict({**named, **_nested(settings)}, origins)

@@ -1,8 +1,5 @@
 """Reports: what the files of finished and running runs say, in the papers' kind of table.
 
-Reads CSV, JSON and YAML only; neither torch nor gymnasium is ever imported from here.
+Reads CSV, JSON and YAML only; neither torch nor gymnasium is ever imported from here. Tables are
+made by `tables.table` and printed by `render.render`; `frames` gives the same as DataFrames.
 """
-
-from dstrl_cli.report.tables import Table, table
-
-__all__ = ["Table", "table"]

@@ -11,6 +11,7 @@ class Mark(StrEnum):
     UNFINISHED = "unfinished"
     LEFT_OUT = "left_out"
     WINDOW = "window"
+    UNTRAINED = "untrained"
     MIXED = "mixed"
     TASKS = "tasks"
     FEW_SEEDS = "few_seeds"
@@ -31,7 +32,8 @@ class Mark(StrEnum):
 _MEANINGS: dict[Mark, tuple[str, str]] = {
     Mark.UNFINISHED: ("*", "unfinished runs only"),
     Mark.LEFT_OUT: ("°", "unfinished runs left out"),
-    Mark.WINDOW: ("†", "the metric's window is longer than the run"),
+    Mark.WINDOW: ("†", "the metric's window is longer than the run, or than its training"),
+    Mark.UNTRAINED: ("!", "only the untrained policy was evaluated (steps within learning_starts)"),
     Mark.MIXED: ("#", "the runs of this cell differ in more than seed and task"),
     Mark.TASKS: ("§", "the seeds of this cell do not have the same tasks"),
     Mark.FEW_SEEDS: ("~", "too few seeds for an interval"),

@@ -1,21 +1,25 @@
 """Metrics: from the log of one run to one number. Nothing is averaged over seeds here.
 
-An evaluation is the mean return of its episodes. The evaluation at step 0, of the untrained
-policy, never enters.
+An evaluation is the mean return of its episodes. The evaluation at step 0 never enters. Up to step
+`learning_starts` the policy is still the one of step 0: no window contains these evaluations, but
+metrics over the whole run (`all-evals`, `lca`, `best`) do count them, as the papers' sums do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
-import pandas as pd
+import numpy as np
+from numpy.typing import NDArray
 
-from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.config.metrics import DEFAULT_METRIC, METRICS, canonical_metric, parse_metric
+from dstrl_cli.errors import InputError
 from dstrl_cli.report.marks import Mark
-from dstrl_cli.report.runs import Run
+from dstrl_cli.report.runs import LoggedRun
 
-DEFAULT = "last-steps:125000"
+DEFAULT = DEFAULT_METRIC
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,90 +36,104 @@ class Metric:
 
     name: str
     description: str
-    compute: Callable[[Run], Value | None]
+    compute: Callable[[LoggedRun], Value | None]
 
 
-Log = Callable[[Run], pd.Series]
-Reduce = Callable[[pd.Series, int], Value]
+@dataclass(frozen=True)
+class Returns:
+    """What a run logged: returns [n] and their steps [n], ascending.
+
+    Until step `started` the policy was not trained, so returns up to there are those of step 0.
+    """
+
+    steps: Array
+    values: Array
+    started: int = 0
+
+    @property
+    def trained(self) -> Returns:
+        """The returns of the trained policy; all returns where there are none of it."""
+        later = self.steps > self.started
+        if not later.any():
+            return replace(self, started=0)
+        return Returns(self.steps[later], self.values[later], self.started)
+
+
+def evaluation_returns(run: LoggedRun) -> Returns:
+    """Return the mean return of each evaluation after step 0."""
+    steps, values = (run.evaluations[name] for name in ("step", "return"))
+    after_start = steps > 0
+    at, where = np.unique(steps[after_start], return_inverse=True)
+    sums = np.bincount(where, weights=values[after_start], minlength=len(at))
+    means = sums / np.bincount(where, minlength=len(at))
+    warm_up = run.config.get("learning_starts")
+    return Returns(at, means, warm_up if isinstance(warm_up, int) else 0)
+
+
+def episode_returns(run: LoggedRun) -> Returns:
+    """Return the return of each training episode, with the step at which it ended."""
+    return Returns(run.episodes["step"], run.episodes["return"])
+
+
+# --- reducing returns to a number ---------------------------------------------------------------
+
+
+def _last_steps(returns: Returns, window: int) -> Value:
+    trained = returns.trained
+    last = trained.steps[-1]
+    marks = frozenset({Mark.WINDOW}) if window > last - trained.started else frozenset[Mark]()
+    return Value(float(trained.values[trained.steps > last - window].mean()), marks)
+
+
+def _last_evals(returns: Returns, count: int) -> Value:
+    trained = returns.trained
+    marks = frozenset({Mark.WINDOW}) if count > len(trained.values) else frozenset[Mark]()
+    return Value(float(trained.values[-count:].mean()), marks)
+
+
+def _mean(returns: Returns, _: int) -> Value:
+    return Value(float(returns.values.mean()))
+
+
+def _learning_curve_area(returns: Returns, _: int) -> Value:
+    """SOK eq. 9. At an evaluation every 5,000 steps, 5,000 times this is the mean evaluation."""
+    return Value(float(returns.values.sum() / returns.steps[-1]))
+
+
+def _final(returns: Returns, _: int) -> Value:
+    return Value(float(returns.values[-1]))
+
+
+def _best(returns: Returns, _: int) -> Value:
+    return Value(float(returns.values.max()))
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of metric: which log it reads (returns, indexed by step) and how it reduces it."""
+    """A kind of metric: which log it reads and how it reduces that to a number."""
 
     description: str
-    reduce: Reduce
-    log: Log
-    parameter: str = ""
-
-    @property
-    def usage(self) -> str:
-        return f":{self.parameter}" if self.parameter else ""
-
-
-def evaluation_returns(run: Run) -> pd.Series:
-    """Return the mean return of each evaluation after step 0, indexed and sorted by step."""
-    rows = run.evaluations[run.evaluations["step"] > 0]
-    return rows.groupby("step")["return"].mean()
-
-
-def episode_returns(run: Run) -> pd.Series:
-    """Return the return of each training episode, indexed by the step at which it ended."""
-    return run.episodes.set_index("step")["return"]
-
-
-def _last_steps(returns: pd.Series, window: int) -> Value:
-    last = returns.index[-1]
-    marks = frozenset({Mark.WINDOW}) if window > last else frozenset[Mark]()
-    return Value(float(returns[returns.index > last - window].mean()), marks)
-
-
-def _last_evals(returns: pd.Series, count: int) -> Value:
-    marks = frozenset({Mark.WINDOW}) if count > len(returns) else frozenset[Mark]()
-    return Value(float(returns.iloc[-count:].mean()), marks)
-
-
-def _mean(returns: pd.Series, _: int) -> Value:
-    return Value(float(returns.mean()))
-
-
-def _learning_curve_area(returns: pd.Series, _: int) -> Value:
-    """SOK eq. 9. At an evaluation every 5,000 steps, 5,000 times this is the mean evaluation."""
-    return Value(float(returns.sum() / returns.index[-1]))
-
-
-def _final(returns: pd.Series, _: int) -> Value:
-    return Value(float(returns.iloc[-1]))
-
-
-def _best(returns: pd.Series, _: int) -> Value:
-    return Value(float(returns.max()))
+    reduce: Callable[[Returns, int], Value]
+    log: Callable[[LoggedRun], Returns] = evaluation_returns
 
 
 KINDS: dict[str, _Kind] = {
-    "last-steps": _Kind(
-        "mean evaluation return over the last {0:,} steps (XU)",
-        _last_steps,
-        evaluation_returns,
-        "STEPS",
-    ),
+    "last-steps": _Kind("mean evaluation return over the last {0:,} steps (XU)", _last_steps),
     "last-evals": _Kind(
-        "mean return of the last {0:,} evaluations (10: SOK, 30: RLX)",
-        _last_evals,
-        evaluation_returns,
-        "COUNT",
+        "mean return of the last {0:,} evaluations (10: SOK, 30: RLX)", _last_evals
     ),
-    "all-evals": _Kind("mean return of all evaluations", _mean, evaluation_returns),
+    "all-evals": _Kind("mean return of all evaluations", _mean),
     "all-episodes": _Kind("mean return of all training episodes (XU)", _mean, episode_returns),
     "lca": _Kind(
         "learning curve area: sum of evaluation returns / environment steps (SOK; printed there as "
         "x5000: times 5,000 it is the mean evaluation return)",
         _learning_curve_area,
-        evaluation_returns,
     ),
-    "final": _Kind("mean return of the last evaluation", _final, evaluation_returns),
-    "best": _Kind("mean return of the best evaluation", _best, evaluation_returns),
+    "final": _Kind("mean return of the last evaluation", _final),
+    "best": _Kind("mean return of the best evaluation", _best),
 }
+
+WITHOUT_PARAMETER = tuple(name for name, parameter in METRICS.items() if not parameter)
 
 
 def parse(text: str) -> Metric:
@@ -124,32 +142,41 @@ def parse(text: str) -> Metric:
     Raises InputError, naming the metric and the valid ones, where it is unknown, lacks its
     number, or has one it does not take.
     """
-    name, colon, number = text.strip().partition(":")
-    usages = [key + kind.usage for key, kind in KINDS.items()]
-    if name not in KINDS:
-        raise InputError(suggest("metric", text, usages))
+    name, parameter = parse_metric(text)
     kind = KINDS[name]
-    if bool(colon) != bool(kind.parameter):
-        takes = f"takes {f'a number, {name}{kind.usage}' if kind.parameter else 'no number'}"
-        raise InputError(f"metric '{text}' {takes}. Valid: {', '.join(sorted(usages))}")
-    parameter = _whole_number(text, number) if colon else 0
 
-    def compute(run: Run) -> Value | None:
+    def compute(run: LoggedRun) -> Value | None:
         returns = kind.log(run)
-        return kind.reduce(returns, parameter) if len(returns) else None
+        if not len(returns.values):
+            return None
+        value = kind.reduce(returns, parameter)
+        untrained = returns.steps[-1] <= returns.started
+        return replace(value, marks=value.marks | {Mark.UNTRAINED}) if untrained else value
 
-    canonical = f"{name}:{parameter}" if colon else name
-    return Metric(canonical, kind.description.format(parameter), compute)
+    return Metric(canonical_metric(text), kind.description.format(parameter), compute)
 
 
-def _whole_number(text: str, number: str) -> int:
+# --- which metric runs ask for ------------------------------------------------------------------
+
+
+def stored_metric(run: LoggedRun) -> str | None:
+    """Return the metric that a run was trained to be shown by, where it names a valid one."""
     try:
-        value = float(number)
-    except ValueError:
-        value = 0.0
-    if not (1 <= value < 1e18 and value.is_integer()):
-        raise InputError(
-            f"metric '{text}': '{number}' must be a whole number of at least 1, "
-            "as in last-steps:125000 or last-evals:10"
-        )
-    return int(value)
+        return canonical_metric(str(run.config["metric"]))
+    except (KeyError, InputError):
+        return None
+
+
+def common_metric(runs: Iterable[LoggedRun]) -> tuple[Metric, str | None]:
+    """Return the metric that all runs name, or else the default, and why where they disagree.
+
+    A run that names none counts as one that names the default.
+    """
+    counts: dict[str, int] = {}
+    for run in runs:
+        name = stored_metric(run) or DEFAULT
+        counts[name] = counts.get(name, 0) + 1
+    if len(counts) == 1:
+        return parse(*counts), None
+    named = ", ".join(f"{name} ({count} runs)" for name, count in sorted(counts.items()))
+    return parse(DEFAULT), f"the runs ask for different metrics: {named}; shown is the default"

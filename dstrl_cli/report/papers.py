@@ -16,6 +16,7 @@ from importlib.resources import files
 
 import yaml
 
+from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report.marks import Mark
 
@@ -86,7 +87,7 @@ class Published:
         entry = min(candidates, key=lambda entry: entry.env != env)
         differing = {
             Mark.VERSION: entry.env != env,
-            Mark.SPARSITY: _pair(entry.sparsity) != _pair(sparsity),
+            Mark.SPARSITY: parse_sparsity_label(entry.sparsity) != parse_sparsity_label(sparsity),
         }
         return Match(entry, frozenset(mark for mark, differs in differing.items() if differs))
 
@@ -140,9 +141,3 @@ def _method_patterns() -> dict[str, dict[str, Iterable[str]]]:
     text = files("dstrl_cli.report").joinpath("data/published_methods.yaml").read_text("utf-8")
     patterns: dict[str, dict[str, Iterable[str]]] = yaml.safe_load(text)
     return patterns
-
-
-def _pair(sparsity: str) -> tuple[float, float]:
-    """Return the sparsities of actor and critic from `0.95`, `s0.95`, `a0.9/c0.8`, `a0.9-c0.8`."""
-    numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", sparsity)]
-    return numbers[0], numbers[-1]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report.marks import Mark, ordered
 from dstrl_cli.report.papers import Match, Published
-from dstrl_cli.report.tables import Cell, Section, Table
+from dstrl_cli.report.table import Cell, Section, Table
 
 if TYPE_CHECKING:
     from rich.console import Console

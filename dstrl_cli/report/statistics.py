@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,11 +76,19 @@ def stratified_bootstrap(
     arrays = [np.asarray(values, dtype=float) for values in strata]
     if not arrays or min(len(values) for values in arrays) < MIN_SEEDS:
         return None
-    rng = np.random.default_rng(0)
-    drawn = [
-        values[rng.integers(len(values), size=(resamples, len(values)))] for values in arrays
-    ]  # each [resamples, n]
+    indices = _resampled(tuple(map(len, arrays)), resamples)
+    drawn = [values[each] for values, each in zip(arrays, indices, strict=True)]  # [resamples, n]
     estimates = statistic(np.concatenate(drawn, axis=1))  # [resamples]
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(estimates, [tail, 100 - tail])
     return Interval(float(low), float(high))
+
+
+@lru_cache(maxsize=16)
+def _resampled(counts: tuple[int, ...], resamples: int) -> list[NDArray[np.int64]]:
+    """Return which seeds each resample draws, [resamples, n] per stratum of n seeds.
+
+    The cells of a table mostly have the same number of seeds, so that drawing once is enough.
+    """
+    rng = np.random.default_rng(0)
+    return [rng.integers(count, size=(resamples, count)) for count in counts]

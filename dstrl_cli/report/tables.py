@@ -1,4 +1,4 @@
-"""Tables: runs gathered into cells, sections and rows. How a table looks is `render`'s business.
+"""Tables: runs gathered into cells, rows and sections (`table`); `render` prints them.
 
 A cell averages within a seed first (over its tasks), then across seeds. It never averages
 finished and unfinished runs together: unfinished ones are left out, or, where a cell has nothing
@@ -9,174 +9,61 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
+from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report import statistics
-from dstrl_cli.report.labels import method_label
-from dstrl_cli.report.marks import Mark, ordered
-from dstrl_cli.report.metrics import DEFAULT, Metric, Value, parse
-from dstrl_cli.report.papers import Match, Published, published
-from dstrl_cli.report.runs import Damage, Results, Run, load
-from dstrl_cli.report.statistics import CENTERS, Interval
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from dstrl_cli.report.labels import MethodLabel, method_label
+from dstrl_cli.report.marks import Mark
+from dstrl_cli.report.metrics import Metric, Value, common_metric, parse
+from dstrl_cli.report.papers import Published, published
+from dstrl_cli.report.runs import Damage, LoggedRun, Results, load
+from dstrl_cli.report.statistics import CENTERS
+from dstrl_cli.report.table import DENSE, Cell, Cost, Row, Section, Table
 
 EXTRA_COLUMNS = ("params", "flops")
-DENSE = "s0"
+METRIC_FILES = ("eval.csv", "episodes.csv")
+"""The files that metrics read."""
+
+MAX_VALUES = 5
+"""Values of a differing key that a note lists."""
+
 Key = tuple[str, str, str, str]
-"""A cell's place: algorithm, sparsity label, method, environment."""
+"""What the runs of a cell share: algorithm, sparsity label, method, environment."""
 
-
-@dataclass(frozen=True)
-class Cost:
-    """Parameters and FLOPs of a cell's runs, averaged over them; ratios are to the dense network.
-
-    SOK counts the actor and two critics, RLX the targets too.
-    """
-
-    sok_active: float
-    sok_ratio: float
-    rlx_active: float
-    rlx_ratio: float
-    train_flops: float
-    train_ratio: float
-    test_flops: float
-    test_ratio: float
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The runs of one method in one environment, over seeds.
-
-    Attributes:
-        values: the metric of each seed used, averaged over the seed's tasks.
-        left_out: unfinished seeds that are not in `values`.
-        tasks: the tasks that occur.
-        center: mean or interquartile mean of `values`.
-        mean: their mean.
-        std: their standard deviation (ddof=0).
-        interval: 95 % bootstrap interval of `center`; None with fewer than 3 seeds.
-        marks: reservations about the numbers.
-        differing: keys, other than seed and task, in which the runs used differ.
-        paper: the published number, if one was asked for and exists.
-        cost: None where no summary gives it.
-    """
-
-    values: Mapping[int, float]
-    left_out: tuple[int, ...]
-    tasks: tuple[int, ...]
-    center: float
-    mean: float
-    std: float
-    interval: Interval | None
-    marks: frozenset[Mark]
-    differing: tuple[str, ...]
-    paper: Match | None
-    cost: Cost | None
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds used."""
-        return tuple(self.values)
-
-    @property
-    def n(self) -> int:
-        """The number of seeds used."""
-        return len(self.values)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method's cells, by environment."""
-
-    method: str
-    label: str
-    cells: Mapping[str, Cell]
-
-
-@dataclass(frozen=True)
-class Section:
-    """The rows of one algorithm at one sparsity; dense methods appear in each of its sections."""
-
-    algo: str
-    sparsity: str
-    rows: tuple[Row, ...]
-
-    @property
-    def envs(self) -> tuple[str, ...]:
-        """The environments that have a cell, sorted."""
-        return tuple(sorted({env for row in self.rows for env in row.cells}))
-
-    @property
-    def title(self) -> str:
-        """Such as `TD3, sparsity 0.95` or `SAC, actor sparsity 0.9, critic sparsity 0.8`."""
-        return f"{self.algo.upper()}, {_sparsity_title(self.sparsity)}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of results, ready to be rendered."""
-
-    metric: Metric
-    center: str
-    extra: tuple[str, ...]
-    sections: tuple[Section, ...]
-    paper: Published | None
-    unfinished: tuple[Run, ...]
-    damaged: tuple[Damage, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def marks(self) -> tuple[Mark, ...]:
-        """The marks that occur, in the order of legends."""
-        cells = [c for section in self.sections for row in section.rows for c in row.cells.values()]
-        found = {mark for cell in cells for mark in (*cell.marks, *_paper_marks(cell))}
-        return ordered(found)
-
-    @property
-    def envs(self) -> tuple[str, ...]:
-        """All environments, sorted."""
-        return tuple(sorted({env for section in self.sections for env in section.envs}))
-
-    def render(self, format: str = "rich", console: Console | None = None) -> str:
-        """Return the table as text in `format`: rich, md, csv, latex or json.
-
-        `console` decides the width and colours of the `rich` format. Raises InputError for an
-        unknown format.
-        """
-        from dstrl_cli.report.render import render
-
-        return render(self, format, console)
+Member = tuple[LoggedRun, Value | None]
+"""A run and its metric; an unfinished run may have logged nothing yet."""
 
 
 def table(
     results: Path | str,
     *,
-    metric: str = DEFAULT,
+    metric: str | None = None,
     center: str = "mean",
     compare: str | None = None,
     columns: Sequence[str] = (),
     only: Collection[Path] | None = None,
 ) -> Table:
-    """Read the runs under `results` and gather them into a table.
+    """Read the runs of a results folder and gather them into a table.
 
     Args:
-        results: a folder of runs, at any depth.
-        metric: such as `last-steps:125000`, `last-evals:10`, `all-episodes`, `lca`, `final`.
+        results: the folder; also a single run, or any folder between the two.
+        metric: such as `last-steps:125000`, `last-evals:10`, `all-episodes`, `lca`, `final`. None
+            takes the one that the runs' own `config.yaml` names, if all name the same, and
+            otherwise the default, which a note then says.
         center: `mean` or `iqm`.
         compare: a published table to show beside, such as `xu2024:I`.
         columns: `params` and `flops` add their columns.
         only: the run folders to show; None shows all.
 
-    Raises InputError where a name is unknown or nothing under `results` is usable.
+    Only files that the table needs are opened, so that damage in others is not told. Raises
+    InputError where a name is unknown or nothing in `results` is usable.
     """
-    chosen = parse(metric)
+    chosen = None if metric is None else parse(metric)
     if center not in CENTERS:
         raise InputError(suggest("center", center, CENTERS))
     for column in columns:
@@ -188,54 +75,65 @@ def table(
 
 def build(
     results: Results,
-    metric: Metric,
+    metric: Metric | None = None,
     center: str = "mean",
     paper: Published | None = None,
     extra: tuple[str, ...] = (),
 ) -> Table:
     """Gather runs that are already read; raises InputError where the metric is nowhere defined."""
-    gathered: dict[Key, list[tuple[Run, Value]]] = defaultdict(list)
-    empty: list[Damage] = []
+    chosen, why = (metric, None) if metric else common_metric(results.runs)
+    gathered: dict[Key, list[Member]] = defaultdict(list)
+    empty: list[LoggedRun] = []
     for run in results.runs:
-        value = metric.compute(run)
-        who = run.identity
-        if value is None:
-            empty.append(Damage(run.path, f"nothing logged yet for {metric.name} ({run.status})"))
+        value, who = chosen.compute(run), run.identity
+        if value is None and run.finished:
+            empty.append(run)
         else:
             gathered[who.algo, who.sparsity, who.method, who.env].append((run, value))
-    if not gathered:
+    shown = {key: each for key, each in gathered.items() if any(v is not None for _, v in each)}
+    if not shown:
         raise InputError(
-            f"metric '{metric.name}': no run has logged anything for it yet; "
-            f"{len(empty)} runs, the first: {empty[0].path}"
+            f"metric '{chosen.name}': no run has logged anything for it yet; "
+            f"{len(results.runs)} runs, the first: {results.runs[0].path}"
         )
-    cells = {key: _cell(key, members, center, paper) for key, members in gathered.items()}
+    cells = {key: _cell(key, members, center, paper) for key, members in shown.items()}
+    labels = {
+        run.identity.method: method_label(run.identity.method, run.config)
+        for run in reversed(results.runs)
+    }
+    notes = [] if why is None else [why]
     return Table(
-        metric=metric,
+        metric=chosen,
         center=center,
         extra=extra,
-        sections=_sections(cells),
+        sections=_sections(cells, labels),
         paper=paper,
         unfinished=tuple(run for run in results.runs if not run.finished),
-        damaged=(*results.damaged, *empty),
-        notes=(*_differences(cells), *_paper_notes(metric, paper, cells.values())),
+        damaged=(*results.damaged, *_without_value(empty, chosen, results.damaged)),
+        notes=(*notes, *_differences(cells), *_paper_notes(chosen, paper, cells.values())),
     )
+
+
+def _without_value(
+    runs: Iterable[LoggedRun], metric: Metric, damaged: Iterable[Damage]
+) -> Iterator[Damage]:
+    """Yield the finished runs that logged nothing, but for those whose log is known as damaged."""
+    known = {item.path for item in damaged}
+    for run in runs:
+        if not any(PurePosixPath(run.path, name).as_posix() in known for name in METRIC_FILES):
+            yield Damage(run.path, f"finished, but nothing is logged for {metric.name}")
 
 
 # --- one cell -------------------------------------------------------------------------------------
 
 
-def _cell(
-    key: Key,
-    members: Sequence[tuple[Run, Value]],
-    center: str,
-    paper: Published | None,
-) -> Cell:
+def _cell(key: Key, members: Sequence[Member], center: str, paper: Published | None) -> Cell:
     algo, sparsity, method, env = key
-    seeds: dict[int, list[tuple[Run, Value]]] = defaultdict(list)
+    seeds: dict[int, list[Member]] = defaultdict(list)
     for run, value in members:
         seeds[run.identity.seed].append((run, value))
     finished = {seed for seed, tasks in seeds.items() if all(run.finished for run, _ in tasks)}
-    used = {seed: seeds[seed] for seed in sorted(finished or seeds)}
+    used = _with_values({seed: seeds[seed] for seed in sorted(finished or seeds)})
     runs = [run for tasks in used.values() for run, _ in tasks]
     values = {seed: float(np.mean([v.value for _, v in tasks])) for seed, tasks in used.items()}
     scores = np.array(list(values.values()))
@@ -265,12 +163,27 @@ def _cell(
     )
 
 
-def _differing(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _with_values(
+    seeds: Mapping[int, Iterable[Member]],
+) -> dict[int, list[tuple[LoggedRun, Value]]]:
+    """Return the seeds without the runs that logged nothing yet, and without seeds of only such."""
+    used = {seed: [(r, v) for r, v in tasks if v is not None] for seed, tasks in seeds.items()}
+    return {seed: tasks for seed, tasks in used.items() if tasks}
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """Return the keys in which runs differ, each with the values that occur."""
+    if all(each == settings[0] for each in settings):
+        return {}
     keys = sorted({key for each in settings for key in each})
-    return tuple(k for k in keys if any(s.get(k) != settings[0].get(k) for s in settings))
+    found = {key: [each.get(key) for each in settings] for key in keys}
+    distinct = {
+        k: [v for i, v in enumerate(values) if v not in values[:i]] for k, values in found.items()
+    }
+    return {key: tuple(values) for key, values in distinct.items() if len(values) > 1}
 
 
-def _cost(runs: Iterable[Run]) -> Cost | None:
+def _cost(runs: Iterable[LoggedRun]) -> Cost | None:
     costs = [cost for run in runs if (cost := _run_cost(run.summary)) is not None]
     return Cost(*np.mean(costs, axis=0).tolist()) if costs else None
 
@@ -294,31 +207,30 @@ def _run_cost(summary: Mapping[str, Any]) -> list[float] | None:
         return None
 
 
-def _paper_marks(cell: Cell) -> frozenset[Mark]:
-    return cell.paper.marks if cell.paper else frozenset()
-
-
 # --- sections and rows ----------------------------------------------------------------------------
 
 
-def _sections(cells: Mapping[Key, Cell]) -> tuple[Section, ...]:
+Labels = Mapping[str, MethodLabel]
+
+
+def _sections(cells: Mapping[Key, Cell], labels: Labels) -> tuple[Section, ...]:
     """One section per algorithm and sparsity, each with the algorithm's dense rows."""
     sections = []
     for algo in sorted({algo for algo, *_ in cells}, key=lambda name: (name != "td3", name)):
         found = {sparsity for name, sparsity, *_ in cells if name == algo}
-        for sparsity in sorted(found - {DENSE}, key=_sparsity_key) or [DENSE]:
-            sections.append(Section(algo, sparsity, _rows(cells, algo, sparsity)))
+        for sparsity in sorted(found - {DENSE}, key=parse_sparsity_label) or [DENSE]:
+            sections.append(Section(algo, sparsity, _rows(cells, labels, algo, sparsity)))
     return tuple(sections)
 
 
-def _rows(cells: Mapping[Key, Cell], algo: str, sparsity: str) -> tuple[Row, ...]:
+def _rows(cells: Mapping[Key, Cell], labels: Labels, algo: str, sparsity: str) -> tuple[Row, ...]:
     found: dict[tuple[str, str], dict[str, Cell]] = defaultdict(dict)
     for (name, own, method, env), cell in sorted(cells.items(), key=lambda item: item[0]):
         if name == algo and own in (sparsity, DENSE):
             found[method, own][env] = cell
     rows = []
     for (method, own), by_env in found.items():
-        label = method_label(method)
+        label = labels[method]
         # A method that also ran without sparsity needs two rows that can be told apart.
         twice = own == DENSE != sparsity and (method, sparsity) in found
         text = f"{label.label} (dense)" if twice else label.label
@@ -326,28 +238,16 @@ def _rows(cells: Mapping[Key, Cell], algo: str, sparsity: str) -> tuple[Row, ...
     return tuple(row for *_, row in sorted(rows, key=lambda item: item[:3]))
 
 
-def _sparsity_key(label: str) -> tuple[float, ...]:
-    return tuple(float(part.lstrip("asc")) for part in _sparsity_parts(label))
-
-
-def _sparsity_parts(label: str) -> list[str]:
-    actor, dash, critic = label.partition("-c")
-    return [actor, critic] if dash else [actor]
-
-
-def _sparsity_title(label: str) -> str:
-    numbers = [part.lstrip("asc") for part in _sparsity_parts(label)]
-    if label == DENSE:
-        return "dense"
-    if len(numbers) == 1:
-        return f"sparsity {numbers[0]}"
-    return f"actor sparsity {numbers[0]}, critic sparsity {numbers[1]}"
-
-
 def _differences(cells: Mapping[Key, Cell]) -> Iterator[str]:
     for (algo, sparsity, method, env), cell in sorted(cells.items(), key=lambda item: item[0]):
         if cell.differing:
-            yield f"{env}/{algo}-{method}/{sparsity}: runs differ in {', '.join(cell.differing)}"
+            keys = ", ".join(f"{key} ({_some(found)})" for key, found in cell.differing.items())
+            yield f"{env}/{algo}-{method}/{sparsity}: runs differ in {keys}"
+
+
+def _some(values: Sequence[Any]) -> str:
+    shown = [str(value) for value in values[:MAX_VALUES]]
+    return ", ".join([*shown, "..."] if len(values) > MAX_VALUES else shown)
 
 
 def _paper_notes(metric: Metric, paper: Published | None, cells: Iterable[Cell]) -> Iterator[str]:

@@ -21,6 +21,7 @@ import yaml
 from dstrl_cli.config.identity import differences
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict
+from dstrl_cli.config.stored import FORMAT, parse_document, up_to_date
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.policy import INITIAL_FILE, POLICY_FILE, dump
 
@@ -69,7 +70,8 @@ class RunFolder:
     def create(self, config: Mapping[str, Any], overwrite: bool = False) -> RunFolder:
         """Make the folder with `config.yaml` and the headers of every CSV file, and lock it.
 
-        config: the whole resolved configuration, with where it runs under `run:` (`provenance`).
+        config: the whole resolved configuration, with where it runs under `run:` (`provenance`);
+        the number of the format is written before it.
         Raises InputError, having changed nothing, where the folder is in use, holds files that are
         not a run's, or holds a run and `overwrite` is not set.
         """
@@ -81,7 +83,7 @@ class RunFolder:
             self.close()
             raise
         _remove_run_files(self.path)
-        _write(self.path / CONFIG_FILE, _yaml(config).encode())
+        _write(self.path / CONFIG_FILE, _yaml({"format": FORMAT, **config}).encode())
         for name, columns in COLUMNS.items():
             _write(self.path / name, _csv_line(columns))
         return self
@@ -199,15 +201,15 @@ def _check_content(path: Path, config: RunConfig, overwrite: bool) -> None:
 
 
 def read_config(path: Path) -> RunConfig:
-    """Return the configuration that a run folder holds.
+    """Return the configuration that a run folder holds, also one that an older dstrl wrote.
 
     Raises InputError where it cannot be read.
     """
     try:
-        document = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        document = parse_document((path / CONFIG_FILE).read_text(encoding="utf-8"))
         if not isinstance(document, dict):
             raise InputError("it holds no keys")
-        return from_dict(document)
+        return from_dict(up_to_date(document))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, InputError) as error:
         raise InputError(
             f"{path / CONFIG_FILE} cannot be read ({' '.join(str(error).split())}). "

@@ -37,8 +37,8 @@ MEMBER_KEYS = frozenset(
 
 MEMBER_GROUPS = ("actor.", "critic.", "buffer.")
 SHARED_LEAVES = ("hidden_sizes",)
-FOLDER_KEYS = frozenset({"out", "checkpoint_every"})
-"""Keys that only say what is written, and where."""
+FOLDER_KEYS = frozenset({"out", "checkpoint_every", "metric", "method_label", "method_order"})
+"""Keys that only say what is written, where, and how tables show it."""
 
 LOCK_STEP_MEMBERS = 15
 """What a lock-step costs whoever takes part, in members; only the balance of devices needs it.

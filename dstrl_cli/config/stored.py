@@ -1,0 +1,123 @@
+"""`config.yaml` as runs stored it: its format, and what runs did that older versions stored.
+
+A stored document is brought to today's format before anything else reads it, so that neither
+sweeps nor reports know of older ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from dstrl_cli.config.labels import sparsity_label
+from dstrl_cli.errors import InputError
+
+FORMAT = 2
+"""The format that is written: the first key of `config.yaml`.
+
+Format 1, which did not name itself, differs in one thing: folders of runs with
+`allocation: lambda` carry the default sparsity in their name, not that of their networks. Raise
+the number when stored keys change their meaning; a key that is new goes into `ADDED_KEYS`.
+"""
+
+ADDED_KEYS: Mapping[str, Any] = {
+    "metric": None,
+    "method_label": None,
+    "method_order": None,
+    "env_workers": 0,
+    "replay_device": "auto",
+    "compile": False,
+}
+"""Dotted keys that stored documents may lack because they did not exist yet.
+
+The value says what runs without the key did, whatever today's default is: they stepped their
+environments in their own process, kept the replay buffer beside the networks, and so on.
+"""
+
+
+def up_to_date(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored document in today's format: nested keys, without the key `format`.
+
+    Keys that the document lacks because they are newer get the value that says what the run did.
+    Raises InputError for a document of a newer dstrl.
+    """
+    _check_format(document.get("format", 1))
+    current = {key: value for key, value in document.items() if key != "format"}
+    for dotted, value in ADDED_KEYS.items():
+        *groups, leaf = dotted.split(".")
+        block: Any = current
+        for group in groups:
+            inner = block.get(group)
+            block[group] = dict(inner) if isinstance(inner, Mapping) else {}
+            block = block[group]
+        block.setdefault(leaf, deepcopy(value))
+    return current
+
+
+def _check_format(found: Any) -> None:
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise InputError(f"format = {found!r}: must be a whole number from 1 to {FORMAT}")
+    if found > FORMAT:
+        raise InputError(
+            f"format = {found} is of a newer dstrl, this one reads up to {FORMAT}: update dstrl"
+        )
+
+
+def stored_sparsity_label(config: Mapping[str, Any]) -> str | None:
+    """Return the sparsity label of a run by the dotted keys of its configuration.
+
+    It is that of the networks which were trained: `allocation: lambda` stores the sparsity that its
+    lambdas give, whatever the folder is called, and a dense network has none. None where the keys
+    do not say.
+    """
+    try:
+        actor, critic = (
+            0.0 if _has_no_sparsity(config, network) else float(config[f"{network}.sparsity"])
+            for network in ("actor", "critic")
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    return sparsity_label(actor, critic)
+
+
+def _has_no_sparsity(config: Mapping[str, Any], network: str) -> bool:
+    dense, matched = (config.get(f"{network}.{key}") for key in ("dense", "match_parameters"))
+    return bool(dense) and not matched
+
+
+# --- reading the text quickly -------------------------------------------------------------------
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BLOCK = re.compile(r"^(?=[A-Za-z_]\w*:(?:[ \n]|$))", re.MULTILINE | re.ASCII)
+"""Where a top-level key begins."""
+_SIMPLE_LINE = re.compile(r"(?:[A-Za-z_]\w*:(?: .*)?|- .*| .*)?", re.ASCII)
+"""A line of a plain block mapping: a top-level key, an item of its list, or something indented."""
+
+
+def parse_document(text: str) -> Any:
+    """Return the value of a stored `config.yaml`, as `yaml.safe_load` does but quickly.
+
+    The runs of a study share most of their top-level keys with their values, so each such block is
+    parsed once. Parts of the result may be shared between calls: read it, do not change it. Raises
+    yaml.YAMLError.
+    """
+    before, *blocks = _BLOCK.split(text)
+    if before or not blocks or not all(map(_SIMPLE_LINE.fullmatch, text.splitlines())):
+        return yaml.load(text, _LOADER)
+    try:
+        return {key: value for block in blocks for key, value in _parse_block(block).items()}
+    except yaml.YAMLError:  # not a mapping of separate blocks after all
+        return yaml.load(text, _LOADER)
+
+
+@lru_cache(maxsize=4096)
+def _parse_block(block: str) -> dict[str, Any]:
+    parsed = yaml.load(block, _LOADER)
+    if not isinstance(parsed, dict):
+        raise yaml.YAMLError("not a mapping")
+    return parsed

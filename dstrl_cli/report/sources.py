@@ -1,0 +1,100 @@
+"""Where the runs of a results folder lie. A new kind of place to read runs from is added here.
+
+Runs lie at the depth that the contract gives them, `<env>/<algo>-<method>/<sparsity>/seed<k>`;
+what lies deeper belongs to results of its own and is not mixed in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dstrl_cli.errors import InputError
+from dstrl_cli.report.identity import LAYOUT, LEVELS
+from dstrl_cli.runs.folder import CONFIG_FILE, SUMMARY_FILE
+
+MARKER_FILES = (CONFIG_FILE, SUMMARY_FILE, "eval.csv")
+"""A folder with any of these is taken for a run's."""
+
+MAX_NAMED = 5
+"""Folders that a message names."""
+
+Unreadable = Callable[[Path, OSError], None]
+"""Is told of a folder that cannot be read."""
+
+
+def find_runs(root: Path, unreadable: Unreadable) -> list[Path]:
+    """Return the run folders of the results folder `root`, in a fixed order.
+
+    `root` may also be a run, or any of the folders between results and a run: its path says which.
+
+    Raises InputError where there is no such folder.
+    """
+    if not root.is_dir():
+        kind = "is not a folder" if root.exists() else "does not exist"
+        raise InputError(f"results folder {root} {kind}: give the --out folder of earlier runs")
+    if _is_run(root):
+        return [root]
+    above = root.resolve()
+    return [
+        folder
+        for depth, folder in _walk(root, LEVELS, unreadable)
+        if depth == LEVELS or LAYOUT.search((above / folder.relative_to(root)).as_posix())
+    ]
+
+
+def nothing_found(root: Path) -> InputError:
+    """Return the error for a folder without runs; it names the folders of runs that lie deeper."""
+    deeper = _results_folders_below(root)
+    if not deeper:
+        return InputError(
+            f"results folder {root} holds no runs (no {CONFIG_FILE} in "
+            "ENV/ALGO-METHOD/SPARSITY/SEED below it): give the --out folder of earlier runs"
+        )
+    named = ", ".join(str(folder) for folder in deeper[:MAX_NAMED])
+    more = f" and {len(deeper) - MAX_NAMED} more" if len(deeper) > MAX_NAMED else ""
+    return InputError(
+        f"results folder {root} holds no runs in ENV/ALGO-METHOD/SPARSITY/SEED below it, but runs "
+        f"lie elsewhere below it: give one of these folders instead: {named}{more}"
+    )
+
+
+def _results_folders_below(root: Path) -> list[Path]:
+    """Return the folders below `root` that could be given in its place, each once."""
+    found: dict[Path, None] = {}
+    for depth, run in _walk(root, None, lambda *_: None):
+        in_layout = depth > LEVELS and LAYOUT.search(run.as_posix())
+        found[run.parents[LEVELS - 1] if in_layout else run] = None
+    return list(found)
+
+
+def _walk(root: Path, levels: int | None, unreadable: Unreadable) -> Iterator[tuple[int, Path]]:
+    """Yield depth and path of the run folders below `root`, at most `levels` deep.
+
+    Nothing inside a run is searched. A link to a folder above itself is not followed.
+    """
+    stack: list[tuple[int, Path, tuple[Path, ...]]] = [(0, root, ())]
+    while stack:
+        depth, folder, above = stack.pop()
+        try:
+            with os.scandir(folder) as entries:
+                content = {entry.name: entry for entry in entries}
+            if depth and any(name in content for name in MARKER_FILES):
+                yield depth, folder
+                continue
+            if depth == levels:
+                continue
+            inside = sorted(name for name, entry in content.items() if entry.is_dir())
+            linked = [name for name in inside if content[name].is_symlink()]
+            real = folder.resolve(strict=True)
+            loops = {name for name in linked if (folder / name).resolve() in (*above, real)}
+        except OSError as error:
+            unreadable(folder, error)
+            continue
+        children = [folder / name for name in inside if name not in loops]
+        stack += [(depth + 1, child, (*above, real)) for child in reversed(children)]
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in MARKER_FILES)

@@ -1,0 +1,144 @@
+"""A table as data: sections, rows and cells. How it is filled is in `tables`, how it looks in
+`render`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dstrl_cli.config.labels import parse_sparsity_label, sparsity_label
+from dstrl_cli.report.marks import Mark, ordered
+from dstrl_cli.report.metrics import Metric
+from dstrl_cli.report.papers import Match, Published
+from dstrl_cli.report.runs import Damage, LoggedRun
+from dstrl_cli.report.statistics import Interval
+
+DENSE = sparsity_label(0, 0)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters and FLOPs of a cell's runs, averaged over them; ratios are to the dense network.
+
+    SOK counts the actor and two critics, RLX the targets too.
+    """
+
+    sok_active: float
+    sok_ratio: float
+    rlx_active: float
+    rlx_ratio: float
+    train_flops: float
+    train_ratio: float
+    test_flops: float
+    test_ratio: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one method in one environment, over seeds.
+
+    Attributes:
+        values: the metric of each seed used, averaged over the seed's tasks.
+        left_out: unfinished seeds that are not in `values`.
+        tasks: the tasks that occur.
+        center: mean or interquartile mean of `values`.
+        mean: their mean.
+        std: their standard deviation (ddof=0).
+        interval: 95 % bootstrap interval of `center`; None with fewer than 3 seeds.
+        marks: reservations about the numbers.
+        differing: keys, other than seed and task, in which the runs used differ, each with the
+            values that occur.
+        paper: the published number, if one was asked for and exists.
+        cost: None where no summary gives it.
+    """
+
+    values: Mapping[int, float]
+    left_out: tuple[int, ...]
+    tasks: tuple[int, ...]
+    center: float
+    mean: float
+    std: float
+    interval: Interval | None
+    marks: frozenset[Mark]
+    differing: Mapping[str, tuple[Any, ...]]
+    paper: Match | None
+    cost: Cost | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds used."""
+        return tuple(self.values)
+
+    @property
+    def n(self) -> int:
+        """The number of seeds used."""
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's cells, by environment."""
+
+    method: str
+    label: str
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows of one algorithm at one sparsity; dense methods appear in each of its sections."""
+
+    algo: str
+    sparsity: str
+    rows: tuple[Row, ...]
+
+    @property
+    def envs(self) -> tuple[str, ...]:
+        """The environments that have a cell, sorted."""
+        return tuple(sorted({env for row in self.rows for env in row.cells}))
+
+    @property
+    def title(self) -> str:
+        """Such as `TD3, sparsity 0.95` or `SAC, actor sparsity 0.9, critic sparsity 0.8`."""
+        return f"{self.algo.upper()}, {_sparsity_title(self.sparsity)}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of results, ready to be rendered."""
+
+    metric: Metric
+    center: str
+    extra: tuple[str, ...]
+    sections: tuple[Section, ...]
+    paper: Published | None
+    unfinished: tuple[LoggedRun, ...]
+    damaged: tuple[Damage, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The marks that occur, in the order of legends."""
+        cells = [c for section in self.sections for row in section.rows for c in row.cells.values()]
+        found = {mark for cell in cells for mark in (*cell.marks, *_paper_marks(cell))}
+        return ordered(found)
+
+    @property
+    def envs(self) -> tuple[str, ...]:
+        """All environments, sorted."""
+        return tuple(sorted({env for section in self.sections for env in section.envs}))
+
+
+def _sparsity_title(label: str) -> str:
+    if label == DENSE:
+        return "dense"
+    actor, critic = parse_sparsity_label(label)
+    if actor == critic:
+        return f"sparsity {actor:.10g}"
+    return f"actor sparsity {actor:.10g}, critic sparsity {critic:.10g}"
+
+
+def _paper_marks(cell: Cell) -> frozenset[Mark]:
+    return cell.paper.marks if cell.paper else frozenset()
