@@ -212,7 +212,7 @@ def evaluate(
     policy = Policy.load(find_policy(run))
     if task is None:
         task = policy.task or 0 if env is None else 0
-    spec = envs.spec(env or policy.env, task)
+    spec = envs.spec(env or policy.env, task, policy.env_kwargs if env is None else None)
     evaluation.check_fit(policy, spec)
     if video is not None:
         evaluation.check_video(video)

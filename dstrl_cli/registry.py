@@ -157,6 +157,11 @@ def load_outside(name: str) -> Any:
         raise InputError(f"'{name}': module '{module}' has no '{attribute}'") from None
 
 
+def module_file(name: str) -> Path:
+    """Return the file of the module of `module:Name`, which has been loaded."""
+    return Path(str(sys.modules[name.partition(":")[0]].__file__))
+
+
 @cache
 def algorithm(name: str) -> AlgorithmRow:
     """Return the row of an algorithm; an outside class carries its own as `row`.

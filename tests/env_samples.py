@@ -8,7 +8,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.wrappers import FlattenObservation
 
 
 class Counter(gymnasium.Env):
@@ -88,6 +89,20 @@ class Elsewhere(Counter):
         self.world = object()
 
 
+class Nested(Counter):
+    """Observes a dictionary: a counter's three numbers, and whether its steps are odd."""
+
+    observation_space = Dict({"numbers": Counter.observation_space, "odd": Discrete(2)})
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict]:
+        numbers, info = super().reset(seed=seed)
+        return {"numbers": numbers, "odd": 0}, info
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
+        numbers, *rest = super().step(action)
+        return {"numbers": numbers, "odd": self.count % 2}, *rest
+
+
 class Remembering(gymnasium.ObservationWrapper):
     """A wrapper that may keep something between steps."""
 
@@ -113,4 +128,6 @@ for fault in FAULTS:
     gymnasium.register(faulty(fault).partition(":")[2], Counter, kwargs={"fault": fault})
 gymnasium.register("Whereabouts-v0", Whereabouts)
 gymnasium.register("Elsewhere-v0", Elsewhere)
+gymnasium.register("Nested-v0", Nested)
+gymnasium.register("Flattened-v0", lambda **kwargs: FlattenObservation(Nested(**kwargs)))
 gymnasium.register("Remembering-v0", lambda: Remembering(Counter()))

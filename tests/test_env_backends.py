@@ -14,7 +14,7 @@ import torch
 from env_samples import faulty
 
 from dstrl_cli.envs import make_batch, spec
-from dstrl_cli.envs.base import BatchEnv, Step
+from dstrl_cli.envs.base import BatchEnv, HostStep, Step
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.evaluation import rollout
 
@@ -122,6 +122,15 @@ def test_the_host_is_told_what_the_device_is_told(make: Make) -> None:
         assert step.host is not None
         assert [array.dtype for array in step.host] == [np.float32, np.bool_, np.bool_]
         assert [array.tolist() for array in step.host] == [part.tolist() for part in step[1:4]]
+        assert step.host.ended.tolist() == step.ended.tolist()
+
+
+def test_an_episode_has_ended_when_it_terminated_or_was_truncated() -> None:
+    no, ends = torch.zeros(3), ([True, False, False], [False, True, False])
+    step = Step(no, no, *map(torch.tensor, ends), no, HostStep(no.numpy(), *map(np.array, ends)))
+    assert step.ended.tolist() == [True, True, False]
+    assert step.host is not None
+    assert step.host.ended.tolist() == [True, True, False]
 
 
 def test_what_a_batch_returned_is_the_callers(make: Make) -> None:
@@ -189,7 +198,7 @@ def test_a_failing_environment_is_frozen_and_the_others_go_on(
         assert torch.equal(step.next_observation[1], before.observation[1])
         assert torch.equal(step.observation[1], before.observation[1])
         assert step.reward[1] == 0
-        assert not (step.terminated | step.truncated)[1]
+        assert not step.ended[1]
     with pytest.raises(DstrlError, match="environment 1"):
         batch.check()
     batch.reset([0, 0, 0])

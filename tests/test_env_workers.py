@@ -160,7 +160,6 @@ def test_training_with_workers_gives_the_same_files(tmp_path: Path) -> None:
 PROGRAM = f"""
 import sys, torch
 import dstrl_cli.training.trainer
-from dstrl_cli.config.models import to_dict
 from dstrl_cli.envs import make_batch, spec
 batch = make_batch(spec({WHERE!r}), 4, workers=2)
 batch.reset(range(4))

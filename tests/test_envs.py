@@ -4,6 +4,7 @@ How batches behave is in `test_env_backends.py`.
 """
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -15,9 +16,9 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Sequence, Tuple
 
-from dstrl_cli.envs import EnvSpec, make_batch, make_env, spec
+from dstrl_cli.envs import EnvSpec, known_envs, make_batch, make_env, spec
 from dstrl_cli.envs.base import BatchEnv, Step
 from dstrl_cli.envs.registration import NAVIGATION_TASKS, PAPER_TASKS, register_tasks
 from dstrl_cli.errors import InputError
@@ -34,6 +35,9 @@ SIZES = {
     "InvertedPendulum": (4, 1, 3.0, 1000),
     "Reacher": (11, 2, 1.0, 50),
 }
+
+
+VECTOR = Box(-1, 1, (2,))
 
 
 class Spaces(gymnasium.Env):
@@ -99,6 +103,13 @@ def test_registering_twice_changes_nothing_and_gymnasiums_ids_stay() -> None:
     assert "dstrl_cli" not in str(gymnasium.registry["HalfCheetah-v3"].entry_point)
 
 
+def test_known_environments_are_continuous_ones_of_gymnasium_and_all_of_dstrls() -> None:
+    known = known_envs()
+    assert known == sorted(set(known))
+    assert {*PAPER_TASKS, *NAVIGATION_TASKS, "HalfCheetah-v5", "Pendulum-v1"} <= set(known)
+    assert not {"CartPole-v1", "CarRacing-v3", "dstrl/2DNav-v1"} & set(known)
+
+
 @pytest.mark.parametrize("name", ["HalfCheetah", "Walker2d", "Humanoid", "Hopper"])
 def test_v2_v3_and_v4_are_one_task_except_for_ant(name: str) -> None:
     batches = [make_batch(spec(f"{name}-{version}"), 1) for version in ("v2", "v3", "v4")]
@@ -143,20 +154,33 @@ def test_unknown_ids_get_the_closest_match() -> None:
 @pytest.mark.parametrize(
     ("observation", "action", "message"),
     [
-        (Discrete(3), Box(-1, 1, (2,)), "observations are Discrete"),
-        (Box(-1, 1, (2,)), Discrete(3), "actions are Discrete"),
-        (Box(-1, 1, (2, 2)), Box(-1, 1, (2,)), r"observations have shape \(2, 2\)"),
-        (Box(-1, 1, (2,)), Box(-1, 1, ()), r"actions have shape \(\)"),
-        (Box(-1, 1, (2,)), Box(-1, np.inf, (2,)), "actions are unbounded"),
-        (Box(-1, 1, (2,)), Box(0, 9, (2,), np.int64), "actions are integers"),
+        (Dict({"a": VECTOR}), VECTOR, r"observations are Dict, .*wrappers\.FlattenObservation"),
+        (Tuple([VECTOR]), VECTOR, r"observations are Tuple, .*wrappers\.FlattenObservation"),
+        (Discrete(3), VECTOR, r"observations are Discrete, .*wrappers\.FlattenObservation"),
+        (Sequence(VECTOR), VECTOR, "observations are Sequence, .*whose observations are vectors"),
+        (Box(-1, 1, (2, 2)), VECTOR, r"observations have shape \(2, 2\), .*FlattenObservation"),
+        (VECTOR, Discrete(3), r"actions are Discrete, .*env\.kwargs\.continuous=true"),
+        (Discrete(3), MultiBinary(3), "actions are MultiBinary, .*continuous actions"),
+        (VECTOR, Dict({"a": VECTOR}), r"actions are Dict, .*wrappers\.TransformAction"),
+        (VECTOR, Box(-1, 1, ()), r"actions have shape \(\), .*wrappers\.TransformAction"),
+        (VECTOR, Box(-1, np.inf, (2,)), r"actions are unbounded; .*wrappers\.TransformAction"),
+        (VECTOR, Box(0, 9, (2,), np.int64), r"actions are integers \(int64\); .*continuous"),
     ],
 )
-def test_spaces_that_do_not_fit_are_refused(
+def test_spaces_that_do_not_fit_are_refused_with_a_remedy(
     register: Register, observation: gymnasium.Space, action: gymnasium.Space, message: str
 ) -> None:
     name = register("Spaces-v0", lambda: Spaces(observation, action))
     with pytest.raises(InputError, match=message):
         spec(name)
+
+
+def test_the_remedy_for_dictionaries_works() -> None:
+    with pytest.raises(InputError, match="'Nested-v0': observations are Dict"):
+        spec("env_samples:Nested-v0")
+    batch = make_batch(spec("env_samples:Flattened-v0"), 1)
+    assert batch.reset([0])[0, 1:].tolist() == [0, 0, 1, 0]  # 3 numbers; even, odd
+    assert batch.step(torch.zeros(1, 2)).observation.tolist() == [[1, 0, 0.5, 0, 1]]
 
 
 def test_an_environment_that_cannot_be_made_says_why(register: Register) -> None:
@@ -201,10 +225,11 @@ def test_specifications_travel_as_plain_values() -> None:
 
 def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a program in a folder; fails on any warning, and returns what it printed."""
+    path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
         cwd=folder,
-        env={"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": os.pathsep.join(path), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=True,
@@ -216,6 +241,7 @@ def test_importing_the_package_is_light(tmp_path: Path) -> None:
     done = run_python(
         """
         import sys, json, dstrl_cli.envs
+        dstrl_cli.envs.known_envs()
         print(json.dumps([m for m in ("torch", "mujoco", "pandas") if m in sys.modules]))
         """,
         tmp_path,

@@ -13,8 +13,8 @@ from dstrl_cli.envs.gymnasium import GymnasiumBatch
 from dstrl_cli.envs.registration import NAVIGATION_TASKS
 from dstrl_cli.envs.tasks.navigation_batch import NavigationBatch
 from dstrl_cli.envs.tasks.task_sets import (
-    OBSTACLE_RADII,
     TASK_COUNT,
+    Disc,
     Point,
     choose_task,
     inside_obstacle,
@@ -57,14 +57,21 @@ def test_task_sets_are_fixed() -> None:
 
 def test_no_task_starts_or_ends_in_an_obstacle() -> None:
     for task in task_set("obstacles"):
-        assert len(task.obstacles) == len(OBSTACLE_RADII) == 3
-        assert np.abs(task.obstacles).max() <= 0.5
+        assert [disc.radius for disc in task.obstacles] == [0.1, 0.15, 0.2]
+        assert np.abs([disc.centre for disc in task.obstacles]).max() <= 0.5
         assert not inside_obstacle((0.0, 0.0), task.obstacles)
         assert not inside_obstacle(task.goal, task.obstacles)
 
 
+def test_a_disc_is_entered_at_its_edge() -> None:
+    disc = Disc((0.5, 0.0), 0.25)
+    assert inside_obstacle((0.25, 0.0), (disc,))
+    assert not inside_obstacle((0.25, 0.01), (disc,))
+    assert not inside_obstacle((0.25, 0.0), ())
+
+
 def test_impossible_choices_are_refused() -> None:
-    centre = task_set("obstacles")[0].obstacles[0]
+    centre = task_set("obstacles")[0].obstacles[0].centre
     with pytest.raises(InputError, match="lies in an obstacle of task 0"):
         choose_task("obstacles", 0, centre)
     with pytest.raises(InputError, match="two finite numbers"):
@@ -137,7 +144,7 @@ def test_an_obstacle_refuses_the_step_and_costs_a_tenth() -> None:
     task = env.unwrapped.task
     rewards: list[float] = []
     position, _ = env.reset()
-    centre = np.array(task.obstacles[2], np.float32)
+    centre = np.array(task.obstacles[2].centre, np.float32)
     for _ in range(20):
         before = position
         action = np.clip(centre - position, -0.1, 0.1)

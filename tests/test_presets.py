@@ -33,7 +33,7 @@ def topology(config: RunConfig, network: str) -> tuple[str, str, str, float, int
 def test_every_method_resolves_for_its_algorithms() -> None:
     assert {*NAMES, *OFFICIAL, *OURS} <= set(list_methods())
     for method, algo in product(list_methods(), ALGORITHMS):
-        if algo in find_method(method).algos:
+        if find_method(method).refusal(algo) is None:
             config = resolve(method, algo)
             assert (config.method, config.algo) == (method, algo)
             assert from_dict(to_dict(config)) == config
@@ -140,6 +140,31 @@ def test_a_users_method_file(tmp_path: Path) -> None:
     assert (mine.method, mine.nstep) == ("our-mine", 3)
     assert (mine.actor.topology.drop_fraction, mine.critic.topology.drop_fraction) == (0.3, 0.1)
     assert resolve(str(path), "sac").nstep == 5
+
+
+def test_a_method_without_keys_for_an_algorithm_is_refused_by_name(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("td3:\n  nstep: 4\nall:\n  gamma: 0.9\n")
+    assert resolve(mine, "td3").nstep == 4
+    with pytest.raises(InputError, match=r"'mine' has keys for td3, but none for sac; .*'sac:'"):
+        resolve(mine, "sac")
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: ./mine.yaml\nall:\n  tau: 0.1\nsac:\n  nstep: 2\n")
+    assert [resolve(child, algo).nstep for algo in ("td3", "sac")] == [4, 2]
+    assert [resolve(child, algo).gamma for algo in ("td3", "sac")] == [0.9, 0.9]
+    assert resolve("sst", "sac").method == "sst"  # all: alone fits any
+
+
+def test_a_file_may_hold_keys_for_an_algorithm_of_the_users_own(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: dst\nalgos: [td3, ddpg]\nddpg:\n  nstep: 4\n")
+    method = find_method(mine)
+    assert method.layer("ddpg")["nstep"][0] == 4
+    assert method.layer("ddpg")["rewire"] == method.layer("td3")["rewire"]
+    assert "'mine' exists for td3, ddpg only, not for sac" in str(method.refusal("sac"))
+    mine.write_text("extends: dst\nddpg:\n  nstep: 4\n")
+    with pytest.raises(InputError, match="unknown key 'ddpg'"):
+        find_method(mine)
 
 
 def test_a_users_method_cannot_pass_for_another(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def _model(library: str, work: Work, **more: Any) -> Any:
 
     config = work.config
     assert config is not None
-    spec = envs.spec(config.env.id, config.env.task)
+    spec = envs.spec(config.env.id, config.env.task, config.env.kwargs)
     if config.algo == "td3":
         zeros = np.zeros(spec.action_size)
         more["action_noise"] = NormalActionNoise(zeros, zeros + EXPLORATION_NOISE)

@@ -34,7 +34,7 @@ class Training:
             torch.cuda.set_device(config.device)
         torch.set_flush_denormal(True)
         torch.set_grad_enabled(False)
-        spec = envs.spec(config.env.id, config.env.task)
+        spec = envs.spec(config.env.id, config.env.task, config.env.kwargs)
         configs = _seeded(config, work.members)
         folders = [RunFolder(folder / str(each.seed)).create(to_dict(each)) for each in configs]
         self.config = config

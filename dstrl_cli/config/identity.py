@@ -9,6 +9,7 @@ from dstrl_cli.config import labels
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
+from dstrl_cli.registry import algorithm_name
 
 NOT_IDENTITY = frozenset(
     {
@@ -37,7 +38,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
 def differences(a: RunConfig, b: RunConfig) -> list[str]:
     """Return the identity keys in which two runs differ, as `key: value of a -> value of b`."""
     first, second = identity(a), identity(b)
-    return [f"{k}: {first[k]} -> {second[k]}" for k in first if first[k] != second[k]]
+    pairs = {k: (first.get(k, "not set"), second.get(k, "not set")) for k in first | second}
+    return [f"{k}: {old} -> {new}" for k, (old, new) in pairs.items() if old != new]
 
 
 def env_name(env_id: str) -> str:
@@ -58,5 +60,5 @@ def run_path(config: RunConfig, suffix: str = "", *, with_task: bool = False) ->
     env = env_name(config.env.id)
     if with_task or config.env.task:
         env += f".task{config.env.task}"
-    method = f"{config.algo}-{config.method}{suffix}"
+    method = f"{algorithm_name(config.algo)}-{config.method}{suffix}"
     return Path(env, method, sparsity_label(config), f"seed{config.seed}")

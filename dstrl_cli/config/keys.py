@@ -22,6 +22,10 @@ MACROS: dict[str, tuple[str, str]] = {
 """Keys of presets, method files and `--set` that stand for the same key of both networks."""
 
 
+FREE_FORM = frozenset({"env.kwargs"})
+"""Groups in which every name is a key: the environment decides which it knows."""
+
+
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

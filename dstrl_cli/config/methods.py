@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from dstrl_cli.config.keys import MACROS, keys, unknown_key
+from dstrl_cli.config.keys import FREE_FORM, MACROS, keys, unknown_key
 from dstrl_cli.config.parse import Origin, explain
 from dstrl_cli.config.yamlfile import read_yaml
 from dstrl_cli.errors import InputError, suggest
@@ -53,25 +53,29 @@ def _dotted(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield ("env.id" if key == "env" else key), value
 
 
-def layer(block: Mapping[Any, Any], place: str) -> Layer:
+def layer(block: Mapping[Any, Any], source: str) -> Layer:
     """Return a block of keys as a layer; within it a network's own key beats a macro.
 
-    Raises InputError for an unknown key, naming `place` (a file, `--set`).
+    Raises InputError for an unknown key, naming `source` (a file, `--set`).
     """
     macros: Layer = {}
     own: Layer = {}
     for key, value in _dotted(block):
         if key in ("algo", "method"):
-            raise InputError(f"{place}: '{key}' cannot be set here; use --algo or --dst")
-        setting = value, Origin(key, place)
+            raise InputError(f"{source}: '{key}' cannot be set here; use --algo or --dst")
+        setting = value, Origin(key, source)
         if key in MACROS:
             macros |= dict.fromkeys(MACROS[key], setting)
+        elif group := next((each for each in FREE_FORM if f"{key}.".startswith(f"{each}.")), None):
+            if key.rpartition(".")[0] != group:
+                raise InputError(f"{source}: {key} = {value!r}: must be {group}.NAME = VALUE")
+            own[key] = setting
         elif key in keys():
             own[key] = setting
         elif inner := [known for known in keys() if known.startswith(f"{key}.")]:
-            raise InputError(f"{place}: {key} = {value!r}: is a group of keys, such as {inner[0]}")
+            raise InputError(f"{source}: {key} = {value!r}: is a group of keys, such as {inner[0]}")
         else:
-            raise InputError(f"{place}: {unknown_key(key)}")
+            raise InputError(f"{source}: {unknown_key(key)}")
     return macros | own
 
 
@@ -85,7 +89,10 @@ class StrictFile(BaseModel):
 
 
 class _MethodFile(StrictFile):
-    """What a method file may hold: a block of keys for all algorithms, and one for each."""
+    """What a method file may hold: a block of keys for all algorithms, and blocks for single ones.
+
+    Blocks for algorithms that are not dstrl's own are allowed for those that `algos` lists.
+    """
 
     label: str | None = None
     order: int = LAST_ORDER
@@ -99,8 +106,10 @@ class _MethodFile(StrictFile):
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, data: dict[str, Any]) -> dict[str, Any]:
-        rest = {key: value for key, value in data.items() if key not in ALGORITHMS}
-        blocks = {key: value or {} for key, value in data.items() if key in ALGORITHMS}
+        listed = data.get("algos")
+        named = {*ALGORITHMS, *(listed if isinstance(listed, list) else ())}
+        rest = {key: value for key, value in data.items() if key not in named}
+        blocks = {key: value or {} for key, value in data.items() if key in named}
         if rest.get("all", {}) is None:
             rest["all"] = {}
         return rest | {"by_algo": blocks}
@@ -108,21 +117,50 @@ class _MethodFile(StrictFile):
 
 @dataclass(frozen=True)
 class Method:
-    """A method: its name, how tables show it, and its keys by algorithm.
+    """A method: its name, how tables show it, and its keys.
 
-    `algos` are the algorithms it exists for. An `overlay` is no method of its own: it goes over a
-    host, whose name gets its `prefix`. `shipped` is false for a user's own, which tables cannot
-    look up by its name.
+    Attributes:
+        name: of its file, or of host and overlay together.
+        label: how tables call it.
+        order: where it stands in tables.
+        shared: keys for every algorithm; those of `blocks` win.
+        blocks: keys for single algorithms. A method with blocks exists for those algorithms only;
+            one without fits every algorithm.
+        algos: the algorithms that it is restricted to; None where nothing restricts it.
+        overlay: whether it is no method of its own, but goes over a host.
+        prefix: what an overlay puts before the name of its host.
+        shipped: whether it is dstrl's own; tables can look only those up by their names.
     """
 
     name: str
     label: str
     order: int
-    algos: tuple[str, ...]
-    keys: Mapping[str, Layer]
+    shared: Layer
+    blocks: Mapping[str, Layer]
+    algos: tuple[str, ...] | None = None
     overlay: bool = False
     prefix: str = ""
     shipped: bool = True
+
+    def refusal(self, algo: str) -> str | None:
+        """Return why the method cannot be used with an algorithm, and what helps, or None."""
+        if self.algos is not None and algo not in self.algos:
+            only = ", ".join(self.algos)
+            return (
+                f"method '{self.name}' exists for {only} only, not for {algo}; choose "
+                f"--algo {self.algos[0]} or another --dst"
+            )
+        if self.blocks and algo not in self.blocks:
+            only = " and ".join(self.blocks)
+            return (
+                f"method '{self.name}' has keys for {only}, but none for {algo}; write a method "
+                f"file with 'extends: {self.name}' and a block '{algo}:', or choose another --dst"
+            )
+        return None
+
+    def layer(self, algo: str) -> Layer:
+        """Return the keys for an algorithm that it exists for."""
+        return self.shared | self.blocks.get(algo, {})
 
 
 def _files(folder: str) -> dict[str, Path]:
@@ -145,21 +183,26 @@ def _read_method(path: Path, seen: tuple[Path, ...] = ()) -> Method:
         message = explain(error, lambda key: suggest("key", key, valid)).replace("by_algo.", "")
         raise InputError(f"{path}: {message}") from None
     for name in file.algos or ():
-        if name not in ALGORITHMS:
+        if name not in (*ALGORITHMS, *file.by_algo):
             raise InputError(f"{path}: algos: {suggest('algorithm', name, ALGORITHMS)}")
-    parent: Mapping[str, Layer] = {}
-    algos = tuple(file.algos or ALGORITHMS)
+    shared = layer(file.all, str(path))
+    blocks = {name: layer(block, str(path)) for name, block in file.by_algo.items()}
+    algos = tuple(file.algos) if file.algos else None
     if file.extends is not None:
         base = _read_method(_method_path(file.extends, path.parent), (*seen, path))
-        parent, algos = base.keys, tuple(file.algos or base.algos)
-    shared = layer(file.all, str(path))
-    blocks = {name: layer(file.by_algo.get(name, {}), str(path)) for name in ALGORITHMS}
+        # what this file says for all algorithms beats what its base says for one
+        inherited = {name: base.layer(name) | shared for name in base.blocks}
+        fresh = {name: base.shared | shared for name in blocks if name not in base.blocks}
+        below = inherited | fresh
+        blocks = {name: below[name] | blocks.get(name, {}) for name in below}
+        shared, algos = base.shared | shared, algos or base.algos
     return Method(
         name=path.stem,
         label=file.label or path.stem,
         order=file.order,
+        shared=shared,
+        blocks=blocks,
         algos=algos,
-        keys={name: parent.get(name, {}) | shared | blocks[name] for name in ALGORITHMS},
         overlay=file.overlay,
         prefix=file.prefix,
     )
@@ -180,9 +223,13 @@ def _shipped(path: Path) -> Method:
     return _read_method(path)
 
 
-def _values(method: Method) -> list[dict[str, Any]]:
-    """Return a method's keys and values by algorithm, wherever they were written."""
-    return [{key: value for key, (value, _) in block.items()} for block in method.keys.values()]
+def _values(method: Method) -> dict[str | None, dict[str, Any]]:
+    """Return a method's keys and values by algorithm (None: any), wherever they were written."""
+    layers: dict[str | None, Layer] = {None: method.shared}
+    layers |= {algo: method.layer(algo) for algo in method.blocks}
+    return {
+        algo: {key: value for key, (value, _) in found.items()} for algo, found in layers.items()
+    }
 
 
 _DENSE = ("dense", "match_parameters")
@@ -194,8 +241,9 @@ def _covered(host: Method, overlay: Method) -> Method:
     An overlay replaces the rules of networks whose topology changes: a host in which such a
     network is dense or static is an InputError.
     """
-    for algo, covering in overlay.keys.items():
-        under = host.keys[algo]
+    for algo in host.blocks or (None,):
+        under = host.shared if algo is None else host.layer(algo)
+        covering = overlay.shared if algo is None else overlay.layer(algo)
         for network in sorted({key.split(".")[0] for key in covering if ".topology." in key}):
             static = under.get(f"{network}.topology.schedule", ("static",))[0] == "static"
             dense = any(under.get(f"{network}.{k}", (False,))[0] for k in _DENSE)
@@ -210,8 +258,8 @@ def _covered(host: Method, overlay: Method) -> Method:
         name=overlay.prefix + host.name,
         label=f"{overlay.label} {host.label}",
         order=host.order + overlay.order,
-        algos=tuple(name for name in host.algos if name in overlay.algos),
-        keys={algo: host.keys[algo] | overlay.keys[algo] for algo in host.keys},
+        shared=host.shared | overlay.shared,
+        blocks={algo: host.layer(algo) | overlay.layer(algo) for algo in host.blocks},
     )
 
 

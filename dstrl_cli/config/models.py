@@ -6,6 +6,7 @@ lists and ranges of a command line (`ranges`). It imports neither torch nor gymn
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     model_validator,
 )
 
@@ -125,11 +127,29 @@ class BufferConfig(_Model):
     distance: Literal["mean_squared", "l2"] = "mean_squared"
 
 
+def _plain(value: Any) -> Any:
+    """Return a value that YAML and JSON write and read without loss; a tuple becomes a list."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    not_a_number = isinstance(value, float) and math.isnan(value)
+    if (value is None or isinstance(value, bool | int | float | str)) and not not_a_number:
+        return value
+    raise ValueError("must be true, false, a number, text, null, or a list of these")
+
+
 class EnvConfig(_Model):
-    """The environment: a Gymnasium id (the `dstrl/` prefix may be left out) and its task."""
+    """The environment: a Gymnasium id (the `dstrl/` prefix may be left out) and its task.
+
+    `kwargs` are given to the environment when it is made (`gymnasium.make`): arguments of its
+    constructor, or `max_episode_steps`.
+    """
 
     id: Name
     task: Annotated[Whole, Field(ge=0, le=9)] = 0
+    kwargs: dict[str, Annotated[Any, PlainValidator(_plain)]] = {}
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.task, tuple(sorted(self.kwargs))))
 
 
 def _env_shorthand(value: Any) -> Any:

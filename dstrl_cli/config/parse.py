@@ -13,10 +13,10 @@ from dstrl_cli.errors import InputError
 
 
 class Origin(NamedTuple):
-    """Where a value came from: the key as it was written there (perhaps a macro), and the place."""
+    """Where a value came from: the key as it was written there (perhaps a macro), and in what."""
 
     key: str
-    place: str
+    source: str
 
 
 def explain(
@@ -39,7 +39,7 @@ def explain(
             line = f"{key}: {reason}" if key else reason
         else:
             line = f"{key} = {item['input']!r}: {reason}"
-        lines.append(f"{line} (set by {origin.place})" if origin else line)
+        lines.append(f"{line} (set by {origin.source})" if origin else line)
     return "\n".join(dict.fromkeys(lines))
 
 

@@ -29,7 +29,7 @@ from dstrl_cli.config.parse import explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.registry import ALGORITHMS
+from dstrl_cli.registry import ALGORITHMS, algorithm_name, is_outside, module_file
 
 __all__ = [
     "DEFAULT_ALGO",
@@ -173,8 +173,8 @@ def load_sweep_preset(name: str | Path) -> SweepPreset:
     except ValidationError as error:
         raise InputError(f"{path}: {explain(error, _unknown_key)}") from None
     except InputError as error:
-        place = "" if str(error).startswith(str(path)) else f"{path}: "
-        raise InputError(f"{place}{error}") from None
+        prefix = "" if str(error).startswith(str(path)) else f"{path}: "
+        raise InputError(f"{prefix}{error}") from None
     return preset
 
 
@@ -189,8 +189,7 @@ def _unknown_key(key: str) -> str:
 def _check(preset: SweepPreset) -> None:
     """Check the names and keys of a preset, also of cases that may never apply."""
     for algo in (*preset.sweep.algo, *(name for case in preset.cases for name in case.when.algo)):
-        if algo not in ALGORITHMS:
-            raise InputError(suggest("algorithm", algo, ALGORITHMS))
+        _check_algorithm(algo)
     for method in (*preset.sweep.dst, *(name for case in preset.cases for name in case.when.dst)):
         find_method(method)
     for block in (preset.sweep.set, preset.config, *(case.config for case in preset.cases)):
@@ -200,9 +199,24 @@ def _check(preset: SweepPreset) -> None:
 # --- from layers to a configuration ------------------------------------------------------------
 
 
+def _check_algorithm(algo: str, prefix: str = "") -> None:
+    """Raise InputError unless `algo` is one of dstrl's, or `module:Class`."""
+    if algo not in ALGORITHMS and not is_outside(algo):
+        known = suggest("algorithm", algo, ALGORITHMS)
+        raise InputError(f"{prefix}{known}, or module:Class of your own")
+
+
 @cache
 def _algo_layer(algo: str) -> Layer:
+    """Return the base keys of an algorithm; an outside one has `NAME.yaml` beside its module."""
     path = presets_dir() / "algos" / f"{algo}.yaml"
+    if is_outside(algo):
+        path = module_file(algo).with_name(f"{algorithm_name(algo)}.yaml")
+        if not path.is_file():
+            raise InputError(
+                f"algo = '{algo}': its settings are missing: write them to {path.name} beside "
+                f"{module_file(algo).name} (dstrl's own are in {presets_dir() / 'algos'})"
+            )
     return layer(read_yaml(path), str(path))
 
 
@@ -230,10 +244,10 @@ def _nested(settings: Layer) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, (value, _) in settings.items():
         *groups, leaf = key.split(".")
-        place = nested
+        block = nested
         for group in groups:
-            place = place.setdefault(group, {})
-        place[leaf] = value
+            block = block.setdefault(group, {})
+        block[leaf] = value
     return nested
 
 
@@ -251,7 +265,7 @@ def _refuse_sparsity_beside_lambdas(settings: Layer, default: Layer) -> None:
             raise InputError(
                 f"{origin.key} = {value!r}: the {network}'s sparsity follows from "
                 f"{network}.lambdas; leave it out, or set {network}.allocation=erdos_renyi and "
-                f"{network}.lambdas=null (set by {origin.place})"
+                f"{network}.lambdas=null (set by {origin.source})"
             )
 
 
@@ -273,22 +287,19 @@ def resolve(
     axes = preset.sweep if preset else SweepAxes()
     if algo is None:
         algo = axes.algo[0] if len(axes.algo) == 1 else DEFAULT_ALGO
-    if algo not in ALGORITHMS:
-        raise InputError(f"--algo: {suggest('algorithm', algo, ALGORITHMS)}")
+    _check_algorithm(algo, "--algo: ")
+    name = algorithm_name(algo)
     if method is None:
         method = axes.dst[0] if len(axes.dst) == 1 else DEFAULT_METHOD
     chosen = find_method(method, ours=ours)
-    if algo not in chosen.algos:
-        raise InputError(
-            f"method '{chosen.name}' exists for {', '.join(chosen.algos)} only, not for {algo}; "
-            f"choose --algo {chosen.algos[0]} or another --dst"
-        )
-    below = [_algo_layer(algo), chosen.keys[algo]]
+    if refusal := chosen.refusal(name):
+        raise InputError(refusal)
+    below = [_algo_layer(algo), chosen.layer(name)]
     above = [*map(_parse_set, sets), *_flag_layers(flags or {})]
     between: list[Layer] = []
     for _ in range(2 if preset else 0):  # the environment chooses the cases; any layer may name it
         env_id = str(_merge([*below, *between, *above])["env.id"][0])
-        between = preset.layers(algo, chosen.name, env_id) if preset else []
+        between = preset.layers(name, chosen.name, env_id) if preset else []
     settings = _merge([*below, *between, *above])
     _refuse_sparsity_beside_lambdas(settings, below[0])
     origins = {key: origin for key, (_, origin) in settings.items()}

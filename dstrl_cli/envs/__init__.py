@@ -1,37 +1,39 @@
 """The environments: what may be trained on, and batches of it.
 
-Importing this package adds dstrl's tasks to Gymnasium's registry (``gymnasium.make(
-"dstrl_cli.envs:dstrl/2DNav-v1")`` works in any program) and imports neither torch nor MuJoCo.
+Importing this package adds dstrl's tasks to Gymnasium's registry (`gymnasium.make(
+"dstrl_cli.envs:dstrl/2DNav-v1")` works in any program) and imports neither torch nor MuJoCo.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from dstrl_cli.envs.registration import register_tasks
-from dstrl_cli.envs.specs import EnvSpec, make_env, spec
+from dstrl_cli.envs.registration import DEVICE_BATCHES, register_tasks
+from dstrl_cli.envs.specs import EnvSpec, known_envs, make_env, spec
+from dstrl_cli.registry import load
 
 if TYPE_CHECKING:
     import torch
 
     from dstrl_cli.envs.base import BatchEnv
 
-__all__ = ["EnvSpec", "computed_on_device", "make_batch", "make_batches", "make_env", "spec"]
-
-# Environments that are computed on the training device itself.
-_DEVICE_BATCHES = {
-    "dstrl/2DNav-v1": "dstrl_cli.envs.tasks.navigation_batch:NavigationBatch",
-    "dstrl/2DNav-v2": "dstrl_cli.envs.tasks.navigation_batch:NavigationBatch",
-}
+__all__ = [
+    "EnvSpec",
+    "computed_on_device",
+    "known_envs",
+    "make_batch",
+    "make_batches",
+    "make_env",
+    "spec",
+]
 
 register_tasks()
 
 
 def computed_on_device(spec: EnvSpec) -> bool:
     """Return whether a batch of these environments is computed on the training device itself."""
-    return spec.id in _DEVICE_BATCHES
+    return spec.id in DEVICE_BATCHES
 
 
 def make_batch(
@@ -40,14 +42,14 @@ def make_batch(
     device: str | torch.device = "cpu",
     workers: int | Literal["auto"] = 0,
 ) -> BatchEnv:
-    """Make ``num_envs`` environments of one specification whose results lie on ``device``.
+    """Make `num_envs` environments of one specification.
 
     Args:
         spec: the environment.
         num_envs: how many.
-        device: where observations and rewards are needed.
-        workers: processes that step them; 0: this one; ``auto``: see ``workers.worker_count``.
-            Environments that are computed on the device need none.
+        device: where observations and rewards are put.
+        workers: processes that step the environments. 0: this process does; `auto`: see
+            `workers.pool.worker_count`. Environments computed on the device use none.
 
     Raises:
         DstrlError: a worker cannot make the environment.
@@ -61,17 +63,16 @@ def make_batches(
     device: str | torch.device = "cpu",
     workers: int | Literal["auto"] = 0,
 ) -> list[BatchEnv]:
-    """Make one batch per entry of ``counts``, all in the same worker processes.
+    """Make one batch of each size in `counts`, all stepped by the same worker processes.
 
-    A process sleeps while none of its batches is stepped; the processes end when all are closed.
-    See ``make_batch`` for the rest.
+    The processes sleep while no batch is stepped, and end when all batches are closed. See
+    `make_batch` for the other arguments.
     """
     import torch
 
     where = torch.device(device)
-    if spec.id in _DEVICE_BATCHES:
-        module, _, name = _DEVICE_BATCHES[spec.id].partition(":")
-        make = getattr(importlib.import_module(module), name)
+    if computed_on_device(spec):
+        make = load(DEVICE_BATCHES, spec.id)
         return [make(spec, count, where) for count in counts]
 
     from dstrl_cli.envs.gymnasium import GymnasiumBatch

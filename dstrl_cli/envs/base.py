@@ -1,7 +1,7 @@
-"""The interface of a batch of environments: one per member, stepped together for a device.
+"""The interface of a batch of environments: one per member, all stepped by one call.
 
-Not an environment itself: ``gymnasium`` steps any Gymnasium environment, ``navigation_batch``
-computes the 2-D navigation tasks in torch.
+Two classes implement it: `gymnasium.GymnasiumBatch` steps any Gymnasium environment, and
+`tasks.navigation_batch.NavigationBatch` computes the 2-D navigation tasks in torch.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from dstrl_cli.errors import DstrlError
 Active = Sequence[bool] | np.ndarray | torch.Tensor
 
 
-class Outcome(NamedTuple):
-    """How a step went, on the host: to follow episodes without reading the device."""
+class HostStep(NamedTuple):
+    """Rewards and ends of a step as NumPy arrays: reading them does not wait for the device."""
 
     reward: np.ndarray  # [N] float32
     terminated: np.ndarray  # [N] bool
     truncated: np.ndarray  # [N] bool
 
+    @property
+    def ended(self) -> np.ndarray:
+        """Whether the episode ended, in either way: [N] bool."""
+        return self.terminated | self.truncated
+
 
 class Step(NamedTuple):
-    """What one step of N environments returns; every tensor is the caller's to keep.
+    """What one step of N environments returns; the caller may change every tensor.
 
-    ``terminated`` and ``truncated`` are never both true: a fall on exactly the last step counts as
-    a time limit, as in the authors' code (sfujim/TD3).
+    `terminated` and `truncated` are never both true: an environment that terminates at exactly its
+    time limit counts as truncated, as in the authors' code (sfujim/TD3).
     """
 
     next_observation: torch.Tensor  # [N, obs] float32: where the action led, at episode ends too
@@ -40,19 +45,24 @@ class Step(NamedTuple):
     terminated: torch.Tensor  # [N] bool
     truncated: torch.Tensor  # [N] bool
     observation: torch.Tensor  # [N, obs] float32: what to act on next, a new start after an end
-    host: Outcome | None = None  # the same numbers where the host computed them; may share memory
+    host: HostStep | None = None  # the same rewards and ends where the CPU computed them
+
+    @property
+    def ended(self) -> torch.Tensor:
+        """Whether the episode ended, in either way: [N] bool."""
+        return self.terminated | self.truncated
 
 
 class BatchEnv(ABC):
-    """N environments of one specification that reset themselves when an episode ends.
+    """N environments of one specification; each is reset automatically when its episode ends.
 
-    An environment that raises, returns a number that is not finite, or loses its process is
-    frozen until the next ``reset`` or ``set_state``: it stays at its last finite observation, with
-    reward 0 and no end, and the others go on.
+    An environment that raises an exception, returns a number that is not finite, or whose worker
+    process dies is frozen until the next `reset` or `set_state`: it keeps returning its last finite
+    observation with reward 0, and its episode does not end. The other environments go on.
 
     Attributes:
-        on_device: whether steps are computed on the device and tell the host nothing.
-        failures: why environments are frozen: their index, and a sentence that names them.
+        on_device: whether steps are computed on the device, so that `Step.host` is None.
+        failures: the frozen environments: index to a sentence that says what happened.
     """
 
     on_device: ClassVar[bool] = False
@@ -66,7 +76,7 @@ class BatchEnv(ABC):
 
     @abstractmethod
     def reset(self, seeds: Sequence[int]) -> torch.Tensor:
-        """Seed every environment anew (one seed each) and return first observations [N, obs].
+        """Reset every environment with its own seed [N]; return the first observations [N, obs].
 
         An environment whose reset fails is frozen at an observation of zeros.
         """
@@ -77,27 +87,29 @@ class BatchEnv(ABC):
 
         Args:
             actions: [N, act] in [-1, 1], scaled here to the environment's bounds.
-            active: which environments to step; the others, and those that are frozen, stay where
-                they are and return their last observation, reward 0 and no end.
+            active: [N] bool, which environments to step (None: all). The others, and those that
+                are frozen, do not move: they return their last observation and reward 0, and their
+                episodes do not end.
         """
 
     @abstractmethod
     def get_state(self) -> list[EnvState]:
-        """Return everything that the further course of each environment depends on.
+        """Return the state of every environment: all that its next steps depend on.
 
         Raises:
-            DstrlError: an environment keeps something that cannot be read, or lost its process.
+            DstrlError: an environment keeps something that cannot be read, or its worker process
+                has died.
         """
 
     @abstractmethod
     def set_state(self, states: Sequence[EnvState]) -> torch.Tensor:
-        """Continue from states, one each, that environments of this specification were in.
+        """Put every environment into a state [N] that an environment of this specification had.
 
         Returns:
             The observations [N, obs] to act on next.
 
         Raises:
-            DstrlError: as ``get_state``.
+            DstrlError: as `get_state`.
         """
 
     @abstractmethod
@@ -105,7 +117,7 @@ class BatchEnv(ABC):
         """Release what the environments hold; closing twice is allowed."""
 
     def check(self) -> None:
-        """Raise the first failure as a ``DstrlError``: for callers who need every environment."""
+        """Raise the first failure as a `DstrlError`, for callers who need every environment."""
         if self.failures:
             raise DstrlError(next(iter(self.failures.values())))
 

@@ -1,13 +1,13 @@
 """Any Gymnasium environment as a batch: N copies, stepped on the CPU.
 
-They are stepped by this process (``group``), one after the other, or by worker processes side by
-side (``workers``), with the same numbers. Results cross to the device as one block per step.
+This process steps them one after the other (`workers.group.EnvGroup`), or worker processes step
+them in parallel (`workers.pool.WorkerGroup`); both give the same numbers. The results of a step are
+copied to the device in one piece.
 
-Why processes, for 30 HalfCheetah-v5 on two (shared) cores, the best of many steps: one after the
-other 1.15 ms; two workers 0.70 ms, for any environment and with its own numbers; two threads
-1.18 ms, as the interpreter lock serialises Gymnasium's Python; ``mujoco.rollout`` on two threads
-0.79 ms for the physics alone, without rewards, observations and ends, which would have to be
-written again for every task.
+Why processes: one step of 30 HalfCheetah-v5 on two shared cores took, at best, 1.15 ms one after
+the other and 0.70 ms with two workers. Two threads took 1.18 ms, because the interpreter lock lets
+only one run Gymnasium's Python code at a time. `mujoco.rollout` on two threads took 0.79 ms for the
+physics alone: rewards, observations and ends would have to be written again for every task.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dstrl_cli.envs.base import Active, BatchEnv, Outcome, Step, action_scale
+from dstrl_cli.envs.base import Active, BatchEnv, HostStep, Step, action_scale
 from dstrl_cli.envs.specs import EnvSpec
 from dstrl_cli.envs.state import EnvState
 from dstrl_cli.envs.workers.block import Block, make_block, unpack
@@ -26,13 +26,13 @@ from dstrl_cli.envs.workers.pool import WorkerGroup
 
 
 class GymnasiumBatch(BatchEnv):
-    """N Gymnasium environments; see ``BatchEnv`` for shapes and failures.
+    """N Gymnasium environments; see `BatchEnv` for shapes and failures.
 
     Args:
         spec: the environment.
         num_envs: how many copies.
         device: where results go.
-        workers: who steps them; this process where it is None.
+        workers: the worker processes that step them; None: this process does.
     """
 
     def __init__(
@@ -48,22 +48,22 @@ class GymnasiumBatch(BatchEnv):
         self._middle, self._half = action_scale(spec)
         self._low = np.array(spec.action_low, np.float32)
         self._high = np.array(spec.action_high, np.float32)
-        self._seen = self._block.observation.copy()  # the last observations, all finite
+        self._last_observation = self._block.observation.copy()  # always finite
         length = len(self._block.results)
         self._upload = _Upload(length, device) if device.type == "cuda" else None
 
     def reset(self, seeds: Sequence[int]) -> torch.Tensor:
-        """Seed environment i with ``seeds[i]``; return observations [N, obs]."""
+        """Seed environment i with `seeds[i]`; return observations [N, obs]."""
         block = self._block
         self.failures = {}
-        self._name(self._group.reset([int(seed) for seed in seeds]))
+        self._record_failures(self._group.reset([int(seed) for seed in seeds]))
         broken = ~np.isfinite(block.observation).all(1)
         block.observation[broken] = 0.0
-        self._name_not_finite(broken)
-        return self._start()
+        self._record_not_finite(broken)
+        return self._current_observations()
 
     def step(self, actions: torch.Tensor, active: Active | None = None) -> Step:
-        """Step the active environments; see ``BatchEnv.step``."""
+        """Step the active environments; see `BatchEnv.step`."""
         block = self._block
         unit = actions.detach().cpu().numpy()
         np.clip(self._middle + self._half * unit, self._low, self._high, out=block.action)
@@ -73,35 +73,35 @@ class GymnasiumBatch(BatchEnv):
             block.active[list(self.failures)] = False
         causes = self._group.step(masked)
         if causes:
-            self._name(causes)
+            self._record_failures(causes)
         if not np.isfinite(block.results).all():
             self._freeze_not_finite()
-        np.copyto(self._seen, block.observation)
+        np.copyto(self._last_observation, block.observation)
         return self._result()
 
     def get_state(self) -> list[EnvState]:
-        """Return what the environments' further course depends on; see ``BatchEnv``."""
+        """Return the state of every environment; see `BatchEnv.get_state`."""
         return self._group.get_state()
 
     def set_state(self, states: Sequence[EnvState]) -> torch.Tensor:
-        """Continue from states [N]; return observations [N, obs]."""
+        """Put every environment into a state [N]; return observations [N, obs]."""
         self._group.set_state(list(states))
         self.failures = {}
-        return self._start()
+        return self._current_observations()
 
     def close(self) -> None:
         """Close every environment."""
         self._group.close()
 
-    def _start(self) -> torch.Tensor:
-        np.copyto(self._seen, self._block.observation)
-        return torch.from_numpy(self._seen.copy()).to(self.device)
+    def _current_observations(self) -> torch.Tensor:
+        np.copyto(self._last_observation, self._block.observation)
+        return torch.from_numpy(self._last_observation.copy()).to(self.device)
 
     def _result(self) -> Step:
         results = self._block.results.copy()
         next_observation, reward, ended, observation = unpack(results, self.num_envs)
         terminated, truncated = ended != 0
-        host = Outcome(reward, terminated, truncated)
+        host = HostStep(reward, terminated, truncated)
         if self._upload is None:
             return Step(
                 torch.from_numpy(next_observation),
@@ -111,25 +111,25 @@ class GymnasiumBatch(BatchEnv):
                 torch.from_numpy(observation),
                 host,
             )
-        there = unpack(self._upload(results), self.num_envs)
-        ends = there[2].bool()
-        return Step(there[0], there[1], ends[0], ends[1], there[3], host)
+        next_observation, reward, ended, observation = unpack(self._upload(results), self.num_envs)
+        terminated, truncated = ended.bool()
+        return Step(next_observation, reward, terminated, truncated, observation, host)
 
     def _freeze_not_finite(self) -> None:
-        """Put environments with numbers that are not finite back to where they last were."""
+        """Freeze environments with numbers that are not finite at their last observation."""
         block = self._block
         stepped = np.isfinite(block.next_observation).all(1) & np.isfinite(block.reward)
         started = np.isfinite(block.observation).all(1)
         lost = ~stepped
-        block.next_observation[lost] = block.observation[lost] = self._seen[lost]
+        block.next_observation[lost] = block.observation[lost] = self._last_observation[lost]
         block.reward[lost] = 0.0
         block.ended[:, lost] = 0.0
-        # Only the new start is broken: the episode that ended is sound.
+        # Here only the first observation of the next episode is bad: the one that ended counts.
         halted = stepped & ~started
         block.observation[halted] = block.next_observation[halted]
-        self._name_not_finite(lost | halted)
+        self._record_not_finite(lost | halted)
 
-    def _name_not_finite(self, broken: np.ndarray) -> None:
+    def _record_not_finite(self, broken: np.ndarray) -> None:
         for index in np.flatnonzero(broken).tolist():
             self.failures.setdefault(
                 index,
@@ -137,7 +137,7 @@ class GymnasiumBatch(BatchEnv):
                 "it, or the policy that acts in it, has diverged",
             )
 
-    def _name(self, causes: Causes) -> None:
+    def _record_failures(self, causes: Causes) -> None:
         for index, cause in causes.items():
             self.failures.setdefault(
                 index, f"environment {index} ({self.spec.name}) failed: {cause}"
@@ -145,7 +145,7 @@ class GymnasiumBatch(BatchEnv):
 
 
 class _Upload:
-    """Copies arrays of one length to an accelerator without waiting for it."""
+    """Copies arrays of one length to an accelerator without waiting for the copy."""
 
     def __init__(self, length: int, device: torch.device) -> None:
         self._device = device
@@ -153,7 +153,7 @@ class _Upload:
         self._copied = torch.cuda.Event()
 
     def __call__(self, array: np.ndarray) -> torch.Tensor:
-        self._copied.synchronize()  # the copy before this one has left the staging memory
+        self._copied.synchronize()  # the previous copy must be done before its memory is reused
         self._staging.numpy()[:] = array
         result = self._staging.to(self._device, non_blocking=True)
         self._copied.record(torch.cuda.current_stream(self._device))

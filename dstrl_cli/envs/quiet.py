@@ -1,7 +1,8 @@
-"""Keeping third parties' chatter off the user's screen and disk while environments are made.
+"""Keeps messages of Gymnasium and MuJoCo off the user's screen and disk while environments run.
 
-Not a blanket silence: one known Gymnasium warning is dropped, and MuJoCo's messages go to the
-``dstrl.mujoco`` logger instead of standard error and a ``MUJOCO_LOG.TXT`` in the working folder.
+Only two kinds are affected: Gymnasium's advice to use a newer version of an environment is
+dropped, and MuJoCo's warnings go to the logger `dstrl.mujoco` instead of standard error and a file
+`MUJOCO_LOG.TXT` in the working folder.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 def version_advice_ignored() -> Iterator[None]:
     """Drop Gymnasium's advice to move to a newer version of an environment, and nothing else.
 
-    The version is the experiment's choice: results of v4 and v5 are not comparable.
+    The user chose the version: results of v4 and v5 are not comparable.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*is out of date", DeprecationWarning)
@@ -26,9 +27,9 @@ def version_advice_ignored() -> Iterator[None]:
 def log_mujoco_warnings() -> None:
     """Send MuJoCo's warnings to Python's logging, unless the program already handles them.
 
-    Without a handler MuJoCo appends them to ``MUJOCO_LOG.TXT`` in the working folder, beginning
-    with a notice about HalfCheetah's model file as soon as that is compiled. Call it before a
-    model is loaded. A missing MuJoCo is not an error here.
+    Otherwise MuJoCo appends them to `MUJOCO_LOG.TXT` in the working folder; compiling HalfCheetah's
+    model file alone gives one. Call this before a model is loaded. Does nothing where MuJoCo is not
+    installed.
     """
     try:
         import mujoco

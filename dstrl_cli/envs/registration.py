@@ -1,7 +1,9 @@
-"""The tasks that dstrl adds to Gymnasium's registry, all under ``dstrl/``.
+"""The tasks that dstrl adds to Gymnasium's registry, all under `dstrl/`.
 
-Only names, entry points as strings, and time limits: neither MuJoCo nor torch is imported before a
-task is made, and nothing that Gymnasium registers is replaced.
+Everything that distinguishes one task from another is in its row here: its class, its time limit,
+its arguments, and the class that computes a batch of it on the device. Classes are named as text,
+so that neither MuJoCo nor torch is imported before a task is made. Nothing that Gymnasium itself
+registers is replaced.
 """
 
 from __future__ import annotations
@@ -13,16 +15,27 @@ import gymnasium
 
 PREFIX = "dstrl/"
 _MUJOCO = "dstrl_cli.envs.tasks.mujoco:"
-_NAVIGATION = "dstrl_cli.envs.tasks.navigation:Navigation2D"
+_ROBOTS = "dstrl_cli.envs.tasks.mujoco_navigation:"
+_PLANE = "dstrl_cli.envs.tasks.navigation:Navigation2D"
+_PLANE_BATCH = "dstrl_cli.envs.tasks.navigation_batch:NavigationBatch"
 
 
 @dataclass(frozen=True)
 class Registration:
-    """How one task is made: its class, its time limit in steps, its keyword arguments."""
+    """How one task is made.
+
+    Attributes:
+        entry_point: its class as `module:Class`.
+        time_limit: steps after which an episode is truncated.
+        kwargs: arguments of its class.
+        batch: the class that computes a batch of it on the training device, as `module:Class`;
+            None where the environments are stepped one by one.
+    """
 
     entry_point: str
     time_limit: int
     kwargs: dict[str, Any] = field(default_factory=dict)
+    batch: str | None = None
 
 
 # MuJoCo 2, which the v3 results were obtained with, left Ant's contact forces at zero; MuJoCo 1.5,
@@ -40,11 +53,22 @@ PAPER_TASKS = {
     "Reacher-v2": Registration(_MUJOCO + "Reacher", 50),
 }
 NAVIGATION_TASKS = {
-    "2DNav-v1": Registration(_NAVIGATION, 100, {"obstacles": False}),
-    "2DNav-v2": Registration(_NAVIGATION, 100, {"obstacles": True}),
-    "ReacherNav": Registration("dstrl_cli.envs.tasks.mujoco_navigation:ReacherNav", 100),
-    "AntNav": Registration("dstrl_cli.envs.tasks.mujoco_navigation:AntNav", 100),
+    "2DNav-v1": Registration(_PLANE, 100, {"obstacles": False}, _PLANE_BATCH),
+    "2DNav-v2": Registration(_PLANE, 100, {"obstacles": True}, _PLANE_BATCH),
+    "ReacherNav": Registration(_ROBOTS + "ReacherNav", 100),
+    "AntNav": Registration(_ROBOTS + "AntNav", 100),
 }
+"""The tasks that come in a set of ten (see `has_tasks`)."""
+
+DEVICE_BATCHES = {
+    PREFIX + name: task.batch for name, task in NAVIGATION_TASKS.items() if task.batch is not None
+}
+"""Id to the class that computes a batch of it on the training device."""
+
+
+def has_tasks(env_id: str) -> bool:
+    """Return whether the environment comes in a set of ten: its class takes the argument `task`."""
+    return env_id.startswith(PREFIX) and env_id.removeprefix(PREFIX) in NAVIGATION_TASKS
 
 
 def register_tasks() -> None:

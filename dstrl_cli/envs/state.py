@@ -1,8 +1,8 @@
-"""What an environment's further course depends on, read and set as plain data.
+"""The state of an environment, read and set as plain data: all that its next steps depend on.
 
-Numbers, strings and arrays only, so that a checkpoint needs no pickle. Supported are MuJoCo's
-tasks, dstrl's own and every environment that keeps plain values, as classic control does; for
-others the error names what is in the way. No torch.
+Plain data (numbers, strings, arrays) so that a checkpoint needs no pickle. MuJoCo's tasks, dstrl's
+own, and environments whose attributes are plain values, such as classic control, are supported; for
+others the error names the attribute or wrapper that is not. No torch.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class EnvState:
         observation: what to act on next, float32 [obs].
         elapsed: steps of the current episode, as the time limit counts them.
         random: the state of the environment's bit generator as NumPy gives it; None if it has none.
-        fields: its own plain values by name.
-        physics: MuJoCo's numbers by name, float64; empty elsewhere.
+        fields: the attributes of the environment that are plain values, by name.
+        physics: MuJoCo's numbers by name, float64; empty for other environments.
     """
 
     observation: np.ndarray
@@ -39,7 +39,7 @@ class EnvState:
     physics: dict[str, np.ndarray]
 
 
-# Wrappers that remember nothing between steps which is not read here.
+# Wrappers that keep nothing between steps, or only the step count of the time limit, read below.
 _KNOWN_WRAPPERS = (
     wrappers.TimeLimit,
     wrappers.OrderEnforcing,
@@ -54,7 +54,7 @@ _KNOWN_WRAPPERS = (
     wrappers.TransformReward,
 )
 
-# How it is shown and how it was made: not where it is.
+# Attributes that say how an environment is drawn or was made.
 _NOT_STATE = (
     *("render_mode", "metadata", "width", "height", "camera_name", "camera_id"),
     *("fullpath", "observation_structure", "_ezpickle_args", "_ezpickle_kwargs"),
@@ -92,12 +92,12 @@ def write_state(env: gymnasium.Env, state: EnvState) -> None:
     """Put an environment, made as the one that was read, into a state.
 
     Raises:
-        DstrlError: as ``read_state``.
+        DstrlError: as `read_state`.
     """
     time_limit = _time_limit(env)
     inner = env.unwrapped
-    _fields(inner)  # refuses what could not have been read
-    env.reset()  # wrappers refuse to step an environment that was never reset
+    _fields(inner)  # raises if this environment's state could not have been read
+    env.reset()  # wrappers raise if an environment is stepped that was never reset
     if time_limit:
         time_limit._elapsed_steps = state.elapsed
     for name, value in state.fields.items():
@@ -109,7 +109,7 @@ def write_state(env: gymnasium.Env, state: EnvState) -> None:
 
 
 def _time_limit(env: gymnasium.Env) -> wrappers.TimeLimit | None:
-    """Return the wrapper that counts steps, if there is one, refusing unknown wrappers."""
+    """Return the wrapper that counts steps, or None; raise for a wrapper that may keep a state."""
     found = None
     while isinstance(env, gymnasium.Wrapper):
         if type(env) not in _KNOWN_WRAPPERS:
@@ -121,7 +121,7 @@ def _time_limit(env: gymnasium.Env) -> wrappers.TimeLimit | None:
 
 
 def _fields(inner: gymnasium.Env) -> dict[str, Any]:
-    """Return copies of the plain values that an environment keeps, refusing what is not plain."""
+    """Return copies of an environment's attributes; raise for one that is not a plain value."""
     fields = {}
     for name, value in vars(inner).items():
         if name in _NOT_STATE or _is_constant(value):
@@ -143,7 +143,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_constant(value: Any) -> bool:
-    """Whether a value is a part of the environment's making, or is read elsewhere."""
+    """Return whether a value never changes after construction, or is read by another function."""
     if isinstance(value, gymnasium.Space | GymnasiumSpec | np.random.Generator):
         return True
     if type(value).__module__.partition(".")[0] == "mujoco" or _is_renderer(value):
@@ -173,7 +173,7 @@ def _set_physics(inner: gymnasium.Env, physics: dict[str, np.ndarray]) -> None:
 
     kind = mujoco.mjtState.mjSTATE_INTEGRATION
     mujoco.mj_setState(inner.model, inner.data, physics["integration"], kind)
-    mujoco.mj_forward(inner.model, inner.data)  # contacts and all else that is not kept
+    mujoco.mj_forward(inner.model, inner.data)  # recomputes contacts and all else not stored
     mujoco.mj_setState(inner.model, inner.data, physics["integration"], kind)
     for name in _DERIVED:
         getattr(inner.data, name)[:] = physics[name]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,11 +56,14 @@ def policy_metadata(
     action_high: Sequence[float],
     hidden_sizes: Sequence[int],
     step: int,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Return the metadata of a policy file: strings only, no path and no time.
 
-    The lines that fix the environment come from its `EnvSpec`; `hidden_sizes` are the actor's.
+    The lines that fix the environment come from its `EnvSpec` (`env_kwargs` only where it has
+    some); `hidden_sizes` are the actor's.
     """
+    kwargs = {"env_kwargs": json.dumps(env_kwargs, sort_keys=True)} if env_kwargs else {}
     return {
         "format": FORMAT,
         "dstrl": __version__,
@@ -72,6 +76,7 @@ def policy_metadata(
         "action_high": json.dumps([float(bound) for bound in action_high]),
         "hidden_sizes": json.dumps([int(size) for size in hidden_sizes]),
         "step": str(step),
+        **kwargs,
     }
 
 
@@ -139,6 +144,7 @@ class Policy:
     step: int
     weights: tuple[NDArray, ...]
     biases: tuple[NDArray, ...]
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -154,11 +160,14 @@ class Policy:
             algo, env = metadata["algo"], metadata["env"]
             task = int(metadata["task"]) if metadata["task"] else None
             step = int(metadata["step"])
+            env_kwargs = dict(json.loads(metadata.get("env_kwargs", "{}")))
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"policy file {path} has damaged metadata: {error!r}") from error
         weights, biases = _actor_layers(path, tensors)
         _check_shapes(path, weights, biases, [observation_size, *hidden_sizes], action_size)
-        return cls(algo, env, task, observation_size, action_size, step, weights, biases)
+        return cls(
+            algo, env, task, observation_size, action_size, step, weights, biases, env_kwargs
+        )
 
     def act(self, observations: NDArray) -> NDArray:
         """Return the actions [N, act] in [-1, 1] for observations [N, obs].

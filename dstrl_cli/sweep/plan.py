@@ -194,8 +194,8 @@ def prepare(config: RunConfig, path: Path) -> Run:
 
     Raises InputError for an unknown environment, or a sparsity that its networks cannot have.
     """
-    spec = _spec(config.env.id, config.env.task)
-    env = EnvConfig(id=spec.id, task=config.env.task)
+    spec = _spec(config.env)
+    env = config.env.model_copy(update={"id": spec.id})
     sizes = (spec.observation_size, spec.action_size)
     config = resolve_sizes(config.model_copy(update={"env": env}), *sizes)
     layer_budgets(config, spec)
@@ -214,11 +214,10 @@ def layer_budgets(config: RunConfig, spec: EnvSpec) -> dict[str, list[int]]:
     return budgets
 
 
-@cache
-def _spec(env_id: str, task: int) -> EnvSpec:
+def _spec(env: EnvConfig) -> EnvSpec:
     from dstrl_cli import envs
 
-    return envs.spec(env_id, task)
+    return envs.spec(env.id, env.task, env.kwargs)
 
 
 @cache

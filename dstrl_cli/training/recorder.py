@@ -109,6 +109,7 @@ class Recorder:
             action_high=spec.action_high,
             hidden_sizes=self.algorithm.actor.plan.sizes[1:-1],
             step=step,
+            env_kwargs=dict(spec.kwargs),
         )
         self.folders[member].policy(filename, member_tensors(self.algorithm, member), metadata)
 

@@ -1,8 +1,8 @@
 """The MuJoCo tasks of the papers under their old names, on Gymnasium's v4 classes.
 
-Nothing is simulated here: v4 kept the dynamics, observations and rewards of v2 and v3 (v5 did not:
-it pays no healthy reward on the terminating step and changed Walker2d's friction). Only Ant needs
-its contact entries back. The engine is today's MuJoCo, not the papers' 1.5 or 2.0.
+Gymnasium's v4 classes kept the dynamics, observations and rewards of v2 and v3; v5 did not: it pays
+no healthy reward on the terminating step and changed Walker2d's friction. Only Ant needs a change:
+v4 dropped its contact entries. The physics engine is today's MuJoCo, not the papers' 1.5 or 2.0.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     "Walker2d",
 ]
 
-# Gymnasium imports this module on the way to making one of its classes, in whatever program.
+# Done on import, so that it happens in every program in which Gymnasium makes one of these classes.
 log_mujoco_warnings()
 
 

@@ -1,8 +1,8 @@
 """ReacherNav and AntNav: MuJoCo robots that go to a fixed goal, from a fixed start.
 
-They follow ``ReacherPosEnv`` and ``AntNaviEnv`` of github.com/HeyuanMingong/sllrl, on Gymnasium's
-v4 classes; the goals are the fixed task sets of ``tasks``. The time limit of 100 steps is a
-truncation and belongs to the registration.
+They follow `ReacherPosEnv` and `AntNaviEnv` of github.com/HeyuanMingong/sllrl, on Gymnasium's v4
+classes; the goals come from the fixed task sets (`task_sets`). The time limit, which truncates, is
+set where the tasks are registered (`registration`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ReacherNav(Reacher):
     Args:
         task: which of the ten fixed tasks, 0-9.
         goal: a goal (x, y) in place of the task's.
-        goal_range: ``disc``: goals within 0.2 of the shoulder, which the arm can reach; ``box``:
+        goal_range: `disc`: goals within 0.2 of the shoulder, which the arm can reach; `box`:
             goals U(-.5, .5)^2, of which it cannot reach most.
         **kwargs: rendering, as for any MuJoCo task of Gymnasium.
 
@@ -46,7 +46,7 @@ class ReacherNav(Reacher):
         self.task = choose_task(goal_range, task, goal)
         super().__init__(**kwargs)
         EzPickle.__init__(self, task, goal, goal_range, **kwargs)
-        # The model file stops the target's slides at +-.27, which would push a far goal about.
+        # The model file limits the target to +-.27: the physics would push a farther goal back.
         self.model.jnt_limited[-2:] = 0
 
     def reset_model(self) -> np.ndarray:

@@ -1,7 +1,7 @@
 """2DNav-v1 and 2DNav-v2 for N members at once, in torch, on the training device.
 
-The same numbers as ``navigation``, step by step, time limit and automatic reset included, with no
-loop over environments and nothing that makes the device wait for the host.
+The same numbers as `navigation`, step by step, time limit and automatic reset included, but without
+a loop over environments, and without reading anything back from the device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dstrl_cli.envs.base import Active, BatchEnv, Step, action_scale
-from dstrl_cli.envs.specs import EnvSpec
+from dstrl_cli.envs.specs import EnvSpec, make_env
 from dstrl_cli.envs.state import EnvState
 from dstrl_cli.envs.tasks.navigation import (
     ACTION_LIMIT,
@@ -22,27 +22,26 @@ from dstrl_cli.envs.tasks.navigation import (
     GOAL_TOLERANCE,
     POSITION_LIMIT,
 )
-from dstrl_cli.envs.tasks.task_sets import OBSTACLE_RADII, choose_task
 
 
 class NavigationBatch(BatchEnv):
     """N points on the plane, all with the task of the specification.
 
-    Numbers that are not finite are passed on, not reported as failures, and a step tells the host
-    nothing: looking would stop the device.
+    Goal and obstacles are read from one `Navigation2D`, made as the specification says. Numbers
+    that are not finite are passed on and not reported in `failures`, and `Step.host` is None:
+    looking at the numbers would make the device wait.
     """
 
     on_device: ClassVar[bool] = True
 
     def __init__(self, spec: EnvSpec, num_envs: int, device: torch.device) -> None:
         super().__init__(spec, num_envs, device)
-        task_set = "obstacles" if spec.name == "2DNav-v2" else "box"
-        task = choose_task(task_set, spec.task or 0)
+        plane = make_env(spec).unwrapped
         self._middle, self._half = (torch.from_numpy(x).to(device) for x in action_scale(spec))
-        self._goal = torch.tensor(task.goal, device=device)
-        self._centres = torch.tensor(task.obstacles, device=device).reshape(-1, 2)  # [discs, 2]
-        self._radii = torch.tensor(OBSTACLE_RADII[: len(task.obstacles)], device=device)
-        self._time_limit = spec.time_limit or 0
+        self._goal = torch.tensor(plane.goal, device=device)
+        self._centres = torch.tensor(plane.centres, device=device)  # [discs, 2]
+        self._radii = torch.tensor(plane.radii, device=device)
+        self._time_limit = spec.time_limit or torch.iinfo(torch.int64).max
         self._position = torch.zeros(num_envs, 2, device=device)
         self._elapsed = torch.zeros(num_envs, dtype=torch.int64, device=device)
 
@@ -54,7 +53,7 @@ class NavigationBatch(BatchEnv):
 
     @torch.no_grad()
     def step(self, actions: torch.Tensor, active: Active | None = None) -> Step:
-        """Step the active points together; see ``BatchEnv.step``."""
+        """Step the active points together; see `BatchEnv.step`."""
         action = self._middle + self._half * actions.to(self.device, torch.float32)
         action = action.clamp(-ACTION_LIMIT, ACTION_LIMIT)
         moved = (self._position + action).clamp(-POSITION_LIMIT, POSITION_LIMIT)

@@ -1,16 +1,17 @@
 """The fixed task sets of the navigation environments: goals and obstacles, no dynamics.
 
-Ten tasks per environment, drawn once and for all with ``np.random.RandomState(47)``, whose stream
-NumPy keeps unchanged for ever; every method and every seed sees the same ten. The goal ranges are
-those of the code of Wang, Chen and Dong (github.com/HeyuanMingong/sllrl), which draws with the
-same generator and seed: the first 2DNav-v1 tasks are that code's.
+Ten tasks per set, drawn once with `np.random.RandomState(47)`, whose stream NumPy guarantees never
+to change: every method and every seed sees the same ten. The goal ranges are those of the code of
+Wang, Chen and Dong (github.com/HeyuanMingong/sllrl), which draws with the same generator and seed:
+the first 2DNav-v1 tasks are that code's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,23 +20,34 @@ from dstrl_cli.errors import InputError, suggest
 TASK_COUNT = 10
 TASK_SEED = 47
 OBSTACLE_RADII = (0.1, 0.15, 0.2)
+BOX = 0.5
+"""Goals of most tasks, and the centres of obstacles, lie in [-BOX, BOX]^2."""
+REACH = 0.2
+"""ReacherNav's goals lie within this distance of the shoulder."""
 
 Point = tuple[float, float]
 
 
+class Disc(NamedTuple):
+    """An obstacle: the points within `radius` of `centre`, the edge included."""
+
+    centre: Point
+    radius: float
+
+
 @dataclass(frozen=True)
 class NavigationTask:
-    """One task: where to go, and the centres of the discs in the way (none, or one per radius)."""
+    """One task: where to go, and the discs in the way."""
 
     goal: Point
-    obstacles: tuple[Point, ...] = ()
+    obstacles: tuple[Disc, ...] = ()
 
 
-def inside_obstacle(point: Point, obstacles: tuple[Point, ...]) -> bool:
-    """Whether a point lies in (or on the edge of) one of the discs of radii ``OBSTACLE_RADII``."""
+def inside_obstacle(point: Point, obstacles: tuple[Disc, ...]) -> bool:
+    """Return whether a point lies in, or on the edge of, one of the discs."""
     return any(
         np.hypot(point[0] - centre[0], point[1] - centre[1]) <= radius
-        for centre, radius in zip(obstacles, OBSTACLE_RADII, strict=False)
+        for centre, radius in obstacles
     )
 
 
@@ -44,20 +56,20 @@ def _point(row: np.ndarray) -> Point:
 
 
 def _draw_box(random: np.random.RandomState) -> NavigationTask:
-    return NavigationTask(_point(random.uniform(-0.5, 0.5, 2)))
+    return NavigationTask(_point(random.uniform(-BOX, BOX, 2)))
 
 
 def _draw_disc(random: np.random.RandomState) -> NavigationTask:
     while True:
-        goal = _point(random.uniform(-0.2, 0.2, 2))
-        if np.hypot(*goal) < 0.2:
+        goal = _point(random.uniform(-REACH, REACH, 2))
+        if np.hypot(*goal) < REACH:
             return NavigationTask(goal)
 
 
 def _draw_obstacles(random: np.random.RandomState) -> NavigationTask:
     while True:
-        rows = random.uniform(-0.5, 0.5, (4, 2))  # three centres, then the goal
-        goal, obstacles = _point(rows[3]), tuple(_point(row) for row in rows[:3])
+        *centres, goal = map(_point, random.uniform(-BOX, BOX, (len(OBSTACLE_RADII) + 1, 2)))
+        obstacles = tuple(map(Disc, centres, OBSTACLE_RADII))
         if not inside_obstacle((0.0, 0.0), obstacles) and not inside_obstacle(goal, obstacles):
             return NavigationTask(goal, obstacles)
 
@@ -71,7 +83,7 @@ _DRAWS: dict[str, Callable[[np.random.RandomState], NavigationTask]] = {
 
 @cache
 def task_set(name: str) -> tuple[NavigationTask, ...]:
-    """Return the ten tasks of a set: ``box``, ``disc`` or ``obstacles``.
+    """Return the ten tasks of a set: `box`, `disc` or `obstacles`.
 
     Raises:
         InputError: the name is none of the three.
@@ -83,13 +95,13 @@ def task_set(name: str) -> tuple[NavigationTask, ...]:
 
 
 def check_task(task: int) -> None:
-    """Raise ``InputError`` unless ``task`` is one of 0 .. 9."""
+    """Raise `InputError` unless `task` is one of 0 .. 9."""
     if task not in range(TASK_COUNT):
         raise InputError(f"env.task {task} does not exist: choose 0 to {TASK_COUNT - 1}")
 
 
 def choose_task(name: str, task: int, goal: Point | None = None) -> NavigationTask:
-    """Return task number ``task`` of a set, with its goal replaced where one is given.
+    """Return task number `task` of a set, with its goal replaced where one is given.
 
     Raises:
         InputError: no such set or task, or a goal that is not two finite numbers or lies in an
@@ -99,9 +111,9 @@ def choose_task(name: str, task: int, goal: Point | None = None) -> NavigationTa
     chosen = task_set(name)[task]
     if goal is None:
         return chosen
-    if len(goal) != 2 or not np.isfinite(goal).all():
+    if np.shape(goal) != (2,) or not np.isfinite(np.asarray(goal, float)).all():
         raise InputError(f"goal {goal!r} must be two finite numbers (x, y)")
     point = float(goal[0]), float(goal[1])
     if inside_obstacle(point, chosen.obstacles):
         raise InputError(f"goal {goal!r} lies in an obstacle of task {task}: choose another")
-    return NavigationTask(point, chosen.obstacles)
+    return replace(chosen, goal=point)

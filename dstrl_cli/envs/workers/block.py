@@ -1,7 +1,7 @@
-"""The numbers that pass between a batch and its environments, as views of one buffer.
+"""The arrays through which a batch and its environments exchange numbers, laid over one buffer.
 
-Not the environments: ``group`` steps them. The buffer is private to the process, or memory that
-worker processes share. No torch.
+`group` steps the environments that read and write them. The buffer belongs to this process, or is
+memory shared with worker processes. No torch.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from dstrl_cli.envs.specs import EnvSpec
 
 @dataclass(frozen=True)
 class Block:
-    """What N environments are told and what they answer.
+    """The actions given to N environments, and what their steps returned.
 
-    ``results`` holds all answers in one piece: the four fields after it are views of it.
+    `results` holds everything that a step returns in one array; the four fields after it are views
+    of its parts.
     """
 
     action: np.ndarray  # [N, act] float32, within the environment's bounds
-    active: np.ndarray  # [N] bool: which to step, where a step is not for all
+    active: np.ndarray  # [N] bool: which environments a masked step is for
     results: np.ndarray  # [N * (2 * obs + 3)] float32
     next_observation: np.ndarray  # [N, obs]
     reward: np.ndarray  # [N]
@@ -30,7 +31,7 @@ class Block:
     observation: np.ndarray  # [N, obs]
 
     def part(self, rows: slice) -> Block:
-        """Return views of some of the environments; ``results`` remains everybody's."""
+        """Return views of the rows of some environments; `results` stays that of all."""
         return replace(
             self,
             action=self.action[rows],
@@ -43,12 +44,12 @@ class Block:
 
 
 def results_size(spec: EnvSpec, num_envs: int) -> int:
-    """Return the numbers that N environments answer."""
+    """Return how many numbers the steps of N environments return."""
     return num_envs * (2 * spec.observation_size + 3)
 
 
 def unpack(results: Any, num_envs: int) -> tuple[Any, Any, Any, Any]:
-    """Return views of results, an array or a tensor of ``results_size`` numbers.
+    """Return the parts of `results`, an array or a tensor of `results_size` numbers, as views.
 
     They are next_observation [N, obs], reward [N], ended [2, N] and observation [N, obs].
     """
@@ -69,7 +70,7 @@ def buffer_size(spec: EnvSpec, num_envs: int) -> int:
 
 
 def make_block(spec: EnvSpec, num_envs: int, buffer: memoryview | bytearray | None = None) -> Block:
-    """Lay a block over a buffer of ``buffer_size`` bytes, or over one of its own."""
+    """Return a block over `buffer` (`buffer_size` bytes), or over a new buffer where it is None."""
     if buffer is None:
         buffer = bytearray(buffer_size(spec, num_envs))
     actions = num_envs * spec.action_size

@@ -1,6 +1,6 @@
-"""Gymnasium environments stepped one after the other in this process, over the arrays of a block.
+"""Gymnasium environments stepped one after the other in this process, with the arrays of a block.
 
-Used by the run's own process and by worker processes alike, so that both give the same numbers.
+The run's own process and worker processes both use this class, so that both give the same numbers.
 The environments share nothing: a trajectory does not depend on the others. No torch.
 """
 
@@ -16,14 +16,15 @@ from dstrl_cli.envs.state import EnvState, read_state, write_state
 from dstrl_cli.envs.workers.block import Block
 
 Causes = dict[int, str]
+"""Which environments failed: row to what they raised."""
 
 
 class EnvGroup:
-    """The environments of a block's rows.
+    """One environment for each row of a block.
 
-    After an episode's end an environment is reset without a seed: its random stream goes on. What
-    an environment raises is returned as the cause of its failure, by row; its row then says that
-    it stayed where it was. Numbers that are not finite are the batch's to find.
+    After an episode's end an environment is reset without a seed, so that its random stream goes
+    on. If an environment raises an exception, the exception is returned as text, and its row shows
+    an environment that did not move. Numbers that are not finite are left for the batch to find.
     """
 
     def __init__(self, spec: EnvSpec, block: Block) -> None:
@@ -32,7 +33,7 @@ class EnvGroup:
         self._action_dtype = self._envs[0].action_space.dtype
 
     def reset(self, seeds: Sequence[int]) -> Causes:
-        """Seed environment i with ``seeds[i]`` and write its first observation."""
+        """Reset environment i with `seeds[i]` and write its first observation."""
         causes: Causes = {}
         for index, seed in enumerate(seeds):
             self._block.observation[index] = 0.0
@@ -40,17 +41,17 @@ class EnvGroup:
         return causes
 
     def step(self, masked: bool) -> Causes:
-        """Take the block's actions, in all environments or (masked) in its active ones."""
+        """Step with the block's actions: all environments, or if `masked` its active ones."""
         block, causes = self._block, {}
         next_observation, observation = block.next_observation, block.observation
         reward = block.reward
-        # A copy: an environment may keep the action it was given.
+        # A copy, because an environment may keep the action it was given.
         action = block.action.astype(self._action_dtype)
         rows = range(len(reward)) if not masked else np.flatnonzero(block.active).tolist()
         next_observation[:] = observation
         reward[:] = 0.0
         block.ended[:] = 0.0
-        # An environment that blows up is reported by the batch, once, not by NumPy as well.
+        # The batch reports numbers that are not finite; NumPy need not warn of them as well.
         with np.errstate(over="ignore", invalid="ignore"):
             for index in rows:
                 try:
@@ -69,14 +70,14 @@ class EnvGroup:
         return causes
 
     def get_state(self) -> list[EnvState]:
-        """Return the state of every environment; see ``state.read_state`` for errors."""
+        """Return the state of every environment; see `state.read_state` for errors."""
         return [
             read_state(env, observation)
             for env, observation in zip(self._envs, self._block.observation, strict=True)
         ]
 
     def set_state(self, states: Sequence[EnvState]) -> None:
-        """Set the state of every environment; see ``state.write_state`` for errors."""
+        """Set the state of every environment; see `state.write_state` for errors."""
         for index, state in enumerate(states):
             write_state(self._envs[index], state)
             self._block.observation[index] = state.observation

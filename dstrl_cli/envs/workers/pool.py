@@ -1,20 +1,21 @@
 """Worker processes that step environments side by side, over memory they share with the parent.
 
-A pool hosts several batches: every worker owns a run of rows of each. To step a batch the parent
-writes one byte to each worker's pipe and reads one byte from each; everything else is in the
-shared block. A worker sleeps in ``read`` between its bytes, so a batch that is not stepped costs
-nothing. Seldom calls (reset, states) send pickled messages through the same pipes.
+A pool steps several batches: each worker has some consecutive rows of every batch. To step a batch
+the parent writes one byte to each worker's pipe and reads one byte back from each; all numbers are
+in the shared block. Between commands a worker sleeps in `read`, so that a batch that is not being
+stepped costs nothing. The rare calls (reset, states) send pickled messages through the same pipes.
 
-Pipes because they wake a process as fast as anything that blocks (measured with empty steps on
-two cores: 16 workers 0.11 ms, semaphores 0.10, sockets 0.20) and report its death, which
-semaphores do not. Spinning answers in under a microsecond but burns the cores that other workers
-step on.
+Pipes, because they wake a process about as fast as semaphores and faster than sockets (empty steps
+of 16 workers on two cores: 0.11, 0.10 and 0.20 ms), and, unlike semaphores, tell when a process
+dies. A busy loop would answer within a microsecond, but would occupy the cores that other workers
+need.
 
-A worker dies with its parent (its pipe closes), ignores Ctrl-C and SIGTERM, and is known to be
-dead when its pipe closes. The memory is an unnamed file: no crash leaves anything behind.
+A worker ends when its parent does, since its pipe closes then; it ignores Ctrl-C and SIGTERM; and
+the parent learns of its death in the same way. The memory is an unnamed file, so that no crash
+leaves anything behind.
 
-The numbers are those of one process, bit for bit, except that training flushes numbers below the
-smallest normal one to zero (``torch.set_flush_denormal``) and a worker does not. No torch.
+The numbers are those of one process, bit for bit, with one exception: training sets denormal
+numbers to zero (`torch.set_flush_denormal`) and a worker does not. No torch.
 """
 
 from __future__ import annotations
@@ -34,31 +35,31 @@ from dstrl_cli.envs.state import EnvState
 from dstrl_cli.envs.workers.block import Block, buffer_size, make_block
 from dstrl_cli.envs.workers.group import Causes
 from dstrl_cli.envs.workers.process import WorkerProcess
-from dstrl_cli.envs.workers.worker import MASKED, Share
+from dstrl_cli.envs.workers.worker import MASKED, WorkerRows
 from dstrl_cli.errors import DstrlError
 
-FEW = 4
-"""Environments below which waking processes saves little."""
+MIN_ENVS = 4
+"""With `auto`, batches of fewer environments get no workers: waking them would save little."""
 
 
 def worker_count(setting: int | Literal["auto"], num_envs: int, device: str, cores: int) -> int:
     """Return how many processes step a batch; 0: the calling process does.
 
-    ``auto`` gives a batch of a run on an accelerator one per core, but none to a batch of less
-    than ``FEW`` environments, nor to a run on the CPU: there the cores belong to other runs.
+    `auto` means one per core for a run on an accelerator, and none for a batch of fewer than
+    `MIN_ENVS` environments or a run on the CPU, where other runs use the cores.
     """
     if setting != "auto":
         return min(setting, num_envs)
-    if device == "cpu" or num_envs < FEW:
+    if device == "cpu" or num_envs < MIN_ENVS:
         return 0
     return min(cores, num_envs)
 
 
 class WorkerPool:
-    """``workers`` processes that host a batch of environments per entry of ``counts``.
+    """Worker processes that step one batch of environments of each size in `counts`.
 
     Attributes:
-        groups: the batches' groups, in order. The pool ends when all of them are closed.
+        groups: one group per batch, in order. The processes end when all groups are closed.
 
     Raises:
         DstrlError: the workers cannot make the environment.
@@ -66,19 +67,19 @@ class WorkerPool:
 
     def __init__(self, spec: EnvSpec, counts: Sequence[int], workers: int) -> None:
         self._files = [_shared_file(buffer_size(spec, count)) for count in counts]
-        self._shares: list[list[Share]] = [[] for _ in range(workers)]
+        self._parts: list[list[WorkerRows]] = [[] for _ in range(workers)]
         self._workers: list[WorkerProcess] = []
         self.groups: list[WorkerGroup] = []
         for batch, (count, file) in enumerate(zip(counts, self._files, strict=True)):
-            owners = _divide(count, workers)
+            owners = _split_rows(count, workers)
             memory = mmap.mmap(file, buffer_size(spec, count))
             block = make_block(spec, count, memoryview(memory))
             self.groups.append(WorkerGroup(self, batch, block, owners))
             for index, rows in owners.items():
-                self._shares[index].append(Share(batch, spec, count, file, rows))
+                self._parts[index].append(WorkerRows(batch, spec, count, file, rows))
         self._end = weakref.finalize(self, _end, self._workers, self._files)
         try:
-            self._workers.extend(WorkerProcess(shares) for shares in self._shares)
+            self._workers.extend(WorkerProcess(parts) for parts in self._parts)
             for worker in self._workers:
                 if (error := worker.started()) is not None:
                     raise _not_started(spec, error)
@@ -87,20 +88,20 @@ class WorkerPool:
             raise
         self._open = set(range(len(counts)))
 
-    def living(self, index: int) -> WorkerProcess:
-        """Return a worker, started anew if it has died: then its environments were never reset."""
+    def live_worker(self, index: int) -> WorkerProcess:
+        """Return a worker; if it has died, a new one, whose environments were not reset yet."""
         if self._workers[index].is_dead():
-            self._workers[index] = WorkerProcess(self._shares[index])
+            self._workers[index] = WorkerProcess(self._parts[index])
             self._workers[index].started()
         return self._workers[index]
 
     def kill(self) -> None:
-        """End all workers at once: what they were doing is lost."""
+        """End all workers at once, whatever they are doing."""
         for worker in self._workers:
             worker.kill()
 
     def leave(self, batch: int) -> None:
-        """Close the pool once the last of its batches has left."""
+        """Note that a batch was closed; after the last one end the processes."""
         self._open.discard(batch)
         if not self._open:
             self._end()
@@ -108,9 +109,9 @@ class WorkerPool:
 
 def _end(workers: list[WorkerProcess], files: list[int]) -> None:
     for worker in workers:
-        worker.dismiss()
+        worker.ask_to_exit()
     for worker in workers:
-        worker.bury()
+        worker.wait_for_exit()
     while files:
         os.close(files.pop())
 
@@ -123,7 +124,7 @@ def _not_started(spec: EnvSpec, error: DstrlError) -> DstrlError:
 
 
 def _shared_file(size: int) -> int:
-    """Return the descriptor of an unnamed file: it is gone with the last process that has it."""
+    """Return the descriptor of an unnamed file; it vanishes with the last process that has it."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("dstrl-envs")
     else:
@@ -133,8 +134,8 @@ def _shared_file(size: int) -> int:
     return file
 
 
-def _divide(count: int, workers: int) -> dict[int, slice]:
-    """Return the rows of each worker that gets any; their numbers differ by at most one."""
+def _split_rows(count: int, workers: int) -> dict[int, slice]:
+    """Return the rows of each worker that has any; their numbers differ by at most one."""
     edges = [count * worker // workers for worker in range(workers + 1)]
     return {
         worker: slice(start, stop)
@@ -144,10 +145,10 @@ def _divide(count: int, workers: int) -> dict[int, slice]:
 
 
 class WorkerGroup:
-    """One batch's environments in the workers of a pool; the methods are ``EnvGroup``'s.
+    """One batch's environments in the workers of a pool, with the methods of `EnvGroup`.
 
-    When a worker dies, its environments fail with the cause, and stay where they were last seen,
-    until a reset, also if another batch has had the worker started anew.
+    When a worker dies, its environments count as failed and keep their last observation until the
+    next reset of this batch, even if another batch has meanwhile started a new worker.
     """
 
     def __init__(
@@ -156,16 +157,16 @@ class WorkerGroup:
         self.block = block
         self._pool, self._batch, self._owners = pool, batch, owners
         self._workers: list[tuple[WorkerProcess, slice]] = []
-        self._seen = block.observation.copy()
+        self._last_observation = block.observation.copy()
 
     def reset(self, seeds: Sequence[int]) -> Causes:
-        """Reset every environment, in new processes where one has died."""
-        self._engage()
-        self._seen[:] = 0.0
+        """Reset every environment; dead workers are replaced first."""
+        self._find_workers()
+        self._last_observation[:] = 0.0
         return self._gather(lambda worker, rows: worker.call("reset", self._batch, seeds[rows]))
 
     def step(self, masked: bool) -> Causes:
-        """Wake every worker, and wait for all."""
+        """Let all workers step their environments; wait for all."""
         command = bytes([self._batch + MASKED * masked])
         return self._gather(lambda worker, _: worker.wake(command))
 
@@ -175,52 +176,54 @@ class WorkerGroup:
         return [state for _, states in _checked(answers) for state in states]
 
     def set_state(self, states: Sequence[EnvState]) -> None:
-        """Set the state of every environment, in new processes where one has died."""
-        self._engage()
+        """Set the state of every environment; dead workers are replaced first."""
+        self._find_workers()
         _checked(
             self._exchange(lambda worker, rows: worker.call("set_state", self._batch, states[rows]))
         )
-        np.copyto(self._seen, self.block.observation)
+        np.copyto(self._last_observation, self.block.observation)
 
     def close(self) -> None:
-        """Leave the pool; closing twice is allowed."""
+        """Tell the pool that this batch needs no workers any more; closing twice is allowed."""
         self._pool.leave(self._batch)
 
-    def _engage(self) -> None:
-        self._workers = [(self._pool.living(index), rows) for index, rows in self._owners.items()]
+    def _find_workers(self) -> None:
+        self._workers = [
+            (self._pool.live_worker(index), rows) for index, rows in self._owners.items()
+        ]
 
     def _gather(self, send: Callable[[WorkerProcess, slice], None]) -> Causes:
-        """Let every worker do something; return the causes of failures by row of the batch."""
+        """Send something to every worker; return the causes of failures by row of the batch."""
         causes: Causes = {}
         for rows, answer in self._exchange(send):
             if isinstance(answer, DstrlError):
-                self._stay(rows)
+                self._undo(rows)
                 causes |= dict.fromkeys(range(rows.start, rows.stop), str(answer))
             elif answer is not None:
                 causes |= {rows.start + row: cause for row, cause in answer.items()}
-        np.copyto(self._seen, self.block.observation)
+        np.copyto(self._last_observation, self.block.observation)
         return causes
 
     def _exchange(self, send: Callable[[WorkerProcess, slice], None]) -> list[tuple[slice, Any]]:
-        """Tell every worker something, then hear all answers, so that they work side by side."""
+        """Send something to every worker, then read all answers: so the workers run in parallel."""
         try:
             for worker, rows in self._workers:
                 send(worker, rows)
             return [(rows, worker.answer()) for worker, rows in self._workers]
-        except BaseException:  # an answer that nobody heard would be taken for the next one's
+        except BaseException:  # an answer left unread would be read as that to the next command
             self._pool.kill()
             raise
 
-    def _stay(self, rows: slice) -> None:
-        """Undo what a worker may have written when it died."""
+    def _undo(self, rows: slice) -> None:
+        """Overwrite what a worker may have written before it died: its environments stay put."""
         block = self.block
-        block.next_observation[rows] = block.observation[rows] = self._seen[rows]
+        block.next_observation[rows] = block.observation[rows] = self._last_observation[rows]
         block.reward[rows] = 0.0
         block.ended[:, rows] = 0.0
 
 
 def _checked(answers: list[tuple[slice, Any]]) -> list[tuple[slice, Any]]:
-    """Return answers unless one is an error; raise that."""
+    """Return the answers; raise the first that is an error."""
     for _, answer in answers:
         if isinstance(answer, DstrlError):
             raise answer

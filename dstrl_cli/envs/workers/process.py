@@ -1,6 +1,6 @@
-"""One worker process as its parent sees it: started, told, heard, and buried.
+"""One worker process as its parent sees it: start it, send commands, read answers, end it.
 
-What happens inside is ``worker``'s; who is told what is ``workers``'s. No torch.
+`worker` is the program that the process runs; `pool` decides which worker is told what. No torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from dstrl_cli.envs.workers.worker import CALL, NOTHING, Share
+from dstrl_cli.envs.workers.worker import CALL, NOTHING, WorkerRows
 from dstrl_cli.errors import DstrlError
 
 GRACE_S = 5.0
@@ -23,13 +23,13 @@ _PROGRAM = "from dstrl_cli.envs.workers.worker import main; main({}, {})"
 
 
 class WorkerProcess:
-    """One process and our ends of its two pipes.
+    """A worker process and the parent's ends of the two pipes to it.
 
-    Telling a dead worker something does nothing, and its answer is the error that says how it
-    died: a death matters only when the answers of all are in.
+    Sending something to a dead worker does nothing, and its answer is the error that says how it
+    died. So callers send to all workers and read all answers without a check for deaths in between.
     """
 
-    def __init__(self, shares: Sequence[Share]) -> None:
+    def __init__(self, parts: Sequence[WorkerRows]) -> None:
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
         self._commands = Connection(ours_out, readable=False)
@@ -38,7 +38,7 @@ class WorkerProcess:
         self._death: DstrlError | None = None
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path),
-            "OMP_NUM_THREADS": "1",  # many workers, one core each
+            "OMP_NUM_THREADS": "1",  # there are many workers, each for one core
             "OPENBLAS_NUM_THREADS": "1",
         }
         try:
@@ -46,16 +46,20 @@ class WorkerProcess:
                 [sys.executable, "-P", "-c", _PROGRAM.format(theirs_in, theirs_out)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs_in, theirs_out, *(share.file for share in shares)],
-                process_group=0,  # a Ctrl-C at the terminal reaches the parent only
+                pass_fds=[theirs_in, theirs_out, *(part.file for part in parts)],
+                process_group=0,  # so that Ctrl-C at the terminal reaches the parent only
             )
         finally:
             os.close(theirs_in)
             os.close(theirs_out)
-        self.call("start", 0, *shares)
+        self.call("start", 0, *parts)
 
     def started(self) -> DstrlError | None:
-        """Wait until the environments are made; if they cannot be, end the process and say why."""
+        """Wait until the environments are made; if they cannot be, end the process and say why.
+
+        Returns:
+            None, or the reason.
+        """
         error = self.answer()
         if error is not None:
             self.kill()
@@ -63,30 +67,30 @@ class WorkerProcess:
         return self._death
 
     def is_dead(self) -> bool:
-        """Look whether the process has ended."""
+        """Return whether the process has ended."""
         if self._death is None and self._process.poll() is not None:
-            self.bury()
+            self.wait_for_exit()
         return self._death is not None
 
     def wake(self, command: bytes) -> None:
-        """Send one command byte."""
+        """Send one command byte, which wakes the worker."""
         if self._death is None:
             try:
                 os.write(self._wake, command)
             except OSError:
-                self.bury()
+                self.wait_for_exit()
 
     def call(self, name: str, batch: int, *arguments: Any) -> None:
-        """Send the call of a method of a batch's group."""
+        """Tell the worker to call a method of a batch's `EnvGroup`."""
         self.wake(bytes([CALL]))
         if self._death is None:
             try:
                 self._commands.send((name, batch, arguments))
             except OSError:
-                self.bury()
+                self.wait_for_exit()
 
     def answer(self) -> Any:
-        """Return the answer to a wake or a call; a ``DstrlError`` where there is none."""
+        """Wait for the answer to `wake` or `call`; it is a `DstrlError` if that failed."""
         if self._death is None:
             try:
                 kind = os.read(self._answer, 1)
@@ -94,23 +98,23 @@ class WorkerProcess:
                     return None
                 done, value = self._replies.recv()
             except (EOFError, OSError):
-                self.bury()
+                self.wait_for_exit()
             else:
                 return value if done else DstrlError(value)
         return self._death
 
-    def dismiss(self) -> None:
+    def ask_to_exit(self) -> None:
         """Ask the process to close its environments and end."""
         self.call("exit", 0)
 
     def kill(self) -> None:
-        """End the process as it is."""
+        """End the process at once."""
         if self._death is None:
             self._process.kill()
-            self.bury()
+            self.wait_for_exit()
 
-    def bury(self) -> None:
-        """Wait for the end of a process that is about to end, and note how it came."""
+    def wait_for_exit(self) -> None:
+        """Wait for a process that is ending, kill it after `GRACE_S`, and note how it ended."""
         if self._death is not None:
             return
         try:

@@ -1,7 +1,7 @@
-"""The life of a worker process: it steps its share of each batch when woken, and sleeps otherwise.
+"""The program of a worker process: it steps its rows of a batch when told to, and sleeps otherwise.
 
-Started by ``workers`` as a program of its own; both sides of what they say to each other are
-described there. No torch, so that a worker is up quickly and small.
+`process` starts it and `pool` describes what is sent in both directions. No torch, so that a worker
+starts quickly and needs little memory.
 """
 
 from __future__ import annotations
@@ -23,16 +23,24 @@ from dstrl_cli.envs.workers.group import EnvGroup
 from dstrl_cli.errors import DstrlError
 
 CALL = 255
-"""The command byte that announces a message; smaller ones step the batch of that number."""
+"""The command byte that announces a message; a smaller one steps the batch of that number."""
 MASKED = 128
-"""Added to a batch's number: step its active environments only."""
+"""Added to a batch's number to step its active environments only."""
 NOTHING, MESSAGE = b"\0", b"\1"
-"""The two answers: no environment failed, or a message follows."""
+"""The two answer bytes: no environment failed, or a message follows."""
 
 
 @dataclass(frozen=True)
-class Share:
-    """A worker's part of a batch: the batch, its shared memory, and which rows are the worker's."""
+class WorkerRows:
+    """The rows of one batch that one worker steps.
+
+    Attributes:
+        batch: the batch's number.
+        spec: its environment.
+        num_envs: how many environments the whole batch has.
+        file: descriptor of the memory shared with the parent.
+        rows: which of the batch's environments are the worker's.
+    """
 
     batch: int
     spec: EnvSpec
@@ -42,8 +50,8 @@ class Share:
 
 
 def main(command_file: int, reply_file: int) -> None:
-    """Serve until told to close, or until the parent is gone."""
-    for request in (signal.SIGINT, signal.SIGTERM):  # the parent decides what they mean
+    """Carry out commands until told to exit, or until the parent is gone."""
+    for request in (signal.SIGINT, signal.SIGTERM):  # the parent handles them and tells the worker
         signal.signal(request, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     threading.Thread(target=_exit_with_parent, args=(command_file,), daemon=True).start()
@@ -54,15 +62,15 @@ def main(command_file: int, reply_file: int) -> None:
 
 
 def _exit_with_parent(command_file: int) -> None:
-    """End the process once nobody can write commands, even while an environment is stepping."""
+    """End the process when the parent is gone, even while an environment is stepping."""
     watch = select.poll()
-    watch.register(command_file, 0)  # hang-ups only
+    watch.register(command_file, 0)  # wakes up only when the other end is closed
     watch.poll()
     os._exit(1)
 
 
 def _serve(commands: Connection, replies: Connection) -> None:
-    # Everything is looked up once: a woken worker should only step.
+    # Names are looked up once, outside the loop, which runs once per step of the environments.
     command_file, reply_file = commands.fileno(), replies.fileno()
     groups: dict[int, EnvGroup] = {}
     while command := os.read(command_file, 1):
@@ -78,11 +86,11 @@ def _serve(commands: Connection, replies: Connection) -> None:
                 break
             try:
                 if name == "start":
-                    groups = {share.batch: _join(share) for share in arguments}
+                    groups = {each.batch: _make_group(each) for each in arguments}
                     answer = True, None
                 else:
                     answer = True, getattr(groups[batch], name)(*arguments)
-            except DstrlError as error:  # becomes the parent's
+            except DstrlError as error:  # raised again in the parent
                 answer = False, str(error)
             except Exception as error:
                 answer = False, f"{type(error).__name__}: {error}"
@@ -92,7 +100,7 @@ def _serve(commands: Connection, replies: Connection) -> None:
         group.close()
 
 
-def _join(share: Share) -> EnvGroup:
-    memory = mmap.mmap(share.file, buffer_size(share.spec, share.num_envs))
-    block = make_block(share.spec, share.num_envs, memoryview(memory)).part(share.rows)
-    return EnvGroup(share.spec, block)
+def _make_group(part: WorkerRows) -> EnvGroup:
+    memory = mmap.mmap(part.file, buffer_size(part.spec, part.num_envs))
+    block = make_block(part.spec, part.num_envs, memoryview(memory)).part(part.rows)
+    return EnvGroup(part.spec, block)

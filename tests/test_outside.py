@@ -1,0 +1,94 @@
+"""Extending an installed dstrl from one's own folder: a score, an algorithm, an environment."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dstrl_cli
+
+SAMPLES = Path(__file__).parent / "outside"
+PACKAGE = Path(dstrl_cli.__file__).parents[1]
+RUN = ("--algo", "ddpg_example:DDPG", "--env", "line_example:Line-v0", "--steps", "300")
+
+
+def dstrl(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run dstrl as a program in the user's folder."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "dstrl_cli", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(PACKAGE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr + done.stdout
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(SAMPLES, tmp_path_factory.mktemp("user") / "project"))
+
+
+def test_a_score_an_algorithm_and_an_environment_train_together(folder: Path) -> None:
+    sweep = ("sweep", *RUN, "--dst", "dense,saliency.yaml", "--seeds", "0-1")
+    dstrl(folder, *sweep, "--set", "env.kwargs.goal=0.5")
+    runs = folder / "results/Line-v0"
+    assert sorted(path.name for path in runs.iterdir()) == ["ddpg-dense", "ddpg-saliency"]
+    run = runs / "ddpg-saliency/s0.8/seed1"
+    with (run / "topology.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["network"] for row in rows} == {"actor", "critic1"}
+    summary = json.loads((run / "summary.json").read_text())
+    # 1-16-16-1 and 2-16-16-1: one critic, and a target of each
+    assert summary["parameters"]["sok_dense"] == (16 + 256 + 16) + (32 + 256 + 16)
+    assert summary["parameters"]["rlx_dense"] == 2 * summary["parameters"]["sok_dense"]
+    assert summary["flops"]["train_total"] > 0
+    table = dstrl(folder, "table", "results", "--metric", "final", "--format", "md").stdout
+    assert "**DDPG, sparsity 0.8**" in table
+    assert "| Saliency |" in table
+
+
+def test_another_algorithm_is_planned_for_an_accelerator(folder: Path) -> None:
+    plan = ("--dst", "sst", "--device", "cuda", "--device-memory", "80GB", "--dry-run", "--json")
+    told = json.loads(dstrl(folder, "sweep", *RUN, *plan).stdout)
+    (population,) = told["populations"]
+    assert (population["algo"], population["members"]) == ("ddpg", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--algo", "nowhere:DDPG"], "'nowhere:DDPG': module 'nowhere' cannot be imported"),
+        (["--algo", "ddpg_example:Missing"], "module 'ddpg_example' has no 'Missing'"),
+        (["--algo", "line_example:Line"], "needs an attribute `row`"),
+        ([*RUN, "--dst", "rlx2"], "'rlx2' has keys for td3 and sac, but none for ddpg"),
+        (
+            [*RUN, "--dst", "saliency.yaml", "--set", "topology.params.powr=2"],
+            "params.powr",
+        ),
+        (
+            [*RUN, "--dst", "saliency.yaml", "--set", "topology.params.power=-1"],
+            "params.power",
+        ),
+        (
+            [*RUN, "--dst", "saliency.yaml", "--set", "topology.drop=line_example:Line"],
+            "topology.drop",
+        ),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_one_message(
+    folder: Path, arguments: list[str], expected: str
+) -> None:
+    done = dstrl(folder, "train", *arguments, "--out", "wrong", code=2)
+    assert expected in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not (folder / "wrong").exists()
