@@ -7,7 +7,7 @@ sweeps nor reports know of older ones.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any
@@ -32,6 +32,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "env_workers": 0,
     "replay_device": "auto",
     "compile": False,
+    "env.kwargs": {},
 }
 """Dotted keys that stored documents may lack because they did not exist yet.
 
@@ -49,14 +50,18 @@ def up_to_date(document: Mapping[str, Any]) -> dict[str, Any]:
     _check_format(document.get("format", 1))
     current = {key: value for key, value in document.items() if key != "format"}
     for dotted, value in ADDED_KEYS.items():
-        *groups, leaf = dotted.split(".")
-        block: Any = current
-        for group in groups:
-            inner = block.get(group)
-            block[group] = dict(inner) if isinstance(inner, Mapping) else {}
-            block = block[group]
-        block.setdefault(leaf, deepcopy(value))
+        _add(current, dotted.split("."), value)
     return current
+
+
+def _add(block: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set the key at `path` where it is missing; groups are copied before they change."""
+    name, *below = path
+    if not below:
+        block.setdefault(name, deepcopy(value))
+    elif isinstance(inner := block.get(name, {}), Mapping):  # else damage, for others to find
+        block[name] = dict(inner)
+        _add(block[name], below, value)
 
 
 def _check_format(found: Any) -> None:
