@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from network_samples import take_events
 
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.sac import SAC
@@ -17,7 +18,8 @@ from dstrl_cli.config.parse import from_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.nets import choice
 from dstrl_cli.nets.masked import MaskedNetwork
-from dstrl_cli.nets.network import Network, Plan
+from dstrl_cli.nets.network import Network
+from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.nets.sparse import kernels
 from dstrl_cli.nets.sparse.engine import SparseNetwork, Topology, selected
 from dstrl_cli.replay.base import Batch, Replay
@@ -58,7 +60,7 @@ def config(masking: str = "none", sparsity: float = 0.9, **keys: Any) -> RunConf
 def network(
     engine: type[Network], run: RunConfig, sizes: tuple[int, ...], heads: int = 2
 ) -> Network:
-    return engine(Plan("critic", sizes, heads, [run], 1, "cpu"))
+    return engine(NetworkPlan("critic", sizes, heads, [run], 1, "cpu"))
 
 
 def pair(run: RunConfig, sizes: tuple[int, ...], heads: int = 2) -> tuple[Network, Network]:
@@ -170,7 +172,7 @@ def test_a_hundred_updates_agree(algo: str, masking: str, sparsity: float) -> No
             (masked.critic, sparse.critic),
         ):
             assert_close(theirs, ours, 2e-3)
-            mine, others = ours.take_events(), theirs.take_events()
+            mine, others = take_events(ours), take_events(theirs)
             assert mine == others
             changed += len(mine)
     assert bool(changed) == (masking != "none")

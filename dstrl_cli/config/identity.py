@@ -33,8 +33,13 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 def differences(a: RunConfig, b: RunConfig) -> list[str]:
     """Return the identity keys in which two runs differ, as `key: value of a -> value of b`."""
-    first, second = identity(a), identity(b)
-    return [f"{k}: {first[k]} -> {second[k]}" for k in first if first[k] != second[k]]
+    first, second = (identity(each) for each in (a, b))
+    unset = "unset"  # free-form keys may be in one run alone
+    return [
+        f"{key}: {first.get(key, unset)} -> {second.get(key, unset)}"
+        for key in first | second
+        if first.get(key, unset) != second.get(key, unset)
+    ]
 
 
 def env_name(env_id: str) -> str:
