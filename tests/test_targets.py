@@ -18,6 +18,8 @@ from network_samples import (
 )
 from torch import Tensor
 
+from dstrl_cli.config.methods import list_methods
+from dstrl_cli.config.presets import resolve
 from dstrl_cli.nets.initial import initial_layers
 
 
@@ -82,6 +84,12 @@ def test_a_trimmed_target_keeps_the_budget_or_as_many_as_are_not_zero(others: tu
     assert target[0, 0].tolist() == [[2, 0, 0.25], [0, -2, 0]]
     assert target[1, 0].tolist() == [[2, 0, 0], [0, -2, 0]]
     assert target_last[:2, 0].flatten(1).tolist() == [[1, -4, 4], [0, -4, 4]]
+
+
+def test_only_the_authors_dst_trims_to_what_is_not_zero() -> None:
+    found = {name: resolve(name, "td3").target_trim for name in list_methods()}
+    official = ["dst-official", "our-dst-official"]
+    assert [name for name, trim in found.items() if trim == "nonzero"] == official
 
 
 def test_targets_start_sparse_or_dense() -> None:
