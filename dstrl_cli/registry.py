@@ -69,12 +69,20 @@ ALGORITHMS: dict[str, AlgorithmRow] = {
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A score: its class, what it can score, and whether it reads the TD error of critics."""
+    """What must be known of a score without importing it.
+
+    Attributes:
+        path: its class.
+        drops, grows: what it can score.
+        needs_td_error: whether it reads the TD error, and so fits critics only.
+        observes_if: the key of its rule, and the value, with which it observes every update.
+    """
 
     path: str
     drops: bool = False
     grows: bool = False
     needs_td_error: bool = False
+    observes_if: tuple[str, str] | None = None
 
 
 SCORES: dict[str, ScoreRow] = {
@@ -83,7 +91,11 @@ SCORES: dict[str, ScoreRow] = {
     "random": ScoreRow("dstrl_cli.topology.random:Random", grows=True),
     "gradient": ScoreRow("dstrl_cli.topology.gradient:Gradient", grows=True),
     "importance": ScoreRow(
-        "dstrl_cli.topology.importance:Importance", drops=True, grows=True, needs_td_error=True
+        "dstrl_cli.topology.importance:Importance",
+        drops=True,
+        grows=True,
+        needs_td_error=True,
+        observes_if=("accumulate", "critic_update"),
     ),
 }
 DROP_SCORES = tuple(name for name, row in SCORES.items() if row.drops)

@@ -1,158 +1,19 @@
-"""Budgets, initial masks, selection by rank and `rewire`, with numbers worked out by hand."""
+"""Selection by rank and `rewire`, with numbers worked out by hand."""
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstrl_cli.errors import InputError
 from dstrl_cli.topology import masks
-
-
-def shapes(*sizes: int) -> list[masks.Shape]:
-    return list(pairwise(sizes))
-
-
-ACTORS = {"HalfCheetah": (17, 6), "Ant": (111, 8), "Hopper": (11, 3), "Walker2d": (17, 6)}
-
-
-def actor(env: str) -> list[masks.Shape]:
-    observation, action = ACTORS[env]
-    return shapes(observation, 256, 256, action)
-
-
-def critic(env: str) -> list[masks.Shape]:
-    observation, action = ACTORS[env]
-    return shapes(observation + action, 256, 256, 1)
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-# --- allocation -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("layers", "sparsity", "expected"),
-    [
-        (actor("HalfCheetah"), 0.95, [0.786, 0.973, 0.418]),
-        (actor("Ant"), 0.95, [0.946, 0.967, 0.459]),
-        (actor("Hopper"), 0.95, [0.673, 0.973, 0.0]),
-        (actor("Walker2d"), 0.97, [0.872, 0.984, 0.651]),
-        (critic("HalfCheetah"), 0.95, [0.801, 0.967, 0.0]),
-        (critic("Ant"), 0.95, [0.937, 0.960, 0.0]),
-        (critic("Hopper"), 0.95, [0.690, 0.968, 0.0]),
-    ],
-)
-def test_erdos_renyi_layer_sparsities_of_the_authors_code(
-    layers: list[masks.Shape], sparsity: float, expected: list[float]
-) -> None:
-    found = [1 - p for p in masks.erdos_renyi_densities(layers, sparsity)]
-    assert found == pytest.approx(expected, abs=6e-4)
-
-
-def test_erdos_renyi_densities_by_hand() -> None:
-    # 4x4, 4x2: half of 24 is 12 = eps (8 + 6), eps = 6/7; 8 eps / 16 = 3/7, 6 eps / 8 = 9/14
-    assert masks.erdos_renyi_densities([(4, 4), (4, 2)], 0.5) == pytest.approx([3 / 7, 9 / 14])
-    # 8x8, 8x1: 36 = eps (16 + 9) would give the last 9 eps / 8 = 1.62: dense, 28 / 64 are left
-    assert masks.erdos_renyi_densities([(8, 8), (8, 1)], 0.5) == pytest.approx([28 / 64, 1.0])
-
-
-def test_layers_that_tie_for_the_largest_density_become_dense_together() -> None:
-    # 100x100, 1x100, 100x1 (raw .02, 1.01, 1.01): 2040 = eps 402 puts both small ones beyond 1
-    found = masks.erdos_renyi_densities([(100, 100), (1, 100), (100, 1)], 0.8)
-    assert found == pytest.approx([1840 / 10_000, 1.0, 1.0])
-
-
-def test_without_sparsity_every_layer_is_dense() -> None:
-    assert masks.erdos_renyi_densities(critic("Ant"), 0.0) == [1.0, 1.0, 1.0]
-    assert masks.exact_budgets(critic("Ant"), [1.0] * 3) == [119 * 256, 65_536, 256]
-    assert masks.erdos_renyi_densities([(1, 5), (5, 37)], 1e-300) == [1.0, 1.0]
-
-
-def test_lambda_densities() -> None:
-    # 64 (256 + 256) / 256^2 = .5; 7 (17 + 256) / (17 256) = .4391; the output layer stays dense
-    found = masks.densities(actor("HalfCheetah"), 0.0, "lambda", (7, 64))
-    assert found == pytest.approx([1911 / 4352, 0.5, 1.0])
-    assert masks.densities([(4, 2)], 0.0, "lambda", (61,)) == [1.0]
-
-
-def test_densities_by_name() -> None:
-    layers = actor("Hopper")
-    assert masks.densities(layers, 0.9, "uniform") == pytest.approx([0.1, 0.1, 0.1])
-    assert masks.densities(layers, 0.9, "lambda", (7, 64))[1] == pytest.approx(0.5)
-    assert masks.densities(layers, 0.95, "erdos_renyi")[2] == 1.0
-
-
-@pytest.mark.parametrize(
-    ("layers", "expected"),
-    [
-        # eps = 3571.2 / 1047; 273 eps = 931.17, 512 eps = 1746.37, 262 eps = 893.65: rounded up
-        (actor("HalfCheetah"), [932, 1747, 894]),
-        # the output dense: eps = (3584 - 256) / 791; 279 eps = 1173.84, 512 eps = 2154.15
-        (critic("HalfCheetah"), [1174, 2155, 256]),
-    ],
-)
-def test_exact_budgets_of_the_authors_code(layers: list[masks.Shape], expected: list[int]) -> None:
-    assert masks.exact_budgets(layers, masks.erdos_renyi_densities(layers, 0.95)) == expected
-
-
-def test_exact_budgets_survive_floating_point() -> None:
-    # .9 of 100 is 90 whatever 1 - .9 is in binary; .95 of 4352 is 4134.4, of which 4134 go
-    assert masks.exact_budgets([(10, 10), (17, 256)], [1 - 0.9, 1 - 0.95]) == [10, 218]
-
-
-def test_a_layer_without_connections_is_an_error() -> None:
-    with pytest.raises(InputError, match="4x4"):
-        masks.exact_budgets([(4, 4)], [0.0])
-
-
-@given(
-    st.lists(st.integers(1, 40), min_size=3, max_size=5),
-    st.floats(0.0, 0.99),
-    st.sampled_from(["uniform", "erdos_renyi"]),
-)
-@settings(max_examples=80, deadline=None)
-def test_budgets_meet_the_sparsity_within_rounding(
-    sizes: list[int], sparsity: float, allocation: str
-) -> None:
-    layers = shapes(*sizes)
-    densities = masks.densities(layers, sparsity, allocation)
-    budgets = masks.exact_budgets(layers, densities)
-    target = (1 - sparsity) * sum(i * o for i, o in layers)
-    assert all(1 <= b <= i * o for b, (i, o) in zip(budgets, layers, strict=True))
-    assert all(0 < p <= 1 + 1e-12 for p in densities)
-    assert target - 1e-3 <= sum(budgets) < target + len(layers)
-
-
-# --- initial masks --------------------------------------------------------------------------------
-
-
-def test_random_masks_have_the_exact_count_and_no_favourite_position() -> None:
-    g = generator()
-    drawn = torch.stack([masks.random_mask(20, 5, g) for _ in range(2000)])
-    assert (drawn.sum(-1) == 5).all()
-    assert drawn.double().mean(0) == pytest.approx(0.25, abs=0.05)  # sd .0097
-
-
-def test_bernoulli_masks_draw_every_position_by_itself() -> None:
-    g = generator()
-    drawn = torch.stack([masks.bernoulli_mask(20, 0.25, g) for _ in range(4000)]).double()
-    assert drawn.mean(0) == pytest.approx(0.25, abs=0.04)
-    # the count is binomial: variance 20 .25 .75 = 3.75, which an exact count would make 0
-    assert drawn.sum(-1).var() == pytest.approx(3.75, rel=0.15)
-    assert masks.bernoulli_mask(50, 1.0, g).all()
-
-
-def test_magnitude_masks_keep_the_largest() -> None:
-    weight = torch.tensor([0.1, -0.9, 0.3, -0.2, 0.5])
-    assert masks.magnitude_mask(weight, 2).tolist() == [False, True, False, False, True]
 
 
 # --- selection by rank ----------------------------------------------------------------------------
@@ -178,6 +39,28 @@ def test_keep_largest_zeroes_the_rest() -> None:
     kept = masks.keep_largest(values, torch.tensor([1, 3]), 3)
     assert kept.tolist() == [[0.0, -2.0, 0.0, 0.0], [3.0, 0.0, 2.0, -4.0]]
     assert values[0, 0] == 0.5  # the argument is left alone
+
+
+def test_rank_among_the_marked() -> None:
+    values = torch.tensor([[3.0, 1.0, 2.0, 1.0]])
+    assert masks.rank(values, torch.tensor([[True, True, True, True]])).tolist() == [[3, 0, 2, 1]]
+    assert masks.rank(values, torch.tensor([[True, False, True, False]]))[0, [0, 2]].tolist() == [
+        1,
+        0,
+    ]
+
+
+def test_counts_are_whole_numbers_one_for_each_row() -> None:
+    scores = torch.zeros(2, 5)
+    for function in (masks.lowest, masks.highest):
+        with pytest.raises(ValueError, match=r"one number for each row of \[2, 5\]"):
+            function(scores, torch.tensor([1, 2, 3]))
+        with pytest.raises(TypeError, match=r"count must be torch\.int64"):
+            function(scores, torch.tensor([1.0, 2.0]))
+    with pytest.raises(ValueError, match="one number for each row"):
+        masks.keep_largest(scores, torch.tensor(1), 1)
+    with pytest.raises(ValueError, match=r"among must be bool of shape \[2, 5\]"):
+        masks.rank(scores, torch.ones(2, 5))
 
 
 # --- rewire by hand -------------------------------------------------------------------------------
@@ -255,6 +138,41 @@ def test_dropping_alone_needs_no_free_positions() -> None:
     found = rewired(3, nearly_full, grow=False)
     assert found.dropped.tolist() == [[3]]
     assert found.mask.sum() == 5
+
+
+@pytest.mark.parametrize("regrow_dropped", [False, True])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_not_finite_cannot_break_the_budget(
+    value: float, regrow_dropped: bool
+) -> None:
+    everywhere = torch.full((1, 1, 3, 3), value)
+    count = torch.tensor([[3]])
+    found = masks.rewire(one(ACTIVE), everywhere, everywhere, count, regrow_dropped=regrow_dropped)
+    assert found.mask.sum() == ACTIVE.sum()
+    assert found.dropped.tolist() == found.grown.tolist() == [[3]]
+
+
+def test_what_has_no_score_goes_and_comes_last() -> None:
+    drop, grow = DROP.clone(), GROW.clone()
+    drop[0, 1], grow[2, 0] = math.nan, math.nan  # the lowest active, the highest inactive
+    found = masks.rewire(
+        one(ACTIVE), one(drop), one(grow), torch.tensor([[2]]), regrow_dropped=False
+    )
+    # of the active 4 nan 3 2 5 go 2 and 3; of the inactive 1 2 nan 3 come 3 and 2
+    assert found.mask[0, 0].int().tolist() == [[1, 1, 0], [1, 0, 0], [0, 1, 1]]
+
+
+def test_rewire_refuses_scores_of_another_shape_or_type() -> None:
+    count = torch.tensor([[1]])
+    layer = one(ACTIVE)
+    with pytest.raises(ValueError, match=r"mask must be \[M, K, in, out\], not of shape \[3, 3\]"):
+        masks.rewire(ACTIVE, one(DROP), one(GROW), count, regrow_dropped=True)
+    with pytest.raises(ValueError, match=r"grow_score must be .* = \[1, 1, 3, 3\], not of shape"):
+        masks.rewire(layer, one(DROP), one(GROW[:2]), count, regrow_dropped=True)
+    with pytest.raises(TypeError, match=r"drop_score must be floating point, not torch\.int64"):
+        masks.rewire(layer, one(DROP).long(), one(GROW), count, regrow_dropped=True)
+    with pytest.raises(TypeError, match=r"mask must be torch\.bool"):
+        masks.rewire(layer.float(), one(DROP), one(GROW), count, regrow_dropped=True)
 
 
 # --- rewire over random inputs --------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from network_samples import take_events
 from torch import Tensor
 
 from dstrl_cli.algos.base import Algorithm
@@ -209,7 +210,7 @@ def test_active_counts_are_constant_for_every_method(algo: str) -> None:
     masks.append([state(algorithm, index)[2::3] for index in range(len(runs))])
     for network, active in zip(networks, before, strict=True):
         assert torch.equal(network.active(), active)
-        adapting = {event.member for event in network.take_events()}
+        adapting = {event.member for event in take_events(network)}
         assert adapting == {2, 3, 4, 5, 6}
     for index, (first, last) in enumerate(zip(*masks, strict=True)):
         moved = any(not torch.equal(a, b) for a, b in zip(first, last, strict=True))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from network_samples import take_events
 
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.sac import SAC
@@ -17,7 +20,8 @@ from dstrl_cli.config.parse import from_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.nets import choice
 from dstrl_cli.nets.masked import MaskedNetwork
-from dstrl_cli.nets.network import Network, Plan
+from dstrl_cli.nets.network import Network
+from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.nets.sparse import kernels
 from dstrl_cli.nets.sparse.engine import SparseNetwork, Topology, selected
 from dstrl_cli.replay.base import Batch, Replay
@@ -25,11 +29,14 @@ from dstrl_cli.replay.base import Batch, Replay
 ALGORITHMS: dict[str, type[Algorithm]] = {"td3": TD3, "sac": SAC}
 SET = {"drop": "sign", "grow": "random", "schedule": "constant", "drop_fraction": 0.2}
 RIGL = {"drop": "magnitude", "grow": "gradient", "schedule": "cosine"}
+STEADY = RIGL | {"drop": "outside_samples:Steady"}
+WATCHER = RIGL | {"drop": "outside_samples:Watcher"}
 XU = {"drop": "importance", "grow": "importance", "schedule": "constant", "regrow_dropped": False}
 MASKINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "none": ({}, {}, "after_step"),
     "magnitude_trim": (SET, SET, "after_step"),
     "online_mask": (RIGL, RIGL, "instead_of_step"),
+    "online_mask and an outside score": (STEADY, STEADY, "instead_of_step"),
     "online_mask and importance": (RIGL, XU, "instead_of_step"),
     "magnitude_trim and importance": (SET, XU, "after_step"),
 }
@@ -58,7 +65,7 @@ def config(masking: str = "none", sparsity: float = 0.9, **keys: Any) -> RunConf
 def network(
     engine: type[Network], run: RunConfig, sizes: tuple[int, ...], heads: int = 2
 ) -> Network:
-    return engine(Plan("critic", sizes, heads, [run], 1, "cpu"))
+    return engine(NetworkPlan("critic", sizes, heads, [run], 1, "cpu"))
 
 
 def pair(run: RunConfig, sizes: tuple[int, ...], heads: int = 2) -> tuple[Network, Network]:
@@ -108,6 +115,23 @@ def test_dense_gradients_agree_where_growth_asks_for_them() -> None:
         one.backward(grad)
     for theirs, ours in zip(masked.gradients([0]), sparse.gradients([0]), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_moments_agree_where_a_score_asks_for_them() -> None:
+    masked, sparse = pair(config("online_mask and an outside score"), (5, 12, 7, 2))
+    alive = torch.ones(1, dtype=torch.bool)
+    for number in range(3):
+        generator = torch.Generator().manual_seed(number)
+        x = torch.randn(1, 70, 5, generator=generator)
+        grad = torch.randn(1, 2, 70, 2, generator=generator)
+        for one in (masked, sparse):
+            one.forward(x)
+            one.backward(grad)
+            one.update(alive)
+    for theirs, ours in zip(masked.moments([0]), sparse.moments([0]), strict=True):
+        for a, b in zip(theirs, ours, strict=True):
+            assert a.count_nonzero() > 0
+            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_with_empty_rows_and_columns() -> None:
@@ -170,7 +194,7 @@ def test_a_hundred_updates_agree(algo: str, masking: str, sparsity: float) -> No
             (masked.critic, sparse.critic),
         ):
             assert_close(theirs, ours, 2e-3)
-            mine, others = ours.take_events(), theirs.take_events()
+            mine, others = take_events(ours), take_events(theirs)
             assert mine == others
             changed += len(mine)
     assert bool(changed) == (masking != "none")
@@ -259,6 +283,8 @@ def test_where_the_sparse_engine_pays_depends_on_width_and_threads() -> None:
         ({"critic": {"topology": SET | {"grow_init": "adam_step"}}}, "grow_init: adam_step"),
         ({"critic": {"topology": SET | {"final_drop": True}}}, "final_drop: true"),
         ({"critic": {"topology": XU | {"accumulate": "critic_update"}}}, "critic_update"),
+        ({"actor": {"topology": WATCHER}}, "actor.topology.drop: outside_samples:Watcher"),
+        ({"target_masking": "magnitude_trim", "target_trim": "nonzero"}, "target_trim: nonzero"),
         ({"actor": {"topology": SET}}, "target_masking: none"),
     ],
 )
@@ -266,6 +292,25 @@ def test_what_the_sparse_engine_refuses(keys: dict[str, Any], named: str) -> Non
     with pytest.raises(InputError, match=named):
         choice.choose(config(engine="sparse", **keys), "cpu")
     assert choice.choose(config(**keys), "cpu").engine == "masked"
+
+
+def test_a_score_that_accumulates_keeps_no_run_from_the_sparse_engine_where_it_never_acts() -> None:
+    rule = XU | {"accumulate": "critic_update"}
+    for never in ({"dense": True}, {"topology": rule | {"schedule": "static"}}):
+        chosen = choice.choose(config(critic={"topology": rule} | never), "cpu")
+        assert chosen.engine == "sparse"
+
+
+def test_choosing_for_the_shipped_methods_needs_no_torch() -> None:
+    code = """
+import sys
+from dstrl_cli.config.presets import resolve
+from dstrl_cli.nets.choice import choose
+print([choose(resolve(name), "cpu").engine for name in ("our-rlx2", "dst", "dst-official")])
+sys.exit("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "['sparse', 'sparse', 'masked']\n"), done.stderr
 
 
 def test_the_sparse_engine_is_refused_on_an_accelerator() -> None:

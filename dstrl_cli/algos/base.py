@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from dstrl_cli.config.models import RunConfig
-from dstrl_cli.nets.network import Network, Plan
+from dstrl_cli.nets.network import Network
+from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.registry import ENGINES, algorithm, load
 from dstrl_cli.replay.base import Batch
 from dstrl_cli.streams import Stream
@@ -74,7 +75,7 @@ class Algorithm(ABC):
         def network(role: str, inputs: int, outputs: int, heads: int, delay: int) -> Network:
             hidden = getattr(config, role).hidden_sizes or config.hidden_sizes
             sizes = (inputs, *hidden, outputs)
-            plan = Plan(role, sizes, heads, configs, delay, device)
+            plan = NetworkPlan(role, sizes, heads, configs, delay, device)
             built: Network = load(ENGINES, engine)(plan)
             return built
 

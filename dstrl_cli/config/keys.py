@@ -21,9 +21,8 @@ MACROS: dict[str, tuple[str, str]] = {
 }
 """Keys of presets, method files and `--set` that stand for the same key of both networks."""
 
-
-FREE_FORM = frozenset({"env.kwargs"})
-"""Groups in which every name is a key: the environment decides which it knows."""
+FREE_FORM = ("env.kwargs", "actor.topology.params", "critic.topology.params")
+"""Groups below which every name is a key; the environment or the score decides which it knows."""
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -36,8 +35,27 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 @cache
 def keys() -> tuple[str, ...]:
-    """Return every dotted key of a run, in the order of the models."""
-    return tuple(_leaves(RunConfig))
+    """Return every dotted key of a run, in the order of the models; none below `FREE_FORM`."""
+    return tuple(key for key in _leaves(RunConfig) if key not in FREE_FORM)
+
+
+def expand(key: str) -> tuple[str, ...]:
+    """Return the keys of a run that a written key stands for: itself, or those of a macro.
+
+    An unknown key, or a group of keys, stands for none. Directly below a free-form group every name
+    is a key, as in `topology.params.power`.
+    """
+    if free_form_group(key) is None:
+        return tuple(name for name in MACROS.get(key, (key,)) if name in keys())
+    group, _, name = key.rpartition(".")
+    groups = MACROS.get(group, (group,))
+    return tuple(f"{each}.{name}" for each in groups if each in FREE_FORM)
+
+
+def free_form_group(key: str) -> str | None:
+    """Return the free-form group, or the macro of two, that a written key is or lies below."""
+    macros = (name for name, targets in MACROS.items() if set(targets) <= set(FREE_FORM))
+    return next((each for each in (*FREE_FORM, *macros) if f"{key}.".startswith(f"{each}.")), None)
 
 
 def unknown_key(key: str) -> str:

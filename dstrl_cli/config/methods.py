@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from dstrl_cli.config.keys import FREE_FORM, MACROS, keys, unknown_key
+from dstrl_cli.config.keys import expand, free_form_group, keys, unknown_key
 from dstrl_cli.config.parse import Origin, explain
 from dstrl_cli.config.yamlfile import read_yaml
 from dstrl_cli.errors import InputError, suggest
@@ -64,14 +64,10 @@ def layer(block: Mapping[Any, Any], source: str) -> Layer:
         if key in ("algo", "method"):
             raise InputError(f"{source}: '{key}' cannot be set here; use --algo or --dst")
         setting = value, Origin(key, source)
-        if key in MACROS:
-            macros |= dict.fromkeys(MACROS[key], setting)
-        elif group := next((each for each in FREE_FORM if f"{key}.".startswith(f"{each}.")), None):
-            if key.rpartition(".")[0] != group:
-                raise InputError(f"{source}: {key} = {value!r}: must be {group}.NAME = VALUE")
-            own[key] = setting
-        elif key in keys():
-            own[key] = setting
+        if names := expand(key):
+            (own if key in names else macros).update(dict.fromkeys(names, setting))
+        elif group := free_form_group(key):
+            raise InputError(f"{source}: {key} = {value!r}: must be {group}.NAME = VALUE")
         elif inner := [known for known in keys() if known.startswith(f"{key}.")]:
             raise InputError(f"{source}: {key} = {value!r}: is a group of keys, such as {inner[0]}")
         else:

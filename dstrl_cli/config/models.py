@@ -45,6 +45,7 @@ from dstrl_cli.registry import (
     INITIAL_MASKS,
     SCHEDULES,
     SCORES,
+    is_outside,
 )
 
 # --- the models ---------------------------------------------------------------------------------
@@ -58,7 +59,8 @@ class TopologyConfig(_Model):
     """How one network's topology changes: a drop score, a grow score and a schedule.
 
     `update_interval` and `update_offset` count that network's own updates; `stop_before_end` is
-    in environment steps.
+    in environment steps. `params` are the parameters of scores that are not dstrl's own; the scores
+    check them when a run is about to start.
     """
 
     drop: Annotated[str, named("drop score", DROP_SCORES)] = "magnitude"
@@ -74,6 +76,11 @@ class TopologyConfig(_Model):
     sign_split: Literal["fraction", "half", "official"] = "fraction"
     accumulate: Literal["topology_update", "critic_update"] = "topology_update"
     td_error: Literal["sum", "mean", "off"] = "sum"
+    params: dict[str, Any] = {}
+
+    def __hash__(self) -> int:
+        """Hash without `params`, which a mapping cannot be; equality still compares them."""
+        return hash(tuple(value for name, value in self if name != "params"))
 
 
 class NetworkConfig(_Model):
@@ -96,6 +103,21 @@ class NetworkConfig(_Model):
     def all_active(self) -> bool:
         """Whether every connection is active, whatever `sparsity` says."""
         return self.dense or self.match_parameters
+
+    @property
+    def changes_topology(self) -> bool:
+        """Whether the rule acts: not every connection is active, and the schedule is not static."""
+        return not self.all_active and self.topology.schedule != "static"
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether it names something that is not dstrl's own, or has parameters for a score.
+
+        Whether these fit is found out when a run is about to start (`topology.extensions`).
+        """
+        rule = self.topology
+        names = (self.initial_mask, rule.drop, rule.grow, rule.schedule)
+        return bool(rule.params) or any(map(is_outside, names))
 
     @model_validator(mode="after")
     def _lambdas_fit_allocation(self) -> NetworkConfig:
@@ -200,6 +222,7 @@ class RunConfig(_Model):
     buffer: BufferConfig = BufferConfig()
     rewire: Literal["after_step", "instead_of_step"] = "after_step"
     target_masking: Literal["none", "online_mask", "magnitude_trim"] = "none"
+    target_trim: Literal["budget", "nonzero"] = "budget"
     gradients: Literal["masked", "dense"] = "masked"
     moments: Literal["reset", "keep"] = "reset"
     initial_targets: Literal["sparse", "dense"] = "sparse"

@@ -1,7 +1,7 @@
-"""Which engine a run gets: the one place that knows what each engine can do, and when it pays.
+"""Which engine a run gets: the one place that knows what each engine can do, and which is faster.
 
-Imports neither torch nor the compiler; whether the sparse engine's kernels compile is tried only
-when a run is about to start.
+Imports neither torch nor the compiler, unless a score is not dstrl's own: that is asked what it
+observes. Whether the sparse engine's kernels compile is tried only when a run is about to start.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dstrl_cli.config.models import NetworkConfig, RunConfig
+from dstrl_cli.config.models import NetworkConfig, RunConfig, TopologyConfig
 from dstrl_cli.errors import InputError
+from dstrl_cli.registry import SCORES, load
 
 PAYS_BELOW = ((256, 1.0), (1024, 0.7), (2048, 0.55))
-"""Width of the hidden layers, and the share of active connections from which on dense products win.
+"""Width of the hidden layers, and the share of active connections above which `masked` is faster.
 
 On one thread; measured by `dstrl bench update --algo td3,sac --width 64,256,1024,2048 --sparsity
 0,0.5,0.8,0.9,0.95,0.98 --engine masked,sparse` (`results/bench/growth.csv`): at 256 units the
@@ -25,9 +26,10 @@ sparse engine is faster even for dense networks, at 2048 its activations leave t
 """
 
 PER_THREAD = 0.78
-"""How much of each thread dense products gain; the sparse engine has one, however many there are.
+"""What each thread adds to the speed of the masked engine; the sparse engine uses one thread.
 
-Two threads: 1.55 times as many whole steps of SAC (`dstrl bench train --threads 1,2`).
+With two threads it is 2 * 0.78 times as fast: 1.55 times as many whole steps of SAC were measured
+(`dstrl bench train --threads 1,2`).
 """
 
 COMPILED = ("dstrl_cli.nets.sparse.kernels", "dstrl_cli.replay.kernels")
@@ -38,7 +40,7 @@ REMEDY = "use --engine masked, or auto"
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine and why it was taken; `warning` is what the user should know of it."""
+    """An engine and why it was taken; `warning` is for the user to read, where there is one."""
 
     engine: str
     reason: str
@@ -48,28 +50,46 @@ class Choice:
 def unsupported_reason(config: RunConfig, device: str) -> str | None:
     """Return what keeps a run from the sparse engine, as `key: value` and why, or None.
 
-    What only authors' code does needs inactive weights to exist; a target that is not masked while
-    its network's topology changes has no budget; a score that watches every update would need
-    dense matrices at every update.
+    Switches of the authors' code need inactive weights, which this engine does not have. A target
+    that is not masked while its network's topology changes has no budget. A score that observes
+    every update would need dense matrices at every update.
     """
     if device != "cpu":
         return f"device: {device} (the sparse engine runs on the CPU)"
     for key, value in (("gradients", "dense"), ("moments", "keep"), ("initial_targets", "dense")):
         if getattr(config, key) == value:
             return f"{key}: {value} (it needs weights where no connection is)"
-    for role in ("actor", "critic"):
-        network: NetworkConfig = getattr(config, role)
-        rule = network.topology
-        if network.all_active or rule.schedule == "static":
+    if config.target_masking == "magnitude_trim" and config.target_trim == "nonzero":
+        return "target_trim: nonzero (targets are trimmed to fixed budgets)"
+    for role, network in zip(("actor", "critic"), networks(config), strict=True):
+        if not network.changes_topology:
             continue
+        rule = network.topology
         if rule.grow_init == "adam_step":
             return f"{role}.topology.grow_init: adam_step (it needs dense gradients)"
         if rule.final_drop:
             return f"{role}.topology.final_drop: true (budgets are fixed)"
-        if rule.accumulate == "critic_update" and "importance" in (rule.drop, rule.grow):
-            return f"{role}.topology.accumulate: critic_update (it looks at every update)"
+        if observing := observes_updates(rule):
+            return f"{role}.topology.{observing} (it looks at every update)"
         if config.target_masking == "none":
             return "target_masking: none (the target would outgrow its budget)"
+    return None
+
+
+def observes_updates(rule: TopologyConfig) -> str | None:
+    """Return the `key: value` by which a score of a rule observes every update, or None.
+
+    Raises InputError for a score that is not dstrl's own and cannot be had.
+    """
+    for key in ("drop", "grow"):
+        name = getattr(rule, key)
+        if name not in SCORES:
+            if load(SCORES, name)(rule).observes_updates:
+                return f"{key}: {name}"
+        elif condition := SCORES[name].observes_if:
+            setting, value = condition
+            if getattr(rule, setting) == value:
+                return f"{setting}: {value}"
     return None
 
 
@@ -94,9 +114,9 @@ def widest(config: RunConfig) -> int:
 
 
 def pays_below(width: int, threads: int) -> float:
-    """Return the share of active connections from which on the masked engine is faster.
+    """Return the share of active connections above which the masked engine is faster.
 
-    Between the measured widths, a straight line over the logarithm of the width.
+    Between the measured widths it is interpolated, linearly in the logarithm of the width.
     """
     share = PAYS_BELOW[-1][1]
     for (narrow, more), (wide, less) in pairwise(PAYS_BELOW):
@@ -112,10 +132,10 @@ def pays_below(width: int, threads: int) -> float:
 def choose(
     config: RunConfig, device: str, tell: Callable[[str], None] | None = None, members: int = 1
 ) -> Choice:
-    """Return the engine for a run on `device`.
+    """Return the engine for a run on `device`, as one of `members` of a population.
 
-    With `tell`, the run is about to start: the kernels are made ready, and where they cannot be,
-    `auto` falls back to the masked engine.
+    With `tell`, which takes a line for the user, the run is about to start: the kernels are
+    compiled, and where that fails, `auto` falls back to the masked engine.
 
     Raises:
         InputError: for an engine that was asked for and cannot be had.
@@ -142,9 +162,9 @@ def choose(
 
 
 def compile_error(tell: Callable[[str], None] | None) -> str | None:
-    """Return why the sparse engine's kernels cannot be had, or None; compile them if about to run.
+    """Return why the sparse engine's kernels cannot be compiled, or None.
 
-    Without `tell` only the presence of the compiler is looked at.
+    With `tell` they are compiled; without it, it is only checked that the compiler is installed.
     """
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed (pip install numba)"

@@ -2,78 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.topology.rule import Rule
-
-if TYPE_CHECKING:
-    from dstrl_cli.nets.network import Plan
 
 
 @dataclass(frozen=True)
 class Group:
-    """Members of a network that share a rule, and whether it replaces their optimizer step.
+    """Members of a network that share a rule.
 
-    `index` holds the members once more, on the network's device: an index list would be copied
-    there at every use.
+    Attributes:
+        rule: their topology rule.
+        members: their indices.
+        index: the same indices on the network's device, so that indexing copies nothing there.
+        instead_of_step: whether a topology update replaces the optimizer step.
+        run_updates: updates of this network in the whole run.
     """
 
     rule: Rule
     members: list[int]
     index: Tensor
     instead_of_step: bool
+    run_updates: int
+
+    def progress(self, update: int) -> float:
+        """Return how far the run is at `update` (from 1), in [0, 1]."""
+        return min(1.0, update / max(1, self.run_updates))
 
 
-def rule_groups(plan: Plan) -> list[Group]:
+def rule_groups(plan: NetworkPlan) -> list[Group]:
     """Group the members by their rule; members with a static topology are in no group."""
-    found: dict[tuple[TopologyConfig, int, str], list[int]] = {}
+    found: dict[tuple[TopologyConfig, int, int, str], list[int]] = {}
     for member, run in enumerate(plan.configs):
         config = plan.network_config(member)
-        if config.dense or config.match_parameters or config.topology.schedule == "static":
+        if not config.changes_topology:
             continue
         training = run.steps - run.learning_starts
         end = int((training - config.topology.stop_before_end) / plan.steps_per_update)
-        found.setdefault((config.topology, end, run.rewire), []).append(member)
+        run_updates = max(0, training // plan.steps_per_update)
+        key = (config.topology, end, run_updates, run.rewire)
+        found.setdefault(key, []).append(member)
     return [
         Group(
             Rule(topology, end),
             members,
             torch.tensor(members, device=plan.device),
             rewire == "instead_of_step",
+            run_updates,
         )
-        for (topology, end, rewire), members in found.items()
+        for (topology, end, run_updates, rewire), members in found.items()
     ]
 
 
-@dataclass(frozen=True)
-class TopologyEvent:
-    """One topology update of one member: counts per layer, [K, L] on the host."""
-
-    member: int
-    active: list[list[int]]
-    dropped: list[list[int]]
-    grown: list[list[int]]
-    fraction: float
+Counts = list[list[int]]
+"""Connections of one member per head and layer, [K][L]."""
 
 
 @dataclass(frozen=True)
 class TopologyChange:
-    """One topology update of the members of a rule; its counts stay where the network is."""
+    """One topology update of the members that share a rule.
+
+    Attributes:
+        members: their indices.
+        counts: active, dropped and grown connections [3, M, K, L], on the network's device.
+        fraction: of the active connections that was to be exchanged.
+    """
 
     members: list[int]
-    counts: Tensor  # [3, M, K, L]: active, dropped, grown
+    counts: Tensor
     fraction: float
 
-    def events(self) -> list[TopologyEvent]:
-        """Read the counts: one transfer to the host."""
-        return [
-            TopologyEvent(member, active, dropped, grown, self.fraction)
-            for member, active, dropped, grown in zip(
-                self.members, *self.counts.tolist(), strict=True
-            )
-        ]
+    def by_member(self) -> Iterator[tuple[int, Counts, Counts, Counts]]:
+        """Yield (member, active, dropped, grown) on the host, after one transfer."""
+        return zip(self.members, *self.counts.tolist(), strict=True)

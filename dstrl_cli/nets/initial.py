@@ -1,4 +1,4 @@
-"""Initial weights of one multilayer perceptron, by the scheme named in the configuration."""
+"""What networks start with: weights by the scheme that the configuration names, and masks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from dstrl_cli import streams
+from dstrl_cli.errors import DstrlError
+from dstrl_cli.nets.plan import NetworkPlan
+from dstrl_cli.registry import INITIAL_MASKS, load
+from dstrl_cli.topology.budgets import exact_budgets, layer_densities
+from dstrl_cli.topology.initial import InitialMask
 
 
 def fan_in(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -35,3 +42,51 @@ SCHEMES: dict[str, Callable[[int, int, torch.Generator], tuple[Tensor, Tensor]]]
     "orthogonal": orthogonal,
     "xavier": xavier,
 }
+
+
+def initial_layers(plan: NetworkPlan, member: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return (weight [K, in, out], bias [K, out], mask [K, in, out]) per layer of one member.
+
+    Weights are dense here; every head draws its own weights and its own masks.
+    """
+    run = plan.configs[member]
+    weights_from = streams.generator(run.seed, f"{plan.role}/weights")
+    scheme = SCHEMES[run.weight_init]
+    heads = [[scheme(i, o, weights_from) for i, o in plan.shapes] for _ in range(plan.heads)]
+    masks = initial_masks(plan, member, [[weight for weight, _ in head] for head in heads])
+    return [
+        (
+            torch.stack([head[layer][0] for head in heads]),
+            torch.stack([head[layer][1] for head in heads]),
+            torch.stack([head_masks[layer] for head_masks in masks]),
+        )
+        for layer in range(len(plan.shapes))
+    ]
+
+
+def initial_masks(plan: NetworkPlan, member: int, heads: list[list[Tensor]]) -> list[list[Tensor]]:
+    """Return the mask [in, out] of every head and layer of one member.
+
+    Args:
+        plan: the network.
+        member: whose keys and seed count.
+        heads: the dense weights [in, out] per head and layer.
+    """
+    config = plan.network_config(member)
+    generator = streams.generator(plan.configs[member].seed, f"{plan.role}/masks")
+    densities = layer_densities(config, plan.shapes)
+    budgets = exact_budgets(plan.shapes, densities)
+    draw: InitialMask = load(INITIAL_MASKS, config.initial_mask)
+
+    def mask(weight: Tensor, layer: int) -> Tensor:
+        if budgets[layer] == weight.numel():
+            return torch.ones_like(weight, dtype=torch.bool)
+        drawn = draw(weight, densities[layer], budgets[layer], generator)
+        if drawn.shape != weight.shape or drawn.dtype != torch.bool:
+            raise DstrlError(
+                f"{plan.role}.initial_mask = '{config.initial_mask}' must return a bool mask of "
+                f"shape {list(weight.shape)}, not {drawn.dtype} of shape {list(drawn.shape)}"
+            )
+        return drawn
+
+    return [[mask(weight, layer) for layer, weight in enumerate(head)] for head in heads]

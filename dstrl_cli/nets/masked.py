@@ -1,10 +1,10 @@
-"""The masked engine: dense tensors `[P, K, in, out]` whose inactive entries are physically zero.
+"""The masked engine: dense tensors `[P, K, in, out]` whose inactive entries are exactly zero.
 
-The forward pass never hears of masks, so its weight gradient is the dense gradient that gradient
-growth needs; the gradient is masked before the optimizer sees it, so inactive weights and moments
-stay exactly zero. All parameters of a network lie in one flat tensor `[P, K, N]` (weights and
-biases of the layers one after the other), so that optimizer, masks and targets are single passes.
-Runs on any device.
+The forward pass does not apply masks, since inactive weights are zero already; its weight gradient
+is therefore the dense gradient that growth by gradient needs. The gradient is masked before the
+optimizer sees it, so that inactive weights and moments stay exactly zero. All parameters of a
+network lie in one flat tensor `[P, K, N]` (weights and biases of the layers one after the other),
+so that the optimizer, masks and targets are one operation each. Runs on any device.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from dstrl_cli.nets.adam import Adam
-from dstrl_cli.nets.network import Members, Network, Plan, initial_layers
+from dstrl_cli.nets.initial import initial_layers
+from dstrl_cli.nets.network import Members, Network
+from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.topology import masks
 
 
 class Flat:
     """Views into flat parameters `[P, K, N]`: weights [P, K, in, out] and biases [P, K, 1, out]."""
 
-    def __init__(self, flat: Tensor, plan: Plan) -> None:
+    def __init__(self, flat: Tensor, plan: NetworkPlan) -> None:
         self.flat = flat
         self.weights: list[Tensor] = []
         self.biases: list[Tensor] = []
@@ -36,17 +38,17 @@ class Flat:
             offset += size + outputs
 
     @staticmethod
-    def size(plan: Plan) -> int:
+    def size(plan: NetworkPlan) -> int:
         """Numbers N per head: weights and biases."""
         return sum(i * o + o for i, o in plan.shapes)
 
     @classmethod
-    def filled(cls, plan: Plan, value: float = 0.0) -> Flat:
+    def filled(cls, plan: NetworkPlan, value: float = 0.0) -> Flat:
         """Return new parameters, all of one value."""
         shape = (plan.members, plan.heads, cls.size(plan))
         return cls(torch.full(shape, value, device=plan.device), plan)
 
-    def clone(self, plan: Plan) -> Flat:
+    def clone(self, plan: NetworkPlan) -> Flat:
         """Return a copy with views of its own."""
         return Flat(self.flat.clone(), plan)
 
@@ -59,31 +61,31 @@ class Flat:
 
 
 class PartialMask:
-    """The masks `[P, K, N]` of all members but some, who have ones; it never moves."""
+    """Masks `[P, K, N]`, all ones for exempt members; the address is fixed."""
 
-    def __init__(self, mask: Tensor, without: list[int]) -> None:
-        self.mask, self.without = mask, torch.tensor(without, dtype=torch.long, device=mask.device)
-        self.flat = mask.clone() if without else mask
+    def __init__(self, mask: Tensor, exempt: list[int]) -> None:
+        self.mask, self.exempt = mask, torch.tensor(exempt, dtype=torch.long, device=mask.device)
+        self.flat = mask.clone() if exempt else mask
         self.renew()
 
     def renew(self) -> None:
         """Follow the masks after they changed."""
-        if len(self.without):
+        if len(self.exempt):
             self.flat.copy_(self.mask)
-            self.flat.index_fill_(0, self.without, 1.0)
+            self.flat.index_fill_(0, self.exempt, 1.0)
 
 
 class MaskedNetwork(Network):
     """A network of the masked engine (see `Network` for the interface)."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: NetworkPlan) -> None:
         super().__init__(plan)
         self.params = Flat.filled(plan)
         self.mask = Flat.filled(plan, 1.0)
-        dense = self.draw_initial()
+        target_starts = self.draw_initial()
         self.grads = Flat.filled(plan)
         self.online = {heads: self.params.batched(heads) for heads in {1, plan.heads}}
-        self.target_params = (dense if dense is not None else self.params).clone(plan)
+        self.target_params = (self.params if target_starts is None else target_starts).clone(plan)
         self.target_layers = self.target_params.batched(plan.heads)
         run = plan.configs[0]
         self.adam = Adam(self.params.flat, run.learning_rate, run.weight_decay)
@@ -91,7 +93,7 @@ class MaskedNetwork(Network):
         self.read_switches()
 
     def draw_initial(self) -> Flat | None:
-        """Fill weights and masks; return dense weights where a member's targets start from them."""
+        """Fill weights and masks. Return where targets start, if some start from dense weights."""
         plan = self.plan
         for member in range(plan.members):
             for layer, (weight, bias, mask) in enumerate(initial_layers(plan, member)):
@@ -100,11 +102,11 @@ class MaskedNetwork(Network):
                 self.mask.weights[layer][member] = mask.to(plan.device, torch.float32)
         dense = self.params.clone(plan)
         self.params.flat.mul_(self.mask.flat)
-        kept = [m for m, run in enumerate(plan.configs) if run.initial_targets == "dense"]
-        if not kept:
+        from_dense = [m for m, run in enumerate(plan.configs) if run.initial_targets == "dense"]
+        if not from_dense:
             return None
         starts = self.params.clone(plan)
-        starts.flat[kept] = dense.flat[kept]
+        starts.flat[from_dense] = dense.flat[from_dense]
         return starts
 
     def read_switches(self) -> None:
@@ -116,7 +118,7 @@ class MaskedNetwork(Network):
 
         unmasked_gradients = members("gradients", "dense")
         self.kept_moments = torch.tensor([run.moments == "keep" for run in runs], device=device)
-        # only then does Adam move inactive weights
+        # with masked gradients and moments, Adam never moves an inactive weight
         self.remask = bool(unmasked_gradients or self.kept_moments.any())
         self.adam_growth = torch.tensor(
             [getattr(run, self.plan.role).topology.grow_init == "adam_step" for run in runs],
@@ -130,24 +132,40 @@ class MaskedNetwork(Network):
         self.target_mask = PartialMask(self.mask.flat, others if online_masked else [])
         trimmed = members("target_masking", "magnitude_trim")
         self.trimmed = torch.tensor(trimmed, dtype=torch.long, device=device)
+        to_nonzero = [runs[member].target_trim == "nonzero" for member in trimmed]
+        # [T, 1]: whether a trimmed target keeps as many weights as its network has that are not 0
+        self.to_nonzero = torch.tensor(to_nonzero, device=device).view(-1, 1)
+        self.counts_nonzero = any(to_nonzero)
         self.trims = self.target_trims() if trimmed else []
 
     def target_trims(self) -> list[tuple[int, Tensor, int]]:
         """Return (layer, budgets [T, K], largest budget) of layers whose targets are trimmed.
 
-        Budgets never grow and full layers stay full, so the layers and the bound hold for good.
+        These layers and the largest budget hold for the whole run: budgets never grow, and a full
+        layer stays full. A full layer may have weights of exactly zero.
         """
         sizes = [inputs * outputs for inputs, outputs in self.plan.shapes]
         budgets = [self.trimmed_budget(layer) for layer in range(len(sizes))]
         return [
             (layer, budget, int(budget.max()))
             for layer, (budget, size) in enumerate(zip(budgets, sizes, strict=True))
-            if bool((budget < size).any())
+            if self.counts_nonzero or bool((budget < size).any())
         ]
 
     def trimmed_budget(self, layer: int) -> Tensor:
         """Return the active connections [T, K] of a layer of the members with trimmed targets."""
         return self.mask.weights[layer][self.trimmed].sum((-2, -1)).long()
+
+    def trimmed_count(self, layer: int, budget: Tensor) -> Tensor:
+        """Return how many weights [T, K] the trimmed targets keep in a layer.
+
+        That is the budget or, by `target_trim: nonzero`, the number of the network's weights that
+        are not exactly zero (SOK's code).
+        """
+        if not self.counts_nonzero:
+            return budget
+        weight = self.params.weights[layer].index_select(0, self.trimmed)
+        return torch.where(self.to_nonzero, (weight != 0).sum((-2, -1)), budget)
 
     # Products.
 
@@ -207,10 +225,11 @@ class MaskedNetwork(Network):
         self.target_params.flat.lerp_(self.params.flat, tau)
         if self.masks_targets:  # RLX Alg. 3
             self.target_params.flat.mul_(self.target_mask.flat)
-        for layer, budget, most in self.trims:
+        for layer, budget, max_count in self.trims:
             weight = self.target_params.weights[layer]
             chosen = weight.index_select(0, self.trimmed)
-            kept = masks.keep_largest(chosen.flatten(2), budget, most)
+            count = self.trimmed_count(layer, budget)
+            kept = masks.keep_largest(chosen.flatten(2), count, max_count)
             weight.index_copy_(0, self.trimmed, kept.view_as(chosen))
 
     # Topology.
@@ -227,6 +246,14 @@ class MaskedNetwork(Network):
     @override
     def gradients(self, members: Members) -> list[Tensor]:
         return [gradient[members] for gradient in self.grads.weights]
+
+    @override
+    def moments(self, members: Members) -> list[tuple[Tensor, Tensor]]:
+        first, second = (Flat(part, self.plan) for part in (self.adam.first, self.adam.second))
+        return [
+            (one[members], two[members])
+            for one, two in zip(first.weights, second.weights, strict=True)
+        ]
 
     @override
     def set_masks(self, members: Members, layers: Sequence[Tensor]) -> None:

@@ -1,8 +1,9 @@
 """One network of a population: weights, masks, optimizer, target and topology rules of one role.
 
-`Network` is the interface that the algorithms see and the one place where the order of gradient,
-optimizer step and topology update is decided; how weights are stored and multiplied is an engine
-(`nets.masked`). The actor has one head, the twin critics are two heads of one network.
+`Network` is the interface that the algorithms see, and the one place that decides the order of
+gradient, optimizer step and topology update. How weights are stored and multiplied is the business
+of an engine (`nets.masked`, `nets.sparse`). The actor has one head, the twin critics are two heads
+of one network.
 """
 
 from __future__ import annotations
@@ -10,104 +11,17 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dstrl_cli import streams
-from dstrl_cli.config.models import NetworkConfig, RunConfig
-from dstrl_cli.nets import initial
-from dstrl_cli.nets.groups import Group, TopologyChange, TopologyEvent, rule_groups
-from dstrl_cli.topology import masks
+from dstrl_cli.nets.groups import Group, TopologyChange, rule_groups
+from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.topology.rule import NetworkView
 
 Members = list[int] | Tensor
 """Indices of some members; as a tensor they lie on the network's device."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an engine needs to build the network of one role for P members.
-
-    Attributes:
-        role: "actor" or "critic".
-        sizes: input, hidden and output sizes.
-        heads: stacked networks K per member.
-        configs: the members' configurations.
-        steps_per_update: environment steps per update of this network.
-        device: torch device.
-    """
-
-    role: str
-    sizes: tuple[int, ...]
-    heads: int
-    configs: Sequence[RunConfig]
-    steps_per_update: int
-    device: str
-
-    @property
-    def shapes(self) -> list[masks.Shape]:
-        """(inputs, outputs) per layer."""
-        return list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
-
-    @property
-    def members(self) -> int:
-        """Number of members P."""
-        return len(self.configs)
-
-    def network_config(self, member: int) -> NetworkConfig:
-        """The member's keys for this role."""
-        config: NetworkConfig = getattr(self.configs[member], self.role)
-        return config
-
-
-def layer_densities(config: NetworkConfig, shapes: Sequence[masks.Shape]) -> list[float]:
-    """Return the density of every layer of a network; 1 for networks declared dense."""
-    if config.dense or config.match_parameters:
-        return [1.0] * len(shapes)
-    return masks.densities(shapes, config.sparsity, config.allocation, config.lambdas)
-
-
-def layer_budgets(config: NetworkConfig, shapes: Sequence[masks.Shape]) -> list[int]:
-    """Return the active connections per layer (expected ones, rounded, for Bernoulli masks)."""
-    return masks.exact_budgets(shapes, layer_densities(config, shapes))
-
-
-def initial_layers(plan: Plan, member: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return (weight [K, in, out], bias [K, out], mask [K, in, out]) per layer of one member.
-
-    Weights are dense here; every head draws its own weights and its own masks.
-    """
-    run, config = plan.configs[member], plan.network_config(member)
-    weights_from = streams.generator(run.seed, f"{plan.role}/weights")
-    masks_from = streams.generator(run.seed, f"{plan.role}/masks")
-    scheme = initial.SCHEMES[run.weight_init]
-    heads = [[scheme(i, o, weights_from) for i, o in plan.shapes] for _ in range(plan.heads)]
-    densities = layer_densities(config, plan.shapes)
-    budgets = masks.exact_budgets(plan.shapes, densities)
-
-    def mask(weight: Tensor, layer: int) -> Tensor:
-        flat = weight.flatten()
-        size = flat.numel()
-        if budgets[layer] == size:
-            return torch.ones_like(weight, dtype=torch.bool)
-        drawn = {
-            "random": lambda: masks.random_mask(size, budgets[layer], masks_from),
-            "bernoulli": lambda: masks.bernoulli_mask(size, densities[layer], masks_from),
-            "magnitude": lambda: masks.magnitude_mask(flat, budgets[layer]),
-        }[config.initial_mask]()
-        return drawn.view_as(weight)
-
-    drawn = [[mask(weight, layer) for layer, (weight, _) in enumerate(head)] for head in heads]
-    return [
-        (
-            torch.stack([head[layer][0] for head in heads]),
-            torch.stack([head[layer][1] for head in heads]),
-            torch.stack([head_masks[layer] for head_masks in drawn]),
-        )
-        for layer in range(len(plan.shapes))
-    ]
 
 
 class Network(ABC):
@@ -115,15 +29,15 @@ class Network(ABC):
 
     Shapes: inputs `[P, B, in]`, outputs `[P, K, B, out]`; `heads=1` restricts to the first head.
     An update is `forward`, `backward` with the gradient of the loss with respect to the output,
-    then `update`. That has a half on the host (`begin_update`: what is due) and a half on tensors
-    (`apply_update`), which can be captured where no rule looks at the update.
-    Parameters, masks and moments stay at their addresses for as long as the network lives.
+    then `update`, which has two halves: `begin_update` decides on the host what is due, and
+    `apply_update` works on tensors, so that it can be captured where no rule looks at the update.
+    On an accelerator, parameters, masks and moments stay at their addresses.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: NetworkPlan) -> None:
         self.plan = plan
         self.groups = rule_groups(plan)
-        self.observers = [group for group in self.groups if group.rule.observes_updates]
+        self.observing = [group for group in self.groups if group.rule.observers]
         self.due: list[Group] = []
         self.updates = 0
         self.changes: list[TopologyChange] = []
@@ -167,8 +81,15 @@ class Network(ABC):
         """Return the dense gradients of the last `backward` of some members, [M, K, in, out]."""
 
     @abstractmethod
+    def moments(self, members: Members) -> list[tuple[Tensor, Tensor]]:
+        """Return Adam's first and second moments of some members, [M, K, in, out] per layer."""
+
+    @abstractmethod
     def set_masks(self, members: Members, layers: Sequence[Tensor]) -> None:
-        """Give some members new masks [M, K, in, out] per layer; grown connections start anew."""
+        """Give some members new masks [M, K, in, out] per layer.
+
+        Grown connections start at zero, with zero moments, unless a member's keys say otherwise.
+        """
 
     @abstractmethod
     def finish_update(self) -> None:
@@ -185,19 +106,19 @@ class Network(ABC):
     # What every network does.
 
     def update(self, alive: Tensor, td_error: Tensor | None = None, batch_size: int = 1) -> None:
-        """Take one update after `backward`, both halves of it; see `apply_update`."""
+        """Take one whole update after `backward`; for the arguments see `apply_update`."""
         self.begin_update()
         self.apply_update(alive, td_error, batch_size)
 
     def begin_update(self) -> None:
-        """Count the update and find the rules whose topology update is due: the host's half."""
+        """Count the update and find the rules whose topology update is due (on the host)."""
         self.updates += 1
         self.due = [group for group in self.groups if group.rule.due(self.updates)]
 
     @property
     def watched(self) -> bool:
-        """Whether a rule looks at the update that has begun: it cannot be a replayed one."""
-        return bool(self.due or self.observers)
+        """Whether a rule looks at the update that has begun, which then cannot be replayed."""
+        return bool(self.due or self.observing)
 
     def apply_update(self, alive: Tensor, td_error: Tensor | None, batch_size: int) -> None:
         """Take the optimizer step and, where due, the topology update.
@@ -214,18 +135,28 @@ class Network(ABC):
             self.optimizer_step(alive)
             self.finish_update()
             return
-        gradients = {
-            id(group): self.gradients(group.index)
-            for group in self.due
-            if group.rule.needs_gradient
-        }
+        observed = {id(group): self.observed_gradients(group) for group in self.observing}
+        dense = {id(group): self.dense_gradients(group) for group in self.due}
         self.optimizer_step(self.without_replaced(alive))
-        for group in self.observers:
-            group.rule.observe(self.view(group, alive, None, td_error, batch_size))
+        for group in self.observing:
+            view = self.view(group, alive, observed[id(group)], td_error, batch_size)
+            group.rule.observe(view)
         for group in self.due:
-            view = self.view(group, alive, gradients.get(id(group)), td_error, batch_size)
+            view = self.view(group, alive, dense[id(group)], td_error, batch_size)
             self.rewire(group, view)
         self.finish_update()
+
+    def dense_gradients(self, group: Group) -> list[Tensor] | None:
+        """Return the gradients of all connections, where a score asks for them."""
+        return self.gradients(group.index) if group.rule.needs_gradient else None
+
+    def observed_gradients(self, group: Group) -> list[Tensor] | None:
+        """Return gradients that are zero where inactive, where a score observes them."""
+        if not group.rule.observes_gradients:
+            return None
+        _, layer_masks = self.view_layers(group.index)
+        gradients = self.gradients(group.index)
+        return [grad * mask for grad, mask in zip(gradients, layer_masks, strict=True)]
 
     def without_replaced(self, alive: Tensor) -> Tensor:
         """Return `alive` less the members whose optimizer step a topology update replaces."""
@@ -251,8 +182,10 @@ class Network(ABC):
             weights=weights,
             masks=layer_masks,
             gradients=gradients,
+            moments=self.moments(group.index) if group.rule.needs_moments else None,
             td_error=None if td_error is None else td_error[group.index],
             batch_size=batch_size,
+            progress=group.progress(self.updates),
             uniform=functools.partial(self.growth_numbers, group.members),
             alive=alive[group.index],
         )
@@ -272,20 +205,17 @@ class Network(ABC):
 
     def rewire(self, group: Group, view: NetworkView) -> None:
         """Carry out a group's topology update and remember its counts."""
-        change = group.rule.change(view, self.updates)
-        self.set_masks(group.index, [layer.mask for layer in change.layers])
+        layers = group.rule.change(view, self.updates)
+        self.set_masks(group.index, [layer.mask for layer in layers])
         per_layer = [
             torch.stack((layer.mask.sum((-2, -1)), layer.dropped, layer.grown))  # [3, M, K]
-            for layer in change.layers
+            for layer in layers
         ]
-        counts = torch.stack(per_layer, dim=-1)
-        self.changes.append(TopologyChange(group.members, counts, change.fraction))
+        counts = torch.stack(per_layer, dim=-1)  # [3, M, K, L]
+        fraction = group.rule.fraction(self.updates)
+        self.changes.append(TopologyChange(group.members, counts, fraction))
 
     def take_changes(self) -> list[TopologyChange]:
-        """Return the topology updates since the last call; reads nothing from the device."""
+        """Return the topology updates since the last call; their counts stay on the device."""
         changes, self.changes = self.changes, []
         return changes
-
-    def take_events(self) -> list[TopologyEvent]:
-        """Return the topology updates since the last call, member by member, on the host."""
-        return [event for change in self.take_changes() for event in change.events()]

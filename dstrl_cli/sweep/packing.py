@@ -28,6 +28,7 @@ MEMBER_KEYS = frozenset(
         "nstep_delay",
         "rewire",
         "target_masking",
+        "target_trim",
         "gradients",
         "moments",
         "initial_targets",

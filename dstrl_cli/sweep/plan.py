@@ -26,6 +26,7 @@ from dstrl_cli.runs.folder import (
     read_config,
     read_status,
 )
+from dstrl_cli.topology import budgets
 from dstrl_cli.training.run import Run
 
 if TYPE_CHECKING:
@@ -192,26 +193,31 @@ def _readable(value: Any) -> str:
 def prepare(config: RunConfig, path: Path) -> Run:
     """Return the run of a configuration: environment found, sizes resolved, budgets checked.
 
-    Raises InputError for an unknown environment, or a sparsity that its networks cannot have.
+    Raises InputError for an unknown environment, a sparsity that its networks cannot have, or
+    scores, schedules and initial masks of somebody else's that do not fit.
     """
     spec = _spec(config.env)
     env = config.env.model_copy(update={"id": spec.id})
     sizes = (spec.observation_size, spec.action_size)
     config = resolve_sizes(config.model_copy(update={"env": env}), *sizes)
     layer_budgets(config, spec)
+    if config.actor.is_extended or config.critic.is_extended:
+        from dstrl_cli.topology.extensions import check_scores
+
+        check_scores(config)
     return Run(config, spec, Path(config.out) / path, str(path))
 
 
 def layer_budgets(config: RunConfig, spec: EnvSpec) -> dict[str, list[int]]:
     """Return the active connections per layer of the actor and of one critic."""
     sizes = network_sizes(config, spec.observation_size, spec.action_size)
-    budgets = {}
+    found = {}
     for role, widths in zip(("actor", "critic"), sizes, strict=True):
         try:
-            budgets[role] = _budgets(getattr(config, role), widths)
+            found[role] = _budgets(getattr(config, role), widths)
         except InputError as error:
             raise InputError(f"{role}.{error}") from None
-    return budgets
+    return found
 
 
 def _spec(env: EnvConfig) -> EnvSpec:
@@ -222,9 +228,7 @@ def _spec(env: EnvConfig) -> EnvSpec:
 
 @cache
 def _budgets(network: NetworkConfig, widths: tuple[int, ...]) -> list[int]:
-    from dstrl_cli.nets.network import layer_budgets
-
-    return layer_budgets(network, list(pairwise(widths)))
+    return budgets.layer_budgets(network, list(pairwise(widths)))
 
 
 # --- the states of the folders ------------------------------------------------------------------

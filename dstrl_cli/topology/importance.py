@@ -3,7 +3,7 @@
 A neuron gathers importance from the batch's TD error and from the strength of its connections:
 incoming ones for hidden and output neurons, outgoing ones for input neurons. A connection is
 dropped by its magnitude times its neuron's importance, and grown by the importance of the two
-neurons that it would join. All sums start at zero and only grow.
+neurons that it would join. The sums start at zero and are never reset.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dstrl_cli.config.models import TopologyConfig
 from dstrl_cli.topology.rule import NetworkView, Score
+from dstrl_cli.topology.shapes import check
 
 TD_ERROR = {
     "sum": lambda view: view.td_error,
@@ -30,9 +31,13 @@ def neuron_importance(weights: list[Tensor], td_error: Tensor) -> list[Tensor]:
         td_error: [M, K].
 
     Eq. (5) for input neurons (outgoing strength), eqs. (6) and (4) for hidden and output neurons
-    (incoming strength). The first hidden layer follows the same rule as the others. In float64:
-    |TD| is the same for all neurons and outgrows the strengths, which alone decide growth.
+    (incoming strength). The first hidden layer follows the same rule as the others. Sums are in
+    float64: |TD| is the same for all neurons and can be millions of times their strengths, whose
+    differences alone decide growth.
     """
+    check("td_error", td_error, "M K")
+    for weight in weights:
+        check("weight", weight, "M K in out")
     outgoing = weights[0].abs().sum(-1, dtype=torch.float64)
     incoming = [weight.abs().sum(-2, dtype=torch.float64) for weight in weights]
     return [(td_error.unsqueeze(-1) + strength) / 2 for strength in (outgoing, *incoming)]
@@ -40,21 +45,28 @@ def neuron_importance(weights: list[Tensor], td_error: Tensor) -> list[Tensor]:
 
 def drop_score(weight: Tensor, before: Tensor, after: Tensor, layer: int) -> Tensor:
     """Return |w| S (eq. 7) [M, K, in, out]: S before the first layer, else S after the layer."""
+    check("weight", weight, "M K in out")
+    check("before", before, "M K in")
+    check("after", after, "M K out")
     strength = weight.abs()
     return strength * before.unsqueeze(-1) if layer == 0 else strength * after.unsqueeze(-2)
 
 
 def grow_score(before: Tensor, after: Tensor) -> Tensor:
     """Return S_i + S_{i-1} (eq. 8) [M, K, in, out] of the two neurons that a connection joins."""
+    check("before", before, "M K in")
+    check("after", after, "M K out")
     return before.unsqueeze(-1) + after.unsqueeze(-2)
 
 
 class Importance(Score):
     """XU's score for dropping (eq. 7) and growing (eq. 8) connections of critics.
 
-    `accumulate` says whether the sums grow at topology updates or at every critic update, and
-    `td_error` whether |TD| enters as the batch's sum, its mean, or not at all.
+    The key `accumulate` says whether importance is added up at topology updates or at every update
+    of the critics, and `td_error` whether |TD| enters as the batch's sum, its mean, or not at all.
     """
+
+    needs_td_error = True
 
     def __init__(self, config: TopologyConfig) -> None:
         super().__init__(config)
@@ -62,12 +74,11 @@ class Importance(Score):
         self.importance: list[Tensor] | None = None
 
     def observe(self, view: NetworkView) -> None:
-        """Accumulate this update, where every update counts."""
-        if self.observes_updates:
-            self.accumulate(view)
+        """Accumulate this update."""
+        self.accumulate(view)
 
     def prepare(self, view: NetworkView) -> None:
-        """Accumulate this topology update, where only those count."""
+        """Accumulate this topology update, unless it was observed like every other."""
         if not self.observes_updates:
             self.accumulate(view)
 

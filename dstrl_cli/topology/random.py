@@ -12,4 +12,5 @@ class Random(Score):
 
     def grow(self, view: NetworkView, layer: int) -> Tensor:
         """Return uniform numbers [M, K, in, out]."""
+        assert view.uniform is not None
         return view.uniform(layer)

@@ -6,50 +6,94 @@ One `Rule` serves the members of a population that share its settings.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dstrl_cli.config.models import TopologyConfig
-from dstrl_cli.registry import SCORES, load
+from dstrl_cli.registry import SCHEDULES, SCORES, load
 from dstrl_cli.topology import masks
+from dstrl_cli.topology.schedules import Schedule
 
 
 @dataclass(frozen=True)
 class NetworkView:
     """What a score may see of the M members of a rule, layer by layer from the input on.
 
+    A network has K heads (one of an actor, one for each of the critics) and L layers; a weight
+    matrix is [in, out].
+
     Attributes:
         weights: [M, K, in, out] per layer; zero where inactive.
-        masks: [M, K, in, out] per layer, bool.
-        gradients: dense gradients of the loss of this update [M, K, in, out] per layer, or None
-            unless a score asks for them.
-        td_error: sum over the batch of |target - Q| [M, K], or None for a network without one.
+        masks: [M, K, in, out] per layer, bool: the active connections.
+        gradients: of the loss of this update, [M, K, in, out] per layer, or None. At a topology
+            update: of all connections, active or not, if the score `needs_gradient`. In `observe`:
+            zero where inactive, if the score `observes_gradients`.
+        moments: Adam's first and second moment, a pair of [M, K, in, out] per layer, if the score
+            `observes_moments`, else None.
+        td_error: sum over the batch of |target - Q| [M, K]; None for an actor.
         batch_size: rows of the batch.
+        progress: this network's updates so far over its updates in the whole run, in [0, 1].
         uniform: layer -> numbers in [0, 1) [M, K, in, out] from each member's own stream.
-        alive: members that still train [M], bool; the others keep their topology.
+        alive: members that still train [M], bool; the others keep their topology. None: all do.
     """
 
     weights: Sequence[Tensor]
     masks: Sequence[Tensor]
-    gradients: Sequence[Tensor] | None
-    td_error: Tensor | None
-    batch_size: int
-    uniform: Callable[[int], Tensor]
-    alive: Tensor
+    gradients: Sequence[Tensor] | None = None
+    moments: Sequence[tuple[Tensor, Tensor]] | None = None
+    td_error: Tensor | None = None
+    batch_size: int = 1
+    progress: float = 0.0
+    uniform: Callable[[int], Tensor] | None = None
+    alive: Tensor | None = None
+
+
+class ScoreParams(BaseModel):
+    """Parameters of a score of one's own: fields with types and defaults, as in a dataclass.
+
+    They are set by the keys `topology.params.NAME`; a name that is no field is refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Score:
-    """Scores the connections of a layer, for dropping or for growing, or both."""
+    """Scores the connections of a layer, for dropping or for growing, or both.
 
+    One instance serves one network of the members that share a rule, for the whole run, and may
+    keep a state. A score that is named for dropping and for growing is one instance.
+
+    Attributes:
+        Params: the model of the score's own parameters.
+        needs_gradient: whether dropping or growing reads the gradient of all connections.
+        needs_td_error: whether it reads `td_error`, and so fits critics only.
+        observes_updates: whether `observe` is called at every update of the network.
+        observes_gradients: whether `observe` reads the gradients of active connections.
+        observes_moments: whether it reads the optimizer's moments, wherever it sees the network.
+        config: the keys of the rule.
+        params: this score's own parameters.
+    """
+
+    Params: ClassVar[type[BaseModel]] = ScoreParams
     needs_gradient = False
+    needs_td_error = False
     observes_updates = False
+    observes_gradients = False
+    observes_moments = False
 
     def __init__(self, config: TopologyConfig) -> None:
         self.config = config
+        self.params: Any = self.Params.model_validate(self.own_params(config))
+
+    @classmethod
+    def own_params(cls, config: TopologyConfig) -> dict[str, Any]:
+        """Return those of the rule's `params` that this score knows; the others are for another."""
+        known = cls.Params.model_fields
+        return {key: value for key, value in config.params.items() if key in known}
 
     def observe(self, view: NetworkView) -> None:
         """See one update of the network (called for every update if `observes_updates`)."""
@@ -58,33 +102,17 @@ class Score:
         """See the network before a topology update, once for all its layers."""
 
     def drop(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
-        """Return drop scores [M, K, in, out]; the lowest active connections go first."""
+        """Return drop scores [M, K, in, out]; the lowest active connections are dropped."""
         raise TypeError(f"{type(self).__name__} does not score dropping")
 
     def grow(self, view: NetworkView, layer: int) -> Tensor:
-        """Return grow scores [M, K, in, out]; the highest inactive connections come first."""
+        """Return grow scores [M, K, in, out]; the highest inactive connections are grown."""
         raise TypeError(f"{type(self).__name__} does not score growing")
 
     def count(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
         """Return how many connections to drop [M, K]: int(fraction * active)."""
         active = view.masks[layer].sum((-2, -1)).double()
         return (fraction * active).floor().long()
-
-
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "constant": lambda fraction, progress: fraction,
-    "cosine": lambda fraction, progress: fraction / 2 * (1 + math.cos(math.pi * progress)),
-    "static": lambda fraction, progress: 0.0,
-}
-"""Fraction at a progress (updates over the updates of the whole run) in [0, 1] (RLX 4.1)."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """A topology update of one rule: per layer the new masks and counts, and the fraction."""
-
-    layers: Sequence[masks.Rewired]
-    fraction: float
 
 
 class Rule:
@@ -101,14 +129,16 @@ class Rule:
         self.drop: Score = load(SCORES, config.drop)(config)
         self.grow: Score = self.drop if same else load(SCORES, config.grow)(config)
         self.scores = (self.drop,) if same else (self.drop, self.grow)
-        self.static = config.schedule == "static"
-        self.needs_gradient = not self.static and any(s.needs_gradient for s in self.scores)
-        self.observes_updates = not self.static and any(s.observes_updates for s in self.scores)
+        self.schedule: Schedule = load(SCHEDULES, config.schedule)(config)
+        self.needs_gradient = any(score.needs_gradient for score in self.scores)
+        self.needs_moments = any(score.observes_moments for score in self.scores)
+        self.observers = [score for score in self.scores if score.observes_updates]
+        self.observes_gradients = any(score.observes_gradients for score in self.observers)
         self.finished = False
 
     def due(self, update: int) -> bool:
         """Return whether the network's `update` (from 1) is one of this rule's topology updates."""
-        if self.static or self.finished:
+        if self.finished:
             return False
         if (update - self.config.update_offset) % self.config.update_interval != 0:
             return False
@@ -117,15 +147,15 @@ class Rule:
     def fraction(self, update: int) -> float:
         """Return the fraction of active connections to exchange at `update`."""
         progress = min(1.0, update / self.end) if self.end > 0 else 1.0
-        return SCHEDULES[self.config.schedule](self.config.drop_fraction, progress)
+        return self.schedule.fraction(progress)
 
     def observe(self, view: NetworkView) -> None:
-        """Let the scores see one update."""
-        for score in self.scores:
+        """Let the scores that observe updates see one."""
+        for score in self.observers:
             score.observe(view)
 
-    def change(self, view: NetworkView, update: int) -> Change:
-        """Return the masks after the topology update that is due at `update`.
+    def change(self, view: NetworkView, update: int) -> list[masks.Rewired]:
+        """Carry out the topology update that is due at `update`: return each layer's new mask.
 
         With `final_drop`, the first change due at or after `end` drops without growing and is the
         last one (SOK's code).
@@ -135,25 +165,20 @@ class Rule:
         fraction = self.fraction(update)
         for score in self.scores:
             score.prepare(view)
-        layers = [
-            masks.rewire(
-                view.masks[layer],
-                self.drop.drop(view, layer, fraction),
-                self.grow.grow(view, layer),
-                self.drop.count(view, layer, fraction) * view.alive.unsqueeze(-1),
-                regrow_dropped=self.config.regrow_dropped,
-                grow=not last,
-            )
-            for layer in range(len(view.masks))
-        ]
-        return Change(layers, fraction)
+        return [self.rewired(view, layer, fraction, last) for layer in range(len(view.masks))]
 
-
-def rank(values: Tensor, among: Tensor) -> Tensor:
-    """Return the rank from 0 of each of `values` [..., N] among the marked ones, ascending.
-
-    Unmarked entries rank after all marked ones.
-    """
-    order = values.masked_fill(~among, math.inf).argsort(dim=-1, stable=True)
-    positions = torch.arange(values.shape[-1], device=values.device).expand_as(order)
-    return torch.empty_like(order).scatter_(-1, order, positions)
+    def rewired(self, view: NetworkView, layer: int, fraction: float, last: bool) -> masks.Rewired:
+        """Return the new mask of one layer."""
+        drop_score = self.drop.drop(view, layer, fraction)
+        grow_score = self.grow.grow(view, layer)
+        count = self.drop.count(view, layer, fraction)
+        if view.alive is not None:
+            count = count * view.alive.unsqueeze(-1)
+        return masks.rewire(
+            view.masks[layer],
+            drop_score,
+            grow_score,
+            count,
+            regrow_dropped=self.config.regrow_dropped,
+            grow=not last,
+        )

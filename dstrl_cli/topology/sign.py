@@ -1,8 +1,9 @@
-"""Drop the smallest positive and the largest negative weights (SET; SOK Alg. 2).
+"""Drop the positive and the negative weights nearest zero (SET; SOK Alg. 2).
 
-Dropping is by rank within each sign. The key `sign_split` says how many each sign gives up: its
-share of the active connections (`fraction`), half and half (`half`, SOK Alg. 2), or the counts of
-SOK's code (`official`), whose rounding differs and which drops every weight that is exactly zero.
+The weights of each sign are ranked by magnitude, and the lowest ranks are dropped. The key
+`sign_split` says how many of each sign: the same fraction of both (`fraction`), the same number of
+both (`half`, SOK Alg. 2), or what SOK's code computes (`official`), which rounds differently and
+also drops every active weight that is exactly zero.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dstrl_cli.topology.rule import NetworkView, Score, rank
+from dstrl_cli.topology.masks import rank
+from dstrl_cli.topology.rule import NetworkView, Score
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,13 @@ SPLITS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Shares]] = {
 
 
 class Sign(Score):
-    """Drop score: rank of |w| within the weight's sign, less what this sign gives up.
+    """Drop score: rank of |w| among the weights of its sign, less how many of that sign to drop.
 
-    The connections to drop are then those that score below zero.
+    The connections to drop are then those with a score below zero.
     """
 
     def shares(self, view: NetworkView, layer: int, fraction: float) -> Shares:
-        """Return what each sign of a layer gives up."""
+        """Return how many connections of each sign to drop."""
         weight, mask = view.weights[layer], view.masks[layer]
         negative = (mask & (weight < 0)).sum((-2, -1))
         positive = (mask & (weight > 0)).sum((-2, -1))
@@ -77,7 +79,7 @@ class Sign(Score):
         return shares.zero + shares.negative + shares.positive
 
     def drop(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
-        """Return rank within the sign less the sign's share [M, K, in, out], as integers."""
+        """Return the rank within the sign less the number of that sign to drop [M, K, in, out]."""
         shares = self.shares(view, layer, fraction)
         weight = view.weights[layer].flatten(2)
         mask = view.masks[layer].flatten(2)

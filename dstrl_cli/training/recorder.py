@@ -178,23 +178,23 @@ class Recorder:
         changes, self.changes = self.changes, []
         for step, network, change in changes:
             names = network_names(network)
-            for event in change.events():
-                if event.member not in self.training:
+            for member, active, dropped, grown in change.by_member():
+                if member not in self.training:
                     continue
                 rows = [
                     {
                         "step": step,
                         "network": name,
                         "layer": layer,
-                        "active": event.active[head][layer],
-                        "dropped": event.dropped[head][layer],
-                        "grown": event.grown[head][layer],
-                        "fraction": event.fraction,
+                        "active": active[head][layer],
+                        "dropped": dropped[head][layer],
+                        "grown": grown[head][layer],
+                        "fraction": change.fraction,
                     }
                     for head, name in enumerate(names)
-                    for layer in range(len(event.active[head]))
+                    for layer in range(len(active[head]))
                 ]
-                self.folders[event.member].topology(rows)
+                self.folders[member].topology(rows)
 
     def evaluation(
         self,

@@ -1,9 +1,9 @@
 """The sparse engine: only the active connections of a network exist (CPU, one member).
 
-Indices, values and optimizer moments of the active connections are all there is; a target shares
-the network's topology, or has index arrays of its own where it is trimmed by magnitude. The dense
-matrices that scores look at are formed at topology updates only. Same numbers as the masked engine
-up to rounding.
+It stores the indices, values and optimizer moments of the active connections and nothing else. A
+target shares the network's topology, or has index arrays of its own where it is trimmed by
+magnitude. The dense matrices that scores look at are formed at topology updates only. From the same
+masks, weights and batch, an update gives the same numbers as the masked engine's up to rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from dstrl_cli.nets.adam import BETA1, BETA2, EPSILON
-from dstrl_cli.nets.network import Members, Network, Plan, initial_layers
+from dstrl_cli.nets.initial import initial_layers
+from dstrl_cli.nets.network import Members, Network
+from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.nets.sparse import kernels
 
 Floats = NDArray[np.float32]
@@ -26,7 +28,10 @@ Ints = NDArray[np.int32]
 
 
 class Topology:
-    """Index arrays of K heads (see `kernels`), by row; from masks also by column, for gradients."""
+    """Index arrays of K heads (see `kernels`): by row and, if made by `of`, also by column.
+
+    The backward pass needs the columns; a trimmed target, which has none, is only run forward.
+    """
 
     columns: Ints
     source: Ints
@@ -89,12 +94,12 @@ def aligned(*shape: int) -> Floats:
 class Buffers:
     """Activations of one batch size, as tiles (see `kernels`)."""
 
-    def __init__(self, plan: Plan, batch: int, backward: bool) -> None:
+    def __init__(self, plan: NetworkPlan, batch: int, backward: bool) -> None:
         size = kernels.TILE
         tiles, neurons = -(-batch // size), sum(plan.sizes[1:])
         self.batch = batch
         self.first = aligned(tiles, plan.sizes[0], size)
-        # without a backward pass the heads share one part, which the cache then holds
+        # without a backward pass the heads take turns with one part, which stays in the cache
         self.hidden = aligned(plan.heads if backward else 1, tiles, neurons, size)
         if backward:
             self.gradient = aligned(*self.hidden.shape)
@@ -103,7 +108,7 @@ class Buffers:
             self.products = np.empty((tiles, 0), np.float32)
 
     def value_sums(self, connections: int) -> Floats:
-        """Return room for one number per tile and connection, which change with the topology."""
+        """Return room for one number per tile and connection."""
         if self.products.shape[1] != connections:
             self.products = np.empty((len(self.first), connections), np.float32)
         return self.products
@@ -133,7 +138,7 @@ class Parameters:
 class SparseNetwork(Network):
     """A network of the sparse engine (see `Network` for the interface); P = 1."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: NetworkPlan) -> None:
         super().__init__(plan)
         if plan.members != 1 or plan.device != "cpu":
             raise ValueError("the sparse engine holds one member on the CPU")
@@ -302,6 +307,17 @@ class SparseNetwork(Network):
             gradients.append(torch.from_numpy(product).unsqueeze(0))
             below, row = hidden[:, here], row + width
         return gradients
+
+    @override
+    def moments(self, members: Members) -> list[tuple[Tensor, Tensor]]:
+        first, second = (
+            self.dense(self.params.topology, flat[: self.params.split])
+            for flat in (self.first_moment, self.second_moment)
+        )
+        return [
+            (torch.from_numpy(one).unsqueeze(0), torch.from_numpy(two).unsqueeze(0))
+            for one, two in zip(first, second, strict=True)
+        ]
 
     @override
     def set_masks(self, members: Members, layers: Sequence[Tensor]) -> None:

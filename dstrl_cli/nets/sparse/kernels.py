@@ -3,9 +3,9 @@
 A network of K heads keeps the rows (output neurons) of all its layers one after the other: row r
 of head k owns the connections `rows[k, r]` to `rows[k, r + 1]` of `index` (input neuron) and
 `value`. Activations are tiles `[tile, neuron, T]`: T rows of the batch lie side by side for every
-neuron, so that a connection is a few vector operations, and what a tile needs stays in the nearest
-cache. One call serves a whole network and direction. Single-threaded; releases the interpreter
-lock; compiled once and cached on disk.
+neuron, so that a connection is a few vector operations, and the numbers of a tile stay in the
+nearest cache. One call runs a whole network forward or backward. Single-threaded; releases the
+interpreter lock; compiled once and cached on disk.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Any
 import numpy as np
 
 from dstrl_cli.compiler import discard_stale, jit
-from dstrl_cli.nets.sparse import simd as lanes
+from dstrl_cli.nets.sparse import simd
 
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
 VECTORS = 4
-TILE = VECTORS * lanes.LANES
-"""T: rows of the batch in one tile; four vectors hide the time that one takes to add."""
+TILE = VECTORS * simd.LANES
+"""T: rows of the batch in one tile. With four vectors, additions overlap that would wait alone."""
 
 DENSE_ROWS = 4
 """Neurons that a dense layer takes at once."""
 
-_relu_sum, _plain_sum = lanes.weighted_sum(VECTORS, "relu"), lanes.weighted_sum(VECTORS, "plain")
-_gated_sum, _added_sum = lanes.weighted_sum(VECTORS, "gate"), lanes.weighted_sum(VECTORS, "add")
-_dense_relu_sum = lanes.weighted_sum(VECTORS, "relu", DENSE_ROWS)
-_dense_plain_sum = lanes.weighted_sum(VECTORS, "plain", DENSE_ROWS)
-_dense_added_sum = lanes.weighted_sum(VECTORS, "add", DENSE_ROWS)
-_products, _gated_products = lanes.products(VECTORS, False), lanes.products(VECTORS, True)
+_relu_sum, _plain_sum = simd.weighted_sum(VECTORS, "relu"), simd.weighted_sum(VECTORS, "plain")
+_gated_sum, _added_sum = simd.weighted_sum(VECTORS, "gate"), simd.weighted_sum(VECTORS, "add")
+_dense_relu_sum = simd.weighted_sum(VECTORS, "relu", DENSE_ROWS)
+_dense_plain_sum = simd.weighted_sum(VECTORS, "plain", DENSE_ROWS)
+_dense_added_sum = simd.weighted_sum(VECTORS, "add", DENSE_ROWS)
+_products, _gated_products = simd.products(VECTORS, False), simd.products(VECTORS, True)
 
 
 @jit
@@ -60,7 +60,10 @@ def out_of_tiles(x: Array, out: Array) -> None:
 
 @jit
 def dense_rows(ends: Array, row: int, count: int, width: int) -> int:
-    """Return how many of a layer's `count` rows dense products may take: all or none, by fours."""
+    """Return how many of a layer's `count` rows are computed as dense products.
+
+    None unless every row has all `width` connections; then all but those beyond a multiple of four.
+    """
     if ends[row + count] - ends[row] < count * width:
         return 0
     return count - count % DENSE_ROWS
@@ -247,12 +250,16 @@ def blend(target: Array, online: Array, tau: Float) -> None:
 
 
 _NO_INDEX = np.int32(2**31 - 1)
-_BUCKET_BITS = 20  # that the 2048 buckets ignore of a float's 31: they tell eighths of an octave
+_BUCKET_BITS = 20  # lowest bits of a float that its bucket ignores: 2^11 buckets for 31 bits
 
 
 @jit
 def smallest(magnitudes: Array, k: int) -> Float:
-    """Return the k-th smallest, from 0, of floats without a sign; as integers they sort alike."""
+    """Return the k-th smallest (from 0) of non-negative floats.
+
+    Their bits, read as integers, have the same order: count them in buckets by their highest bits,
+    then search the one bucket in which the k-th lies.
+    """
     bits = magnitudes.view(np.uint32)
     counts = np.zeros(1 << (31 - _BUCKET_BITS), np.int64)
     for i in range(bits.shape[0]):
@@ -294,7 +301,7 @@ def blend_union(
                 a, a_end = rows[k, r], rows[k, r + 1]
                 b, b_end = online_rows[k, r], online_rows[k, r + 1]
                 while a < a_end or b < b_end:
-                    # no branch on which comes first: it could not be foreseen
+                    # Branch-free: which index comes first is unpredictable.
                     i = index[a] if a < a_end else _NO_INDEX
                     j = online_index[b] if b < b_end else _NO_INDEX
                     mine, theirs = i <= j, j <= i
@@ -332,7 +339,7 @@ def blend_union(
 
 
 FUNCTIONS = (forward, backward, out_of_tiles, adam, blend, blend_union)
-SOURCES = (__file__, lanes.__file__)
+SOURCES = (__file__, simd.__file__)
 
 discard_stale(forward, SOURCES)
 

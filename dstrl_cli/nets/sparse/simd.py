@@ -1,8 +1,9 @@
-"""Inner loops of the sparse kernels, on whole vector registers: what compiled Python cannot say.
+"""Inner loops of the sparse kernels, written as LLVM code on whole vector registers.
 
-A tile is T numbers of one neuron, one per row of the batch, that stay in registers while the
-neuron's connections pass by. Each function here is a Numba intrinsic: LLVM code put in place of
-its call. Vectors are LLVM's own, so every processor gets what it has (AVX-512, AVX2, NEON).
+Numba cannot express them from Python: a tile, which is T numbers of one neuron, one per row of the
+batch, must stay in registers while the loop runs over the neuron's connections. Each function here
+is a Numba intrinsic, LLVM code that replaces its call. LLVM maps its vectors to the instructions of
+the processor (AVX-512, AVX2, NEON).
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ def _splat(builder: Builder, number: Value) -> Value:
     return _shuffle(builder, first, empty, [0] * LANES)
 
 
-def _place(builder: Builder, data: Value, start: Value, vector: int) -> Value:
+def _address(builder: Builder, data: Value, start: Value, vector: int) -> Value:
     offset = builder.add(start, _number(vector * LANES))
     return builder.bitcast(builder.gep(data, [offset]), _vector.as_pointer())
 
 
 def _load(builder: Builder, data: Value, start: Value, vector: int) -> Value:
-    return builder.load(_place(builder, data, start, vector), align=4)
+    return builder.load(_address(builder, data, start, vector), align=4)
 
 
 def _plus_product(builder: Builder, total: Value, a: Value, b: Value) -> Value:
@@ -99,8 +100,9 @@ def weighted_sum(vectors: int, finish: str, rows: int = 1) -> Any:
     then, by `finish`: "plain" as it is, "relu" clamped at zero, "gate" zero where gate[row] is not
     positive, "add" added to what is in y.
 
-    With several `rows`, these and the next ones, which have every connection: their values follow
-    each other, no index is read, and each number of x is loaded once for all of them.
+    With several `rows`, the neurons `row`, `row + 1`, ... are computed at once; all of them must
+    have every connection. Their values follow each other, so that no index is read, and each number
+    of x is loaded once for all of them.
     """
 
     @intrinsic
@@ -149,7 +151,7 @@ def weighted_sum(vectors: int, finish: str, rows: int = 1) -> Any:
                     total = builder.select(open_, total, _zeros)
                 elif finish == "add":
                     total = builder.fadd(total, _load(builder, ys, target, vector), flags=_FAST)
-                builder.store(total, _place(builder, ys, target, vector), align=4)
+                builder.store(total, _address(builder, ys, target, vector), align=4)
             return context.get_dummy_value()
 
         return signature, code
@@ -209,7 +211,7 @@ def products(vectors: int, gated: bool) -> Any:
             for vector, total in enumerate(totals):
                 open_ = builder.fcmp_ordered(">", own[vector], _zeros)
                 total = builder.select(open_, total, _zeros)
-                builder.store(total, _place(builder, ys, here, vector), align=4)
+                builder.store(total, _address(builder, ys, here, vector), align=4)
                 sum_ = builder.fadd(sum_, total, flags=_FAST)
             if gated:
                 _store_sums(builder, [sum_], overall, args[6])
@@ -223,14 +225,14 @@ def products(vectors: int, gated: bool) -> Any:
 def _store_sums(builder: Builder, vectors: Sequence[Value], data: Value, at: Value) -> None:
     """Store the sum over the lanes of each of `vectors` from data[at] on."""
     sums = _folded(builder, vectors)
-    place = builder.bitcast(builder.gep(data, [at]), sums.type.as_pointer())
-    builder.store(sums, place, align=4)
+    address = builder.bitcast(builder.gep(data, [at]), sums.type.as_pointer())
+    builder.store(sums, address, align=4)
 
 
 def _folded(builder: Builder, vectors: Sequence[Value]) -> Value:
     """Return one vector with the sum over the lanes of each of `vectors`, a power of two of them.
 
-    Halves are added while vectors are joined in pairs, so that no lane is idle.
+    In every step two vectors are joined into one of half sums of both, so that every lane is used.
     """
     part = LANES  # lanes that still belong to one sum
     while len(vectors) > 1:

@@ -1,0 +1,46 @@
+"""What an engine needs to know to build one network: `NetworkPlan`, plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from dstrl_cli.config.models import NetworkConfig, RunConfig
+from dstrl_cli.topology.budgets import Shape
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """The network of one role for P members: its layers, its heads, and the members' keys.
+
+    Attributes:
+        role: "actor" or "critic".
+        sizes: input, hidden and output sizes.
+        heads: stacked networks K per member.
+        configs: the members' configurations.
+        steps_per_update: environment steps per update of this network.
+        device: torch device.
+    """
+
+    role: str
+    sizes: tuple[int, ...]
+    heads: int
+    configs: Sequence[RunConfig]
+    steps_per_update: int
+    device: str
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """(inputs, outputs) per layer."""
+        return list(pairwise(self.sizes))
+
+    @property
+    def members(self) -> int:
+        """Number of members P."""
+        return len(self.configs)
+
+    def network_config(self, member: int) -> NetworkConfig:
+        """The member's keys for this role."""
+        config: NetworkConfig = getattr(self.configs[member], self.role)
+        return config
