@@ -118,3 +118,10 @@ def test_distances_are_per_member() -> None:
     action = torch.stack((torch.zeros(3, 1), torch.full((3, 1), 2.0)))
     assert DISTANCES["mean_squared"](now, action, action).tolist() == [0.0, 2.0]
     assert DISTANCES["l2"](now, action, action).tolist() == [0.0, 2.0]
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_a_distance_refuses_actions_without_a_batch(name: str) -> None:
+    actions = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=rf"{name}_distance: now must be .* not .* \(2, 3\)"):
+        DISTANCES[name](actions, actions, actions)

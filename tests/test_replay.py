@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from dstrl_cli.config.parse import from_dict
 from dstrl_cli.replay.base import Replay
 from dstrl_cli.replay.batch import Batch
 from dstrl_cli.replay.compiled import CompiledReplay
-from dstrl_cli.replay.nsteps import NSteps
+from dstrl_cli.replay.nsteps import NSteps, nstep_return
 from dstrl_cli.replay.paired import PairedReplay
 
 # --- n-step by hand: gamma 1/2, rewards 1 2 4 8 ... -----------------------------------------------
@@ -116,6 +117,47 @@ def test_a_one_step_member_samples_the_newest_transition_too() -> None:
     replay = filled(10, numbered(6), numbered(6))
     batch = replay.sample(torch.full((2, 1), 0.999).double(), torch.tensor([[1], [3]]), 3)
     assert batch.observation[:, 0, 0].tolist() == [5.0, 3.0]
+
+
+# --- the sum itself, a pure function --------------------------------------------------------------
+
+ONES = torch.ones(2, 1, 3)
+DISCOUNTS = torch.tensor([1.0, 0.5, 0.25])
+
+
+def test_an_nstep_return_by_hand() -> None:
+    reward = torch.tensor([[[1.0, 2.0, 4.0]], [[1.0, 2.0, 4.0]]])
+    fell = torch.tensor([[[1.0, 1.0, 1.0]], [[1.0, 0.0, 1.0]]])  # the second at its second step
+    found = nstep_return(reward, fell, fell, torch.tensor([[2], [3]]), 0.5, DISCOUNTS)
+    assert found.reward.tolist() == [[2.0], [2.0]]  # 1 + 2 / 2, for two reasons
+    assert found.discount.tolist() == [[0.25], [0.0]]
+    assert found.last.tolist() == [[1], [1]]
+    assert found.path_discount.tolist() == [[[0.5, 0.25, 0.0]], [[0.5, 0.0, 0.0]]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward": torch.ones(2, 3)}, r"reward must be .* of rank 3, not .* shape \(2, 3\)"),
+        ({"not_done": ONES.bool()}, "not_done must be a torch.float32 tensor"),
+        ({"nstep": torch.ones(2, 1)}, "nstep must be a torch.int64 tensor"),
+        ({"discounts": torch.ones(1, 3)}, "discounts must be .* of rank 1"),
+    ],
+)
+def test_arguments_of_another_rank_or_type_are_refused(changes: Any, message: str) -> None:
+    steps = {"reward": ONES, "not_terminated": ONES, "not_done": ONES}
+    n = torch.ones(2, 1, dtype=torch.long)
+    with pytest.raises(ValueError, match=f"nstep_return: {message}"):
+        nstep_return(**(steps | {"nstep": n, "gamma": 0.5, "discounts": DISCOUNTS} | changes))
+
+
+def test_a_batch_of_another_rank_or_type_is_refused() -> None:
+    parts = at_age(filled(10, numbered(6)), 1, 3).tensors()
+    assert Batch.from_tensors(parts, 1).reward.shape == (1, 1)
+    for number, name in enumerate(("state_action", "reward", "discount", "last")):
+        wrong = [part[0] if index == number else part for index, part in enumerate(parts)]
+        with pytest.raises(ValueError, match=f"Batch.of: {name} must be"):
+            Batch.from_tensors(wrong, 1)
 
 
 # --- the path, for the entropy terms of RLX eq. 11 ------------------------------------------------

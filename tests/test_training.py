@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from training_samples import STEPS, run, status, train
 
@@ -18,8 +20,32 @@ from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.envs.tasks.navigation_batch import NavigationBatch
 from dstrl_cli.runs.folder import read_summary
+from dstrl_cli.sweep.plan import prepare
+from dstrl_cli.terminal.describe import outcome_overview
 from dstrl_cli.training import trainer
 from dstrl_cli.training.reporter import Silent
+from dstrl_cli.training.run import Outcome
+
+SPEC = prepare(run("sst"), Path("run")).spec
+
+
+class Kept:
+    """A sink that keeps what it is given, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def take(*arguments: Any) -> None:
+            untimed = [
+                {k: v for k, v in each.items() if "time" not in k and k != "steps_per_s"}
+                if name in ("progress", "summary")
+                else each
+                for each in arguments
+            ]
+            self.calls.append((name, repr(untimed)))
+
+        return take
 
 
 class Frail(NavigationBatch):
@@ -203,6 +229,53 @@ def test_ratios_are_against_the_same_widths_dense_except_for_narrowed_networks(
         flops = (read_summary(folder) or {})["flops"]
         assert flops["test_ratio"] == pytest.approx(0.4, abs=0.05)
         assert flops["train_ratio"] == pytest.approx(0.4, abs=0.05)
+
+
+def test_training_flops_count_the_connections_that_each_update_had(tmp_path: Path) -> None:
+    """Pruned after a quarter of 80 updates: the last topology update drops without growing."""
+    rule = ["topology.final_drop=true", "topology.stop_before_end=60", "topology.drop_fraction=0.8"]
+    (folder,) = train([run("dst", sets=rule)], tmp_path)
+    topology = pd.read_csv(folder / "topology.csv")
+    assert topology["step"].unique().tolist() == [50, 60]  # after updates 10 and 20 of 80
+    progress = pd.read_csv(folder / "progress.csv")
+    flops = {}
+    for row in (progress.iloc[0], progress.iloc[-1]):  # TD3: 2.5 A + 8.5 C a sample, of one critic
+        flops[row["step"]] = 2.5 * 2 * row["actor_active"] + 8.5 * row["critic_active"]
+    assert flops[STEPS] < 0.4 * flops[0]
+    found = (read_summary(folder) or {})["flops"]
+    total = 16 * (20 * flops[0] + 60 * flops[STEPS])
+    assert found["train_total"] == pytest.approx(total, rel=1e-12)
+    actor, critic = 2 * 12 + 12 * 12 + 12 * 2, 4 * 12 + 12 * 12 + 12
+    dense = 16 * 80 * (2.5 * 2 * actor + 8.5 * 2 * critic)
+    assert found["train_ratio"] == pytest.approx(total / dense, rel=1e-12)
+    assert found["test"] == 2 * progress.iloc[-1]["actor_active"]
+
+
+def test_an_untrained_run_has_trained_nothing_and_shows_no_ratio(tmp_path: Path) -> None:
+    config = run("sst", sets=["learning_starts=500"])
+    (folder,) = train([config], tmp_path)
+    summary = read_summary(folder) or {}
+    assert (summary["flops"]["train_total"], summary["flops"]["train_ratio"]) == (0, None)
+    assert summary["flops"]["test_ratio"] == pytest.approx(0.4, abs=0.05)
+    console = Console(file=StringIO(), width=200)
+    console.print(outcome_overview(Outcome(prepare(config, Path("run")), summary)))
+    assert "training 0, acting" in console.file.getvalue()
+
+
+def test_every_sink_of_a_member_receives_its_rows_until_its_summary() -> None:
+    configs = [run("dst", seed) for seed in (0, 1)]
+    kept = [[Kept(), Kept()], [Kept()]]
+    trainer.train([prepare(c, Path("run")).config for c in configs], kept, SPEC, "cpu")
+    (first, twin), (second,) = kept
+    assert first.calls == twin.calls
+    for sink in (first, second):
+        names = [name for name, _ in sink.calls]
+        assert names[:3] == ["policy", "evaluation", "policy"]  # initial, and at step 0
+        assert names.count("progress") == names.count("evaluation") == 4
+        assert names.count("summary") == 1
+        assert names[-1] == "summary"
+        assert {"episodes", "topology"} <= set(names)
+    assert first.calls != second.calls
 
 
 def test_progress_is_told_once_per_step_and_never_at_no_speed(tmp_path: Path) -> None:

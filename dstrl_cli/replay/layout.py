@@ -1,6 +1,6 @@
-"""How large a replay buffer is, by arithmetic on configurations; no torch.
+"""How large a replay buffer is: its capacity and its bytes, by arithmetic alone. No torch.
 
-The buffers follow these functions, and a sweep plans memory with them.
+The layouts that allocate these tensors are the other modules of this folder.
 """
 
 from __future__ import annotations
@@ -10,12 +10,21 @@ from collections.abc import Sequence
 from dstrl_cli.config.models import RunConfig
 
 FLOAT = 4
-"""Bytes of a number in single precision."""
+"""Bytes of a number; observations, actions and rewards are float32."""
 
 
 def capacity(config: RunConfig) -> int:
-    """Return the transitions that a member's buffer holds: it never stores more than `steps`."""
+    """Return the transitions that a run's buffer holds: never more than the run has steps."""
     return min(config.buffer_size, config.steps)
+
+
+def keeps_policy_actions(configs: Sequence[RunConfig]) -> bool:
+    """Return whether the buffer also stores the policy's noise-free actions.
+
+    It does where a member's dynamic buffer compares them with what the policy would do now.
+    """
+    buffers = [config.buffer for config in configs]
+    return any(each.dynamic and each.distance == "mean_squared" for each in buffers)
 
 
 def ring_bytes(
@@ -27,10 +36,10 @@ def ring_bytes(
 ) -> int:
     """Return the bytes of one member's replay buffer.
 
-    Without a time limit (`paired`, `compiled`) a row holds the observation, the next observation,
-    the action (twice where the policy's noise-free action is kept too), the reward, and whether the
-    episode terminated or ended. With one (`once`) a row holds no next observation but a slot number
-    instead, and there is room for the final observations of truncated episodes.
+    A row holds observation, next observation, action (twice with `policy_actions`), reward, and
+    whether the episode terminated or ended. With a `time_limit`, next observations are not stored:
+    a row then has one number more (where the observation at its time limit is), and a second ring
+    holds those observations.
     """
     row = observation_size + action_size * (2 if policy_actions else 1) + 3
     if time_limit is None:
@@ -39,15 +48,5 @@ def ring_bytes(
 
 
 def max_cuts(capacity: int, time_limit: int) -> int:
-    """Return how many final observations of truncated episodes a ring may need to hold at once.
-
-    One for each whole episode that fits, one for the episode that the ring begins in, and one for
-    what follows the newest row.
-    """
+    """Return the observations at time limits that a ring must hold, the newest row's included."""
     return capacity // time_limit + 2
-
-
-def keeps_policy_actions(configs: Sequence[RunConfig]) -> bool:
-    """Return whether a member's dynamic buffer compares with the policy's actions of the past."""
-    buffers = [config.buffer for config in configs]
-    return any(each.dynamic and each.distance == "mean_squared" for each in buffers)
