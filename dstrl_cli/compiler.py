@@ -1,7 +1,7 @@
-"""How loops are compiled here: one decorator, and the cache of what was compiled on disk.
+"""How loops are compiled here: one decorator, and the cache on disk of what was compiled.
 
-Compiled code is single-threaded, releases the interpreter lock, and is compiled once for an
-installation. What it computes is its own file's business (`nets.kernels`, `replay_kernels`).
+Compiled code runs on one thread, releases the interpreter lock, and is compiled once for an
+installation. The loops are in `nets.sparse.kernels`, `nets.sparse.simd` and `replay.kernels`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ jit: Any = numba.njit(
 
 
 def changed(sources: Sequence[str]) -> float:
-    """Return when the last of some files changed."""
+    """Return when the file that changed last was changed, in seconds since the epoch."""
     return max(Path(source).stat().st_mtime for source in sources)
 
 
 def are_cached(functions: Sequence[Any], sources: Sequence[str]) -> bool:
-    """Return whether functions were compiled, and are on disk, since their sources changed."""
+    """Return whether functions are compiled on disk, and their sources have not changed since."""
     return all(
         any(
             index.stat().st_mtime >= changed(sources)
@@ -41,10 +41,12 @@ def are_cached(functions: Sequence[Any], sources: Sequence[str]) -> bool:
 
 
 def discard_stale(function: Any, sources: Sequence[str]) -> None:
-    """Remove what was compiled before a source of it changed: the compiler watches one file alone.
+    """Remove a module's compiled code if one of its sources changed since.
+
+    The compiler itself only notices changes of the module's own file.
 
     Args:
-        function: any compiled function of the module that is meant.
+        function: any compiled function of the module.
         sources: the module's file first, then those that it takes code from.
     """
     for file in Path(function.stats.cache_path).glob(f"{Path(sources[0]).stem}.*.nb[ci]"):

@@ -15,7 +15,9 @@ from dstrl_cli.algos.sac import SAC
 from dstrl_cli.algos.td3 import TD3
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict
-from dstrl_cli.replay.base import Batch, Replay
+from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.batch import Batch
+from dstrl_cli.replay.paired import PairedReplay
 
 OBS, ACT, ROWS, UPDATES = 5, 2, 16, 50
 RATE = 3e-3  # large steps make differences show
@@ -37,7 +39,7 @@ def config(algo: str, **keys) -> RunConfig:
 
 
 def filled_replay(members: int = 1, steps: int = 200) -> Replay:
-    replay = Replay(members, steps, OBS, ACT, 0.99)
+    replay = PairedReplay(members, steps, OBS, ACT, 0.99)
     g = torch.Generator().manual_seed(5)
     observation = torch.randn(members, OBS, generator=g)
     for step in range(steps):
@@ -202,7 +204,7 @@ def test_dense_sac_equals_a_plain_sac(nstep: int, keys: dict) -> None:
 
 
 def test_time_limits_bootstrap_and_terminations_do_not() -> None:
-    replay = Replay(1, 2, OBS, ACT, 0.9)
+    replay = PairedReplay(1, 2, OBS, ACT, 0.9)
     one = torch.ones(1)
     for terminated in (True, False):
         replay.add(

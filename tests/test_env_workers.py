@@ -150,7 +150,7 @@ def test_training_with_workers_gives_the_same_files(tmp_path: Path) -> None:
         config = resolve("dst", sets=[*sets, f"env_workers={workers}"], flags=flags)
         run = prepare(config, tmp_path / str(workers))
         with RunFolder(run.path).create(to_dict(run.config), overwrite=False) as folder:
-            trainer.train([run.config], [folder], run.spec, "cpu")
+            trainer.train([run.config], [[folder]], run.spec, "cpu")
         files.append([(run.path / name).read_text() for name in ("eval.csv", "episodes.csv")])
     assert files[0] == files[1]
     assert files[0][0].count("\n") == 1 + 3 * 3

@@ -17,6 +17,7 @@ from dstrl_cli.sweep import memory
 from dstrl_cli.sweep.memory import parse_size, population_memory, size
 from dstrl_cli.sweep.plan import Axes, configurations, prepare
 from dstrl_cli.training import trainer
+from dstrl_cli.training.reporter import Silent
 
 SETS = (
     "engine=masked",
@@ -53,10 +54,10 @@ def population(tmp_path, algo, methods, sets) -> Iterator[tuple[trainer.Populati
     runs = [prepare(*found) for found in configurations(axes, sets=(*SETS, *sets), flags=flags)]
     configs = [run.config for run in runs]
     with ExitStack() as folders, torch.no_grad():
-        opened = [
-            folders.enter_context(RunFolder(run.path).create(to_dict(run.config))) for run in runs
+        sinks = [
+            [folders.enter_context(RunFolder(run.path).create(to_dict(run.config)))] for run in runs
         ]
-        made = trainer.Population(configs, opened, runs[0].spec, "cpu", trainer.Silent())
+        made = trainer.Population(configs, sinks, runs[0].spec, "cpu", Silent())
         folders.callback(made.close)
         yield made, configs
 

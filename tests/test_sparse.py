@@ -24,7 +24,8 @@ from dstrl_cli.nets.network import Network
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.nets.sparse import kernels
 from dstrl_cli.nets.sparse.engine import SparseNetwork, Topology, selected
-from dstrl_cli.replay.base import Batch, Replay
+from dstrl_cli.replay.batch import Batch
+from dstrl_cli.replay.paired import PairedReplay
 
 ALGORITHMS: dict[str, type[Algorithm]] = {"td3": TD3, "sac": SAC}
 SET = {"drop": "sign", "grow": "random", "schedule": "constant", "drop_fraction": 0.2}
@@ -153,7 +154,7 @@ def test_layers_with_empty_rows_and_columns() -> None:
 
 def batches(nstep: int, count: int) -> list[Batch]:
     generator = torch.Generator().manual_seed(3)
-    replay = Replay(1, 300, 5, 2, 0.99)
+    replay = PairedReplay(1, 300, 5, 2, 0.99)
     for step in range(300):
         ended = torch.tensor([step % 29 == 28])
         replay.add(

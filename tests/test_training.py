@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
+from training_samples import STEPS, run, status, train
 
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.td3 import TD3
-from dstrl_cli.config.models import RunConfig
-from dstrl_cli.config.parse import from_dict, to_dict
-from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.envs.tasks.navigation_batch import NavigationBatch
-from dstrl_cli.replay.base import Replay
-from dstrl_cli.replay.capacity import CapacityControl
-from dstrl_cli.replay.nsteps import NSteps
-from dstrl_cli.runs.folder import RunFolder, read_summary
+from dstrl_cli.runs.folder import read_summary
 from dstrl_cli.sweep.plan import prepare
+from dstrl_cli.terminal.describe import outcome_overview
 from dstrl_cli.training import trainer
+from dstrl_cli.training.reporter import Silent
+from dstrl_cli.training.run import Outcome
 
-SMALL = (
-    "hidden_sizes=[12,12]",
-    "batch_size=16",
-    "learning_starts=40",
-    "eval_every=50",
-    "eval_episodes=2",
-    "topology.update_interval=10",
-    "nstep_delay=20",
-    "buffer.check_interval=25",
-    "buffer.min_size=30",
-    "buffer.distance_threshold=0",
-)
-STEPS = 120
+SPEC = prepare(run("sst"), Path("run")).spec
 
 
-def run(method: str, seed: int = 0, env: str = "2DNav-v1", sets: Sequence[str] = ()) -> RunConfig:
-    """A small run on the masked engine, as populations have it."""
-    flags = {"env.id": env, "steps": STEPS, "seed": seed, "sparsity": 0.6, "engine": "masked"}
-    return resolve(method, sets=(*SMALL, *sets), flags=flags)
+class Kept:
+    """A sink that keeps what it is given, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def take(*arguments: Any) -> None:
+            untimed = [
+                {k: v for k, v in each.items() if "time" not in k and k != "steps_per_s"}
+                if name in ("progress", "summary")
+                else each
+                for each in arguments
+            ]
+            self.calls.append((name, repr(untimed)))
+
+        return take
 
 
 class Frail(NavigationBatch):
@@ -78,23 +78,6 @@ def frail(monkeypatch: pytest.MonkeyPatch, batch: type[Frail], number: int) -> N
     monkeypatch.setattr(trainer.envs, "make_batches", make)
 
 
-def train(configs: Sequence[RunConfig], out: Path) -> list[Path]:
-    """Train one population; return the members' folders."""
-    runs = [prepare(config, Path(str(number))) for number, config in enumerate(configs)]
-    paths = [out / each.path for each in runs]
-    with ExitStack() as stack:
-        folders = [
-            stack.enter_context(RunFolder(path).create(to_dict(each.config), overwrite=False))
-            for path, each in zip(paths, runs, strict=True)
-        ]
-        trainer.train([each.config for each in runs], folders, runs[0].spec, "cpu")
-    return paths
-
-
-def status(folder: Path) -> Any:
-    return (read_summary(folder) or {}).get("status")
-
-
 def test_one_update_per_step_after_the_warm_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,68 +100,6 @@ def test_one_update_per_step_after_the_warm_up(
     (folder,) = train([run("sst")], tmp_path)
     assert seen == [(41 + number, 1 + number) for number in range(STEPS - 40)]
     assert pd.read_csv(folder / "progress.csv")["step"].tolist() == [0, 50, 100, STEPS]
-
-
-def test_n_switches_at_each_members_own_update() -> None:
-    runs = [
-        from_dict({"algo": "td3", "method": "any", "env": "Any-v0"} | keys)
-        for keys in (
-            {},
-            {"nstep": 3},
-            {"nstep": 3, "nstep_delay": 5},
-            {"nstep": 2, "nstep_delay": 9},
-        )
-    ]
-    nsteps = NSteps(runs, "cpu")
-    found = {}
-    for update in range(1, 12):
-        values, most = nsteps.at(update)
-        found[update] = values.flatten().tolist()
-        assert most == max(found[update])
-    assert {tuple(found[update]) for update in range(1, 5)} == {(1, 3, 1, 1)}
-    assert {tuple(found[update]) for update in range(5, 9)} == {(1, 3, 3, 1)}
-    assert {tuple(found[update]) for update in range(9, 12)} == {(1, 3, 3, 2)}
-
-
-class Still:
-    """An algorithm whose policy always says zero."""
-
-    def act(self, observation: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(*observation.shape[:2], 1)
-
-
-class Notes:
-    """A recorder that keeps the distances."""
-
-    distance: list[float | None]
-
-
-def test_buffers_shrink_at_each_members_own_checks_and_bounds() -> None:
-    keys: list[dict[str, Any]] = [
-        {"dynamic": False},
-        {"check_interval": 10},  # moved, and large enough
-        {"check_interval": 15},  # another time
-        {"check_interval": 10, "min_size": 40},  # too small to shrink
-        {"check_interval": 10, "distance_threshold": 0.6},  # not moved enough
-        {"check_interval": 10, "distance": "l2", "distance_threshold": 0.6},  # moved in this sense
-    ]
-    shared = {"dynamic": True, "min_size": 39, "check_batches": 1, "shrink": 0.25}
-    runs = [
-        from_dict(
-            {"algo": "td3", "method": "any", "env": "Any-v0", "batch_size": 8}
-            | {"buffer": shared | own}
-        )
-        for own in keys
-    ]
-    replay = Replay(len(runs), 100, 1, 1, 0.99, policy_actions=True)
-    zero, no = torch.zeros(len(runs), 1), torch.zeros(len(runs), dtype=torch.bool)
-    for _ in range(40):
-        replay.add(zero, zero + 1, zero[:, 0], zero, no, no, policy_action=zero + 1)
-    control, notes = CapacityControl(runs, "cpu"), Notes()
-    notes.distance = [None] * len(runs)
-    control.check(20, replay, Still(), notes)  # type: ignore[arg-type]
-    assert replay.size.flatten().tolist() == [40, 30, 40, 40, 40, 30]
-    assert notes.distance == [None, 0.5, None, 0.5, 0.5, 1.0]
 
 
 METHODS = ("dense", "dst", "our-dst", "rlx2", "our-rlx2")
@@ -310,15 +231,60 @@ def test_ratios_are_against_the_same_widths_dense_except_for_narrowed_networks(
         assert flops["train_ratio"] == pytest.approx(0.4, abs=0.05)
 
 
+def test_training_flops_count_the_connections_that_each_update_had(tmp_path: Path) -> None:
+    """Pruned after a quarter of 80 updates: the last topology update drops without growing."""
+    rule = ["topology.final_drop=true", "topology.stop_before_end=60", "topology.drop_fraction=0.8"]
+    (folder,) = train([run("dst", sets=rule)], tmp_path)
+    topology = pd.read_csv(folder / "topology.csv")
+    assert topology["step"].unique().tolist() == [50, 60]  # after updates 10 and 20 of 80
+    progress = pd.read_csv(folder / "progress.csv")
+    flops = {}
+    for row in (progress.iloc[0], progress.iloc[-1]):  # TD3: 2.5 A + 8.5 C a sample, of one critic
+        flops[row["step"]] = 2.5 * 2 * row["actor_active"] + 8.5 * row["critic_active"]
+    assert flops[STEPS] < 0.4 * flops[0]
+    found = (read_summary(folder) or {})["flops"]
+    total = 16 * (20 * flops[0] + 60 * flops[STEPS])
+    assert found["train_total"] == pytest.approx(total, rel=1e-12)
+    actor, critic = 2 * 12 + 12 * 12 + 12 * 2, 4 * 12 + 12 * 12 + 12
+    dense = 16 * 80 * (2.5 * 2 * actor + 8.5 * 2 * critic)
+    assert found["train_ratio"] == pytest.approx(total / dense, rel=1e-12)
+    assert found["test"] == 2 * progress.iloc[-1]["actor_active"]
+
+
+def test_an_untrained_run_has_trained_nothing_and_shows_no_ratio(tmp_path: Path) -> None:
+    config = run("sst", sets=["learning_starts=500"])
+    (folder,) = train([config], tmp_path)
+    summary = read_summary(folder) or {}
+    assert (summary["flops"]["train_total"], summary["flops"]["train_ratio"]) == (0, None)
+    assert summary["flops"]["test_ratio"] == pytest.approx(0.4, abs=0.05)
+    console = Console(file=StringIO(), width=200)
+    console.print(outcome_overview(Outcome(prepare(config, Path("run")), summary)))
+    assert "training 0, acting" in console.file.getvalue()
+
+
+def test_every_sink_of_a_member_receives_its_rows_until_its_summary() -> None:
+    configs = [run("dst", seed) for seed in (0, 1)]
+    kept = [[Kept(), Kept()], [Kept()]]
+    trainer.train([prepare(c, Path("run")).config for c in configs], kept, SPEC, "cpu")
+    (first, twin), (second,) = kept
+    assert first.calls == twin.calls
+    for sink in (first, second):
+        names = [name for name, _ in sink.calls]
+        assert names[:3] == ["policy", "evaluation", "policy"]  # initial, and at step 0
+        assert names.count("progress") == names.count("evaluation") == 4
+        assert names.count("summary") == 1
+        assert names[-1] == "summary"
+        assert {"episodes", "topology"} <= set(names)
+    assert first.calls != second.calls
+
+
 def test_progress_is_told_once_per_step_and_never_at_no_speed(tmp_path: Path) -> None:
     told: list[tuple[int, float]] = []
 
-    class Listener(trainer.Silent):
+    class Listener(Silent):
         def progress(self, step: int, total: int, steps_per_s: float, info: dict[str, Any]) -> None:
             told.append((step, steps_per_s))
 
-    one = prepare(run("sst"), Path("run"))
-    with RunFolder(tmp_path / "run").create(to_dict(one.config)) as folder:
-        trainer.train([one.config], [folder], one.spec, "cpu", Listener())
+    train([run("sst")], tmp_path, reporter=Listener())
     assert [step for step, _ in told] == [50, 100, STEPS]
     assert min(speed for _, speed in told) > 0

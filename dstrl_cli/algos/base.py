@@ -2,54 +2,77 @@
 
 An algorithm is two methods in the order of its paper: `sample_action` and `train_step`. It never
 asks how networks are stored, which members differ in method, or where transitions come from. Both
-methods consist of torch operations on tensors that keep their addresses and take their random
-numbers as arguments, so that they can be captured and replayed. What changes on the host from
-update to update is decided before, in `begin_update`.
+methods consist of torch operations on tensors that keep their addresses, and take their random
+numbers as arguments, so that they can be captured and replayed.
+
+One update, in the order in which it happens:
+
+1. `trainer.Population.advance` calls `learner.Learner.update` after every environment step.
+2. The learner calls `Algorithm.begin_update`: count the update, and decide on the host what is due
+   in it (`Due`): the actor, the targets, a topology update.
+3. It takes the random numbers of this update: `Algorithm.noise`, and those that choose the batch.
+4. It samples a `Batch`, n-step rewards already summed, and calls the algorithm's `train_step`. In
+   TD3 that is
+   - `td_target`: the targets' estimate;
+   - `update_critic` (here): `critic.forward`, loss, `critic.backward`, `critic.apply_update`;
+   - `update_actor`, if due: through a critic, `actor.backward`, `actor.apply_update`;
+   - `update_target` of both networks, if due.
+5. `Network.apply_update` takes the optimizer step and, where one is due, the topology update, in
+   the order that the method says (`rewire: after_step | instead_of_step`). `Network.update_target`
+   masks the target as the method says.
+
+Steps 3 and 4 read nothing back to the host. On an accelerator step 4 is replayed as one graph,
+unless a topology rule takes part in it.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.network_sizes import network_sizes
 from dstrl_cli.nets.network import Network
 from dstrl_cli.nets.plan import NetworkPlan
-from dstrl_cli.registry import ENGINES, algorithm, load
-from dstrl_cli.replay.base import Batch
+from dstrl_cli.registry import ENGINES, AlgorithmRow, algorithm, load
+from dstrl_cli.replay.batch import Batch
 from dstrl_cli.streams import Stream
 
 
 class Due(NamedTuple):
-    """What an update does besides the critics' step, decided on the host.
-
-    `topology`: a rule looks at the update, so that it is carried out and not replayed.
-    """
+    """What an update does besides the critics' step, decided on the host."""
 
     actor: bool
     targets: bool
-    topology: bool
+    topology: bool  # a topology rule takes part: the update is executed and not replayed
 
 
 class Algorithm(ABC):
     """An off-policy actor-critic for P members in lock-step.
 
+    dstrl's own algorithms have a row in `registry.ALGORITHMS`. The class of an outside algorithm
+    (`module:Class`) carries its row as `row`, and as `name` what folders call it.
+
     Args:
-        configs: the members' configurations; what one population shares is read from the first.
+        configs: the members' configurations; keys that all members share are read from the first.
         observation_size, action_size: sizes of the task.
         device: torch device.
         engine: name of the engine of the networks.
 
     Attributes:
-        METRICS: what is recorded, and the network at whose updates.
+        METRICS: names of the recorded metrics, and the role whose updates they are averaged over.
         exploration: stream of the noise [P, act] that `sample_action` takes.
-        alive: members that still train [P]; the others are frozen as they are.
+        alive: members that still train [P], bool; the networks of the others do not change.
+        updates: critic updates that have begun.
     """
+
+    name: ClassVar[str]
+    row: AlgorithmRow
 
     METRICS: ClassVar[dict[str, str]] = {
         "critic_loss": "critic",
@@ -70,27 +93,16 @@ class Algorithm(ABC):
         self.row = algorithm(self.config.algo)
         self.seeds = [config.seed for config in configs]
         self.action_size, self.device, self.engine = action_size, device, engine
-        config = self.config
-
-        def network(role: str, inputs: int, outputs: int, heads: int, delay: int) -> Network:
-            hidden = getattr(config, role).hidden_sizes or config.hidden_sizes
-            sizes = (inputs, *hidden, outputs)
-            plan = NetworkPlan(role, sizes, heads, configs, delay, device)
-            built: Network = load(ENGINES, engine)(plan)
-            return built
-
-        self.actor = network(
-            "actor",
-            observation_size,
-            self.row.actor_outputs * action_size,
-            1,
-            config.policy_delay,
+        actor, critic = network_sizes(self.config, observation_size, action_size)
+        build: Callable[[NetworkPlan], Network] = load(ENGINES, engine)
+        self.actor = build(
+            NetworkPlan("actor", actor, 1, configs, self.config.policy_delay, device)
         )
-        self.critic = network("critic", observation_size + action_size, 1, self.row.critics, 1)
+        self.critic = build(NetworkPlan("critic", critic, self.row.critics, configs, 1, device))
         self.alive = torch.ones(len(configs), dtype=torch.bool, device=device)
         self.updates = 0
         self.sums = {name: torch.zeros(len(configs), device=device) for name in self.METRICS}
-        self.averaged = {"actor": 0, "critic": 0}  # updates whose metrics were taken
+        self.averaged = {"actor": 0, "critic": 0}  # their updates at the last `take_metrics`
 
     @abstractmethod
     def act(self, observation: Tensor) -> Tensor:
@@ -111,22 +123,28 @@ class Algorithm(ABC):
 
     @abstractmethod
     def train_step(self, batch: Batch, noise: Sequence[Tensor], due: Due) -> None:
-        """Take the update that has begun: the critics and, when due, actor and targets."""
+        """Take the update that has begun: the critics and, if due, actor and targets.
+
+        Args:
+            batch: one batch per member.
+            noise: what `noise` returned for this update.
+            due: what `begin_update` returned.
+        """
 
     def update(self, batch: Batch) -> None:
-        """Take one whole update."""
+        """Take one whole update, without capture; see `learner.Learner.update`."""
         due = self.begin_update()
         self.train_step(batch, self.noise(len(batch.path)), due)
 
     def begin_update(self) -> Due:
-        """Count the update and find what is due: the host's half of an update."""
+        """Count the update and decide what is due in it."""
         self.updates += 1
         actor = self.updates % self.config.policy_delay == 0
         targets = self.updates % self.config.target_update_interval == 0
-        begun = [self.critic, self.actor] if actor else [self.critic]
-        for network in begun:
+        updated = [self.critic, self.actor] if actor else [self.critic]
+        for network in updated:
             network.begin_update()
-        return Due(actor, targets, any(network.watched for network in begun))
+        return Due(actor, targets, any(network.watched for network in updated))
 
     def record(self, **values: Tensor) -> None:
         """Add metrics [P] of this update to the running sums."""
@@ -136,7 +154,7 @@ class Algorithm(ABC):
     def take_metrics(self) -> dict[str, list[float]]:
         """Return the mean of every metric since the last call, per member, on the host.
 
-        A metric of a network that had no update since is left out.
+        Metrics of a network that had no update since are left out.
         """
         means = {}
         for name, role in self.METRICS.items():

@@ -1,18 +1,19 @@
 """Parameters and FLOPs of a run, by the formulas of SOK (Sokar et al. 2022) and RLX (RLx2,
 Tan et al. 2023).
 
-Only arithmetic on layer sizes and active connections: no network is built and nothing is timed.
-Biases are never counted. `A` and `C` are the FLOPs of one forward pass, for one sample, of the
-actor and of a single critic.
+Only arithmetic on numbers of connections: no network is built and nothing is timed. Biases are
+never counted. `A` and `C` are the FLOPs of one forward pass, for one sample, of the actor and of a
+single critic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dstrl_cli.config.sizes import layer_weights
-from dstrl_cli.registry import AlgorithmRow, algorithm
+from dstrl_cli.registry import AlgorithmRow
 
 BACKWARD = 2  # a backward pass costs two forward passes (RLX eq. 17)
 
@@ -39,7 +40,11 @@ def flops_per_sample(
         a, c: FLOPs of one forward pass, for one sample, of the actor and of a single critic.
         policy_delay: critic updates per actor update.
         nstep: steps of the TD target.
+
+    Raises ValueError where `policy_delay` or `nstep` is below 1.
     """
+    if policy_delay < 1 or nstep < 1:
+        raise ValueError(f"policy_delay = {policy_delay} and nstep = {nstep} must be at least 1")
     forwards = row.actor_forwards + row.actor_forwards_per_extra_step * (nstep - 1)
     critic_update = forwards * a + row.critics * (1 + 1 + BACKWARD) * c
     actor_update = (1 + BACKWARD) * a + row.critics_in_actor_loss * c
@@ -59,72 +64,98 @@ def forward_flops(active: Iterable[float]) -> float:
     return 2 * sum(active)
 
 
+class ActiveCount:
+    """The active connections of one role of one member, and their mean over its updates.
+
+    They change at topology updates alone, so the sum over updates is kept up to the last change.
+
+    Args:
+        active: active connections before the first update.
+    """
+
+    def __init__(self, active: int) -> None:
+        self.active = active
+        self.changed_at, self.sum_until_then = 0, 0
+
+    def change(self, update: int, active: int) -> None:
+        """Note the connections that are active after `update`, counted from 1."""
+        self.sum_until_then = self.sum_until(update)
+        self.changed_at, self.active = update, active
+
+    def sum_until(self, update: int) -> int:
+        """Return the sum over all updates until `update`, itself included."""
+        return self.sum_until_then + self.active * (update - self.changed_at)
+
+    def mean(self, updates: int) -> float:
+        """Return the mean over the first `updates` updates; before any, what is active now."""
+        return self.sum_until(updates) / updates if updates else float(self.active)
+
+
+@dataclass(frozen=True)
+class Connections:
+    """Connections of the actor, or of all critics together.
+
+    Attributes:
+        active: active ones at the end of the run.
+        mean_active: active ones, averaged over the updates of the run.
+        dense: of the dense networks that the ratios are against.
+
+    Raises ValueError where a number is negative, or `dense` is 0.
+    """
+
+    active: int
+    mean_active: float
+    dense: int
+
+    def __post_init__(self) -> None:
+        if self.active < 0 or self.mean_active < 0 or self.dense < 1:
+            raise ValueError(f"numbers of connections must not be negative, nor dense be 0: {self}")
+
+
 def summary_numbers(
-    algo: str,
-    actor_sizes: Sequence[int],
-    critic_sizes: Sequence[int],
-    actor_active: Sequence[int],
-    critic_active: Sequence[Sequence[int]],
+    row: AlgorithmRow,
+    actor: Connections,
+    critics: Connections,
+    *,
     batch_size: int,
     updates: int,
     policy_delay: int,
     nstep: int,
-    dense_actor_sizes: Sequence[int],
-    dense_critic_sizes: Sequence[int],
 ) -> dict[str, dict[str, Any]]:
     """Return the `parameters` and `flops` blocks of a run's summary.json.
 
+    Parameters and FLOPs of acting are those of the final policy. Training FLOPs are the sum over
+    all updates at the connections that were active in each: the formulas are linear in them, so
+    their mean gives the exact sum. The ratio is against as many updates of the dense one-step
+    algorithm (only so do RLX's SAC numbers, of a two-step sparse agent, come out); an untrained run
+    has none. `nstep` counts as if it were in force from the first update on.
+
     Args:
-        algo: name of the algorithm.
-        actor_sizes: units of the actor from input to output (SAC: both heads in the output).
-        critic_sizes: the same of one critic.
-        actor_active: active connections of each layer of the actor.
-        critic_active: active connections of each layer, of either critic.
+        row: the algorithm's.
+        actor, critics: their connections.
         batch_size: samples per update.
         updates: critic updates of the run.
         policy_delay: critic updates per actor update.
         nstep: steps of the TD target.
-        dense_actor_sizes: widths of the dense reference; they differ from the run's own where
-            a dense network was made smaller.
-        dense_critic_sizes: the same of one critic.
-
-    The ratios are per iteration against the dense one-step reference: only so do RLX's SAC
-    numbers, of a two-step sparse agent, come out.
-
-    Raises ValueError where active connections do not fit their layers, InputError for an unknown
-    algorithm.
     """
-    _check_active("actor", actor_sizes, actor_active)
-    for active in critic_active:
-        _check_active("critic", critic_sizes, active)
-    row = algorithm(algo)
-    actor, critics = int(sum(actor_active)), sum(int(sum(active)) for active in critic_active)
-    critic = critics / row.critics  # Bernoulli masks differ in size
-    dense_actor, dense_critic = weights(dense_actor_sizes), weights(dense_critic_sizes)
-    a, c = forward_flops([actor]), forward_flops([critic])
-    dense_a, dense_c = forward_flops([dense_actor]), forward_flops([dense_critic])
+    a, c = forward_flops([actor.mean_active]), forward_flops([critics.mean_active / row.critics])
+    dense_critic = critics.dense // row.critics
+    dense_a, dense_c = forward_flops([actor.dense]), forward_flops([dense_critic])
     per_sample = flops_per_sample(row, a, c, policy_delay=policy_delay, nstep=nstep)
     of_dense = flops_per_sample(row, dense_a, dense_c, policy_delay=policy_delay, nstep=1)
+    acting = forward_flops([actor.active])
     return {
         "parameters": {
-            "sok_active": actor + critics,
-            "sok_dense": dense_actor + row.critics * dense_critic,
-            "rlx_active": int(kept_weights(row, actor, critic)),
-            "rlx_dense": kept_weights(row, dense_actor, dense_critic),
+            "sok_active": actor.active + critics.active,
+            "sok_dense": actor.dense + critics.dense,
+            # a critic's share: Bernoulli masks differ in size
+            "rlx_active": int(kept_weights(row, actor.active, critics.active / row.critics)),
+            "rlx_dense": kept_weights(row, actor.dense, dense_critic),
         },
         "flops": {
             "train_total": batch_size * updates * per_sample,
-            "train_ratio": per_sample / of_dense,
-            "test": a,
-            "test_ratio": a / dense_a,
+            "train_ratio": per_sample / of_dense if updates else None,
+            "test": acting,
+            "test_ratio": acting / dense_a,
         },
     }
-
-
-def _check_active(network: str, sizes: Sequence[int], active: Sequence[int]) -> None:
-    room = layer_weights(sizes)
-    fits = len(active) == len(room) and all(
-        0 <= count <= most for count, most in zip(active, room, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{network}: active connections {list(active)} do not fit layers {room}")

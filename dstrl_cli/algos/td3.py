@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm, Due
-from dstrl_cli.replay.base import Batch
+from dstrl_cli.replay.batch import Batch
 
 
 class TD3(Algorithm):

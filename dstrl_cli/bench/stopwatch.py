@@ -27,7 +27,7 @@ class Stopwatch:
         self.total = 0.0
         for part, owner, name in (
             ("act", population, "act"),
-            ("transfer", population, "fetch"),
+            ("transfer", population, "actions_for_env"),
             ("environment", population.env, "step"),
             ("store", population.learner, "store"),
             ("update", population, "update"),

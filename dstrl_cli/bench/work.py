@@ -26,6 +26,7 @@ class Training:
 
     def __init__(self, work: Work, folder: Path) -> None:
         from dstrl_cli.training import trainer
+        from dstrl_cli.training.reporter import Silent
 
         config = work.config
         assert config is not None
@@ -39,7 +40,7 @@ class Training:
         folders = [RunFolder(folder / str(each.seed)).create(to_dict(each)) for each in configs]
         self.config = config
         self.population = trainer.Population(
-            configs, folders, spec, config.device, trainer.Silent()
+            configs, [[folder] for folder in folders], spec, config.device, Silent()
         )
         self.observation = self.population.env.reset(self.population.env_seeds)
         for _ in range(config.learning_starts + WARM_UP_UPDATES):

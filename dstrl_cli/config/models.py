@@ -48,6 +48,9 @@ from dstrl_cli.registry import (
     is_outside,
 )
 
+MAX_NSTEP = 20
+"""The largest n of n-step targets."""
+
 # --- the models ---------------------------------------------------------------------------------
 
 
@@ -217,7 +220,7 @@ class RunConfig(_Model):
     log_std_bounds: Bounds = (-5.0, 2.0)
     collect: Literal["stochastic", "mean"] = "stochastic"
 
-    nstep: Annotated[Whole, Field(ge=1, le=20)] = 1
+    nstep: Annotated[Whole, Field(ge=1, le=MAX_NSTEP)] = 1
     nstep_delay: NonNegativeInt = 0
     buffer: BufferConfig = BufferConfig()
     rewire: Literal["after_step", "instead_of_step"] = "after_step"

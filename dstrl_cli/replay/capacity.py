@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from dstrl_cli.config.models import BufferConfig, RunConfig
-from dstrl_cli.replay.base import DISTANCES, Replay
+from dstrl_cli.replay import shapes
+from dstrl_cli.replay.base import Replay
 
-if TYPE_CHECKING:
-    from dstrl_cli.algos.base import Algorithm
-    from dstrl_cli.training.recorder import Recorder
+
+def mean_squared_distance(now: Tensor, action: Tensor, policy_action: Tensor) -> Tensor:
+    """Return half the mean square of pi(s) - pi_old(s) over batch and action entries [P].
+
+    RLX's code. All arguments are [P, B, act] in [-1, 1]: the policy's actions now, those that were
+    taken, and the policy's at the time, without noise. Raises ValueError for other ranks or types.
+    """
+    shapes.check("mean_squared_distance", 3, now=now, policy_action=policy_action)
+    return 0.5 * (now - policy_action).square().mean((-2, -1))
+
+
+def l2_distance(now: Tensor, action: Tensor, policy_action: Tensor) -> Tensor:
+    """Return the mean of ||pi(s) - a|| over the batch [P] (RLX eq. 8).
+
+    Arguments and errors as of `mean_squared_distance`.
+    """
+    shapes.check("l2_distance", 3, now=now, action=action)
+    return (now - action).norm(dim=-1).mean(-1)
+
+
+DISTANCES = {"mean_squared": mean_squared_distance, "l2": l2_distance}
 
 
 class CapacityControl:
-    """Shrinks the buffers of the members whose method has a dynamic capacity; reads nothing back.
+    """Shrinks the buffers of the members whose method has a dynamic capacity.
 
     Args:
         configs: of all members.
-        device: of the networks; the buffer may lie elsewhere.
+        device: of the networks; the buffer may be on another one.
     """
 
     def __init__(self, configs: Sequence[RunConfig], device: str) -> None:
@@ -29,28 +48,37 @@ class CapacityControl:
         for member, config in enumerate(configs):
             if config.buffer.dynamic:
                 self.groups[config.buffer].append(member)
-        self.of_group = {
+        self.in_group = {
             buffer: torch.tensor([config.buffer == buffer for config in configs], device=device)
             for buffer in self.groups
         }  # [P] each
         self.batch_size, self.device = configs[0].batch_size, device
 
-    def compares_policy_actions(self) -> bool:
-        """Return whether a member's distance compares with noise-free actions of the past."""
-        return any(buffer.distance == "mean_squared" for buffer in self.groups)
+    def check(
+        self, step: int, replay: Replay, act: Callable[[Tensor], Tensor]
+    ) -> dict[int, Tensor]:
+        """Drop a fraction of the oldest transitions of the members whose policy has moved.
 
-    def check(self, step: int, replay: Replay, algorithm: Algorithm, recorder: Recorder) -> None:
-        """At their interval, drop a share of the oldest transitions where the policy has moved."""
+        Each member is checked at its own interval. Nothing is read back from the device.
+
+        Args:
+            step: environment steps so far.
+            replay: the buffer.
+            act: the policies' actions [P, B, act] without noise for observations [P, B, obs].
+
+        Returns the distance, a tensor without dimensions, of every member that was checked.
+        """
+        measured: dict[int, Tensor] = {}
         for buffer, members in self.groups.items():
             if step % buffer.check_interval:
                 continue
             oldest = replay.oldest(buffer.check_batches * self.batch_size)
             observation, action, policy_action = (part.to(self.device) for part in oldest)
-            now = algorithm.act(observation)
+            now = act(observation)
             distance = DISTANCES[buffer.distance](now, action, policy_action)  # [P]
-            drop = self.of_group[buffer] & (distance > buffer.distance_threshold)
+            drop = self.in_group[buffer] & (distance > buffer.distance_threshold)
             drop = drop.to(replay.size.device)
             drop &= replay.size.squeeze(1) > buffer.min_size
             replay.drop_oldest(drop, buffer.shrink)
-            for member in members:
-                recorder.distance[member] = distance[member]
+            measured |= {member: distance[member] for member in members}
+        return measured

@@ -1,34 +1,39 @@
-"""The replay buffer of the sparse engine: the same rings, written and read by compiled loops.
+"""The layout of the sparse engine: next observations beside observations, in compiled loops.
 
-What two dozen operations on small tensors take is more than the work itself. Needs the compiler.
+Dispatching two dozen small tensor operations costs more than the work. It needs the compiler and
+gives the same numbers as `paired`.
 """
 
 from __future__ import annotations
+
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from dstrl_cli.replay import kernels as replay_kernels
-from dstrl_cli.replay.base import Batch, Replay
+from dstrl_cli.replay import kernels
+from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.batch import Batch
 
 
+@final
 class CompiledReplay(Replay):
     """Ring buffer on the CPU; see `Replay`."""
 
-    @override
-    def make_next(self) -> None:
-        super().make_next()
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.next_observation = self.ring(len(self.size), self.observation_size)
         kept = self.policy_action is not self.action
         policy_actions = self.policy_action if kept else self.policy_action[:, :0]
-        # views of the tensors, which stay where they are
-        self.places = (self.position.numpy(), self.size.numpy())
+        # the kernels' arguments: NumPy views of the tensors' memory
+        self.position_and_size = (self.position.numpy(), self.size.numpy())
         self.rings = tuple(
             ring.numpy() for ring in (self.state_action, self.next_observation, self.outcome)
         )
         self.policy_actions = policy_actions.numpy()
-        self.weights = self.powers[0].numpy()
+        self.discount_array = self.discounts.numpy()
 
     @override
     def add(
@@ -41,37 +46,36 @@ class CompiledReplay(Replay):
         truncated: Tensor,
         policy_action: Tensor | None = None,
     ) -> None:
-        replay_kernels.store(
+        kernels.store(
             observation.numpy(), action.numpy(), reward.numpy(), next_observation.numpy(),
             terminated.numpy(), truncated.numpy(),
             (action if policy_action is None else policy_action).numpy(),
-            *self.rings, self.policy_actions, *self.places,
+            *self.rings, self.policy_actions, *self.position_and_size,
         )  # fmt: skip
 
     @override
     def sample(self, numbers: Tensor, nstep: Tensor, max_nstep: int) -> Batch:
         members, rows = numbers.shape
-        state_actions, next_observations, _ = self.rings
-        split = next_observations.shape[-1]
-        state_action = np.empty((members, rows, state_actions.shape[-1]), np.float32)
+        state_action = np.empty((members, rows, self.state_action.shape[-1]), np.float32)
         reward, discount = np.empty((2, members, rows), np.float32)
         last = np.empty((members, rows), np.int64)
-        path = np.empty((max_nstep, members, rows, split), np.float32)
+        path = np.empty((max_nstep, members, rows, self.observation_size), np.float32)
         path_discount = np.empty((max_nstep, members, rows), np.float32)
-        replay_kernels.sample(
-            numbers.numpy(), nstep.numpy(), np.float32(self.gamma), self.weights,
-            *self.rings, *self.places,
+        kernels.sample(
+            numbers.numpy(), nstep.numpy(), np.float32(self.gamma), self.discount_array,
+            *self.rings, *self.position_and_size,
             state_action, reward, discount, last, path, path_discount,
         )  # fmt: skip
-        both, steps = torch.from_numpy(state_action), torch.from_numpy(path).unbind(0)
-        return Batch(
-            state_action=both,
-            observation=both[..., :split],
-            action=both[..., split:],
+        return Batch.of(
+            self.observation_size,
+            state_action=torch.from_numpy(state_action),
             reward=torch.from_numpy(reward),
-            next_observation=steps[-1],
             discount=torch.from_numpy(discount),
-            path=steps,
-            path_discount=torch.from_numpy(path_discount).unbind(0),
             last=torch.from_numpy(last),
+            path=torch.from_numpy(path).unbind(0),
+            path_discount=torch.from_numpy(path_discount).unbind(0),
         )
+
+    @override
+    def faults(self) -> dict[int, str]:
+        return {}

@@ -1,6 +1,7 @@
 """Compiled loops of the replay buffer on the CPU: one transition in, one batch out.
 
-The same numbers as `replay.Replay`'s, whose rings these read and write.
+They read and write the rings of `replay.base.Replay` and give the same numbers as the torch
+operations of `replay.tensors`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def store(
 ) -> None:  # fmt: skip
     """Write one transition [P, ...] of every member into the rings [P, capacity, ...].
 
-    policy_actions is [P, 0, act] where these are not kept. position [1] and size [P, 1] move on.
+    policy_actions is [P, 0, act] where these are not kept. Advances position [1] and size [P, 1].
     """
     at, capacity, split = position[0], outcomes.shape[1], observation.shape[1]
     for p in range(observation.shape[0]):
@@ -48,10 +49,10 @@ def sample(
     state_action: Array, reward: Array, discount: Array, last: Array, path: Array,
     path_discount: Array,
 ) -> None:  # fmt: skip
-    """Fill a batch of n-step transitions; see `replay.Replay.sample` and `replay.Batch`.
+    """Fill a batch of n-step transitions; see `Replay.sample` and `Batch`.
 
-    numbers is [P, B], nstep [P, 1]; state_action [P, B, obs + act], reward, discount and last
-    [P, B], path [n, P, B, obs] and path_discount [n, P, B] are written, for the largest n.
+    Reads numbers [P, B] and nstep [P, 1]. Writes state_action [P, B, obs + act], reward, discount
+    and last [P, B], path [n, P, B, obs] and path_discount [n, P, B], for the largest n.
     """
     max_nstep, capacity = path.shape[0], outcomes.shape[1]
     for p in range(numbers.shape[0]):
@@ -71,7 +72,7 @@ def sample(
                     total += powers[k] * outcomes[p, row, 0]
                     path_discount[k, p, b] = gamma * powers[k] * outcomes[p, row, 1]
                     not_done = outcomes[p, row, 2] > 0
-                else:  # past the last step its own stands in
+                else:  # beyond the last step taken, that step's observation is repeated
                     path_discount[k, p, b] = np.float32(0.0)
                 for i in range(path.shape[3]):
                     path[k, p, b, i] = next_observations[p, row, i]
@@ -85,7 +86,7 @@ SOURCES = (__file__,)
 
 
 def compile_all() -> None:
-    """Compile both, or load them from disk."""
+    """Compile both functions, or load them from disk, by calling them on tiny arrays."""
     row, ring, flags = np.zeros((1, 1), np.float32), np.zeros((1, 2, 1), np.float32), [False]
     wide, outcomes = np.zeros((1, 2, 2), np.float32), np.zeros((1, 2, 3), np.float32)
     ended, position, size = np.array(flags), np.zeros(1, np.int64), np.zeros((1, 1), np.int64)

@@ -1,21 +1,72 @@
-"""n of the n-step returns, which may differ between members and starts at 1 (RLX Alg. 3)."""
+"""n-step returns: their sum, and n of each member, which may change during a run (RLX Alg. 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dstrl_cli.config.models import RunConfig
+from dstrl_cli.replay import shapes
+
+
+class NStepReturn(NamedTuple):
+    """What m <= n steps from a start give; the attributes are those of `Batch`."""
+
+    reward: Tensor  # [P, B]
+    discount: Tensor  # [P, B]
+    last: Tensor  # [P, B] int64
+    path_discount: Tensor  # [P, B, n]
+
+
+def nstep_return(
+    reward: Tensor,
+    not_terminated: Tensor,
+    not_done: Tensor,
+    nstep: Tensor,
+    gamma: float,
+    discounts: Tensor,
+) -> NStepReturn:
+    """Return the n-step return without its bootstrap: sum over k < m of gamma^k r_k (RLX Alg. 3).
+
+    m is n, or fewer where the episode ends before.
+
+    Args:
+        reward: of the steps from each start on [P, B, n], for the largest n of all members.
+        not_terminated: 1 unless the episode terminated at the step, else 0 [P, B, n].
+        not_done: 1 unless it terminated or was truncated there, else 0 [P, B, n].
+        nstep: n of each member [P, 1], integer, at least 1.
+        gamma: discount factor.
+        discounts: gamma^k [n].
+
+    Raises ValueError where an argument has another rank or type.
+    """
+    shapes.check("nstep_return", 3, reward=reward, not_terminated=not_terminated, not_done=not_done)
+    shapes.check("nstep_return", 2, torch.int64, nstep=nstep)
+    shapes.check("nstep_return", 1, discounts=discounts)
+    step = torch.arange(reward.shape[-1], device=reward.device)
+    within = (step < nstep.unsqueeze(-1)).to(reward.dtype).expand_as(reward)
+    before = torch.cat((torch.ones_like(not_terminated[..., :1]), not_done[..., :-1]), dim=-1)
+    taken = within * before.cumprod(-1)  # 1 where step k was taken
+    weight = discounts * taken
+    path_discount = gamma * weight * not_terminated
+    last = taken.sum(-1, keepdim=True).long() - 1
+    return NStepReturn(
+        reward=(weight * reward).sum(-1),
+        discount=path_discount.gather(-1, last).squeeze(-1),
+        last=last.squeeze(-1),
+        path_discount=path_discount,
+    )
 
 
 class NSteps:
     """n of each member at each critic update: 1 until update T_0, then the member's `nstep`.
 
     Attributes:
-        tensor: the values in force [P, 1]; it changes in place when a member passes its T_0.
-        values, max_nstep: the same on the host, and the largest of them.
+        tensor: n of each member now [P, 1]; its address is fixed.
+        values, max_nstep: the same as a list, and the largest of them.
     """
 
     def __init__(self, configs: Sequence[RunConfig], device: str) -> None:
@@ -27,7 +78,7 @@ class NSteps:
         self.set(1)
 
     def set(self, update: int) -> None:
-        """Find the values in force at `update` (from 1)."""
+        """Set n of each member to its value at `update` (from 1)."""
         self.values = [c.nstep if update >= c.nstep_delay else 1 for c in self.configs]
         self.tensor.copy_(torch.where(self.delay <= update, self.nstep, 1))
         self.max_nstep = max(self.values)

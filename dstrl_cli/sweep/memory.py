@@ -16,8 +16,9 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.network_sizes import network_sizes
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import algorithm
+from dstrl_cli.replay.layout import FLOAT, capacity, keeps_policy_actions, ring_bytes
 
-FLOAT, DOUBLE = 4, 8
+DOUBLE = 8
 
 RESERVE = 1_500_000_000
 """What CUDA itself takes of a device: context, library workspaces, graphs, lost to fragments.
@@ -114,40 +115,10 @@ def replay_bytes(
     time_limit: int | None = None,
 ) -> int:
     """Return the bytes of the replay buffer: one ring, as long as the longest member needs."""
-    capacity = max(min(config.buffer_size, config.steps) for config in configs)
+    largest = max(map(capacity, configs))
     policy_actions = keeps_policy_actions(configs)
-    ring = ring_bytes(capacity, observation_size, action_size, policy_actions, time_limit)
+    ring = ring_bytes(largest, observation_size, action_size, policy_actions, time_limit)
     return len(configs) * ring
-
-
-def ring_bytes(
-    capacity: int,
-    observation_size: int,
-    action_size: int,
-    policy_actions: bool,
-    time_limit: int | None = None,
-) -> int:
-    """Return the bytes of one member's replay buffer: the layout of `replay.Replay`.
-
-    Observation and next observation, the action (twice where the policy's own is kept too),
-    reward, and whether the episode terminated or ended. With a time limit that of
-    `replay_once.ReplayOnce`: no next observation, but those at time limits, and where they are.
-    """
-    row = observation_size + action_size * (2 if policy_actions else 1) + 3
-    if time_limit is None:
-        return FLOAT * capacity * (row + observation_size)
-    return FLOAT * (capacity * (row + 1) + most_cuts(capacity, time_limit) * observation_size)
-
-
-def most_cuts(capacity: int, time_limit: int) -> int:
-    """Return the ends at a time limit for which a ring needs room, the newest row's included."""
-    return capacity // time_limit + 2
-
-
-def keeps_policy_actions(configs: Sequence[RunConfig]) -> bool:
-    """Return whether a member's dynamic buffer compares with the policy's actions of the past."""
-    buffers = [config.buffer for config in configs]
-    return any(each.dynamic and each.distance == "mean_squared" for each in buffers)
 
 
 def network_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:

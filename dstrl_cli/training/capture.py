@@ -1,10 +1,10 @@
-"""Replaying functions on an accelerator: CUDA graphs; elsewhere a function is what it was.
+"""Capturing functions on an accelerator as CUDA graphs; elsewhere a function stays what it is.
 
-A single agent's update is bound by the launches of its kernels, which a graph replays as one. What
-may be captured is a function of tensors that consists of torch operations alone: it reads nothing
-back to the host, decides nothing by a tensor's value, makes no tensor of host data, and changes
-state only in place. Tensors that it finds anywhere but in its arguments must stay at their
-addresses for good; between replays they may be changed in place by whom it pleases.
+The update of a single agent is slowed down by launching its many small kernels; a graph launches
+them all at once. A function may be captured if it consists of torch operations alone: it reads
+nothing back to the host, takes no decision by a tensor's value, makes no tensor from host data, and
+changes state only in place. Tensors that it uses besides its arguments must keep their addresses
+for as long as the graph lives; anybody may change their contents in place between two replays.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from torch import Tensor
 Function = Callable[..., Any]
 
 Capture = Callable[[Function], Function]
-"""From a function of tensors to one that does the same."""
+"""From a function of tensors to one that does the same, perhaps captured."""
 
 WARM_UP_CALLS = 2
 """Calls before the capture: libraries choose kernels and make their handles in the first ones."""
 
 
 def capture(function: Function, *, device: str, compiled: bool = False) -> Function:
-    """Return `function`, which the rules above allow, as one that is replayed on an accelerator.
+    """Return `function`, captured at its first calls if `device` is an accelerator.
 
-    There its arguments must keep their shapes from call to call, and the tensors that it returns
-    are valid until the next call. Every call does the function's work once: the first ones, which
-    warm up, run it as it is. With `compiled`, torch.compile fuses its operations, on any device.
+    Its arguments must keep their shapes from call to call, and the tensors that a captured function
+    returns are valid until the next call. Every call does the function's work once; the first
+    calls, which warm up, execute it as it is. With `compiled`, torch.compile fuses its operations,
+    on any device.
     """
     if compiled:
         function = torch.compile(function)
@@ -49,19 +50,20 @@ class Graph:
 
     def __call__(self, *arguments: Tensor) -> Any:
         """Do the function's work once, in the order of the current stream."""
-        self.take(arguments)
+        self.copy_to_inputs(arguments)
         if self.warm_up_calls:
             self.warm_up_calls -= 1
-            return self.run_beside()
+            return self.run_on_side_stream()
         if self.graph is None:
             self.graph = self.captured()
         self.graph.replay()
         return self.outputs
 
-    def take(self, arguments: tuple[Tensor, ...]) -> None:
-        """Copy the arguments to where the function reads them, from the first warm-up on.
+    def copy_to_inputs(self, arguments: tuple[Tensor, ...]) -> None:
+        """Copy the arguments to the tensors from which the function reads them.
 
-        Packed: what warms up is then what is captured, whatever the strides of the arguments.
+        Those are made at the first warm-up call, contiguous: so the warm-up calls see the layout
+        that is captured, whatever the strides of the arguments.
         """
         if not self.inputs:
             packed = torch.contiguous_format
@@ -70,8 +72,8 @@ class Graph:
         for static, argument in zip(self.inputs, arguments, strict=True):
             static.copy_(argument)
 
-    def run_beside(self) -> Any:
-        """Run the function on the stream of the capture, between two waits."""
+    def run_on_side_stream(self) -> Any:
+        """Run the function on the stream of the capture, in order with the current stream."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
@@ -80,9 +82,9 @@ class Graph:
         return outputs
 
     def captured(self) -> torch.cuda.CUDAGraph:
-        """Record the function; the recording does no work itself.
+        """Return the recorded function; recording does none of its work.
 
-        Only this thread's calls are watched: others may copy meanwhile.
+        Calls of other threads are not checked: they may copy meanwhile.
         """
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):

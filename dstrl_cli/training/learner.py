@@ -1,71 +1,62 @@
-"""From transitions to updates: the replay buffer, what is sampled from it, and the updates.
+"""The updates of a population: a batch from the replay buffer, random numbers, and a train step.
 
-Everything here happens on the training device and is replayed there (`capture`). An update of one
-kind (what is due, the largest n) is one function; where a topology rule looks at it, it runs as it
-is, and what the rule changes changes in place, so that the replayed ones go on from there.
+All of it happens on the training device and may be captured there (`capture`): storing a
+transition is one captured function, an update of one kind is another. The kind of an update is what
+is due in it and the largest n of its targets. An update that a topology rule takes part in is
+executed and not replayed; since it changes tensors in place, the replayed ones go on from there.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm, Due
-from dstrl_cli.config.models import RunConfig
-from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
-from dstrl_cli.replay.base import Batch, Replay
+from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.batch import Batch
+from dstrl_cli.replay.layout import capacity
 from dstrl_cli.replay.nsteps import NSteps
-from dstrl_cli.replay.once import ReplayOnce
 from dstrl_cli.training.capture import Capture, Function
 
 
 class Learner:
-    """Replay buffer and updates of the members of a population.
+    """Stores the transitions of a population and takes its updates.
 
     Args:
         algorithm: whose updates are taken.
-        spec: the environment.
-        policy_actions: whether the buffer keeps the policy's noise-free actions.
-        capture: see `capture`.
-
-    Raises:
-        InputError: the buffer does not fit on the device.
+        replay: the buffer, empty.
+        capture: from a function of tensors to one that does the same; see `training.capture`.
+        replay_on_host: whether the buffer is in main memory and the networks are not: then
+            transitions and batches are copied between them.
     """
 
     def __init__(
-        self, algorithm: Algorithm, spec: EnvSpec, policy_actions: bool, capture: Capture
+        self,
+        algorithm: Algorithm,
+        replay: Replay,
+        capture: Capture,
+        replay_on_host: bool = False,
     ) -> None:
-        self.algorithm, self.device = algorithm, algorithm.device
+        self.algorithm, self.device, self.replay = algorithm, algorithm.device, replay
+        self.capture, self.replay_on_host = capture, replay_on_host
         configs, config = algorithm.configs, algorithm.config
-        self.capture = capture
-        self.batch_travels = replay_on_host(config, self.device)
-        place = "cpu" if self.batch_travels else self.device
-        capacities = [min(c.buffer_size, c.steps) for c in configs]
-        self.capacity_limit = torch.tensor(capacities, device=place)
-        self.limited = min(capacities) < max(capacities)
-        self.replay: Replay = buffer(place, spec.time_limit, algorithm.engine)(
-            len(configs),
-            max(capacities),
-            spec.observation_size,
-            spec.action_size,
-            config.gamma,
-            place,
-            policy_actions,
+        capacities = [capacity(each) for each in configs]
+        self.capacities = torch.tensor(capacities, device=replay.device)
+        self.capacities_differ = min(capacities) < max(capacities)
+        self.nsteps = NSteps(configs, replay.device)
+        self.sampling = streams.uniform(
+            algorithm.seeds, "replay", (config.batch_size,), replay.device, torch.float64
         )
-        self.nsteps = NSteps(configs, place)
-        rows = (config.batch_size,)
-        self.sampling = streams.uniform(algorithm.seeds, "replay", rows, place, torch.float64)
-        self.remember = self.add_on_host if self.batch_travels else capture(self.add)
-        self.updaters: dict[tuple[Due, int], Function] = {}
+        self.add_transition = self.add_on_host if replay_on_host else capture(self.add)
+        self.update_functions: dict[tuple[Due, int], Function] = {}
 
     def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
-        """Remember one transition per member."""
-        self.remember(
+        """Store one transition per member."""
+        self.add_transition(
             observation,
             action,
             step.reward,
@@ -78,13 +69,13 @@ class Learner:
     def add(self, *transition: Tensor) -> None:
         """Add a transition of every member to the replay buffer."""
         self.replay.add(*transition)
-        if self.limited:
-            self.replay.limit(self.capacity_limit)
+        if self.capacities_differ:
+            self.replay.limit(self.capacities)
 
     def add_on_host(self, *transition: Tensor) -> None:
-        """Bring a transition to the buffer on the host, as one block, and add it."""
+        """Copy a transition to the host, as one block, and add it there."""
         columns = [part.reshape(len(part), -1).float() for part in transition]
-        block = torch.cat(columns, dim=1).to(self.replay.size.device)
+        block = torch.cat(columns, dim=1).to(self.replay.device)
         parts = block.split([column.shape[1] for column in columns], dim=1)
         self.add(
             *(
@@ -96,64 +87,57 @@ class Learner:
     def update(self) -> None:
         """Take one update of every member on a batch of its own."""
         nstep, max_nstep = self.nsteps.at(self.algorithm.updates + 1)
-        numbers = self.sampling.at(self.algorithm.updates)
+        sampling = self.sampling.at(self.algorithm.updates)
         due = self.algorithm.begin_update()
         noise = self.algorithm.noise(max_nstep)
-        updater = self.updaters.get((due, max_nstep)) or self.make_updater(due, max_nstep)
-        if self.batch_travels:
-            batch = self.replay.sample(numbers, nstep, max_nstep)
-            updater(*noise, *(self.brought(part) for part in batch.tensors()))
+        take_update = self.update_function(due, max_nstep)
+        if self.replay_on_host:
+            batch = self.replay.sample(sampling, nstep, max_nstep)
+            take_update(*noise, *(self.copy_to_device(part) for part in batch.tensors()))
         else:
-            updater(*noise, numbers)
+            take_update(*noise, sampling)
 
-    def brought(self, part: Tensor) -> Tensor:
+    def copy_to_device(self, part: Tensor) -> Tensor:
         """Return a part of a batch on the device; the host does not wait for the copy."""
         if torch.cuda.is_available():
-            part = part.contiguous().pin_memory()  # only then is the copy one that nobody waits for
+            part = part.contiguous().pin_memory()  # copies of pageable memory would be waited for
         return part.to(self.device, non_blocking=True)
 
-    def make_updater(self, due: Due, max_nstep: int) -> Function:
-        """Return, and keep, what takes the updates of one kind: replayed unless a rule looks.
+    def update_function(self, due: Due, max_nstep: int) -> Function:
+        """Return what takes the updates of one kind, made and captured when first asked for.
 
-        Those of another largest n are let go: the T_0 are passed once, and a graph holds memory.
+        Graphs captured for a previous maximum n are dropped: n changes only when a member passes
+        its T_0, and a graph holds memory.
         """
-        if any(other != max_nstep for _, other in self.updaters):
-            if torch.device(self.device).type == "cuda":
-                torch.cuda.synchronize(self.device)
-            self.updaters.clear()
-        learn = self.learn_from if self.batch_travels else self.learn
-        function = functools.partial(learn, due, max_nstep)
-        self.updaters[due, max_nstep] = function if due.topology else self.capture(function)
-        return self.updaters[due, max_nstep]
+        kind = (due, max_nstep)
+        if kind not in self.update_functions:
+            if any(other != max_nstep for _, other in self.update_functions):
+                if torch.device(self.device).type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                self.update_functions.clear()
+            train = self.train_on_copied if self.replay_on_host else self.sample_and_train
+            function = functools.partial(train, due, max_nstep)
+            self.update_functions[kind] = function if due.topology else self.capture(function)
+        return self.update_functions[kind]
 
-    def learn(self, due: Due, max_nstep: int, *numbers: Tensor) -> None:
-        """Sample and take the update that has begun, all on the device."""
+    def sample_and_train(self, due: Due, max_nstep: int, *numbers: Tensor) -> None:
+        """Sample a batch and take the update that has begun, all on the device.
+
+        Args:
+            due, max_nstep: the kind of the update.
+            numbers: the algorithm's noise, then the random numbers that choose the batch.
+        """
         *noise, sampling = numbers
         batch = self.replay.sample(sampling, self.nsteps.tensor, max_nstep)
         self.algorithm.train_step(batch, noise, due)
 
-    def learn_from(self, due: Due, max_nstep: int, *tensors: Tensor) -> None:
-        """Take the update that has begun, on a batch that was sampled elsewhere."""
-        split = len(tensors) - Batch.parts(max_nstep)
-        batch = Batch.of(tensors[split:], self.replay.observation.shape[-1])
+    def train_on_copied(self, due: Due, max_nstep: int, *tensors: Tensor) -> None:
+        """Take the update that has begun on a batch that was sampled on the host.
+
+        Args:
+            due, max_nstep: the kind of the update.
+            tensors: the algorithm's noise, then the parts of the batch (`Batch.tensors`).
+        """
+        split = len(tensors) - Batch.count_tensors(max_nstep)
+        batch = Batch.from_tensors(tensors[split:], self.replay.observation_size)
         self.algorithm.train_step(batch, tensors[:split], due)
-
-
-def buffer(place: str, time_limit: int | None, engine: str) -> Callable[..., Replay]:
-    """Return what makes the buffer there: an accelerator has no memory to repeat observations in.
-
-    On the host the second copy is read in less time than the first is found. Where the networks
-    are compiled, the buffer is too.
-    """
-    if engine == "sparse":
-        from dstrl_cli.replay.compiled import CompiledReplay
-
-        return CompiledReplay
-    if place == "cpu" or time_limit is None:
-        return Replay
-    return functools.partial(ReplayOnce, time_limit=time_limit)
-
-
-def replay_on_host(config: RunConfig, device: str) -> bool:
-    """Return whether the buffer is kept apart from the networks, which are on a device."""
-    return device != "cpu" and config.replay_device == "cpu"

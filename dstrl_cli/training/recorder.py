@@ -1,16 +1,16 @@
-"""From a population's tensors to the rows of each member's run folder.
+"""From a population's tensors to the rows that each member's sinks receive.
 
-The recorder is the only part of training that reads tensors back for the files; it never changes
-them. What happens on the device (topology updates, and the episodes of environments that are
-computed there) waits there until `flush`, so that no step waits for it. What the files are is
-`rundir`'s business.
+The recorder is the only part of training that reads tensors back for the files, and it changes none
+of them. What happens on the device (topology updates, and the episodes of environments that are
+computed there) waits there until `flush`, so that no step waits for the device. Which files there
+are is the sinks' business (`runs.folder`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,25 +21,25 @@ from dstrl_cli.algos import flops
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
-from dstrl_cli.nets.groups import TopologyChange
+from dstrl_cli.nets.groups import Counts, TopologyChange
 from dstrl_cli.nets.network import Network
-from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.policy import INITIAL_FILE, POLICY_FILE, network_tensors, policy_metadata
+from dstrl_cli.training.sinks import Sink
 
 WAITING_STEPS = 128
 """Steps of environments on the device that may wait there for `flush`."""
 
 
 def network_names(network: Network) -> list[str]:
-    """Return the names of a network's heads in the files: actor; critic1, critic2."""
+    """Return the names of a role's networks in the files: actor; critic1, critic2, ..."""
     role, heads = network.plan.role, network.plan.heads
-    return [role] if heads == 1 else [f"{role}{head + 1}" for head in range(heads)]
+    return [role] if role == "actor" else [f"{role}{head + 1}" for head in range(heads)]
 
 
 def dense_sizes(network: Network, member: int) -> tuple[int, ...]:
-    """Return the sizes of the dense network that a member is measured against: its own.
+    """Return the layer sizes of the dense network that a member is compared with.
 
-    Only one that was narrowed to match parameters is measured against the run's widths.
+    They are its own, unless the network was narrowed to match parameters: then the run's widths.
     """
     plan = network.plan
     if not plan.network_config(member).match_parameters:
@@ -61,39 +61,49 @@ def member_tensors(algorithm: Algorithm, member: int) -> dict[str, NDArray[Any]]
     return tensors
 
 
-class Recorder:
-    """Writes the run folders of a population while it trains.
+class WaitingChange(NamedTuple):
+    """A topology update that waits on the device, and when it happened."""
 
-    `training` is the trainer's own list of the members that still train: the others' rows stop.
+    step: int
+    update: int  # of the algorithm
+    network: Network
+    change: TopologyChange
+
+
+class Recorder:
+    """Writes what the members of a population do to their sinks.
+
+    Args:
+        algorithm: what is trained.
+        sinks: of each member.
+        spec: the environment.
     """
 
     def __init__(
-        self,
-        algorithm: Algorithm,
-        folders: Sequence[RunFolder],
-        spec: EnvSpec,
-        place: dict[str, str],
-        training: Sequence[int],
+        self, algorithm: Algorithm, sinks: Sequence[Sequence[Sink]], spec: EnvSpec
     ) -> None:
-        self.algorithm, self.folders, self.spec, self.place = algorithm, folders, spec, place
+        self.algorithm, self.sinks, self.spec = algorithm, sinks, spec
         self.started = self.row_time = time.perf_counter()
         self.row_step, self.evaluation_time = 0, 0.0
-        members = len(folders)
+        members = len(sinks)
+        self.recorded = set(range(members))  # members whose summary is not written yet
         self.episode_return = np.zeros(members)
         self.episode_length = np.zeros(members, dtype=np.int64)
         self.episode_count = np.zeros(members, dtype=np.int64)
-        self.recent: list[list[float]] = [[] for _ in folders]
-        self.distance: list[float | Tensor | None] = [None] * members
-        self.last_evaluation: list[tuple[float, float] | None] = [None] * members
-        self.training = training
-        device = algorithm.alive.device
-        self.waiting = torch.empty(WAITING_STEPS, 3, members, device=device)
+        self.recent_returns: list[list[float]] = [[] for _ in sinks]  # since the last evaluation
+        self.distances: dict[int, Tensor] = {}
+        self.last_evaluation: dict[int, dict[str, float]] = {}
+        self.waiting = torch.empty(WAITING_STEPS, 3, members, device=algorithm.alive.device)
         self.waiting_from: list[int] = []  # the step of each row that waits
-        self.changes: list[tuple[int, Network, TopologyChange]] = []
+        self.changes: list[WaitingChange] = []
+        self.active = {
+            network: [flops.ActiveCount(active) for active in network.active().sum((1, 2)).tolist()]
+            for network in (algorithm.actor, algorithm.critic)
+        }
 
     def initial(self) -> None:
         """Write `initial.safetensors` of every member."""
-        for member in range(len(self.folders)):
+        for member in sorted(self.recorded):
             self.write_policy(member, INITIAL_FILE, 0)
 
     def write_policy(self, member: int, filename: str, step: int) -> None:
@@ -111,7 +121,11 @@ class Recorder:
             step=step,
             env_kwargs=dict(spec.kwargs),
         )
-        self.folders[member].policy(filename, member_tensors(self.algorithm, member), metadata)
+        tensors = member_tensors(self.algorithm, member)
+        for sink in self.sinks[member]:
+            sink.policy(filename, tensors, metadata)
+
+    # Steps, topology updates and distances as they happen.
 
     def step(self, step: int, result: Step) -> None:
         """Follow the training episodes through environment step `step`."""
@@ -128,13 +142,29 @@ class Recorder:
         if len(self.waiting_from) == WAITING_STEPS:
             self.flush_steps()
 
+    def topology(self, step: int) -> None:
+        """Keep the topology updates that happened since the last call until `flush`."""
+        for network in (self.algorithm.actor, self.algorithm.critic):
+            if network.changes:
+                update = self.algorithm.updates
+                self.changes += [
+                    WaitingChange(step, update, network, change)
+                    for change in network.take_changes()
+                ]
+
+    def policy_distances(self, measured: Mapping[int, Tensor]) -> None:
+        """Keep the policy distances of some members for the next evaluation's row."""
+        self.distances.update(measured)
+
+    # Writing what waits.
+
     def flush(self) -> None:
         """Write the rows of all that happened until now."""
         self.flush_steps()
         self.flush_topology()
 
     def flush_steps(self) -> None:
-        """Follow the steps that wait on the device."""
+        """Follow the training episodes through the steps that wait on the device."""
         steps, self.waiting_from = self.waiting_from, []
         if not steps:
             return
@@ -152,7 +182,7 @@ class Recorder:
         if not ended.any():
             return
         for member in np.flatnonzero(ended).tolist():
-            if member in self.training:
+            if member in self.recorded:
                 value = float(self.episode_return[member])
                 row = {
                     "step": step,
@@ -161,40 +191,25 @@ class Recorder:
                     "length": int(self.episode_length[member]),
                     "terminated": int(terminated[member]),
                 }
-                self.folders[member].episodes([row])
-                self.recent[member].append(value)
+                for sink in self.sinks[member]:
+                    sink.episodes([row])
+                self.recent_returns[member].append(value)
                 self.episode_count[member] += 1
             self.episode_return[member] = 0.0
             self.episode_length[member] = 0
 
-    def topology(self, step: int) -> None:
-        """Keep the topology updates that happened since the last call until `flush`."""
-        for network in (self.algorithm.actor, self.algorithm.critic):
-            if network.changes:
-                self.changes += [(step, network, change) for change in network.take_changes()]
-
     def flush_topology(self) -> None:
-        """Write the topology updates that wait."""
+        """Read and write the topology updates that wait."""
         changes, self.changes = self.changes, []
-        for step, network, change in changes:
+        for step, update, network, change in changes:
             names = network_names(network)
             for member, active, dropped, grown in change.by_member():
-                if member not in self.training:
+                if member not in self.recorded:
                     continue
-                rows = [
-                    {
-                        "step": step,
-                        "network": name,
-                        "layer": layer,
-                        "active": active[head][layer],
-                        "dropped": dropped[head][layer],
-                        "grown": grown[head][layer],
-                        "fraction": change.fraction,
-                    }
-                    for head, name in enumerate(names)
-                    for layer in range(len(active[head]))
-                ]
-                self.folders[member].topology(rows)
+                self.active[network][member].change(update, sum(map(sum, active)))
+                rows = topology_rows(step, names, (active, dropped, grown), change.fraction)
+                for sink in self.sinks[member]:
+                    sink.topology(rows)
 
     def evaluation(
         self,
@@ -204,8 +219,10 @@ class Recorder:
         seconds: float,
         nstep: Sequence[int],
         sizes: Sequence[int],
-    ) -> list[dict[str, Any]]:
-        """Write one evaluation of the training members; return its rows of `progress.csv`.
+    ) -> dict[int, dict[str, Any]]:
+        """Write one evaluation; return each member's row of `progress.csv`.
+
+        Members whose summary is written have none.
 
         Args:
             step: environment steps so far.
@@ -220,12 +237,11 @@ class Recorder:
         metrics = self.algorithm.take_metrics()
         actor_active = self.algorithm.actor.active().sum((1, 2)).tolist()
         critic_active = self.algorithm.critic.active().sum((1, 2)).tolist()
-        rows = []
-        for member in self.training:
-            distance = self.distance[member]
-            recent = self.recent[member]
+        rows = {}
+        for member in sorted(self.recorded):
+            distance, recent = self.distances.get(member), self.recent_returns[member]
             mean, std = float(returns[member].mean()), float(returns[member].std())
-            self.last_evaluation[member] = (mean, std)
+            self.last_evaluation[member] = {"mean": mean, "std": std}
             row = {
                 "step": step,
                 "time_s": round(now - self.started, 3),
@@ -240,42 +256,74 @@ class Recorder:
                 "actor_active": int(actor_active[member]),
                 "critic_active": int(critic_active[member]),
             } | {name: values[member] for name, values in metrics.items()}
-            self.recent[member] = []
-            folder = self.folders[member]
-            folder.evaluation(step, returns[member].tolist(), lengths[member].tolist())
+            self.recent_returns[member] = []
+            for sink in self.sinks[member]:
+                sink.evaluation(step, returns[member].tolist(), lengths[member].tolist())
             self.write_policy(member, POLICY_FILE, step)
-            folder.progress(row)
-            rows.append(row)
+            for sink in self.sinks[member]:
+                sink.progress(row)
+            rows[member] = row
         self.row_time, self.row_step = time.perf_counter(), step
         return rows
 
-    def summary(self, member: int, status: str, steps: int, error: str | None) -> dict[str, Any]:
-        """Write and return a member's `summary.json`."""
-        config, algorithm = self.algorithm.configs[member], self.algorithm
-        actor, critic = algorithm.actor, algorithm.critic
+    def finish(self, member: int, status: str, steps: int, error: str | None) -> None:
+        """Write a member's summary; from then on none of its rows is written."""
+        algorithm = self.algorithm
+        config, updates = algorithm.configs[member], algorithm.updates
         numbers = flops.summary_numbers(
-            config.algo,
-            actor.plan.sizes,
-            critic.plan.sizes,
-            actor.active()[member, 0].tolist(),
-            critic.active()[member].tolist(),
-            config.batch_size,
-            algorithm.updates,
-            config.policy_delay,
-            config.nstep,
-            dense_sizes(actor, member),
-            dense_sizes(critic, member),
+            algorithm.row,
+            self.connections(algorithm.actor, member, updates),
+            self.connections(algorithm.critic, member, updates),
+            batch_size=config.batch_size,
+            updates=updates,
+            policy_delay=config.policy_delay,
+            nstep=config.nstep,
         )
-        last = self.last_evaluation[member]
         summary = {
             "status": status,
             "steps": steps,
-            "final_return": None if last is None else {"mean": last[0], "std": last[1]},
+            "final_return": self.last_evaluation.get(member),
             **numbers,
             "wall_time_s": round(time.perf_counter() - self.started, 3),
             "evaluation_time_s": round(self.evaluation_time, 3),
-            **self.place,
+            "engine": algorithm.engine,
+            "device": algorithm.device,
             "error": error,
         }
-        self.folders[member].summary(summary)
-        return summary
+        for sink in self.sinks[member]:
+            sink.summary(summary)
+        self.recorded.discard(member)
+
+    def connections(self, network: Network, member: int, updates: int) -> flops.Connections:
+        """Return the numbers of connections of a member's actor, or of its critics together."""
+        return flops.Connections(
+            active=int(network.active()[member].sum()),
+            mean_active=self.active[network][member].mean(updates),
+            dense=network.plan.heads * flops.weights(dense_sizes(network, member)),
+        )
+
+
+def topology_rows(
+    step: int, names: Sequence[str], counts: tuple[Counts, Counts, Counts], fraction: float
+) -> list[dict[str, Any]]:
+    """Return the rows of `topology.csv` of one topology update: one for each network and layer.
+
+    Args:
+        step: environment steps so far.
+        names: of the networks K.
+        counts: active, dropped and grown connections, each [K][L].
+        fraction: of the active connections that was to be exchanged.
+    """
+    return [
+        {
+            "step": step,
+            "network": name,
+            "layer": layer,
+            "active": active,
+            "dropped": dropped,
+            "grown": grown,
+            "fraction": fraction,
+        }
+        for name, *of_network in zip(names, *counts, strict=True)
+        for layer, (active, dropped, grown) in enumerate(zip(*of_network, strict=True))
+    ]

@@ -22,7 +22,7 @@ from dstrl_cli.runs.provenance import provenance
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
-    from dstrl_cli.training.trainer import Reporter
+    from dstrl_cli.training.reporter import Reporter
 
 Summary = Mapping[str, Any]
 
@@ -114,7 +114,7 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
             folder = RunFolder(run.path).create(document, overwrite=run.replace)
             opened.append(folders.enter_context(folder))
         try:
-            trainer.train(configs, opened, runs[0].spec, device, reporter)
+            trainer.train(configs, [[folder] for folder in opened], runs[0].spec, device, reporter)
         except BaseException as error:
             if told := out_of_memory(error):
                 _leave_summaries(opened, told, over_failed=True)

@@ -1,8 +1,9 @@
-"""The only training loop: collect, update, evaluate, log, for a population in lock-step.
+"""The only training loop: collect, update, evaluate, record, for a population in lock-step.
 
-One run is a population of one. The loop never asks which method a member follows: rules live in
-the networks, n-step and capacity in the replay buffer, files in the recorder. Nor does it ask where
-it runs: what an accelerator should replay goes through `capture`.
+One run is a population of one. The loop never asks which method a member follows: rules are in the
+networks, n-step and capacity in the replay buffer, files in the recorder. Nor does it ask where it
+runs: what an accelerator should replay goes through `capture`. What happens inside one update is
+listed at the head of `algos.base`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,85 +26,63 @@ from dstrl_cli.evaluation import rollout
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.registry import ALGORITHMS, load
 from dstrl_cli.replay.capacity import CapacityControl
-from dstrl_cli.runs.folder import RunFolder
+from dstrl_cli.replay.choice import is_on_host, make_replay
 from dstrl_cli.training.capture import Capture, capture
 from dstrl_cli.training.learner import Learner
 from dstrl_cli.training.recorder import Recorder
+from dstrl_cli.training.reporter import Reporter, Silent
+from dstrl_cli.training.sinks import Sink
 
 CHECK_EVERY = 100
-"""Steps between looks at the device: progress, files, and members that diverged."""
-
-
-class Reporter(Protocol):
-    """Who is told what happens during training."""
-
-    def progress(self, step: int, total: int, steps_per_s: float, info: dict[str, Any]) -> None:
-        """Report that `step` of `total` environment steps are done."""
-
-    def evaluation(self, member: int, row: dict[str, Any]) -> None:
-        """Report a member's new row of `progress.csv`."""
-
-    def message(self, text: str) -> None:
-        """Report something that the user should read."""
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def progress(self, step: int, total: int, steps_per_s: float, info: dict[str, Any]) -> None:
-        """Ignore progress."""
-
-    def evaluation(self, member: int, row: dict[str, Any]) -> None:
-        """Ignore an evaluation."""
-
-    def message(self, text: str) -> None:
-        """Ignore a message."""
+"""Steps after which the device is read: to write files, report progress, and find members that
+diverged."""
 
 
 class Population:
     """Everything that trains: algorithm, environments, learner and recorder of P members.
 
-    A lock-step is `act`, `fetch`, `env.step`, `learner.store` and `update`: each may be timed by
-    itself (`stopwatch`). On an accelerator the host waits for it in `fetch` alone.
+    A lock-step (`advance`) is `act`, `actions_for_env`, `env.step`, `learner.store` and `update`;
+    `bench.stopwatch` times each of them. On an accelerator only `actions_for_env` waits for the
+    device.
 
     Args:
         configs: fully resolved configurations that may share a population.
-        folders: their open run folders.
+        sinks: what each member's rows are written to.
         spec: the environment.
         device: torch device.
         reporter: who is told of the progress.
-        replayed: how functions of the device are replayed; default `capture`.
+        capturing: how functions of tensors are captured; None: CUDA graphs on an accelerator.
     """
 
     def __init__(
         self,
         configs: Sequence[RunConfig],
-        folders: Sequence[RunFolder],
+        sinks: Sequence[Sequence[Sink]],
         spec: EnvSpec,
         device: str,
         reporter: Reporter,
-        replayed: Capture | None = None,
+        capturing: Capture | None = None,
     ) -> None:
         config = self.config = configs[0]
         self.configs, self.reporter, self.device = configs, reporter, device
-        if replayed is None:
-            replayed = functools.partial(capture, device=device, compiled=config.compile)
-        engine = choose(config, device, members=len(configs)).engine
+        captured = capturing or functools.partial(capture, device=device, compiled=config.compile)
+        engine = config.engine
+        if engine == "auto":  # used directly: `training.run` resolves it
+            engine = choose(config, device, members=len(configs)).engine
         self.algorithm: Algorithm = load(ALGORITHMS, config.algo)(
             configs, spec.observation_size, spec.action_size, device, engine
         )
         self.training = list(range(len(configs)))
-        place = {"engine": engine, "device": device}
-        self.recorder = Recorder(self.algorithm, folders, spec, place, self.training)
-        seeds = [c.seed for c in configs]
+        self.recorder = Recorder(self.algorithm, sinks, spec)
+        seeds = [each.seed for each in configs]
         self.make_environments(spec, seeds)
         self.capacity = CapacityControl(configs, device)
-        policy_actions = self.capacity.compares_policy_actions()
-        self.learner = Learner(self.algorithm, spec, policy_actions, replayed)
-        self.replay = self.learner.replay
+        on_host = is_on_host(config, device)
+        self.replay = make_replay(configs, spec, "cpu" if on_host else device, engine)
+        self.learner = Learner(self.algorithm, self.replay, captured, on_host)
         self.warm_up = streams.uniform(seeds, "warm_up", (spec.action_size,), device)
-        self.sample_action = replayed(self.exploration)
-        self.policy = replayed(self.policy_actions)
+        self.sample_action = captured(self.finite_actions)
+        self.policy = captured(self.policy_actions)
         self.steps = 0
         self.clock, self.clock_step = time.perf_counter(), 0
 
@@ -114,9 +92,9 @@ class Population:
         self.env, self.eval_env = envs.make_batches(
             spec, [members, members * episodes], self.device, self.config.env_workers
         )
-        self.outbox: Tensor | None = None
+        self.host_action: Tensor | None = None  # where actions are copied on their way to the host
         if self.device.startswith("cuda") and not envs.computed_on_device(spec):
-            self.outbox = torch.empty(members, spec.action_size, pin_memory=True)
+            self.host_action = torch.empty(members, spec.action_size, pin_memory=True)
         self.env_seeds = [streams.derived_seed(seed, "env") % 2**31 for seed in seeds]
         self.eval_seeds = [
             streams.derived_seed(seed, "evaluation", episode) % 2**31
@@ -141,7 +119,8 @@ class Population:
         observation = self.collect(observation)
         if self.steps > self.config.learning_starts:
             self.update()
-        self.capacity.check(self.steps, self.replay, self.algorithm, self.recorder)
+        measured = self.capacity.check(self.steps, self.replay, self.algorithm.act)
+        self.recorder.policy_distances(measured)
         if self.steps % CHECK_EVERY == 0:
             self.poll()
         return observation
@@ -149,7 +128,7 @@ class Population:
     def collect(self, observation: Tensor) -> Tensor:
         """Take one environment step per member; return the observations to act on next."""
         action, policy_action = self.act(observation)
-        step = self.env.step(self.fetch(action))
+        step = self.env.step(self.actions_for_env(action))
         self.learner.store(observation, action, step, policy_action)
         self.steps += 1
         self.recorder.step(self.steps, step)
@@ -165,18 +144,24 @@ class Population:
         actions: tuple[Tensor, Tensor] = self.sample_action(observation, noise)
         return actions
 
-    def exploration(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Explore on the device; an actor that overflowed acts with zeros: its next loss tells."""
+    def finite_actions(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `sample_action` of the algorithm, in which NaN actions are replaced by zero.
+
+        The next loss check freezes members that had any.
+        """
         action, policy_action = self.algorithm.sample_action(observation, noise)
         return action.nan_to_num_(), policy_action
 
-    def fetch(self, action: Tensor) -> Tensor:
-        """Return the actions where the environments are; this waits for the device."""
-        if self.outbox is None:
+    def actions_for_env(self, action: Tensor) -> Tensor:
+        """Return the actions where the environments are computed.
+
+        If that is the host, this waits until the device has copied them there.
+        """
+        if self.host_action is None:
             return action
-        self.outbox.copy_(action, non_blocking=True)
+        self.host_action.copy_(action, non_blocking=True)
         torch.cuda.current_stream(self.device).synchronize()
-        return self.outbox
+        return self.host_action
 
     def update(self) -> None:
         """Take one update of every member."""
@@ -184,7 +169,7 @@ class Population:
         self.recorder.topology(self.steps)
 
     def poll(self) -> None:
-        """Write what waits, stop members that diverged, and report progress."""
+        """Write the rows that wait, freeze members that diverged, and report progress."""
         self.recorder.flush()
         alive = self.algorithm.alive.tolist()
         for member in [m for m in self.training if not alive[m]]:
@@ -193,7 +178,7 @@ class Population:
         for member, cause in self.replay.faults().items():
             if member in self.training:
                 self.freeze(member, "failed", cause)
-        if self.steps == self.clock_step:  # looked already, before the evaluation at this step
+        if self.steps == self.clock_step:  # reported at this step already
             return
         now = time.perf_counter()
         rate = (self.steps - self.clock_step) / max(now - self.clock, 1e-9)
@@ -201,22 +186,22 @@ class Population:
         self.clock, self.clock_step = now, self.steps
 
     def freeze(self, member: int, status: str, error: str) -> None:
-        """Stop a member where it is; the others go on."""
+        """End a member's training where it is; the others go on."""
         self.recorder.flush()
         self.training.remove(member)
         self.algorithm.alive[member].fill_(False)
-        self.recorder.summary(member, status, self.steps, error)
+        self.recorder.finish(member, status, self.steps, error)
         config = self.configs[member]
         self.reporter.message(f"{config.method} seed {config.seed} {status}: {error}")
 
     def freeze_failed(self, env: BatchEnv, per_member: int) -> None:
-        """Stop the members of whose environments, `per_member` each, one has failed."""
+        """Freeze the members one of whose environments, `per_member` each, has failed."""
         for index, cause in env.failures.items():
             if index // per_member in self.training:
                 self.freeze(index // per_member, "failed", cause)
 
     def evaluate(self) -> None:
-        """Evaluate every member, and write and report the rows of those that still train."""
+        """Evaluate every member; write and report the rows of those that still train."""
         if not self.training:
             return
         started = time.perf_counter()
@@ -233,13 +218,14 @@ class Population:
             self.learner.nsteps.values,
             self.replay.size.squeeze(1).tolist(),
         )
-        for member, row in zip(self.training, rows, strict=True):
+        for member, row in rows.items():
             self.reporter.evaluation(member, row)
 
     def policy_actions(self, observation: Tensor) -> Tensor:
-        """Return actions without noise [P * E, act] for observations [P * E, obs], member-major.
+        """Return actions without noise [P * E, act] for observations [P * E, obs],
+        ordered by member.
 
-        Members whose actions are not finite act with zeros and are no longer alive.
+        Actions that are not finite are replaced, and their members are no longer alive.
         """
         members = len(self.configs)
         actions = self.algorithm.act(observation.view(members, -1, observation.shape[-1]))
@@ -250,7 +236,7 @@ class Population:
         """Write the rows that wait and the summaries of the members that still trained."""
         self.recorder.flush()
         for member in self.training:
-            self.recorder.summary(member, status, self.steps, error)
+            self.recorder.finish(member, status, self.steps, error)
 
     def close(self) -> None:
         """Release the environments."""
@@ -261,21 +247,21 @@ class Population:
 @torch.no_grad()
 def train(
     configs: Sequence[RunConfig],
-    folders: Sequence[RunFolder],
+    sinks: Sequence[Sequence[Sink]],
     spec: EnvSpec,
     device: str,
     reporter: Reporter | None = None,
-    replayed: Capture | None = None,
+    capturing: Capture | None = None,
 ) -> None:
-    """Train one population; every member ends with a `summary.json` that says how.
+    """Train one population; every member's summary says how it ended.
 
     Args:
         configs: fully resolved configurations that may share a population (`sweep.plan`).
-        folders: their open run folders.
+        sinks: what each member's rows are written to: an open run folder, for example.
         spec: the environment.
         device: torch device.
-        reporter: who is told of the progress.
-        replayed: see `Population`.
+        reporter: who is told of the progress; None: nobody.
+        capturing: see `Population`.
 
     Raises:
         KeyboardInterrupt: after the members were marked interrupted.
@@ -285,7 +271,7 @@ def train(
     torch.set_flush_denormal(True)
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    population = Population(configs, folders, spec, device, reporter or Silent(), replayed)
+    population = Population(configs, sinks, spec, device, reporter or Silent(), capturing)
     try:
         population.run()
         population.finish("finished")
@@ -296,7 +282,7 @@ def train(
     except Exception as error:
         known = isinstance(error, DstrlError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        with contextlib.suppress(RuntimeError):  # a lost device tells nothing; the caller marks
+        with contextlib.suppress(RuntimeError):  # a lost device cannot be read; the caller marks
             population.finish("failed", reason)
         if known:
             raise

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import paper_formulas as paper
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dstrl_cli.algos import flops as acc
+from dstrl_cli.algos.flops import ActiveCount, Connections
 from dstrl_cli.config.sizes import lambda_active, layer_weights
-from dstrl_cli.errors import InputError
+from dstrl_cli.registry import ALGORITHMS, AlgorithmRow, algorithm
 
 # observation and action sizes of the v3 tasks
 TASKS = {
@@ -40,12 +42,7 @@ def test_weights_by_hand() -> None:
 def test_forward_flops_by_hand() -> None:
     assert acc.forward_flops([5, 7]) == 24
     # half of (2*3-1)*4 = 20, all of (2*4-1)*2 = 14
-    assert acc.forward_flops_eq12((3, 4, 2), (0.5, 0.0)) == 24
-
-
-def test_unknown_algorithm_names_the_valid_ones() -> None:
-    with pytest.raises(InputError, match=r"unknown algorithm 'td4'.*Valid: sac, td3"):
-        acc.cost("td4")
+    assert paper.forward_flops_eq12((3, 4, 2), (0.5, 0.0)) == 24
 
 
 # --- SOK ----------------------------------------------------------------------------------------
@@ -53,8 +50,8 @@ def test_unknown_algorithm_names_the_valid_ones() -> None:
 
 def sok_expected(task: str, lam1: float, lam2: float, heads: int = 1) -> tuple[int, float]:
     actor, critic = actor_sizes(task, heads), critic_sizes(task)
-    dense = acc.sok_size(acc.weights(actor), acc.weights(critic))
-    sparse = acc.sok_size(
+    dense = paper.sok_size(acc.weights(actor), acc.weights(critic))
+    sparse = paper.sok_size(
         sum(lambda_active(actor, (lam1, lam2))),
         sum(lambda_active(critic, (lam1, lam2))),
     )
@@ -100,21 +97,21 @@ def test_sparsity_of_ds_sac(task: str, lambdas: tuple[int, int], sparsity: float
 
 def test_training_flops_of_ds_td3() -> None:
     actor, critic = actor_sizes("HalfCheetah"), critic_sizes("HalfCheetah")
-    dense = acc.sok_train_flops(
+    dense = paper.sok_train_flops(
         acc.forward_flops([acc.weights(actor)]),
         acc.forward_flops([acc.weights(critic)]),
         batch_size=100,
         iterations=1_000_000,
     )
     assert dense == 1.074432e14  # 2 * 1e8 * (3 * 2 * 71680 + 1.5 * 71424); published 1.07e14
-    eq12 = acc.sok_train_flops(
-        acc.forward_flops_eq12(actor, (0, 0, 0)),
-        acc.forward_flops_eq12(critic, (0, 0, 0)),
+    eq12 = paper.sok_train_flops(
+        paper.forward_flops_eq12(actor, (0, 0, 0)),
+        paper.forward_flops_eq12(critic, (0, 0, 0)),
         batch_size=100,
         iterations=1_000_000,
     )
     assert eq12 == pytest.approx(1.071e14, rel=1e-3)
-    sparse = acc.sok_train_flops(
+    sparse = paper.sok_train_flops(
         acc.forward_flops(lambda_active(actor, (7, 64))),
         acc.forward_flops(lambda_active(critic, (7, 64))),
         batch_size=100,
@@ -140,7 +137,7 @@ def test_training_flops_of_ds_td3() -> None:
 )
 def test_flops_per_iteration(algo: str, delay: int, nstep: int, a: float, c: float) -> None:
     def flops(actor: float, critic: float) -> float:
-        return acc.rlx_train_flops(
+        return paper.rlx_train_flops(
             algo, actor, critic, batch_size=256, updates=3, policy_delay=delay, nstep=nstep
         )
 
@@ -148,23 +145,23 @@ def test_flops_per_iteration(algo: str, delay: int, nstep: int, a: float, c: flo
     assert flops(0, 1) == 256 * 3 * c
 
 
+def constant(active: int, dense: int) -> Connections:
+    """Connections of which the same number is active in every update."""
+    return Connections(active, active, dense)
+
+
 def rlx_row(algo: str, task: str, actor_density: float, critic_density: float) -> list[float]:
     """Total size, training and inference FLOPs of a row of RLX Table 2."""
     heads, delay, nstep = {"td3": (1, 2, 3), "sac": (2, 1, 2)}[algo]
-    actor, critic = actor_sizes(task, heads), critic_sizes(task)
+    actor, critic = acc.weights(actor_sizes(task, heads)), acc.weights(critic_sizes(task))
     numbers = acc.summary_numbers(
-        algo,
-        # the formulas see totals only, so the budget may stand in one layer
-        (1, acc.weights(actor)),
-        (1, acc.weights(critic)),
-        [round(acc.weights(actor) * actor_density)],
-        [[round(acc.weights(critic) * critic_density)]] * 2,
+        algorithm(algo),
+        constant(round(actor * actor_density), actor),
+        constant(2 * round(critic * critic_density), 2 * critic),
         batch_size=256,
         updates=2_975_000,
         policy_delay=delay,
         nstep=nstep,
-        dense_actor_sizes=actor,
-        dense_critic_sizes=critic,
     )
     parameters, flops = numbers["parameters"], numbers["flops"]
     size = parameters["rlx_active"] / parameters["rlx_dense"]
@@ -219,18 +216,27 @@ def test_a_one_step_ratio_would_not_give_the_printed_sac_number() -> None:
     """0.107 for Walker2d is a two-step sparse agent over a one-step dense one."""
     actor, critic = actor_sizes("Walker2d", 2), critic_sizes("Walker2d")
     a, c = acc.weights(actor), acc.weights(critic)
-    same_n = acc.cost("sac").flops_per_sample(0.1 * a, 0.1 * c, 1, 2)
-    assert same_n / acc.cost("sac").flops_per_sample(a, c, 1, 2) == pytest.approx(0.1)
+    keys = {"batch_size": 256, "updates": 1, "policy_delay": 1, "nstep": 2}
+    sparse = paper.rlx_train_flops("sac", 0.1 * a, 0.1 * c, **keys)
+    assert sparse / paper.rlx_train_flops("sac", a, c, **keys) == pytest.approx(0.1)
 
 
 # --- a run's summary ------------------------------------------------------------------------------
 
+ONE_ITERATION = {"batch_size": 1, "updates": 1, "policy_delay": 2, "nstep": 1}
+
 
 def test_summary_numbers_by_hand() -> None:
     numbers = acc.summary_numbers(
-        "td3", (2, 4, 1), (3, 4, 1), [6, 2], [[5, 4], [5, 4]], 10, 100, 2, 3, (2, 4, 1), (3, 4, 1)
+        algorithm("td3"),
+        constant(8, 12),
+        constant(2 * 9, 2 * 16),
+        batch_size=10,
+        updates=100,
+        policy_delay=2,
+        nstep=3,
     )
-    # actor 8 of 12, critic 9 of 16; A = 16, C = 18 FLOPs; dense A = 24, C = 32
+    # of a single critic 9 of 16; A = 16, C = 18 FLOPs; dense A = 24, C = 32
     assert numbers["parameters"] == {
         "sok_active": 8 + 2 * 9,
         "sok_dense": 12 + 2 * 16,
@@ -246,21 +252,68 @@ def test_summary_numbers_by_hand() -> None:
     }
 
 
-def test_a_smaller_dense_network_is_measured_against_the_reference_widths() -> None:
-    numbers = acc.summary_numbers(
-        "td3", (2, 2, 1), (2, 2, 1), [4, 2], [[4, 2], [4, 2]], 1, 1, 2, 1, (2, 8, 1), (2, 8, 1)
-    )
-    assert numbers["parameters"]["sok_active"] == 18
-    assert numbers["parameters"]["sok_dense"] == 72
+def test_training_counts_the_mean_connections_and_everything_else_the_last_ones() -> None:
+    changing, still = Connections(2, 8.0, 12), constant(18, 32)
+    row = algorithm("td3")
+    numbers = acc.summary_numbers(row, changing, still, **ONE_ITERATION)
+    assert numbers["flops"]["train_total"] == 2.5 * 16 + 8.5 * 18
+    assert (numbers["flops"]["test"], numbers["flops"]["test_ratio"]) == (4, 4 / 24)
+    assert numbers["parameters"]["sok_active"] == 2 + 18
+    assert numbers["parameters"]["rlx_active"] == 2 * 2 + 4 * 9
+
+
+def test_an_untrained_run_has_no_training_ratio() -> None:
+    run = constant(3, 12), constant(4, 32)
+    numbers = acc.summary_numbers(algorithm("td3"), *run, **(ONE_ITERATION | {"updates": 0}))
+    assert numbers["flops"]["train_total"] == 0
+    assert numbers["flops"]["train_ratio"] is None
     assert numbers["flops"]["test_ratio"] == 0.25
 
 
-@pytest.mark.parametrize("active", [[6], [9, 2], [-1, 2], [6, 2, 1]])
-def test_active_connections_must_fit_their_layers(active: list[int]) -> None:
-    with pytest.raises(ValueError, match="actor: active connections"):
-        acc.summary_numbers(
-            "td3", (2, 4, 1), (3, 4, 1), active, [[5, 4]] * 2, 1, 1, 2, 1, (2, 4, 1), (3, 4, 1)
-        )
+def test_one_critic_counts_once() -> None:
+    row = AlgorithmRow(critics=1)
+    numbers = acc.summary_numbers(row, constant(8, 12), constant(9, 16), **ONE_ITERATION)
+    assert numbers["parameters"] == {
+        "sok_active": 8 + 9,
+        "sok_dense": 12 + 16,
+        "rlx_active": 2 * 8 + 2 * 9,
+        "rlx_dense": 2 * 12 + 2 * 16,
+    }
+    # critic: target A + C, loss C, backward 2 C; actor, every other time: 3 A + C
+    assert numbers["flops"]["train_total"] == (16 + 4 * 18) + (3 * 16 + 18) / 2
+
+
+@pytest.mark.parametrize("numbers", [(-1, 2.0, 3), (1, -2.0, 3), (0, 0.0, 0)])
+def test_impossible_numbers_of_connections_are_refused(numbers: tuple[int, float, int]) -> None:
+    with pytest.raises(ValueError, match="numbers of connections"):
+        Connections(*numbers)
+
+
+@pytest.mark.parametrize(("delay", "nstep"), [(0, 1), (1, 0)])
+def test_impossible_delays_and_steps_are_refused(delay: int, nstep: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        acc.flops_per_sample(algorithm("td3"), 1, 1, policy_delay=delay, nstep=nstep)
+
+
+# --- connections that change ----------------------------------------------------------------------
+
+
+def test_active_connections_are_averaged_over_the_updates_that_had_them() -> None:
+    count = ActiveCount(100)
+    assert count.mean(0) == 100
+    count.change(4, 60)  # update 4 itself still had 100
+    assert count.mean(4) == 100
+    assert count.mean(10) == (4 * 100 + 6 * 60) / 10
+    count.change(10, 70)
+    assert count.mean(12) == (4 * 100 + 6 * 60 + 2 * 70) / 12
+
+
+@given(st.integers(0, 10**7), st.integers(1, 10**9), st.lists(st.integers(1, 10**9), max_size=9))
+def test_a_constant_count_is_its_own_mean(active: int, updates: int, changes: list[int]) -> None:
+    count = ActiveCount(active)
+    for update in sorted(changes):
+        count.change(update, active)
+    assert count.mean(updates) == active
 
 
 sizes = st.lists(st.integers(1, 40), min_size=2, max_size=5)
@@ -274,13 +327,21 @@ def test_expected_active_connections_stay_within_their_layer(
     assert all(0 <= n <= most for n, most in zip(active, layer_weights(sizes), strict=True))
 
 
-@given(sizes, sizes, st.sampled_from(sorted(acc.COSTS)), st.integers(1, 5))
-def test_a_dense_one_step_run_has_ratio_one(
-    actor: list[int], critic: list[int], algo: str, delay: int
-) -> None:
-    full = [layer_weights(s) for s in (actor, critic)]
+@given(
+    st.integers(1, 10**6),
+    st.integers(1, 10**6),
+    st.sampled_from(sorted(ALGORITHMS)),
+    st.integers(1, 5),
+)
+def test_a_dense_one_step_run_has_ratio_one(actor: int, critic: int, algo: str, delay: int) -> None:
     numbers = acc.summary_numbers(
-        algo, actor, critic, full[0], [full[1]] * 2, 256, 10, delay, 1, actor, critic
+        algorithm(algo),
+        constant(actor, actor),
+        constant(2 * critic, 2 * critic),
+        batch_size=256,
+        updates=10,
+        policy_delay=delay,
+        nstep=1,
     )
     assert numbers["flops"]["train_ratio"] == 1
     assert numbers["flops"]["test_ratio"] == 1

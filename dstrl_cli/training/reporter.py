@@ -1,0 +1,31 @@
+"""The interface through which training tells somebody of its progress; screens implement it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Reporter(Protocol):
+    """Who is told what happens during training."""
+
+    def progress(self, step: int, total: int, steps_per_s: float, info: dict[str, Any]) -> None:
+        """Report that `step` of `total` environment steps are done."""
+
+    def evaluation(self, member: int, row: dict[str, Any]) -> None:
+        """Report a member's new row of `progress.csv`."""
+
+    def message(self, text: str) -> None:
+        """Report something that the user should read."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def progress(self, step: int, total: int, steps_per_s: float, info: dict[str, Any]) -> None:
+        """Ignore progress."""
+
+    def evaluation(self, member: int, row: dict[str, Any]) -> None:
+        """Ignore an evaluation."""
+
+    def message(self, text: str) -> None:
+        """Ignore a message."""
