@@ -23,7 +23,7 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict
 from dstrl_cli.config.stored import FORMAT, parse_document, up_to_date
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.policy import INITIAL_FILE, POLICY_FILE, dump
+from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE, dump
 
 try:
     import fcntl
@@ -57,7 +57,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "episodes.csv": ("step", "episode", "return", "length", "terminated"),
     "topology.csv": ("step", "network", "layer", "active", "dropped", "grown", "fraction"),
 }
-RUN_FILES = (CONFIG_FILE, SUMMARY_FILE, INITIAL_FILE, POLICY_FILE, *COLUMNS, CHECKPOINT_FOLDER)
+RUN_FILES = (
+    *(CONFIG_FILE, SUMMARY_FILE, INITIAL_FILE, POLICY_FILE, BEST_FILE),
+    *COLUMNS,
+    CHECKPOINT_FOLDER,
+)
 
 
 class RunFolder:
@@ -111,7 +115,7 @@ class RunFolder:
     def policy(
         self, filename: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]
     ) -> None:
-        """Write `initial.safetensors` or `policy.safetensors` (arrays by name; see `policy`)."""
+        """Write the policy file `filename` at once (arrays by name; see `runs.policy`)."""
         _write(self.path / filename, dump(tensors, metadata))
 
     def summary(self, summary: Mapping[str, Any]) -> None:

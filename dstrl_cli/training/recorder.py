@@ -8,6 +8,7 @@ computed there) waits there until `flush`, so that no step waits for it. What th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,13 @@ from dstrl_cli.envs.base import Step
 from dstrl_cli.nets.groups import TopologyChange
 from dstrl_cli.nets.network import Network
 from dstrl_cli.runs.folder import RunFolder
-from dstrl_cli.runs.policy import INITIAL_FILE, POLICY_FILE, network_tensors, policy_metadata
+from dstrl_cli.runs.policy import (
+    BEST_FILE,
+    INITIAL_FILE,
+    POLICY_FILE,
+    network_tensors,
+    policy_metadata,
+)
 
 WAITING_STEPS = 128
 """Steps of environments on the device that may wait there for `flush`."""
@@ -85,6 +92,7 @@ class Recorder:
         self.recent: list[list[float]] = [[] for _ in folders]
         self.distance: list[float | Tensor | None] = [None] * members
         self.last_evaluation: list[tuple[float, float] | None] = [None] * members
+        self.best = [-math.inf] * members
         self.training = training
         device = algorithm.alive.device
         self.waiting = torch.empty(WAITING_STEPS, 3, members, device=device)
@@ -112,6 +120,15 @@ class Recorder:
             env_kwargs=dict(spec.kwargs),
         )
         self.folders[member].policy(filename, member_tensors(self.algorithm, member), metadata)
+
+    def keep_best(self, member: int, step: int, mean: float) -> None:
+        """Write `best.safetensors` where `mean` is above every evaluation since step 0.
+
+        The evaluation at step 0 does not count: it is that of untrained networks.
+        """
+        if step > 0 and mean > self.best[member]:
+            self.best[member] = mean
+            self.write_policy(member, BEST_FILE, step)
 
     def step(self, step: int, result: Step) -> None:
         """Follow the training episodes through environment step `step`."""
@@ -244,6 +261,7 @@ class Recorder:
             folder = self.folders[member]
             folder.evaluation(step, returns[member].tolist(), lengths[member].tolist())
             self.write_policy(member, POLICY_FILE, step)
+            self.keep_best(member, step, mean)
             folder.progress(row)
             rows.append(row)
         self.row_time, self.row_step = time.perf_counter(), step
