@@ -58,7 +58,6 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_every_name_that_is_offered_can_be_had():
-    pytest.importorskip("dstrl_cli.report.frames")
     assert {"train", "load_policy", "read_results", "read_evaluations"} < set(dstrl_cli.__all__)
     assert set(dstrl_cli.__all__) <= set(dir(dstrl_cli))
     for name in dstrl_cli.__all__:
@@ -210,7 +209,6 @@ def test_load_policy_takes_a_run_folder_or_a_file():
 
 
 def test_the_example_in_the_readme_runs(capsys):
-    pytest.importorskip("dstrl_cli.report.frames")
     space: dict[str, Any] = {}
     exec(code_after("python-example"), space)
     printed = capsys.readouterr().out.splitlines()
