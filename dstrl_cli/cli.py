@@ -274,8 +274,16 @@ def sweep(
 @app.command(name="eval")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a policy file.", metavar="RUN")],
-    episodes: Annotated[int, typer.Option(min=1, help="Number of episodes.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes' starts.")] = 0,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Number of episodes (default: as in training).")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Start as the evaluations of a run with this seed (default: the run's own seed).",
+        ),
+    ] = None,
     env: Annotated[
         str | None,
         typer.Option(help="Another environment than the one trained on.", metavar="ID"),
@@ -284,15 +292,22 @@ def evaluate(
         int | None, typer.Option(help="Task of a navigation environment, 0-9.", metavar="N")
     ] = None,
     video: Annotated[
-        Path | None, typer.Option(help="Also record an episode.", metavar="FILE.mp4")
+        Path | None, typer.Option(help="Also record the first episode.", metavar="FILE.mp4")
+    ] = None,
+    render: Annotated[
+        str | None, typer.Option(help="Show the episodes in a window: human.", metavar="MODE")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run episodes of a trained policy on the CPU, without noise."""
+    """Run episodes of a trained policy on the CPU, without noise.
+
+    They start as the run's own evaluations do, so that the mean is that of its last evaluation.
+    """
     from dstrl_cli import commands
 
+    request = commands.EvalRequest(run, episodes, seed, env, task, video, render)
     with interruptible():
-        commands.evaluate(run, episodes, seed, env, task, video, as_json)
+        commands.evaluate(request, as_json)
 
 
 @app.command()

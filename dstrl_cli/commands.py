@@ -35,7 +35,17 @@ from dstrl_cli.terminal import describe, overview
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.training.run import Outcome, Run
 
-__all__ = ["Axes", "Limits", "Options", "Request", "evaluate", "sweep", "table", "train"]
+__all__ = [
+    "Axes",
+    "EvalRequest",
+    "Limits",
+    "Options",
+    "Request",
+    "evaluate",
+    "sweep",
+    "table",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -195,42 +205,71 @@ def _table_text(
 # --- eval and table -----------------------------------------------------------------------------
 
 
-def evaluate(
-    run: Path,
-    episodes: int,
-    seed: int,
-    env: str | None,
-    task: int | None,
-    video: Path | None,
-    as_json: bool,
-) -> None:
-    """Run episodes of a stored policy and print their returns; record one where asked."""
+@dataclass(frozen=True)
+class EvalRequest:
+    """Which episodes of which policy are wanted; None leaves a value to the policy's run.
+
+    Attributes:
+        run: a run folder or a policy file.
+        episodes: how many.
+        seed: of the starts; None: the starts of the run's own evaluations.
+        env, task: another environment than the one trained on.
+        video: where to record the first episode.
+        render: `human` shows the episodes in a window.
+    """
+
+    run: Path
+    episodes: int | None = None
+    seed: int | None = None
+    env: str | None = None
+    task: int | None = None
+    video: Path | None = None
+    render: str | None = None
+
+
+def evaluate(request: EvalRequest, as_json: bool) -> None:
+    """Run episodes of a stored policy and print their returns; record or show them where asked."""
     from dstrl_cli import envs
-    from dstrl_cli.evaluation import stored as evaluation
+    from dstrl_cli.evaluation import stored, video
+    from dstrl_cli.evaluation.starts import start_seeds
     from dstrl_cli.runs.policy import Policy, find_policy
 
-    policy = Policy.load(find_policy(run))
+    file = find_policy(request.run)
+    policy, config = Policy.load(file), stored.run_config(file)
+    task = request.task
     if task is None:
-        task = policy.task or 0 if env is None else 0
-    spec = envs.spec(env or policy.env, task, policy.env_kwargs if env is None else None)
-    evaluation.check_fit(policy, spec)
-    if video is not None:
-        evaluation.check_video(video)
-    result = evaluation.evaluate(policy, spec, episodes, seed)
-    if video is not None:
-        evaluation.record(policy, spec, seed, video)
-    shown = evaluation.statistics(result)
+        task = policy.task or 0 if request.env is None else 0
+    env, kwargs = (policy.env, policy.env_kwargs) if request.env is None else (request.env, None)
+    spec = envs.spec(env, task, kwargs)
+    stored.check_fit(policy, spec)
+    if request.video is not None:
+        video.check_video(request.video)
+    if request.render is not None:
+        video.check_render(request.render)
+    episodes = request.episodes or (config.eval_episodes if config else stored.EPISODES)
+    seed = request.seed
+    if seed is None:
+        seed = config.seed if config else stored.SEED
+    starts = start_seeds(seed, episodes)
+    run = stored.evaluate if request.render is None else video.show
+    result = run(policy, spec, starts)
+    if request.video is not None:
+        video.record(policy, spec, starts[0], request.video)
+    shown = stored.statistics(result)
     if as_json:
-        about = {"run": str(run), "env": spec.name, "task": spec.task, "step": policy.step}
-        extra = {"seed": seed, "video": None if video is None else str(video)}
+        about = {"run": str(request.run), "env": spec.name, "task": spec.task, "step": policy.step}
+        extra = {"seed": seed, "video": None if request.video is None else str(request.video)}
         _print_json(about | extra | shown | {"returns": result.returns.tolist()})
         return
     where = f"{spec.name}, task {spec.task}" if spec.task else spec.name
     title = f"{policy.algo.upper()} policy of step {policy.step:,} on {where}"
-    describe.print_lines(_console(), [f"{title}, {describe.episodes(episodes)}:"])
+    own = config is not None and seed == config.seed
+    starting = "the starts of training's evaluations" if own else f"the starts of seed {seed}"
+    lines = [f"{title}, {describe.episodes(episodes)} from {starting}:"]
+    describe.print_lines(_console(), lines)
     _console().print(describe.evaluation_table(shown))
-    if video is not None:
-        describe.print_lines(_console(), [f"video: {video}"])
+    if request.video is not None:
+        describe.print_lines(_console(), [f"video: {request.video}"])
 
 
 def table(results: Path, style: str, options: Mapping[str, Any]) -> None:

@@ -4,15 +4,20 @@ Every use of randomness is a named stream. The numbers of a stream at one step d
 member's seed, the stream's name and the step alone: a block of steps is drawn at once from a
 generator seeded by (seed, name, block). A member therefore sees the same numbers whoever trains
 beside it, and the state of a stream is nothing but its step.
+
+Deriving a seed needs no torch, which is imported when the first generator is made.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 BLOCK_NUMBERS = 65_536
 """Numbers that one block holds per member, where a single step needs fewer."""
@@ -26,6 +31,8 @@ def derived_seed(seed: int, name: str, index: int = 0) -> int:
 
 def generator(seed: int, name: str, index: int = 0) -> torch.Generator:
     """Return a fresh host generator for one use not drawn in blocks (weights, masks, growth)."""
+    import torch
+
     return torch.Generator().manual_seed(derived_seed(seed, name, index))
 
 
@@ -39,9 +46,12 @@ class Stream:
         shape: tuple[int, ...],
         fill: Callable[[Tensor, torch.Generator], Tensor],
         device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        per_step = max(1, int(torch.Size(shape).numel()))
+        import torch
+
+        dtype = dtype or torch.float32
+        per_step = max(1, math.prod(shape))
         self.seeds, self.name, self.fill = tuple(seeds), name, fill
         self.block = max(1, BLOCK_NUMBERS // per_step)
         self.buffer = torch.empty(len(self.seeds), self.block, *shape, device=device, dtype=dtype)
@@ -68,7 +78,7 @@ def uniform(
     name: str,
     shape: tuple[int, ...],
     device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> Stream:
-    """Return a stream of uniform numbers in [0, 1)."""
+    """Return a stream of uniform numbers in [0, 1), float32 unless `dtype` says otherwise."""
     return Stream(seeds, name, shape, lambda row, g: row.uniform_(generator=g), device, dtype)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dstrl_cli.cli import main
-from dstrl_cli.evaluation import stored as evaluation
+from dstrl_cli.evaluation import video as evaluation
 
 SMALL = [
     "--env=2DNav-v1",
@@ -235,6 +235,7 @@ def test_train_then_eval_then_table(capsys):
         "summary.json",
         "initial.safetensors",
         "policy.safetensors",
+        "best.safetensors",
     }
     config = yaml.safe_load((RUN / "config.yaml").read_text())
     assert (config["engine"], config["run"]["device"]) == ("sparse", "cpu")

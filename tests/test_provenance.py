@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import dstrl_cli
 from dstrl_cli.config import methods
+from dstrl_cli.config.presets import resolve
+from dstrl_cli.runs.provenance import provenance
 
 PACKAGE = Path(dstrl_cli.__file__).parent
 ASK = "from dstrl_cli.runs.provenance import git_commit; print(git_commit())"
@@ -53,6 +57,20 @@ def test_a_change_anywhere_in_the_package_makes_the_commit_dirty(tmp_path: Path)
         changed.write_text(before)
     (source / "notes.txt").write_text("outside the package\n")
     assert commit_seen_by(source) == commit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["/usr/bin/dstrl", "train", "--dst=a b"], "dstrl train '--dst=a b'"),
+        ([str(PACKAGE / "__main__.py"), "train"], "dstrl train"),
+        ([str(PACKAGE / "cli.py"), "train"], "dstrl train"),
+        (["/home/someone/study.py", "--fast"], "study.py --fast"),
+    ],
+)
+def test_the_command_is_that_of_dstrl_or_of_a_script(monkeypatch, arguments, command) -> None:
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert provenance(resolve(), "cpu")["command"] == command
 
 
 def test_presets_are_found_beside_the_package() -> None:

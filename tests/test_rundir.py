@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from policy_samples import actor, metadata
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict, to_dict
@@ -116,13 +117,16 @@ def test_overwrite_replaces_run_files_and_nothing_else(tmp_path):
     path = tmp_path / "run"
     with RunFolder(path).create(config()) as folder:
         folder.evaluation(0, [1.0], [1])
+        folder.policy("best.safetensors", actor(), metadata())
         folder.summary({"status": "finished"})
+    assert (path / "best.safetensors").is_file()
     (path / "notes.txt").write_text("mine")
     with RunFolder(path).create(config(tau=0.1), overwrite=True):
         assert read_status(path) == "running"
     assert rows(path / "eval.csv") == [["step", "episode", "return", "length"]]
     assert read_config(path).tau == 0.1
     assert (path / "notes.txt").read_text() == "mine"
+    assert not (path / "best.safetensors").exists()
     assert read_status(path) == "unfinished"
 
 

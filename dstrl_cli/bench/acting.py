@@ -22,4 +22,4 @@ class Acting:
 
     def run(self, seconds: float) -> tuple[int, float]:
         """Repeat one action."""
-        return repeat(lambda: self.policy.act(self.observation), seconds)
+        return repeat(lambda: self.policy.unit_action(self.observation), seconds)

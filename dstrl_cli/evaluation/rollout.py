@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dstrl_cli.envs.base import BatchEnv, Step
 
-LOOK_EVERY = 50
-"""Steps on the device after which is looked whether an episode still runs."""
+CHECK_EVERY = 50
+"""On the device: steps between two checks whether any episode still runs. A check waits for it."""
 
 LONGEST_EPISODE = 10_000
 """Steps after which an episode ends where the environment itself sets no time limit."""
@@ -29,8 +29,8 @@ def episodes(
         seeds: the start of each episode [N].
 
     Returns:
-        Undiscounted returns and lengths [N]; an environment that fails (``env.failures``) ends
-        where it failed.
+        Undiscounted returns and lengths [N]. The episode of an environment that fails ends there,
+        and ``env.failures`` says why.
     """
     limit = env.spec.time_limit or LONGEST_EPISODE
     observation = env.reset(seeds)
@@ -53,12 +53,15 @@ def episodes(
 def _on_device(
     env: BatchEnv, act: Callable[[Tensor], Tensor], observation: Tensor, limit: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Run the episodes without looking at every step: that would stop the device."""
+    """Run the episodes with results kept on the device: reading them at every step is slow.
+
+    The loop goes on until all episodes have ended; what follows the end of one is not counted.
+    """
     running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
     lengths = torch.zeros_like(returns, dtype=torch.long)
     for count in range(limit):
-        if count % LOOK_EVERY == 0 and not bool(running.any()):
+        if count % CHECK_EVERY == 0 and not bool(running.any()):
             break
         step = env.step(act(observation), running)
         returns += step.reward
@@ -69,6 +72,6 @@ def _on_device(
 
 
 def _host(step: Step) -> tuple[np.ndarray, np.ndarray]:
-    """Return a step's rewards and ends [N] where the host computed them."""
+    """Return the rewards of a step and which episodes it ended [N], as the host computed them."""
     assert step.host is not None
     return step.host.reward, step.host.terminated | step.host.truncated

@@ -1,29 +1,31 @@
-"""Episodes of a stored policy, on the CPU and without noise, and a video of one.
+"""Episodes of a stored policy, on the CPU and without noise, on any environment that fits.
 
-Training evaluates by itself (`trainer`); this is for afterwards, on any environment that fits.
+By default they are the episodes of its run's own evaluations, so that their mean is that of the
+last rows of `eval.csv`, up to what rounding does to a trajectory.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from dstrl_cli.envs import EnvSpec, make_batch, make_env
-from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.envs import EnvSpec, make_batch
+from dstrl_cli.errors import InputError
+from dstrl_cli.evaluation import rollout
+from dstrl_cli.runs.folder import CONFIG_FILE, read_config
 from dstrl_cli.runs.policy import Policy
 
 AT_ONCE = 10
 """Environments that run side by side."""
 
-DEFAULT_FPS = 30
+EPISODES, SEED = 10, 0
+"""How a policy is evaluated whose file lies in no run folder."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,24 @@ class Episodes:
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
+
+
+def run_config(policy_file: Path) -> RunConfig | None:
+    """Return the configuration of the run in whose folder a policy file lies.
+
+    None where no `config.yaml` lies beside the file. Raises InputError where it cannot be read.
+    """
+    folder = policy_file.parent
+    if not (folder / CONFIG_FILE).is_file():
+        return None
+    try:
+        return read_config(folder)
+    except InputError as error:
+        cause = "; ".join(str(error.__cause__ or error).splitlines())
+        raise InputError(
+            f"{folder / CONFIG_FILE}, which says how this run evaluates, cannot be read ({cause}); "
+            "repair it, or move the policy file out of the folder"
+        ) from error
 
 
 def check_fit(policy: Policy, spec: EnvSpec) -> None:
@@ -46,16 +66,19 @@ def check_fit(policy: Policy, spec: EnvSpec) -> None:
         )
 
 
-def episode_seeds(seed: int, episodes: int) -> list[int]:
-    """Return a start for each episode; different seeds give unrelated starts."""
-    return [int(word) % 2**31 for word in np.random.SeedSequence(seed).generate_state(episodes)]
+def evaluate(policy: Policy, spec: EnvSpec, starts: Sequence[int]) -> Episodes:
+    """Run one episode from each start of a policy that fits the environment.
 
+    Args:
+        policy: the policy.
+        spec: the environment.
+        starts: the seed of each episode's start (`evaluation.starts`).
 
-def evaluate(policy: Policy, spec: EnvSpec, episodes: int, seed: int) -> Episodes:
-    """Run episodes of a policy that fits the environment."""
-    seeds = episode_seeds(seed, episodes)
+    Raises:
+        DstrlError: an environment failed.
+    """
     parts = [
-        _side_by_side(policy, spec, seeds[i : i + AT_ONCE]) for i in range(0, episodes, AT_ONCE)
+        _side_by_side(policy, spec, starts[i : i + AT_ONCE]) for i in range(0, len(starts), AT_ONCE)
     ]
     returns, lengths = zip(*parts, strict=True)
     return Episodes(np.concatenate(returns), np.concatenate(lengths))
@@ -75,89 +98,17 @@ def statistics(episodes: Episodes) -> dict[str, dict[str, float]]:
 
 
 def _side_by_side(
-    policy: Policy, spec: EnvSpec, seeds: list[int]
+    policy: Policy, spec: EnvSpec, starts: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    import torch
-
-    from dstrl_cli.evaluation import rollout
-
-    batch = make_batch(spec, len(seeds), "cpu")
+    """Return the returns and lengths of one episode from each start, run in one batch."""
+    batch = make_batch(spec, len(starts), "cpu")
     try:
         found = rollout.episodes(
-            batch, lambda observation: torch.from_numpy(policy.act(observation.numpy())), seeds
+            batch,
+            lambda observation: torch.from_numpy(policy.unit_action(observation.numpy())),
+            starts,
         )
         batch.check()
         return found
     finally:
         batch.close()
-
-
-def check_video(path: Path) -> None:
-    """Raise InputError where a video could not be written to `path`, before anything is run."""
-    for module in ("imageio", "imageio_ffmpeg"):
-        if find_spec(module) is None:
-            raise InputError(
-                f'--video needs {module}, which is not installed: pip install "dstrl[video]"'
-            )
-    if path.suffix.lower() not in (".mp4", ".gif"):
-        raise InputError(f"--video: '{path}' must end in .mp4 or .gif")
-    if not path.parent.is_dir():
-        raise InputError(f"--video: folder '{path.parent}' does not exist")
-
-
-def _draw_without_display() -> None:
-    """Let MuJoCo draw off-screen where there is no screen and the user has not chosen how."""
-    chosen = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"))
-    if sys.platform == "linux" and not chosen:
-        os.environ["MUJOCO_GL"] = "egl"
-
-
-def record(policy: Policy, spec: EnvSpec, seed: int, path: Path) -> None:
-    """Write a video of the first episode that `evaluate` runs with this seed.
-
-    Raises InputError for an environment that cannot be drawn, DstrlError where drawing fails.
-    """
-    import imageio.v2
-
-    _draw_without_display()
-    try:
-        env = make_env(spec, render_mode="rgb_array")
-    except Exception as error:
-        raise InputError(f"--video: env '{spec.name}' cannot be drawn ({error})") from error
-    try:
-        if "rgb_array" not in env.metadata.get("render_modes", ()):
-            raise InputError(f"--video: env '{spec.name}' cannot be drawn (no mode rgb_array)")
-        fps = env.metadata.get("render_fps") or DEFAULT_FPS
-        with imageio.v2.get_writer(path, fps=fps) as writer:
-            for frame in _frames(policy, spec, env, episode_seeds(seed, 1)[0]):
-                writer.append_data(frame)
-    except InputError:
-        raise
-    except Exception as error:
-        path.unlink(missing_ok=True)
-        remedy = "without a display, MuJoCo needs MUJOCO_GL=egl or MUJOCO_GL=osmesa"
-        raise DstrlError(
-            f"--video: drawing '{spec.name}' failed ({type(error).__name__}: {error})"
-            + (f"; {remedy} in the environment" if "mujoco" in sys.modules else "")
-        ) from error
-    finally:
-        with suppress(Exception):  # a failed renderer may fail again while closing
-            env.close()
-
-
-def _frames(policy: Policy, spec: EnvSpec, env: Any, seed: int) -> Any:
-    """Yield the pictures of one episode."""
-    from dstrl_cli.evaluation.rollout import LONGEST_EPISODE
-
-    low, high = np.array(spec.action_low), np.array(spec.action_high)
-    observation, _ = env.reset(seed=seed)
-    for _ in range(spec.time_limit or LONGEST_EPISODE):
-        picture = env.render()
-        if picture is None:
-            raise DstrlError("the environment gives no pictures")
-        yield picture
-        unit = policy.act(np.asarray(observation)[None])[0]
-        action = (low + (unit + 1) / 2 * (high - low)).astype(env.action_space.dtype)
-        observation, _, terminated, truncated, _ = env.step(action)
-        if terminated or truncated:
-            return

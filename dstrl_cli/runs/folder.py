@@ -1,7 +1,7 @@
 """The folder of one run: what is written while it trains, and who may write it.
 
-Whole files appear atomically, CSV files only ever grow by whole rows, and one process at a time
-holds a folder. This module knows no training and no torch, and it reads no results: `report` does.
+Whole files are replaced atomically, CSV files only grow, by whole rows, and a lock lets one process
+at a time write to a folder. It imports neither training nor torch; `report` reads the results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict
 from dstrl_cli.config.stored import FORMAT, parse_document, up_to_date
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.policy import INITIAL_FILE, POLICY_FILE, dump
+from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE, dump
 
 try:
     import fcntl
@@ -57,7 +57,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "episodes.csv": ("step", "episode", "return", "length", "terminated"),
     "topology.csv": ("step", "network", "layer", "active", "dropped", "grown", "fraction"),
 }
-RUN_FILES = (CONFIG_FILE, SUMMARY_FILE, INITIAL_FILE, POLICY_FILE, *COLUMNS, CHECKPOINT_FOLDER)
+RUN_FILES = (
+    *(CONFIG_FILE, SUMMARY_FILE, INITIAL_FILE, POLICY_FILE, BEST_FILE),
+    *COLUMNS,
+    CHECKPOINT_FOLDER,
+)
 
 
 class RunFolder:
@@ -111,7 +115,7 @@ class RunFolder:
     def policy(
         self, filename: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]
     ) -> None:
-        """Write `initial.safetensors` or `policy.safetensors` (arrays by name; see `policy`)."""
+        """Write the policy file `filename` at once (arrays by name; see `runs.policy`)."""
         _write(self.path / filename, dump(tensors, metadata))
 
     def summary(self, summary: Mapping[str, Any]) -> None:
@@ -119,7 +123,7 @@ class RunFolder:
         write_summary(self.path, summary)
 
     def lock(self) -> RunFolder:
-        """Hold the folder, which exists; raises InputError where another process does."""
+        """Lock the folder, which must exist. Raises InputError where another process holds it."""
         self._lock = _lock(self.path)
         return self
 
@@ -247,10 +251,10 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 def mark_ended(path: Path, status: str, error: str | None) -> dict[str, Any]:
-    """Return the summary of a run that did not finish, written in its place where it could not.
+    """Return the summary of a run that ended without finishing; write it if the run did not.
 
-    A summary of that status is left as the run wrote it. Nothing is written where there is no run,
-    or where another process holds the folder.
+    A summary that the run itself wrote with this status is kept. Nothing is written where there is
+    no run, or where another process holds the folder.
     """
     written = read_summary(path)
     if written is not None and written.get("status") == status:
@@ -320,7 +324,10 @@ def _lock(path: Path) -> int:
 
 
 def _remove_run_files(path: Path) -> None:
-    """Remove what a former run wrote, `config.yaml` last: the folder stays a run folder so far."""
+    """Remove what a former run wrote.
+
+    `config.yaml` goes last: a folder in which this was interrupted still counts as that of a run.
+    """
     for name in reversed(RUN_FILES):
         target = path / name
         if target.is_dir():

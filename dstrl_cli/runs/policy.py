@@ -1,14 +1,14 @@
 """The policy file: how networks are stored, and a policy that acts from one with NumPy alone.
 
 A file holds the actor and the critics (weights, biases, masks) as safetensors, never pickled, so a
-file that comes from others is safe to open. This module neither trains nor knows run folders.
+file that comes from others is safe to open. The README describes it under "The policy file".
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from dstrl_cli.errors import InputError
 FORMAT = "dstrl-policy-1"
 POLICY_FILE = "policy.safetensors"
 INITIAL_FILE = "initial.safetensors"
+BEST_FILE = "best.safetensors"
 
 Tensors = dict[str, NDArray]
 
@@ -134,17 +135,33 @@ def find_policy(run: Path) -> Path:
 
 @dataclass(frozen=True)
 class Policy:
-    """A deterministic policy: ReLU layers, then tanh of the mean action."""
+    """A trained policy without noise: ReLU layers, then tanh of the mean action.
+
+    Attributes:
+        algo: the algorithm that trained it.
+        env: the Gymnasium id of the environment that it was trained on.
+        task: which task of a navigation environment; None elsewhere.
+        env_kwargs: further arguments that the environment was made with.
+        observation_size: entries of an observation.
+        action_size: entries of an action.
+        action_low: lower bounds of the actions, float32 [act].
+        action_high: upper bounds of the actions, float32 [act].
+        step: the environment step of training at which it was stored.
+        weights: per layer [in, out] float32; inactive connections are zero.
+        biases: per layer [out] float32.
+    """
 
     algo: str
     env: str
     task: int | None
+    env_kwargs: Mapping[str, Any]
     observation_size: int
     action_size: int
+    action_low: NDArray[np.float32]
+    action_high: NDArray[np.float32]
     step: int
     weights: tuple[NDArray, ...]
     biases: tuple[NDArray, ...]
-    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -156,6 +173,10 @@ class Policy:
         try:
             observation_size = int(metadata["observation_size"])
             action_size = int(metadata["action_size"])
+            low, high = (
+                np.array(json.loads(metadata[key]), dtype=np.float32).reshape(action_size)
+                for key in ("action_low", "action_high")
+            )
             hidden_sizes = [int(size) for size in json.loads(metadata["hidden_sizes"])]
             algo, env = metadata["algo"], metadata["env"]
             task = int(metadata["task"]) if metadata["task"] else None
@@ -165,23 +186,44 @@ class Policy:
             raise InputError(f"policy file {path} has damaged metadata: {error!r}") from error
         weights, biases = _actor_layers(path, tensors)
         _check_shapes(path, weights, biases, [observation_size, *hidden_sizes], action_size)
-        return cls(
-            algo, env, task, observation_size, action_size, step, weights, biases, env_kwargs
-        )
+        sizes = (observation_size, action_size)
+        return cls(algo, env, task, env_kwargs, *sizes, low, high, step, weights, biases)
 
-    def act(self, observations: NDArray) -> NDArray:
-        """Return the actions [N, act] in [-1, 1] for observations [N, obs].
+    def act(self, observations: NDArray) -> NDArray[np.float32]:
+        """Return the actions for the environment, within its bounds.
+
+        Args:
+            observations: one observation [obs] or a batch of them [N, obs].
+
+        Returns:
+            One action [act], or a batch of them [N, act].
+
+        Raises:
+            InputError: the observations have another shape.
+        """
+        middle = (self.action_low + self.action_high) / 2
+        half = (self.action_high - self.action_low) / 2
+        action = middle + half * self.unit_action(observations)
+        return np.clip(action, self.action_low, self.action_high)  # rounding may pass a bound
+
+    def unit_action(self, observations: NDArray) -> NDArray[np.float32]:
+        """Return the actions in [-1, 1]; shapes and errors as those of `act`.
 
         An output twice as wide as the action holds mean and log standard deviation (SAC); the
         mean acts.
         """
         hidden = np.asarray(observations, dtype=np.float32)
+        if hidden.ndim not in (1, 2) or hidden.shape[-1] != self.observation_size:
+            raise InputError(
+                f"observations have the shape {list(hidden.shape)}, but this policy takes "
+                f"[{self.observation_size}] or [N, {self.observation_size}]"
+            )
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = hidden @ weight + bias  # [N, out]
+            hidden = hidden @ weight + bias  # [..., out]
             if layer < last:
                 hidden = np.maximum(hidden, 0.0)
-        return np.tanh(hidden[:, : self.action_size])
+        return np.tanh(hidden[..., : self.action_size])
 
 
 def _actor_layers(path: Path, tensors: Tensors) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:

@@ -19,7 +19,9 @@ PACKAGES = ("torch", "gymnasium", "mujoco", "numpy", "numba")
 def provenance(config: RunConfig, device: str) -> dict[str, Any]:
     """Return versions, device, engine, threads, git commit and command line; imports nothing.
 
-    `device` is the device as it was found; `config` has its engine and threads already fixed.
+    Args:
+        config: the configuration, its engine and threads already chosen.
+        device: the name of the device that was found.
     """
     return {
         "versions": _versions(),
@@ -27,8 +29,15 @@ def provenance(config: RunConfig, device: str) -> dict[str, Any]:
         "engine": config.engine,
         "threads": config.threads,
         "git_commit": git_commit(),
-        "command": shlex.join(["dstrl", *sys.argv[1:]]),
+        "command": _command(),
     }
+
+
+def _command() -> str:
+    """Return the command line: that of `dstrl`, or of the script that trains from Python."""
+    program = Path(sys.argv[0])
+    ours = program.stem == "dstrl" or program.parent == Path(__file__).parents[1]
+    return shlex.join(["dstrl" if ours else program.name, *sys.argv[1:]])
 
 
 def _versions() -> dict[str, str | None]:

@@ -8,6 +8,7 @@ are is the sinks' business (`runs.folder`).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +24,13 @@ from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.nets.groups import Counts, TopologyChange
 from dstrl_cli.nets.network import Network
-from dstrl_cli.runs.policy import INITIAL_FILE, POLICY_FILE, network_tensors, policy_metadata
+from dstrl_cli.runs.policy import (
+    BEST_FILE,
+    INITIAL_FILE,
+    POLICY_FILE,
+    network_tensors,
+    policy_metadata,
+)
 from dstrl_cli.training.sinks import Sink
 
 WAITING_STEPS = 128
@@ -93,6 +100,7 @@ class Recorder:
         self.recent_returns: list[list[float]] = [[] for _ in sinks]  # since the last evaluation
         self.distances: dict[int, Tensor] = {}
         self.last_evaluation: dict[int, dict[str, float]] = {}
+        self.best = [-math.inf] * members  # mean return of the best evaluation after step 0
         self.waiting = torch.empty(WAITING_STEPS, 3, members, device=algorithm.alive.device)
         self.waiting_from: list[int] = []  # the step of each row that waits
         self.changes: list[WaitingChange] = []
@@ -126,6 +134,15 @@ class Recorder:
             sink.policy(filename, tensors, metadata)
 
     # Steps, topology updates and distances as they happen.
+
+    def keep_best(self, member: int, step: int, mean: float) -> None:
+        """Write `best.safetensors` where `mean` is above every evaluation since step 0.
+
+        The evaluation at step 0 does not count: it is that of untrained networks.
+        """
+        if step > 0 and mean > self.best[member]:
+            self.best[member] = mean
+            self.write_policy(member, BEST_FILE, step)
 
     def step(self, step: int, result: Step) -> None:
         """Follow the training episodes through environment step `step`."""
@@ -260,6 +277,7 @@ class Recorder:
             for sink in self.sinks[member]:
                 sink.evaluation(step, returns[member].tolist(), lengths[member].tolist())
             self.write_policy(member, POLICY_FILE, step)
+            self.keep_best(member, step, mean)
             for sink in self.sinks[member]:
                 sink.progress(row)
             rows[member] = row

@@ -23,6 +23,7 @@ from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import BatchEnv
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.evaluation import rollout
+from dstrl_cli.evaluation.starts import start_seeds
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.registry import ALGORITHMS, load
 from dstrl_cli.replay.capacity import CapacityControl
@@ -96,11 +97,7 @@ class Population:
         if self.device.startswith("cuda") and not envs.computed_on_device(spec):
             self.host_action = torch.empty(members, spec.action_size, pin_memory=True)
         self.env_seeds = [streams.derived_seed(seed, "env") % 2**31 for seed in seeds]
-        self.eval_seeds = [
-            streams.derived_seed(seed, "evaluation", episode) % 2**31
-            for seed in seeds
-            for episode in range(episodes)
-        ]
+        self.eval_seeds = [start for seed in seeds for start in start_seeds(seed, episodes)]
 
     def run(self) -> None:
         """Train to the end, or until no member trains any more."""

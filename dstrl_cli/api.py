@@ -1,0 +1,160 @@
+"""dstrl from Python: `train` and `load_policy`, which `import dstrl_cli` offers.
+
+`train` does what `dstrl train` does with the same keys, in the calling process and without output.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dstrl_cli.config.keys import flatten
+from dstrl_cli.config.presets import load_sweep_preset
+from dstrl_cli.config.ranges import parse_steps
+from dstrl_cli.errors import DstrlError
+from dstrl_cli.runs.policy import Policy, find_policy
+from dstrl_cli.sweep.place import Limits, place
+from dstrl_cli.sweep.plan import Axes, configurations, fresh, prepare, refuse_several
+from dstrl_cli.terminal import describe
+from dstrl_cli.training.run import Outcome
+from dstrl_cli.training.run import train as train_runs
+
+
+def train(
+    *,
+    algo: str | None = None,
+    dst: str | Path | None = None,
+    ours: bool = False,
+    env: str | None = None,
+    task: int | None = None,
+    sparsity: float | None = None,
+    actor_sparsity: float | None = None,
+    critic_sparsity: float | None = None,
+    seed: int | None = None,
+    steps: float | None = None,
+    preset: str | Path | None = None,
+    sets: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    engine: str | None = None,
+    replay_device: str | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Train one run in this process, as `dstrl train` with the same keys would.
+
+    What is left out has the default of the command line. A script needs no
+    `if __name__ == "__main__"`, as no further process is started unless `env_workers` asks for it.
+
+    Args:
+        algo: `td3` or `sac`.
+        dst: the method: a name, or the path of a YAML file.
+        ours: let the critics adapt by importance scores.
+        env: Gymnasium id.
+        task: task of a navigation environment, 0-9.
+        sparsity: sparsity of all networks.
+        actor_sparsity: sparsity of the actor alone.
+        critic_sparsity: sparsity of the critics alone.
+        seed: the seed of everything that is random.
+        steps: environment steps; `1e6` is accepted.
+        preset: a preset's name, or the path of a YAML file.
+        sets: further keys and values, as `--set` takes them: `{"nstep": 3}`; keys may be dotted or
+            nested.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        engine: `auto`, `masked` or `sparse`.
+        replay_device: `auto` or `cpu`.
+        out: folder of the results.
+        overwrite: start over where a run is already.
+        quiet: say nothing; else a line is printed for every evaluation and message.
+
+    Returns:
+        The run's keys and its `summary.json`, as `dstrl train --json` prints them; `path` is the
+        folder of the run.
+
+    Raises:
+        InputError: a key or value is wrong, or the folder holds a run; nothing was written.
+        DstrlError: the run did not reach its last step.
+    """
+    flags = {
+        "env.id": env,
+        "env.task": task,
+        "sparsity": sparsity,
+        "actor.sparsity": actor_sparsity,
+        "critic.sparsity": critic_sparsity,
+        "seed": seed,
+        "steps": None if steps is None else parse_steps(steps),
+        "device": device,
+        "engine": engine,
+        "replay_device": replay_device,
+        "out": None if out is None else str(out),
+    }
+    axes = Axes(algos=[] if algo is None else [algo], methods=[] if dst is None else [str(dst)])
+    texts = [f"{key}={_yaml(value)}" for key, value in flatten(sets or {}).items()]
+    loaded = None if preset is None else load_sweep_preset(preset)
+    if loaded is not None:
+        refuse_several(axes, flags, texts, loaded)
+    given = {key: value for key, value in flags.items() if value is not None}
+    found = configurations(axes, ours=ours, preset=loaded, sets=texts, flags=given)
+    where = place(fresh([prepare(*each) for each in found], overwrite), Limits())
+    (run,) = where.runs
+    with _torch_settings_restored():
+        (summary,) = train_runs([run], where.devices[0].name, _Lines(quiet))
+    outcome = Outcome(run, summary)
+    if failures := describe.failures([outcome]):
+        raise DstrlError(failures)
+    return describe.outcome_json(outcome)
+
+
+def load_policy(path: str | Path) -> Policy:
+    """Return the policy of a run folder (its last) or of a policy file.
+
+    `.act(observation)` gives the action for one observation [obs] or for a batch [N, obs], in the
+    environment's bounds. Raises InputError where there is no policy, or a damaged one.
+    """
+    return Policy.load(find_policy(Path(path)))
+
+
+class _Lines:
+    """A reporter that prints one line for each evaluation and message, or nothing."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def progress(self, step: int, total: int, steps_per_s: float, info: dict[str, Any]) -> None:
+        """Ignore progress between evaluations."""
+
+    def evaluation(self, member: int, row: dict[str, Any]) -> None:
+        """Print the mean return of an evaluation."""
+        self.message(f"step {row['step']:,}  return {row['eval_return_mean']:.2f}")
+
+    def message(self, text: str) -> None:
+        """Print a line."""
+        if not self.quiet:
+            print(text)
+
+
+def _yaml(value: Any) -> str:
+    """Return a value as text that `--set` takes: YAML, of which JSON is a part."""
+
+    def plain(other: Any) -> Any:  # NumPy's numbers and arrays; paths
+        return other.tolist() if hasattr(other, "tolist") else str(other)
+
+    return json.dumps(value, default=plain)
+
+
+@contextmanager
+def _torch_settings_restored() -> Iterator[None]:
+    """Undo what training sets for the whole process: threads, and flushing of denormal numbers."""
+    import torch
+
+    threads = torch.get_num_threads()
+    tiny = torch.tensor(1e-310, dtype=torch.float64)
+    flushed = bool(tiny * 1 == 0)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushed)

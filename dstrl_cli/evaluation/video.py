@@ -1,0 +1,150 @@
+"""Episodes of a stored policy to look at: recorded as a video, or live in a window."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+from dstrl_cli.envs import EnvSpec, make_env
+from dstrl_cli.errors import DstrlError, InputError, suggest
+from dstrl_cli.evaluation.rollout import LONGEST_EPISODE
+from dstrl_cli.evaluation.stored import Episodes
+from dstrl_cli.runs.policy import Policy
+
+DEFAULT_FPS = 30
+"""Pictures a second where the environment names no number."""
+
+RENDER_MODES = ("human",)
+"""What `--render` takes: Gymnasium's mode of that name, a window."""
+
+
+# --- refusing before anything is run ------------------------------------------------------------
+
+
+def check_video(path: Path) -> None:
+    """Raise InputError where a video could not be written to `path`."""
+    for module in ("imageio", "imageio_ffmpeg"):
+        if find_spec(module) is None:
+            raise InputError(
+                f'--video needs {module}, which is not installed: pip install "dstrl[video]"'
+            )
+    if path.suffix.lower() not in (".mp4", ".gif"):
+        raise InputError(f"--video: '{path}' must end in .mp4 or .gif")
+    if not path.parent.is_dir():
+        raise InputError(f"--video: folder '{path.parent}' does not exist")
+
+
+def check_render(mode: str) -> None:
+    """Raise InputError for an unknown `--render`, or where there is no display to show it on."""
+    if mode not in RENDER_MODES:
+        raise InputError(f"--render: {suggest('mode', mode, RENDER_MODES)}")
+    if sys.platform == "linux" and not _has_display():
+        raise InputError(
+            f"--render {mode}: there is no display here (neither DISPLAY nor WAYLAND_DISPLAY is "
+            "set); record the episode with --video FILE.mp4 instead"
+        )
+
+
+def _has_display() -> bool:
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+# --- recording and showing ----------------------------------------------------------------------
+
+
+def record(policy: Policy, spec: EnvSpec, start: int, path: Path) -> None:
+    """Write a video of one episode from the start with the seed `start`.
+
+    Raises InputError for an environment that cannot be drawn, DstrlError where drawing fails.
+    """
+    import imageio.v2
+
+    _draw_without_display()
+    try:
+        with _drawing(spec, "rgb_array", "--video") as env:
+            fps = env.metadata.get("render_fps") or DEFAULT_FPS
+            with imageio.v2.get_writer(path, fps=fps) as writer:
+                _episode(policy, spec, env, start, lambda: writer.append_data(_picture(env)))
+    except InputError:
+        raise
+    except DstrlError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def show(policy: Policy, spec: EnvSpec, starts: Sequence[int]) -> Episodes:
+    """Show one episode from each start in a window, one after the other, and return them.
+
+    Raises InputError for an environment that has no window, DstrlError where drawing fails.
+    """
+    with _drawing(spec, "human", "--render human") as env:
+        # In the mode "human" an environment draws by itself whenever it is reset or stepped.
+        shown = [_episode(policy, spec, env, start, lambda: None) for start in starts]
+    returns, lengths = zip(*shown, strict=True)
+    return Episodes(np.array(returns), np.array(lengths))
+
+
+def _draw_without_display() -> None:
+    """Let MuJoCo draw off-screen where there is no screen and the user has not chosen how."""
+    if sys.platform == "linux" and not _has_display() and not os.environ.get("MUJOCO_GL"):
+        os.environ["MUJOCO_GL"] = "egl"
+
+
+@contextmanager
+def _drawing(spec: EnvSpec, mode: str, flag: str) -> Iterator[gymnasium.Env]:
+    """Make the environment in a render mode; what goes wrong becomes one error that names `flag`.
+
+    Raises InputError where it cannot be made so, DstrlError where using it fails.
+    """
+    try:
+        env = make_env(spec, render_mode=mode)
+    except Exception as error:  # an environment's constructor may raise anything
+        raise InputError(f"{flag}: env '{spec.name}' cannot be drawn ({error})") from error
+    try:
+        if mode not in env.metadata.get("render_modes", ()):
+            raise InputError(f"{flag}: env '{spec.name}' cannot be drawn (no mode {mode})")
+        yield env
+    except InputError:
+        raise
+    except Exception as error:
+        remedy = "without a display, MuJoCo needs MUJOCO_GL=egl or MUJOCO_GL=osmesa"
+        raise DstrlError(
+            f"{flag}: drawing '{spec.name}' failed ({type(error).__name__}: {error})"
+            + (f"; {remedy} in the environment" if "mujoco" in sys.modules else "")
+        ) from error
+    finally:
+        with suppress(Exception):  # a failed renderer may fail again while closing
+            env.close()
+
+
+def _picture(env: gymnasium.Env) -> np.ndarray:
+    """Return the environment's picture [height, width, 3]."""
+    picture = env.render()
+    if picture is None:
+        raise DstrlError("the environment gives no pictures")
+    return np.asarray(picture)
+
+
+def _episode(
+    policy: Policy, spec: EnvSpec, env: gymnasium.Env, start: int, before_step: Callable[[], None]
+) -> tuple[float, int]:
+    """Run one episode; return its undiscounted return and its length."""
+    low, high = np.array(spec.action_low), np.array(spec.action_high)
+    observation, _ = env.reset(seed=start)
+    total, length = 0.0, 0
+    while length < (spec.time_limit or LONGEST_EPISODE):
+        before_step()
+        unit = policy.unit_action(np.asarray(observation))
+        action = (low + (unit + 1) / 2 * (high - low)).astype(env.action_space.dtype)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        total, length = total + float(reward), length + 1
+        if terminated or truncated:
+            break
+    return total, length
