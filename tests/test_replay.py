@@ -15,8 +15,8 @@ from torch import Tensor
 from dstrl_cli.errors import InputError
 from dstrl_cli.replay.base import DISTANCES, Batch, Replay, check_memory
 from dstrl_cli.replay.compiled import CompiledReplay
+from dstrl_cli.replay.layout import ring_bytes
 from dstrl_cli.replay.once import ReplayOnce
-from dstrl_cli.sweep.memory import ring_bytes
 
 GAMMA = 0.5  # powers of two: sums are exact
 

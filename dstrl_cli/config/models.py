@@ -94,6 +94,11 @@ class NetworkConfig(_Model):
         """Whether every connection is active, whatever `sparsity` says."""
         return self.dense or self.match_parameters
 
+    @property
+    def changes_topology(self) -> bool:
+        """Whether the network has a topology that its rule may change during training."""
+        return not self.all_active and self.topology.schedule != "static"
+
     @model_validator(mode="after")
     def _lambdas_fit_allocation(self) -> NetworkConfig:
         if self.allocation == "lambda" and self.lambdas is None:

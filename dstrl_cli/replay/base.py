@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dstrl_cli.errors import InputError
-from dstrl_cli.sweep.memory import ring_bytes
+from dstrl_cli.replay.layout import ring_bytes
 
 MOST_STEPS = 20
 """The largest n of n-step targets."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from dstrl_cli.replay.base import Replay
-from dstrl_cli.sweep.memory import most_cuts
+from dstrl_cli.replay.layout import most_cuts
 
 
 class ReplayOnce(Replay):
