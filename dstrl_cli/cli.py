@@ -185,9 +185,9 @@ def train(
         "replay_device": replay_device,
         "out": out,
     }
-    request = commands.Request(axes, flags, ours, preset, set_ or [], overwrite)
+    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
-    options = commands.Options(limits, dry_run, as_json)
+    options = commands.RunOptions(limits, dry_run, as_json)
     with interruptible():
         commands.train(request, options)
 
@@ -264,9 +264,9 @@ def sweep(
         "replay_device": replay_device,
         "out": out,
     }
-    request = commands.Request(axes, flags, ours, preset, set_ or [], overwrite)
+    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
-    options = commands.Options(limits, dry_run, as_json)
+    options = commands.RunOptions(limits, dry_run, as_json)
     with interruptible():
         commands.sweep(request, options, metric, compare)
 

@@ -14,32 +14,23 @@ from typing import Any
 
 from rich.console import Console
 
-from dstrl_cli import report
 from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
 from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.report import metrics, papers
-from dstrl_cli.sweep import local
+from dstrl_cli.machine import this_host
+from dstrl_cli.sweep import launcher, local
 from dstrl_cli.sweep.memory import parse_size
-from dstrl_cli.sweep.place import Limits, Place, place
-from dstrl_cli.sweep.plan import (
-    Axes,
-    Planned,
-    configurations,
-    fresh,
-    prepare,
-    refuse_several,
-    resumed,
-)
-from dstrl_cli.terminal import describe, overview
+from dstrl_cli.sweep.place import Limits, Placement, place_runs
+from dstrl_cli.sweep.plan import Axes, Planned, expand, fresh, refuse_several, resumed
+from dstrl_cli.terminal import describe, plan
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.training.run import Outcome, Run
 
-__all__ = ["Axes", "Limits", "Options", "Request", "evaluate", "sweep", "table", "train"]
+__all__ = ["Axes", "Limits", "RunOptions", "RunRequest", "evaluate", "sweep", "table", "train"]
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """Which runs are wanted: axes, single keys given as flags (None: not given), and the rest."""
 
     axes: Axes
@@ -51,7 +42,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     """How runs are carried out and shown."""
 
     limits: Limits
@@ -97,16 +88,18 @@ def steps(text: str | None) -> int | None:
 # --- train and sweep ----------------------------------------------------------------------------
 
 
-def train(request: Request, options: Options) -> None:
+def train(request: RunRequest, options: RunOptions) -> None:
     """Train one run here, or several seeds side by side. Raises DstrlError where one fails."""
     preset = _preset(request)
     if preset is not None:
         refuse_several(request.axes, request.flags, request.sets, preset)
     planned = fresh(_runs(request, preset), request.overwrite)
-    where = place(planned, options.limits, options.dry_run)
+    placement = place_runs(planned, options.limits, this_host(), options.dry_run)
     if not (options.dry_run and options.as_json):
-        options.console.print(describe.run_overview([each.run for each in planned], where))
-    outcomes = _carry_out(planned, where, options, here=len(planned) == 1)
+        overview = describe.run_overview([each.run for each in planned], placement)
+        options.console.print(overview)
+        describe.print_lines(options.console, plan.note_lines(planned))
+    outcomes = _carry_out(planned, placement, options, here=len(planned) == 1)
     if outcomes is None:
         return
     if options.as_json:
@@ -118,8 +111,12 @@ def train(request: Request, options: Options) -> None:
     _raise_failures(outcomes)
 
 
-def sweep(request: Request, options: Options, metric: str | None, compare: str | None) -> None:
+def sweep(
+    request: RunRequest, options: RunOptions, metric: str | None, compare: str | None
+) -> None:
     """Train what a sweep has left to do, and print the table. Raises DstrlError where one fails."""
+    from dstrl_cli.report import metrics, papers
+
     preset = _preset(request)
     metric = metric or (preset.metric if preset else None) or metrics.DEFAULT
     compare = compare or (preset.compare if preset else None)
@@ -127,18 +124,14 @@ def sweep(request: Request, options: Options, metric: str | None, compare: str |
     if compare is not None:
         papers.published(compare)
     planned = resumed(_runs(request, preset), request.overwrite)
-    where = place(planned, options.limits, options.dry_run)
+    placement = place_runs(planned, options.limits, this_host(), options.dry_run)
     if not (options.dry_run and options.as_json):
-        options.console.print(describe.plan_table(planned))
-        if not where.on_cpu and where.populations:
-            options.console.print(overview.packing_table(where))
-            describe.print_lines(options.console, overview.packing_lines(where))
-        describe.print_lines(options.console, [describe.plan_line(planned, where)])
-    outcomes = _carry_out(planned, where, options, here=False)
+        _print_plan(planned, placement, options.console)
+    outcomes = _carry_out(planned, placement, options, here=False)
     if outcomes is None:
         return
     only = [each.run.path for each in planned]
-    shown = _table_text(where.out, only, metric, compare, "json" if options.as_json else "rich")
+    shown = _table_text(placement.out, only, metric, compare, "json" if options.as_json else "rich")
     if options.as_json:
         runs = [describe.outcome_json(each) for each in outcomes]
         _print_json({"runs": runs, "table": json.loads(shown or "null")})
@@ -147,31 +140,42 @@ def sweep(request: Request, options: Options, metric: str | None, compare: str |
     _raise_failures(outcomes)
 
 
-def _preset(request: Request) -> SweepPreset | None:
+def _print_plan(planned: Sequence[Planned], placement: Placement, console: Console) -> None:
+    """Print the plan of a sweep."""
+    console.print(plan.plan_table(planned))
+    if not placement.on_cpu and placement.populations:
+        console.print(plan.packing_table(placement))
+        describe.print_lines(console, plan.packing_lines(placement))
+    describe.print_lines(console, plan.topology_lines(planned))
+    describe.print_lines(console, plan.note_lines(planned))
+    describe.print_lines(console, [plan.plan_line(planned, placement)])
+
+
+def _preset(request: RunRequest) -> SweepPreset | None:
     return None if request.preset is None else load_sweep_preset(request.preset)
 
 
-def _runs(request: Request, preset: SweepPreset | None) -> list[Run]:
+def _runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
     """Return the runs that are wanted, checked as far as that is possible without training."""
     flags = {key: value for key, value in request.flags.items() if value is not None}
-    found = configurations(
-        request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=flags
-    )
-    return [prepare(config, path) for config, path in found]
+    return expand(request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=flags)
 
 
 def _carry_out(
-    planned: Sequence[Planned], where: Place, options: Options, here: bool
+    planned: Sequence[Planned], placement: Placement, options: RunOptions, here: bool
 ) -> list[Outcome] | None:
     """Train what is to do, in this process if `here`; None after a dry run."""
-    cautions = [f"warning: {text}" for text in describe.warnings(where.runs)]
-    describe.print_lines(_console(stderr=True), cautions)
+    cautions = [f"warning: {text}" for text in describe.warnings(placement.runs)]
+    errors = _console(stderr=True)
+    describe.print_lines(errors, cautions)
     if options.dry_run:
         if options.as_json:
-            _print_json(describe.plan_json(planned, where))
+            _print_json(plan.plan_json(planned, placement))
         return None
-    with make_display(options.console, len(where.runs), evaluations=here) as display:
-        return [local.train_here(where, display)] if here else local.execute(where, display)
+    with make_display(options.console, errors, placement, evaluations=here) as display:
+        if here:
+            return [local.train_here(placement, display)]
+        return launcher.execute(placement, local.LocalLauncher(), display)
 
 
 def _raise_failures(outcomes: Sequence[Outcome]) -> None:
@@ -183,6 +187,8 @@ def _table_text(
     out: str, only: Sequence[Path], metric: str, compare: str | None, style: str
 ) -> str | None:
     """Return the table of a sweep's own runs; where there is none, say why."""
+    from dstrl_cli import report
+
     try:
         shown = report.table(out, metric=metric, compare=compare, only=only)
         return shown.render(style, _console())
@@ -234,6 +240,8 @@ def evaluate(
 
 def table(results: Path, style: str, options: Mapping[str, Any]) -> None:
     """Print the table of the runs in a folder."""
+    from dstrl_cli import report
+
     chosen = {key: value for key, value in options.items() if value is not None}
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")

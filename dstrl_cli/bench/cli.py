@@ -10,7 +10,7 @@ import typer
 from dstrl_cli.terminal.edge import interruptible
 
 if TYPE_CHECKING:
-    from dstrl_cli.bench.plan import Request
+    from dstrl_cli.bench.plan import BenchRequest
 
 app = typer.Typer(
     name="bench",
@@ -104,7 +104,7 @@ def train(
             "train", algo, dst, env, sparsity, engine, width, batch, threads, members, device,
             jobs, peer, set_,
         )  # fmt: skip
-        command.bench(request, command.Options(seconds, repeats, as_json, csv))
+        command.bench(request, command.BenchOptions(seconds, repeats, as_json, csv))
 
 
 @app.command()
@@ -139,7 +139,7 @@ def update(
             "update", algo, dst, env, sparsity, engine, width, batch, threads, members, device,
             jobs, peer, set_,
         )  # fmt: skip
-        command.bench(request, command.Options(seconds, repeats, as_json, csv, plot))
+        command.bench(request, command.BenchOptions(seconds, repeats, as_json, csv, plot))
 
 
 @app.command()
@@ -155,7 +155,7 @@ def infer(
     from dstrl_cli.bench import command
 
     with interruptible():
-        command.infer(runs, command.Options(seconds, repeats, as_json))
+        command.infer(runs, command.BenchOptions(seconds, repeats, as_json))
 
 
 def _request(
@@ -173,11 +173,11 @@ def _request(
     jobs: int,
     peers: list[str] | None,
     sets: list[str] | None,
-) -> Request:
-    from dstrl_cli.bench.plan import Request
+) -> BenchRequest:
+    from dstrl_cli.bench.plan import BenchRequest
     from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 
-    return Request(
+    return BenchRequest(
         kind,
         algos=parse_names(algo, "--algo"),
         methods=parse_names(dst, "--dst") if dst else [],
