@@ -142,7 +142,7 @@ def sweep(
 
 def _print_plan(planned: Sequence[Planned], placement: Placement, console: Console) -> None:
     """Print the plan of a sweep."""
-    console.print(plan.plan_table(planned))
+    console.print(plan.plan_table(planned, console.width))
     if not placement.on_cpu and placement.populations:
         console.print(plan.packing_table(placement))
         describe.print_lines(console, plan.packing_lines(placement))
@@ -246,6 +246,19 @@ def table(results: Path, style: str, options: Mapping[str, Any]) -> None:
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
     print(report.table(results, **chosen).render(style, _console()).rstrip("\n"))
+
+
+def list_names(what: str, as_json: bool) -> None:
+    """Print what may be chosen. Raises InputError for a kind that there is not."""
+    from dstrl_cli.terminal import listing
+
+    found = listing.items(what)
+    if as_json:
+        _print_json({what: found})
+    else:
+        _console().print(listing.table(found))
+        if what in listing.FOOTNOTES:
+            describe.print_lines(_console(), [listing.FOOTNOTES[what]])
 
 
 def _console(stderr: bool = False) -> Console:

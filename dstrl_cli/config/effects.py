@@ -83,10 +83,12 @@ def changes_in_words(config: RunConfig) -> str:
     """Return how often the topologies change in the run: `changes 9 times in the critics, ...`."""
     fixed: dict[str, str] = {}
     changing: list[str] = []
+    total = 0
     for role in reversed(ROLES):
         network: NetworkConfig = getattr(config, role)
         if network.changes_topology:
             found = topology_changes(config, role)
+            total += found.count
             often = {0: "never", 1: "once"}.get(found.count, f"{found.count:,} times")
             drop = " (the last one only drops)" if found.last_only_drops else ""
             changing.append(f"{often} in the {NAMES[role]}{drop}")
@@ -95,7 +97,8 @@ def changes_in_words(config: RunConfig) -> str:
     if not changing:
         same = len(set(fixed.values())) == 1
         return fixed["actor"] if same else f"critics {fixed['critic']}, actor {fixed['actor']}"
-    parts = [f"changes {', '.join(changing)}", *(f"{NAMES[r]} {how}" for r, how in fixed.items())]
+    often = f"changes {', '.join(changing)}" if total else "never changes"
+    parts = [often, *(f"{NAMES[r]} {how}" for r, how in fixed.items())]
     return "; ".join(parts)
 
 

@@ -21,14 +21,19 @@ MOST_ROWS = 40
 """A plan of more rows than this shows one row for all sparsities of a method."""
 
 LONG_NAME = 24
-"""A method's name of more characters than this continues on further lines, at its `+`."""
+"""Longer names of methods continue in a new line at their `+`, where the terminal is not `WIDE`."""
+
+WIDE = 100
 
 
 # --- runs ---------------------------------------------------------------------------------------
 
 
-def plan_table(planned: Sequence[Planned]) -> Table:
-    """Return a row for each method, environment and sparsity; tasks and seeds are folded."""
+def plan_table(planned: Sequence[Planned], width: int) -> Table:
+    """Return a row for each method, environment and sparsity; tasks and seeds are folded.
+
+    `width` is the terminal's.
+    """
     rows = _grouped(planned, by_sparsity=True)
     if len(rows) > MOST_ROWS:
         rows = _grouped(planned, by_sparsity=False)
@@ -44,7 +49,7 @@ def plan_table(planned: Sequence[Planned]) -> Table:
         tasks = [_ranges(config.env.task for config in configs)] if with_tasks else []
         sparsities = list(dict.fromkeys(each.run.label.split("/")[2] for each in group))
         cells = [
-            method if len(method) <= LONG_NAME else method.replace("+", "\n+"),
+            method.replace("+", "\n+") if width < WIDE and len(method) > LONG_NAME else method,
             env,
             *tasks,
             _ends(sparsities),
@@ -113,7 +118,7 @@ def number_of_runs(count: int) -> str:
 
 
 def note_lines(planned: Sequence[Planned]) -> list[str]:
-    """Return how often topologies change, and every note once, with the methods that it is for."""
+    """Return every note of the runs that are to do once, with the methods that it is for."""
     runs = [each.run for each in planned if each.to_do]
     found: dict[str, dict[str, None]] = {}
     for run in runs:
@@ -121,7 +126,7 @@ def note_lines(planned: Sequence[Planned]) -> list[str]:
             found.setdefault(note, {})[_method(run)] = None
     methods = dict.fromkeys(map(_method, runs))
     return [
-        f"note: {note}" if len(each) == len(methods) else f"note: {note} (in {', '.join(each)})"
+        f"note: {note}" if len(each) == len(methods) else f"note for {', '.join(each)}: {note}"
         for note, each in found.items()
     ]
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,11 +73,9 @@ def find_device(name: str) -> str:
 
     Raises InputError for a device that this machine does not have.
     """
-    import torch
-
     if name == "cpu":
         return name
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = accelerators()
     if name == "auto":
         return "cuda:0" if count else "cpu"
     index = int(name.partition(":")[2] or 0)
@@ -88,6 +87,15 @@ def find_device(name: str) -> str:
         valid = ", ".join(f"cuda:{number}" for number in range(count))
         raise InputError(f"device = {name!r}: this machine has {valid}")
     return f"cuda:{index}"
+
+
+def accelerators() -> int:
+    """Return the number of CUDA devices here; torch is imported only if it could use any."""
+    if version("torch").endswith("+cpu"):
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]:
