@@ -350,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # third parties' warnings are not the user's
     try:
-        app(None if arguments is None else list(arguments))
+        app(None if arguments is None else list(arguments), prog_name="dstrl")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except DstrlError as error:

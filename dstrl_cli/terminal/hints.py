@@ -99,8 +99,8 @@ def _key(name: str, known: list[str]) -> str | None:
     if name in known:
         return name
     ending = [key for key in known if key.rpartition(".")[2] == name]
-    of_both = [key for key in ending if key.startswith("topology.")]
-    return (of_both or ending or [None])[0] if len(of_both or ending) < 2 else None
+    ending = [key for key in ending if key.startswith("topology.")] or ending
+    return ending[0] if len(ending) == 1 else None
 
 
 class HintingCommand(TyperCommand):
