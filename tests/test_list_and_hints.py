@@ -104,11 +104,7 @@ def test_a_flag_that_nobody_knows_and_one_that_the_command_lacks_get_no_hint(cap
 
 
 def test_hints_name_keys_that_exist():
-    assert set(hints.KEYS.values()) <= {
-        *keys(),
-        "topology.drop_fraction",
-        "topology.update_interval",
-    }
+    assert set(hints.KEYS.values()) <= {*keys(), *MACROS}
 
 
 @pytest.mark.parametrize("command", ["train", "sweep", "eval", "table", "list", "bench train"])

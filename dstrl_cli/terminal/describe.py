@@ -193,6 +193,6 @@ def _grid(rows: Mapping[str, str]) -> Table:
 
 
 def print_lines(console: Console, lines: Iterable[str]) -> None:
-    """Print plain lines, whatever the width and whatever brackets they hold."""
+    """Print plain lines, whatever brackets they hold; only a terminal's are wrapped, at words."""
     for line in lines:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line), soft_wrap=not console.is_terminal)
