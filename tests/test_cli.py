@@ -71,7 +71,7 @@ def test_an_untrained_run_shows_no_ratio_of_its_training_and_digits_enough(capsy
     shown = " ".join(capsys.readouterr().out.split())
     assert "FLOPs training 0, acting" in shown
     assert "sparse: 0.1% of the connections are active" in shown
-    assert "sparsity 99.8996% of actor and critics" in shown
+    assert "sparsity 99.8981% of actor and critics" in shown
 
 
 # --- wrong input --------------------------------------------------------------------------------
