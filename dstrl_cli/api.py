@@ -15,9 +15,10 @@ from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_steps
 from dstrl_cli.errors import DstrlError
+from dstrl_cli.machine import this_host
 from dstrl_cli.runs.policy import Policy, find_policy
-from dstrl_cli.sweep.place import Limits, place
-from dstrl_cli.sweep.plan import Axes, configurations, fresh, prepare, refuse_several
+from dstrl_cli.sweep.place import Limits, place_runs
+from dstrl_cli.sweep.plan import Axes, expand, fresh, refuse_several
 from dstrl_cli.terminal import describe
 from dstrl_cli.training.run import Outcome
 from dstrl_cli.training.run import train as train_runs
@@ -97,11 +98,11 @@ def train(
     if loaded is not None:
         refuse_several(axes, flags, texts, loaded)
     given = {key: value for key, value in flags.items() if value is not None}
-    found = configurations(axes, ours=ours, preset=loaded, sets=texts, flags=given)
-    where = place(fresh([prepare(*each) for each in found], overwrite), Limits())
-    (run,) = where.runs
+    found = expand(axes, ours=ours, preset=loaded, sets=texts, flags=given)
+    placement = place_runs(fresh(found, overwrite), Limits(), this_host())
+    (run,) = placement.runs
     with _torch_settings_restored():
-        (summary,) = train_runs([run], where.devices[0].name, _Lines(quiet))
+        (summary,) = train_runs([run], placement.devices[0].name, _Lines(quiet))
     outcome = Outcome(run, summary)
     if failures := describe.failures([outcome]):
         raise DstrlError(failures)

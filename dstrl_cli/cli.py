@@ -17,12 +17,12 @@ from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.terminal.edge import interruptible, say
+from dstrl_cli.terminal.hints import HintingCommand
 
 app = typer.Typer(
     name="dstrl",
     help="Train and compare dynamic sparse training methods for deep reinforcement learning.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -33,14 +33,16 @@ app.add_typer(bench)
 
 Preset = Annotated[
     str | None,
-    typer.Option(help="Preset: a name such as quick, or a YAML file.", metavar="NAME|FILE"),
+    typer.Option(
+        help="Preset: a name such as quick, or a YAML file (dstrl list presets).",
+        metavar="NAME|FILE",
+    ),
 ]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Set one configuration key, as in nstep=3 or actor.topology.drop_fraction=0.1; "
-        "repeat for more.",
+        help="Set one configuration key, as in nstep=3; repeat for more (dstrl list keys).",
         metavar="KEY=VALUE",
     ),
 ]
@@ -64,7 +66,9 @@ Engine = Annotated[
 Jobs = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Runs trained at once on the CPU (default: as many as there are cores)."
+        min=1,
+        help="Runs trained at once on the CPU (default: as many as there are cores).",
+        metavar="N",
     ),
 ]
 DeviceMemory = Annotated[
@@ -76,7 +80,9 @@ DeviceMemory = Annotated[
 MembersPerDevice = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Most runs trained in lock-step on an accelerator (default: what fits)."
+        min=1,
+        help="Most runs trained in lock-step on an accelerator (default: what fits).",
+        metavar="N",
     ),
 ]
 ReplayDevice = Annotated[
@@ -118,14 +124,17 @@ def _dstrl(
         raise typer.Exit
 
 
-@app.command()
+@app.command(cls=HintingCommand)
 def train(
     algo: Annotated[
         str | None, typer.Option(help="td3 or sac (default: td3).", metavar="ALGO")
     ] = None,
     dst: Annotated[
         str | None,
-        typer.Option(help="Method: a name or a YAML file (default: rlx2).", metavar="METHOD"),
+        typer.Option(
+            help="Method: a name or a YAML file (default: rlx2; dstrl list methods).",
+            metavar="METHOD",
+        ),
     ] = None,
     ours: Ours = False,
     env: Annotated[
@@ -185,14 +194,14 @@ def train(
         "replay_device": replay_device,
         "out": out,
     }
-    request = commands.Request(axes, flags, ours, preset, set_ or [], overwrite)
+    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
-    options = commands.Options(limits, dry_run, as_json)
+    options = commands.RunOptions(limits, dry_run, as_json)
     with interruptible():
         commands.train(request, options)
 
 
-@app.command()
+@app.command(cls=HintingCommand)
 def sweep(
     algo: Annotated[
         str | None, typer.Option(help="Algorithms: td3,sac (default: td3).", metavar="LIST")
@@ -200,7 +209,8 @@ def sweep(
     dst: Annotated[
         str | None,
         typer.Option(
-            help="Methods: dense,sst,dst,our-dst,rlx2,our-rlx2 (default: rlx2).", metavar="LIST"
+            help="Methods, as in sst,rlx2,our-rlx2 (default: rlx2; dstrl list methods).",
+            metavar="LIST",
         ),
     ] = None,
     ours: Ours = False,
@@ -240,8 +250,9 @@ def sweep(
 ) -> None:
     """Train every combination of methods, environments, sparsities and seeds.
 
-    Finished runs are skipped, so the same command continues a sweep. At the end the table is
-    printed. Example: dstrl sweep --dst sst,rlx2,our-rlx2 --sparsity 0.15:0.95 --seeds 0-4
+    Finished runs are skipped, so the same command continues a sweep. The table comes at the end.
+
+    Example: dstrl sweep --dst sst,rlx2,our-rlx2 --sparsity 0.15:0.95 --seeds 0-4
     """
     from dstrl_cli import commands
     from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
@@ -264,14 +275,14 @@ def sweep(
         "replay_device": replay_device,
         "out": out,
     }
-    request = commands.Request(axes, flags, ours, preset, set_ or [], overwrite)
+    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
-    options = commands.Options(limits, dry_run, as_json)
+    options = commands.RunOptions(limits, dry_run, as_json)
     with interruptible():
         commands.sweep(request, options, metric, compare)
 
 
-@app.command(name="eval")
+@app.command(name="eval", cls=HintingCommand)
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, or a policy file.", metavar="RUN")],
     episodes: Annotated[
@@ -310,7 +321,7 @@ def evaluate(
         commands.evaluate(request, as_json)
 
 
-@app.command()
+@app.command(cls=HintingCommand)
 def table(
     results: Annotated[Path, typer.Argument(help="A results folder, or one inside it.")] = Path(
         "results"
@@ -336,12 +347,25 @@ def table(
         commands.table(results, "json" if as_json else format_, options)
 
 
+@app.command(name="list", cls=HintingCommand)
+def list_(
+    what: Annotated[
+        str, typer.Argument(help="methods, envs, scores, keys or presets.", metavar="WHAT")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """List what may be chosen: methods, environments, scores, configuration keys or presets."""
+    from dstrl_cli import commands
+
+    commands.list_names(what, as_json)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (0 done, 1 failed, 2 wrong input, 130)."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # third parties' warnings are not the user's
     try:
-        app(None if arguments is None else list(arguments))
+        app(None if arguments is None else list(arguments), prog_name="dstrl")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except DstrlError as error:

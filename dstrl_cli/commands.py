@@ -17,21 +17,14 @@ from rich.console import Console
 from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
 from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.machine import this_host
 from dstrl_cli.report import papers, tables
 from dstrl_cli.report.render import render
-from dstrl_cli.sweep import local
+from dstrl_cli.sweep import launcher, local
 from dstrl_cli.sweep.memory import parse_size
-from dstrl_cli.sweep.place import Limits, Place, place
-from dstrl_cli.sweep.plan import (
-    Axes,
-    Planned,
-    configurations,
-    fresh,
-    prepare,
-    refuse_several,
-    resumed,
-)
-from dstrl_cli.terminal import describe, overview
+from dstrl_cli.sweep.place import Limits, Placement, place_runs
+from dstrl_cli.sweep.plan import Axes, Planned, expand, fresh, refuse_several, resumed
+from dstrl_cli.terminal import describe, plan
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.training.run import Outcome, Run
 
@@ -39,8 +32,8 @@ __all__ = [
     "Axes",
     "EvalRequest",
     "Limits",
-    "Options",
-    "Request",
+    "RunOptions",
+    "RunRequest",
     "evaluate",
     "sweep",
     "table",
@@ -49,7 +42,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """Which runs are wanted: axes, single keys given as flags (None: not given), and the rest."""
 
     axes: Axes
@@ -61,7 +54,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     """How runs are carried out and shown."""
 
     limits: Limits
@@ -107,16 +100,18 @@ def steps(text: str | None) -> int | None:
 # --- train and sweep ----------------------------------------------------------------------------
 
 
-def train(request: Request, options: Options) -> None:
+def train(request: RunRequest, options: RunOptions) -> None:
     """Train one run here, or several seeds side by side. Raises DstrlError where one fails."""
     preset = _preset(request)
     if preset is not None:
         refuse_several(request.axes, request.flags, request.sets, preset)
     planned = fresh(_runs(request, preset), request.overwrite)
-    where = place(planned, options.limits, options.dry_run)
+    placement = place_runs(planned, options.limits, this_host(), options.dry_run)
     if not (options.dry_run and options.as_json):
-        options.console.print(describe.run_overview([each.run for each in planned], where))
-    outcomes = _carry_out(planned, where, options, here=len(planned) == 1)
+        overview = describe.run_overview([each.run for each in planned], placement)
+        options.console.print(overview)
+        describe.print_lines(options.console, plan.note_lines(planned))
+    outcomes = _carry_out(planned, placement, options, here=len(planned) == 1)
     if outcomes is None:
         return
     if options.as_json:
@@ -128,7 +123,9 @@ def train(request: Request, options: Options) -> None:
     _raise_failures(outcomes)
 
 
-def sweep(request: Request, options: Options, metric: str | None, compare: str | None) -> None:
+def sweep(
+    request: RunRequest, options: RunOptions, metric: str | None, compare: str | None
+) -> None:
     """Train what a sweep has left to do, and print the table. Raises DstrlError where one fails."""
     preset = _preset(request)
     request = replace(request, flags={**request.flags, "metric": metric})
@@ -136,20 +133,17 @@ def sweep(request: Request, options: Options, metric: str | None, compare: str |
     if compare is not None:
         papers.published(compare)
     planned = resumed(_runs(request, preset), request.overwrite)
-    where = place(planned, options.limits, options.dry_run)
+    placement = place_runs(planned, options.limits, this_host(), options.dry_run)
     if not (options.dry_run and options.as_json):
-        options.console.print(describe.plan_table(planned))
-        if not where.on_cpu and where.populations:
-            options.console.print(overview.packing_table(where))
-            describe.print_lines(options.console, overview.packing_lines(where))
-        describe.print_lines(options.console, [describe.plan_line(planned, where)])
-    outcomes = _carry_out(planned, where, options, here=False)
+        _print_plan(planned, placement, options.console)
+    outcomes = _carry_out(planned, placement, options, here=False)
     if outcomes is None:
         return
     only = [each.run.path for each in planned]
     chosen = {each.run.config.metric for each in planned}
     metric = chosen.pop() if len(chosen) == 1 else None
-    shown = _table_text(where.out, only, metric, compare, "json" if options.as_json else "rich")
+    style = "json" if options.as_json else "rich"
+    shown = _table_text(placement.out, only, metric, compare, style)
     if options.as_json:
         runs = [describe.outcome_json(each) for each in outcomes]
         _print_json({"runs": runs, "table": json.loads(shown or "null")})
@@ -158,31 +152,42 @@ def sweep(request: Request, options: Options, metric: str | None, compare: str |
     _raise_failures(outcomes)
 
 
-def _preset(request: Request) -> SweepPreset | None:
+def _print_plan(planned: Sequence[Planned], placement: Placement, console: Console) -> None:
+    """Print the plan of a sweep."""
+    console.print(plan.plan_table(planned, console.width))
+    if not placement.on_cpu and placement.populations:
+        console.print(plan.packing_table(placement))
+        describe.print_lines(console, plan.packing_lines(placement))
+    describe.print_lines(console, plan.topology_lines(planned))
+    describe.print_lines(console, plan.note_lines(planned))
+    describe.print_lines(console, [plan.plan_line(planned, placement)])
+
+
+def _preset(request: RunRequest) -> SweepPreset | None:
     return None if request.preset is None else load_sweep_preset(request.preset)
 
 
-def _runs(request: Request, preset: SweepPreset | None) -> list[Run]:
+def _runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
     """Return the runs that are wanted, checked as far as that is possible without training."""
     flags = {key: value for key, value in request.flags.items() if value is not None}
-    found = configurations(
-        request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=flags
-    )
-    return [prepare(config, path) for config, path in found]
+    return expand(request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=flags)
 
 
 def _carry_out(
-    planned: Sequence[Planned], where: Place, options: Options, here: bool
+    planned: Sequence[Planned], placement: Placement, options: RunOptions, here: bool
 ) -> list[Outcome] | None:
     """Train what is to do, in this process if `here`; None after a dry run."""
-    cautions = [f"warning: {text}" for text in describe.warnings(where.runs)]
-    describe.print_lines(_console(stderr=True), cautions)
+    cautions = [f"warning: {text}" for text in describe.warnings(placement.runs)]
+    errors = _console(stderr=True)
+    describe.print_lines(errors, cautions)
     if options.dry_run:
         if options.as_json:
-            _print_json(describe.plan_json(planned, where))
+            _print_json(plan.plan_json(planned, placement))
         return None
-    with make_display(options.console, len(where.runs), evaluations=here) as display:
-        return [local.train_here(where, display)] if here else local.execute(where, display)
+    with make_display(options.console, errors, placement, evaluations=here) as display:
+        if here:
+            return [local.train_here(placement, display)]
+        return launcher.execute(placement, local.LocalLauncher(), display)
 
 
 def _raise_failures(outcomes: Sequence[Outcome]) -> None:
@@ -278,6 +283,19 @@ def table(results: Path, style: str, options: Mapping[str, Any]) -> None:
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
     print(render(tables.table(results, **chosen), style, _console()).rstrip("\n"))
+
+
+def list_names(what: str, as_json: bool) -> None:
+    """Print what may be chosen. Raises InputError for a kind that there is not."""
+    from dstrl_cli.terminal import listing
+
+    found = listing.items(what)
+    if as_json:
+        _print_json({what: found})
+    else:
+        _console().print(listing.table(found))
+        if what in listing.FOOTNOTES:
+            describe.print_lines(_console(), [listing.FOOTNOTES[what]])
 
 
 def _console(stderr: bool = False) -> Console:

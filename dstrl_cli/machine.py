@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine that runs train on: cores, and bytes of main memory (None where unknown)."""
+
+    cores: int
+    memory: int | None = None
+
+
+def this_host() -> Host:
+    """Return the machine that this process is on."""
+    return Host(cores(), main_memory())
 
 
 def cores() -> int:

@@ -12,7 +12,7 @@ import torch
 
 from dstrl_cli.bench import measure, plan, plot, show, timing
 from dstrl_cli.bench.measure import Measurement
-from dstrl_cli.bench.plan import Request, Work
+from dstrl_cli.bench.plan import BenchRequest, Work
 from dstrl_cli.cli import main
 from dstrl_cli.errors import DstrlError
 
@@ -42,7 +42,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 
 
 def groups(kind: str = "update", **axes) -> list[plan.Group]:
-    return plan.groups(Request(kind, **{**REQUEST, **axes}), tell=lambda _: None)
+    return plan.groups(BenchRequest(kind, **{**REQUEST, **axes}), tell=lambda _: None)
 
 
 def bench(capsys, *arguments: str) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def dstrl(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 # --- help and version ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["sweep"], ["eval"], ["table"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["sweep"], ["eval"], ["table"], ["list"]])
 def test_help_is_fast(command):
     code = (
         "import sys; from dstrl_cli.cli import main; "
@@ -62,6 +63,15 @@ def test_help_is_fast(command):
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("dstrl 0.")
+
+
+def test_an_untrained_run_shows_no_ratio_of_its_training_and_digits_enough(capsys):
+    arguments = ["train", *SMALL, "--sparsity=0.999", "--set=hidden_sizes=256,256"]
+    assert main([*arguments, "--steps=50"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "FLOPs training 0, acting" in shown
+    assert "sparse: 0.1% of the connections are active" in shown
+    assert "sparsity 99.8981% of actor and critics" in shown
 
 
 # --- wrong input --------------------------------------------------------------------------------
@@ -181,6 +191,11 @@ def test_a_dry_sweep_packs_for_an_accelerator_that_is_not_here(capsys):
     assert files() == []
 
 
+def table_lines(lines: list[str]) -> list[str]:
+    """Return the lines of tables: the others are whole sentences, which a terminal wraps."""
+    return [line for line in lines if line.startswith(" ") or not line]
+
+
 @pytest.mark.parametrize("width", ["80", "120"])
 def test_the_packing_fits_the_terminal_and_says_what_takes_memory(capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", width)
@@ -188,11 +203,11 @@ def test_the_packing_fits_the_terminal_and_says_what_takes_memory(capsys, monkey
     assert main([*arguments, "--device-memory=80GB"]) == 0
     shown = capsys.readouterr().out
     lines = shown.splitlines()
-    assert max(map(len, lines[:-3])) <= int(width)
+    assert max(map(len, table_lines(lines))) <= int(width)
     (row,) = [line.split() for line in lines if "HalfCheetah-v2" in line and "cuda:0" in line]
     assert row[:5] == ["2", "HalfCheetah-v2", "td3", "30", "6"]
-    assert "replay 15.7 GB" in lines[-3]
-    assert "80 GB of cuda:0" in lines[-2]
+    assert "replay 15.7 GB" in shown
+    assert "memory to use: 80 GB of cuda:0" in lines
     assert "120 to do; in 4 populations on cuda:0" in lines[-1]
     assert main(arguments) == 0
     assert "--device-memory 80GB" in capsys.readouterr().out
@@ -212,7 +227,7 @@ def test_narrow_terminals_lose_no_run(capsys, monkeypatch):
     arguments = ["sweep", "--dst=dense,our-rlx2", "--env=HalfCheetah-v5", "--env=Ant-v5"]
     assert main([*arguments, "--seeds=0-9", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines[:-1])) <= 60
+    assert max(map(len, table_lines(lines))) <= 60
     assert "40 runs, 40 to do" in lines[-1]
 
 
@@ -310,7 +325,8 @@ def test_sweep_shows_the_table_beside_a_run_that_failed_at_once(tmp_path):
     done = dstrl("sweep", *arguments, PYTHONPATH=path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "failed      Sudden-v0/td3-rlx2/s0.5/seed0 environment 0 (Sudden-v0)" in done.stderr
+    named = "failed      Sudden-v0/td3-rlx2/s0.5/seed0 environment 0 (Sudden-v0)"
+    assert done.stderr.count(named) == 1
     assert "RLx2" in done.stdout
 
 
@@ -340,9 +356,12 @@ def test_several_seeds_and_a_failure_end_with_exit_code_1(tmp_path):
     path = os.pathsep.join([str(tmp_path), *sys.path])
     done = dstrl("train", *SMALL, "--env=fragile:Fragile-v0", "--seeds=0,1", PYTHONPATH=path)
     assert done.returncode == 1
-    assert "2 runs did not finish" in done.stderr
-    assert "the arm fell off" in done.stderr
+    assert "error: 2 of 2 runs did not finish; they are named above" in done.stderr
     assert "Traceback" not in done.stderr
+    for seed in (0, 1):  # the cause is told once
+        label = f"Fragile-v0/td3-rlx2/s0.95/seed{seed}"
+        assert len(re.findall(rf"failed +{label} .*the arm fell off", done.stderr)) == 1
+    assert "the arm fell off" not in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -15,7 +15,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep import memory
 from dstrl_cli.sweep.memory import parse_size, population_memory, size
-from dstrl_cli.sweep.plan import Axes, configurations, prepare
+from dstrl_cli.sweep.plan import Axes, expand
 from dstrl_cli.training import trainer
 from dstrl_cli.training.reporter import Silent
 
@@ -51,7 +51,7 @@ CASES = {
 def population(tmp_path, algo, methods, sets) -> Iterator[tuple[trainer.Population, list]]:
     flags = {"env.id": "Pendulum-v1", "steps": 2000, "sparsity": 0.6, "out": str(tmp_path)}
     axes = Axes(algos=(algo,), methods=methods, seeds=(0,))
-    runs = [prepare(*found) for found in configurations(axes, sets=(*SETS, *sets), flags=flags)]
+    runs = expand(axes, sets=(*SETS, *sets), flags=flags)
     configs = [run.config for run in runs]
     with ExitStack() as folders, torch.no_grad():
         sinks = [
@@ -149,8 +149,8 @@ def test_one_update_takes_what_is_counted_for_it(tmp_path):
 
 
 def test_a_buffer_in_main_memory_is_not_counted_on_the_device():
-    (config, _), *_ = configurations(Axes(), flags={"replay_device": "cpu", "steps": 1000})
-    need = population_memory([config], 17, 6)
+    (run,) = expand(Axes(), flags={"replay_device": "cpu", "steps": 1000})
+    need = population_memory([run.config], 17, 6)
     assert (need.replay, need.host) == (0, 4 * 1000 * (17 + 6 + 17 + 6 + 3))
     assert need.device == need.growing + memory.RESERVE
 

@@ -8,29 +8,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstrl_cli.errors import InputError
-from dstrl_cli.machine import cores, main_memory
+from dstrl_cli.machine import Host
 from dstrl_cli.sweep.devices import Device, find_devices
-from dstrl_cli.sweep.packing import Population, groups, memory_of, pack
-from dstrl_cli.sweep.place import Limits, default_jobs, place
-from dstrl_cli.sweep.plan import Axes, Planned, configurations, prepare
+from dstrl_cli.sweep.packing import PlannedPopulation, groups, memory_of, pack
+from dstrl_cli.sweep.place import Limits, default_jobs, place_runs
+from dstrl_cli.sweep.plan import Axes, Planned, expand
 from dstrl_cli.training.run import find_device
 
 SMALL = ("hidden_sizes=8,8", "batch_size=8", "learning_starts=50", "eval_episodes=2")
 ON_HOST = ("replay_device=cpu",)
 GB = 10**9
+HOST = Host(cores=4, memory=64 * GB)
 
 
 def runs(axes: Axes, *, sets: Sequence[str] = (), **flags):
     flags = {"steps": 200, **({} if axes.envs else {"env.id": "2DNav-v1"}), **flags}
-    found = configurations(axes, sets=(*SMALL, *sets), flags=flags)
-    return [prepare(config, path) for config, path in found]
+    return expand(axes, sets=(*SMALL, *sets), flags=flags)
 
 
 def planned(found, status: str = "new") -> list[Planned]:
     return [Planned(run, status) for run in found]
 
 
-def sizes(populations: Sequence[Population]) -> list[int]:
+def sizes(populations: Sequence[PlannedPopulation]) -> list[int]:
     return [len(each.runs) for each in populations]
 
 
@@ -65,10 +65,7 @@ def test_groups_join_methods_sparsities_and_seeds_and_nothing_else():
 )
 def test_members_share_what_one_update_and_one_device_share(key, values, count):
     kept = tuple(text for text in SMALL if not text.startswith(key))
-    found = [
-        prepare(*configurations(Axes(sets={key: [value]}), sets=kept, flags=SHORT)[0])
-        for value in values
-    ]
+    found = [expand(Axes(sets={key: [value]}), sets=kept, flags=SHORT)[0] for value in values]
     assert len(groups(found)) == count
 
 
@@ -121,7 +118,7 @@ def test_packings_fit_lose_no_run_and_are_as_few_as_memory_allows(memory, device
 def test_a_run_that_fits_nowhere_is_refused_with_sizes_and_remedies():
     (run,) = runs(Axes(envs=("Ant-v5",)), steps=1_000_000)
     with pytest.raises(InputError) as refused:
-        place(planned([run]), Limits(), devices=[Device("cuda:0", 2 * GB)])
+        place_runs(planned([run]), Limits(), HOST, devices=[Device("cuda:0", 2 * GB)])
     for said in (
         "cuda:0 has 2 GB of memory to use",
         "Ant-v5/td3-rlx2/s0.95/seed0 alone",
@@ -131,7 +128,7 @@ def test_a_run_that_fits_nowhere_is_refused_with_sizes_and_remedies():
     ):
         assert said in str(refused.value)
     (moved,) = runs(Axes(envs=("Ant-v5",)), steps=1_000_000, replay_device="cpu")
-    where = place(planned([moved]), Limits(), devices=[Device("cuda:0", 2 * GB)])
+    where = place_runs(planned([moved]), Limits(), HOST, devices=[Device("cuda:0", 2 * GB)])
     assert where.populations[0].memory.host == 916 * 10**6
 
 
@@ -150,10 +147,10 @@ def test_no_device_is_idle_while_another_has_members_to_give():
 def test_devices_too_full_for_a_run_are_left_out_and_so_are_those_without_work():
     found = runs(Axes(seeds=(0, 1)))
     full, free = Device("cuda:0", GB), [Device(f"cuda:{n}", 80 * GB) for n in (1, 2, 3)]
-    where = place(planned(found), Limits(), devices=[full, *free])
+    where = place_runs(planned(found), Limits(), HOST, devices=[full, *free])
     assert where.device == "cuda:1, cuda:2"
     assert [each.device.name for each in where.populations] == ["cuda:1", "cuda:2"]
-    assert place(planned(found[:1]), Limits(), devices=[full, *free]).device == "cuda:1"
+    assert place_runs(planned(found[:1]), Limits(), HOST, devices=[full, *free]).device == "cuda:1"
 
 
 def test_populations_fit_the_smallest_device():
@@ -161,32 +158,34 @@ def test_populations_fit_the_smallest_device():
     whole = memory_of(found).device
     packed = pack(found, [Device("cuda:0", whole), Device("cuda:1", memory_of(found[:1]).device)])
     assert sizes(packed) == [1] * 4
-    assert [each.lane for each in packed] == [0, 1, 0, 1]
+    assert [each.queue for each in packed] == [0, 1, 0, 1]
 
 
 def test_the_longest_populations_are_given_away_first():
     short = runs(Axes(algos=("td3", "sac"), tasks=(0, 1)))
     (long,) = runs(Axes(), steps=1000)
     packed = pack([*short, long], [Device("cuda:0"), Device("cuda:1")])
-    assert [each.lane for each in packed] == [1, 1, 1, 1, 0]
+    assert [each.queue for each in packed] == [1, 1, 1, 1, 0]
 
 
-def test_a_lane_works_off_the_populations_of_its_device_and_the_cpu_has_one_queue():
+def test_a_queue_holds_the_populations_of_its_device_and_the_cpu_has_one_for_all_jobs():
     found = runs(Axes(tasks=(0, 1, 2)))
-    where = place(planned(found), Limits(), devices=[Device("cuda:0"), Device("cuda:1")])
-    assert [[number for number, _ in lane] for lane in where.lanes()] == [[0, 2], [1]]
-    where = place(planned(found), Limits(jobs=2), devices=[Device("cpu")])
-    first, second = where.lanes()
+    where = place_runs(planned(found), Limits(), HOST, devices=[Device("cuda:0"), Device("cuda:1")])
+    assert [[number for number, _ in queue] for queue in where.queues()] == [[0, 2], [1]]
+    where = place_runs(planned(found), Limits(jobs=2), HOST, devices=[Device("cpu")])
+    first, second = where.queues()
     assert first is second
     assert len(first) == 3
 
 
 def test_populations_that_train_at_once_share_the_cores():
     found = [*runs(Axes()), *runs(Axes(tasks=(1,)), sets=("env_workers=7",))]
-    where = place(planned(found), Limits(), devices=[Device("cuda:0"), Device("cuda:1")])
+    where = place_runs(planned(found), Limits(), HOST, devices=[Device("cuda:0"), Device("cuda:1")])
     shared = {each.runs[0].label: each.runs[0].config.env_workers for each in where.populations}
-    assert sorted(shared.values()) == sorted([max(1, cores() // 2), 7])
-    (alone,) = place(planned(found[:1]), Limits(), devices=[Device("cuda:0")]).populations
+    assert sorted(shared.values()) == [2, 7]
+    (alone,) = place_runs(
+        planned(found[:1]), Limits(), HOST, devices=[Device("cuda:0")]
+    ).populations
     assert alone.runs[0].config.env_workers == "auto"
 
 
@@ -196,18 +195,21 @@ def test_populations_that_train_at_once_share_the_cores():
 def test_finished_runs_are_in_no_population():
     found = runs(Axes(seeds=(0, 1, 2)))
     states = [*planned(found[:1], "finished"), *planned(found[1:])]
-    where = place(states, Limits(), devices=[Device("cuda:0")])
+    where = place_runs(states, Limits(), HOST, devices=[Device("cuda:0")])
     assert where.runs == found[1:]
     assert sizes(where.populations) == [2]
     assert where.engines == {"masked": 2}
-    assert place(planned(found, "finished"), Limits(), devices=[Device("cuda:0")]).runs == []
+    assert (
+        place_runs(planned(found, "finished"), Limits(), HOST, devices=[Device("cuda:0")]).runs
+        == []
+    )
 
 
 def test_devices_that_are_not_there_are_refused_except_in_a_dry_run():
     (run,) = runs(Axes(), device="cuda:63")
     with pytest.raises(InputError, match=r"device = 'cuda:63'"):
-        place(planned([run]), Limits())
-    where = place(planned([run]), Limits(device_memory=80 * GB), dry_run=True)
+        place_runs(planned([run]), Limits(), HOST)
+    where = place_runs(planned([run]), Limits(device_memory=80 * GB), HOST, dry_run=True)
     assert where.devices == [Device("cuda:63", 80 * GB)]
     assert where.device == "cuda:63"
     assert not where.on_cpu
@@ -221,27 +223,35 @@ def test_devices_that_are_not_there_are_refused_except_in_a_dry_run():
 )
 def test_limits_of_accelerators_are_refused_on_the_cpu(limits, flag):
     with pytest.raises(InputError, match=rf"{flag} is for accelerators.*--jobs"):
-        place(planned(runs(Axes())), limits, devices=[Device("cpu")])
+        place_runs(planned(runs(Axes())), limits, HOST, devices=[Device("cpu")])
 
 
 def test_one_sweep_takes_one_device():
     found = [*runs(Axes(), device="cpu"), *runs(Axes(seeds=(1,)), device="cuda:0")]
     with pytest.raises(InputError, match="not on cpu and cuda:0"):
-        place(planned(found), Limits())
+        place_runs(planned(found), Limits(), HOST)
 
 
 def test_replay_buffers_beyond_main_memory_are_refused():
     big = runs(Axes(envs=("Humanoid-v5",)), sets=("buffer_size=1e9",), steps=10**9)
-    assert (main_memory() or 0) < 2 * 10**12
-    said = r"buffer_size = 1,000,000,000: main memory has .* need 2\.93 TB .* smaller buffer_size"
+    said = (
+        r"buffer_size = 1,000,000,000: main memory has 64 GB.* need 2\.93 TB .* smaller buffer_size"
+    )
     with pytest.raises(InputError, match=said):
-        place(planned(big), Limits(), devices=[Device("cpu")])
+        place_runs(planned(big), Limits(), HOST, devices=[Device("cpu")])
     moved = runs(Axes(envs=("Humanoid-v5",)), sets=("buffer_size=1e9", *ON_HOST), steps=10**9)
     with pytest.raises(InputError, match="smaller buffer_size, or --replay-device auto"):
-        place(planned(moved), Limits(), devices=[Device("cuda:0", 80 * GB)])
+        place_runs(planned(moved), Limits(), HOST, devices=[Device("cuda:0", 80 * GB)])
 
 
 def test_jobs_fill_the_cores_with_threads():
     found = runs(Axes(seeds=(0, 1, 2)), sets=("threads=1",))
-    assert default_jobs(found) == max(1, min(cores(), 3))
-    assert default_jobs(runs(Axes(), sets=("threads=1000",))) == 1
+    assert default_jobs(found, Host(cores=8)) == 3
+    assert default_jobs(found, Host(cores=2)) == 2
+    assert default_jobs(runs(Axes(), sets=("threads=1000",)), HOST) == 1
+
+
+def test_a_machine_of_unknown_memory_refuses_nothing():
+    big = runs(Axes(envs=("Humanoid-v5",)), sets=("buffer_size=1e9",), steps=10**9)
+    where = place_runs(planned(big), Limits(), Host(cores=1), devices=[Device("cpu")])
+    assert where.populations[0].memory.host > HOST.memory

@@ -16,12 +16,15 @@ from dstrl_cli.config.parse import to_dict
 from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_numbers
 from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.machine import Host
 from dstrl_cli.runs.folder import RunFolder, read_status, read_summary
-from dstrl_cli.sweep import local, plan
+from dstrl_cli.sweep import plan
 from dstrl_cli.sweep.devices import Device
-from dstrl_cli.sweep.place import Limits, place
-from dstrl_cli.sweep.plan import Axes, configurations, fresh, prepare, resumed
-from dstrl_cli.terminal.display import DisplayReporter, LineDisplay, LiveDisplay
+from dstrl_cli.sweep.launcher import End, Launcher, Note, execute, summary_of
+from dstrl_cli.sweep.local import LocalLauncher
+from dstrl_cli.sweep.place import Limits, place_runs
+from dstrl_cli.sweep.plan import Axes, expand, fresh, resumed
+from dstrl_cli.terminal.display import LineDisplay, LiveDisplay
 from dstrl_cli.training.run import Outcome, _leave_summaries, out_of_memory
 
 SMALL = ("hidden_sizes=8,8", "batch_size=8", "learning_starts=50", "eval_episodes=2")
@@ -32,8 +35,7 @@ def runs(axes: Axes, out: Path = Path("results"), **options):
     flags = {"steps": 200, "out": str(out), **options.pop("flags", {})}
     if not axes.envs:
         flags["env.id"] = "2DNav-v1"
-    found = configurations(axes, sets=(*SMALL, *options.pop("sets", ())), flags=flags, **options)
-    return [prepare(config, path) for config, path in found]
+    return expand(axes, sets=(*SMALL, *options.pop("sets", ())), flags=flags, **options)
 
 
 def labels(axes: Axes, **options) -> list[str]:
@@ -75,6 +77,41 @@ def test_algorithms_keep_their_own_default_sparsity():
         "2DNav-v1/td3-rlx2/s0.95/seed0",
         "2DNav-v1/sac-rlx2/s0.9/seed0",
     ]
+
+
+def test_networks_that_lambdas_size_are_filed_under_their_own_sparsity():
+    sets = ["hidden_sizes=256,256"]
+    for role in ("actor", "critic"):
+        sets += [f"{role}.allocation=lambda", f"{role}.lambdas=[7,64]"]
+    flags = {"env.id": "HalfCheetah-v5"}
+    (run,) = expand(Axes(methods=("sst",)), sets=sets, flags=flags)
+    # layers 17x256, 256x256, 256x6: 7 * 273 + 64 * 512 of them, the last one dense
+    actor = round(1 - (7 * 273 + 64 * 512 + 256 * 6) / (17 * 256 + 256 * 256 + 256 * 6), 3)
+    assert run.config.actor.sparsity == actor
+    assert run.label == f"HalfCheetah-v5/td3-sst/a{actor}-c{run.config.critic.sparsity}/seed0"
+    (dense,) = expand(Axes(methods=("dense",)), sets=sets, flags=flags)
+    assert dense.label == "HalfCheetah-v5/td3-dense/s0/seed0"
+
+
+def test_seeds_and_tasks_are_copies_that_differ_in_nothing_else():
+    axes = Axes(methods=("dense", "our-rlx2"), tasks=(0, 3), sparsities=(0.5, 0.9), seeds=(0, 7))
+    together = runs(axes)
+    assert len(together) == 2 * 2 + 2 * 2 * 2
+    for run in together:
+        config = run.config
+        alone = Axes(
+            methods=(config.method,),
+            tasks=(config.env.task,),
+            sparsities=(config.actor.sparsity,),
+            seeds=(config.seed,),
+        )
+        (same,) = runs(alone)
+        assert (same.config, same.spec) == (config, run.spec)
+
+
+def test_every_task_is_checked_before_anything_runs():
+    with pytest.raises(InputError, match=r"env\.task = 11: .*set by --task"):
+        runs(Axes(methods=("sst", "dst"), tasks=(0, 11)))
 
 
 def test_a_suffix_names_swept_keys_briefly_and_apart():
@@ -127,7 +164,7 @@ def test_one_run_cannot_guess_among_a_presets_tasks_and_keys(tmp_path):
 
 def test_runs_that_would_share_a_folder_are_refused():
     with pytest.raises(InputError, match="share the folder"):
-        configurations(Axes(sets={"tau": [0.00512345678901, 0.00512345678902]}), flags=SHORT)
+        expand(Axes(sets={"tau": [0.00512345678901, 0.00512345678902]}), flags=SHORT)
 
 
 def test_a_budget_that_cannot_be_met_names_the_network():
@@ -157,6 +194,16 @@ def test_finished_runs_are_skipped_and_unfinished_ones_start_over(tmp_path):
     assert [each.to_do for each in planned] == [False, True, True, True]
     assert [each.run.replace for each in planned] == [False, True, True, False]
     assert all(each.to_do for each in resumed(found, overwrite=True))
+
+
+def test_new_runs_beside_others_of_the_same_sparsity_are_found(tmp_path):
+    found = runs(Axes(seeds=(0, 1), sparsities=(0.5, 0.9)), tmp_path)
+    leave(found[0], "finished")
+    planned = resumed(found, overwrite=False)
+    assert [each.status for each in planned] == ["finished", "new", "new", "new"]
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(InputError, match="is not a folder"):
+        resumed(runs(Axes(), tmp_path / "taken"), overwrite=False)
 
 
 def test_another_configuration_stops_a_sweep_before_it_starts(tmp_path):
@@ -212,9 +259,58 @@ LIKE_ACCELERATORS = [Device("cpu", 4 * 10**9)] * 2
 
 
 def carry_out(found, devices, display=None) -> list[Outcome]:
-    where = place(resumed(found, overwrite=False), Limits(jobs=3), devices=devices)
+    planned = resumed(found, overwrite=False)
+    placement = place_runs(planned, Limits(jobs=3), Host(cores=2), devices=devices)
     with display or LineDisplay(Console(file=io.StringIO()), runs=3, evaluations=False) as shown:
-        return local.execute(where, shown)
+        return execute(placement, LocalLauncher(), shown)
+
+
+class Elsewhere(Launcher):
+    """Trains nothing: every population says a word, and ends in the order of its start."""
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+        self.running: list[int] = []
+        self.most = 0
+        self.interrupted = False
+
+    def start(self, number, population) -> None:
+        self.started.append(number)
+        self.running.append(number)
+        self.most = max(self.most, len(self.running))
+
+    def receive(self):
+        number = self.running.pop(0)
+        if number == 2:
+            raise KeyboardInterrupt
+        return [(number, Note("hello")), (number, End("failed", "no such place"))]
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+
+
+def test_the_loop_keeps_every_queue_busy_whatever_starts_the_populations(tmp_path):
+    found = runs(Axes(seeds=(0, 1)), tmp_path)
+    out, elsewhere = io.StringIO(), Elsewhere()
+    planned = resumed(found, overwrite=False)
+    placement = place_runs(planned, Limits(jobs=1), Host(cores=8), devices=[CPU])
+    display = LineDisplay(Console(file=out, width=200), runs=2, evaluations=False)
+    outcomes = execute(placement, elsewhere, display)
+    assert (elsewhere.started, elsewhere.most) == ([0, 1], 1)
+    assert [each.summary["error"] for each in outcomes] == ["no such place"] * 2
+    assert f"{found[0].label}: hello" in out.getvalue()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_ends_what_runs_and_passes_through(tmp_path):
+    elsewhere = Elsewhere()
+    planned = resumed(runs(Axes(seeds=(0, 1, 2, 3)), tmp_path), overwrite=False)
+    placement = place_runs(planned, Limits(jobs=2), Host(cores=8), devices=[CPU])
+    display = LineDisplay(Console(file=io.StringIO()), runs=4, evaluations=False)
+    with pytest.raises(KeyboardInterrupt):
+        execute(placement, elsewhere, display)
+    assert elsewhere.interrupted
+    assert (elsewhere.started, elsewhere.most) == ([0, 1, 2, 3], 2)
 
 
 def statuses(outcomes) -> list[str]:
@@ -244,7 +340,7 @@ def test_populations_on_two_devices_and_a_second_call_does_what_is_left(tmp_path
     envs = (broken_envs["dies"], broken_envs["works"])
     found = runs(Axes(envs=envs, seeds=(0, 1)), tmp_path / "results")
     out = io.StringIO()
-    display = LiveDisplay(Console(file=out, width=90, force_terminal=True), runs=4)
+    display = LiveDisplay(Console(file=out, width=90, force_terminal=True), runs=4, work=[])
     outcomes = carry_out(found, LIKE_ACCELERATORS, display)
     assert [each.run.label for each in outcomes] == [run.label for run in found]
     assert statuses(outcomes) == ["failed", "failed", "finished", "finished"]
@@ -282,16 +378,23 @@ def lines(run, name: str) -> list[str]:
 
 def test_what_members_left_outlives_the_death_of_their_population(tmp_path):
     found = runs(Axes(seeds=(0, 1, 2)), tmp_path)
-    where = place(resumed(found, overwrite=False), Limits(), devices=LIKE_ACCELERATORS[:1])
     leave(found[0], "failed")
-    before = {run.label: read_summary(run.path) for run in found}
+    before = [read_summary(run.path) for run in found]
     leave(found[1], "diverged")
     leave(found[2], None)
-    job = local._Job(0, where.populations[0], 0, before, process=None)
-    ends = local._ends(job, "failed", "its process was killed")
-    assert [end["status"] for end in ends] == ["failed", "diverged", "failed"]
-    assert [end.get("error") for end in ends] == [None, None, "its process was killed"]
+    end = End("failed", "its process was killed")
+    ends = [summary_of(run, end, old) for run, old in zip(found, before, strict=True)]
+    assert [each["status"] for each in ends] == ["failed", "diverged", "failed"]
+    assert [each.get("error") for each in ends] == [None, None, "its process was killed"]
     assert [read_status(run.path) for run in found] == ["failed", "diverged", "failed"]
+
+
+def test_a_refused_population_leaves_its_folders_alone(tmp_path):
+    (run,) = runs(Axes(), tmp_path)
+    leave(run, "finished")
+    summary = summary_of(run, End("refused", "in use"), read_summary(run.path))
+    assert summary == {"status": "failed", "error": "in use"}
+    assert read_status(run.path) == "finished"
 
 
 def test_memory_that_runs_out_is_told_with_the_remedy(tmp_path):
@@ -343,47 +446,3 @@ def wait_for(condition, timeout_s: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-# --- showing ------------------------------------------------------------------------------------
-
-ROW = {
-    "step": 5000,
-    "eval_return_mean": 12.5,
-    "eval_return_std": 0.5,
-    "steps_per_s": 1234.4,
-    "actor_active": 3328,
-    "critic_active": 6682,
-}
-
-
-def test_plain_lines_say_each_evaluation_of_a_single_run():
-    out = io.StringIO()
-    display = LineDisplay(Console(file=out, width=40), runs=1, evaluations=True)
-    reporter = DisplayReporter(display, 0, ["somewhere"])
-    display.start(0, "somewhere", 10)
-    reporter.progress(1, 10, 2.0, {})
-    reporter.evaluation(0, ROW)
-    assert out.getvalue() == (
-        "step 5,000  return 12.5 ± 0.5  1,234 steps/s  active 3,328 + 6,682\n"
-    )
-
-
-@pytest.mark.parametrize("width", [60, 120])
-def test_live_bars_fit_the_terminal(width):
-    out = io.StringIO()
-    console = Console(file=out, width=width, force_terminal=True, legacy_windows=False)
-    with LiveDisplay(console, runs=2) as display:
-        reporter = DisplayReporter(display, 0, ["HalfCheetah-v5/td3-our-rlx2/s0.95/seed0"])
-        display.start(0, "HalfCheetah-v5/td3-our-rlx2/s0.95/seed0", 1_000_000)
-        reporter.evaluation(0, ROW)
-        reporter.progress(5000, 1_000_000, 1234.4, {})
-        rendered = console.render_lines(display._progress.get_renderable(), pad=False)
-        reporter.message("note [that]")
-        display.finish(0, "a/b", {"status": "finished", "final_return": {"mean": 1, "std": 0}})
-    text = ["".join(segment.text for segment in line) for line in rendered]
-    assert len(text) == 2
-    assert max(map(len, text)) <= width
-    assert "return 12.5" in text[1]
-    assert ("active 3,328 + 6,682" in text[1]) == (width == 120)
-    assert "note [that]" in out.getvalue()

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dstrl_cli.terminal.edge import interruptible
+from dstrl_cli.terminal.hints import HintingCommand
 
 if TYPE_CHECKING:
-    from dstrl_cli.bench.plan import Request
+    from dstrl_cli.bench.plan import BenchRequest
 
 app = typer.Typer(
     name="bench",
@@ -22,8 +23,8 @@ Algo = Annotated[str, typer.Option(help="Algorithms: td3,sac.", metavar="LIST")]
 Dst = Annotated[
     str | None,
     typer.Option(
-        help="Methods (default: dense,sst,rlx2,our-rlx2,dst,our-dst for train, sst for update, "
-        "rlx2 for train with members).",
+        help="Methods (default: sst for update, rlx2 for train with members, else dense, sst, "
+        "rlx2, our-rlx2, dst and our-dst).",
         metavar="LIST",
     ),
 ]
@@ -51,7 +52,8 @@ Device = Annotated[
     str | None, typer.Option(help="auto, cpu, cuda or cuda:N (default: auto).", metavar="DEVICE")
 ]
 Jobs = Annotated[
-    int, typer.Option(min=1, help="Also measure as many runs at once: the whole machine.")
+    int,
+    typer.Option(min=1, help="Also measure as many runs at once: the whole machine.", metavar="N"),
 ]
 PeerOption = Annotated[
     list[str] | None,
@@ -61,8 +63,8 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Set one configuration key; repeat for more.", metavar="KEY=VALUE"),
 ]
-Seconds = Annotated[float, typer.Option(min=0.01, help="Time of one measurement.")]
-Repeats = Annotated[int, typer.Option(min=1, help="Rounds of measurements.")]
+Seconds = Annotated[float, typer.Option(min=0.01, help="Time of one measurement.", metavar="S")]
+Repeats = Annotated[int, typer.Option(min=1, help="Rounds of measurements.", metavar="N")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Csv = Annotated[
     Path | None, typer.Option(help="Also write one row per measurement.", metavar="FILE.csv")
@@ -73,7 +75,7 @@ Plot = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=HintingCommand)
 def train(
     algo: Algo = "td3",
     dst: Dst = None,
@@ -104,10 +106,10 @@ def train(
             "train", algo, dst, env, sparsity, engine, width, batch, threads, members, device,
             jobs, peer, set_,
         )  # fmt: skip
-        command.bench(request, command.Options(seconds, repeats, as_json, csv))
+        command.bench(request, command.BenchOptions(seconds, repeats, as_json, csv))
 
 
-@app.command()
+@app.command(cls=HintingCommand)
 def update(
     algo: Algo = "td3",
     dst: Dst = None,
@@ -139,10 +141,10 @@ def update(
             "update", algo, dst, env, sparsity, engine, width, batch, threads, members, device,
             jobs, peer, set_,
         )  # fmt: skip
-        command.bench(request, command.Options(seconds, repeats, as_json, csv, plot))
+        command.bench(request, command.BenchOptions(seconds, repeats, as_json, csv, plot))
 
 
-@app.command()
+@app.command(cls=HintingCommand)
 def infer(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders, or policy files.", metavar="RUN...")
@@ -155,7 +157,7 @@ def infer(
     from dstrl_cli.bench import command
 
     with interruptible():
-        command.infer(runs, command.Options(seconds, repeats, as_json))
+        command.infer(runs, command.BenchOptions(seconds, repeats, as_json))
 
 
 def _request(
@@ -173,11 +175,11 @@ def _request(
     jobs: int,
     peers: list[str] | None,
     sets: list[str] | None,
-) -> Request:
-    from dstrl_cli.bench.plan import Request
+) -> BenchRequest:
+    from dstrl_cli.bench.plan import BenchRequest
     from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 
-    return Request(
+    return BenchRequest(
         kind,
         algos=parse_names(algo, "--algo"),
         methods=parse_names(dst, "--dst") if dst else [],

@@ -13,14 +13,14 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dstrl_cli.bench import plot, show
 from dstrl_cli.bench.measure import Measurement, measure, ratios
-from dstrl_cli.bench.plan import NOTES, Request, Work, groups
+from dstrl_cli.bench.plan import NOTES, BenchRequest, Work, groups
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.policy import Policy, find_policy
 from dstrl_cli.terminal.describe import print_lines
 
 
 @dataclass(frozen=True)
-class Options:
+class BenchOptions:
     """How long is measured, and where the numbers go."""
 
     seconds: float = 3.0
@@ -30,7 +30,7 @@ class Options:
     plot: Path | None = None
 
 
-def bench(request: Request, options: Options) -> None:
+def bench(request: BenchRequest, options: BenchOptions) -> None:
     """Measure training or updating and print the outcome.
 
     Raises InputError before anything is measured, DstrlError where a measurement fails.
@@ -61,7 +61,7 @@ def bench(request: Request, options: Options) -> None:
     print_lines(console, [*NOTES])
 
 
-def _write(measured: Sequence[Sequence[Measurement]], options: Options) -> None:
+def _write(measured: Sequence[Sequence[Measurement]], options: BenchOptions) -> None:
     """Write the files that were asked for."""
     if options.csv is not None:
         show.write_csv(options.csv, measured)
@@ -69,7 +69,7 @@ def _write(measured: Sequence[Sequence[Measurement]], options: Options) -> None:
         plot.growth([show.row(m) for group in measured for m in group], options.plot)
 
 
-def infer(runs: Sequence[Path], options: Options) -> None:
+def infer(runs: Sequence[Path], options: BenchOptions) -> None:
     """Measure one action of stored policies and print the outcome."""
     policies = [find_policy(run) for run in runs]
     for policy in policies:

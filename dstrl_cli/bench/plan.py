@@ -86,8 +86,8 @@ REMEDY = 'pip install "dstrl[bench]"'
 
 
 @dataclass(frozen=True)
-class Request:
-    """Options of `dstrl bench train` and `update`; an empty list leaves an axis to the defaults."""
+class BenchRequest:
+    """What `dstrl bench train` or `update` is to measure; an empty axis is left to the defaults."""
 
     kind: str
     algos: Sequence[str] = ()
@@ -148,7 +148,7 @@ Group = list[Work]
 """Works that are measured in turns: the same algorithm, environment, sizes and batch."""
 
 
-def groups(request: Request, tell: Callable[[str], None]) -> list[Group]:
+def groups(request: BenchRequest, tell: Callable[[str], None]) -> list[Group]:
     """Return everything to measure. Raises InputError for what cannot be, before anything runs."""
     check_peers(request.peers)
     for name in request.engines:
@@ -174,7 +174,7 @@ def check_peers(names: Sequence[str]) -> None:
             raise InputError(f"--peer {name}: {PEERS[name].package} is not installed: {REMEDY}")
 
 
-def _configs(request: Request) -> list[RunConfig]:
+def _configs(request: BenchRequest) -> list[RunConfig]:
     """Return the resolved configuration of every combination of the axes, engine not yet chosen."""
     found: dict[RunConfig, None] = {}
     populations = request.kind == "train" and request.members
@@ -202,7 +202,7 @@ def _or_default(axis: Sequence[Any]) -> list[Any]:
 
 
 def _variants(
-    request: Request, config: RunConfig, members: int, tell: Callable[[str], None]
+    request: BenchRequest, config: RunConfig, members: int, tell: Callable[[str], None]
 ) -> list[Work]:
     """Return the works of one configuration: its engines, alone and as many runs at once.
 
@@ -223,7 +223,7 @@ def _variants(
     return [*asked, *beside, *several]
 
 
-def _with_peers(request: Request, group: Group) -> Group:
+def _with_peers(request: BenchRequest, group: Group) -> Group:
     """Return the group with its peers in all their settings, and the machine's peak if asked."""
     own, found = group[0], list(group)
     for name in request.peers:

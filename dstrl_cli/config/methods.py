@@ -159,6 +159,7 @@ class Method:
         return self.shared | self.blocks.get(algo, {})
 
 
+@cache
 def _files(folder: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((presets_dir() / folder).glob("*.yaml"))}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
@@ -25,7 +25,7 @@ from dstrl_cli.config.methods import (
     presets_dir,
 )
 from dstrl_cli.config.models import RunConfig
-from dstrl_cli.config.parse import explain, from_dict
+from dstrl_cli.config.parse import Origin, explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
 from dstrl_cli.errors import InputError, suggest
@@ -36,6 +36,7 @@ __all__ = [
     "DEFAULT_METHOD",
     "LAST_ORDER",
     "Case",
+    "Resolved",
     "SweepAxes",
     "SweepPreset",
     "When",
@@ -43,6 +44,7 @@ __all__ = [
     "list_presets",
     "load_sweep_preset",
     "resolve",
+    "resolve_explicit",
 ]
 
 DEFAULT_ALGO = "td3"
@@ -269,6 +271,13 @@ def _refuse_sparsity_beside_lambdas(settings: Layer, default: Layer) -> None:
             )
 
 
+class Resolved(NamedTuple):
+    """A checked configuration, and which of its keys a preset, `--set` or a flag gave."""
+
+    config: RunConfig
+    explicit: Mapping[str, Origin]
+
+
 def resolve(
     method: str | Path | None = None,
     algo: str | None = None,
@@ -284,6 +293,19 @@ def resolve(
     the preset's only one is taken, or else the default. `sets` are `key=value` texts with YAML
     values; `flags` are dotted keys or macros, None where a flag was not given. Raises InputError.
     """
+    return resolve_explicit(method, algo, ours=ours, preset=preset, sets=sets, flags=flags).config
+
+
+def resolve_explicit(
+    method: str | Path | None = None,
+    algo: str | None = None,
+    *,
+    ours: bool = False,
+    preset: SweepPreset | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Resolved:
+    """Return the checked configuration of one run, and the keys that were given; see `resolve`."""
     axes = preset.sweep if preset else SweepAxes()
     if algo is None:
         algo = axes.algo[0] if len(axes.algo) == 1 else DEFAULT_ALGO
@@ -305,4 +327,5 @@ def resolve(
     origins = {key: origin for key, (_, origin) in settings.items()}
     shown = {"method_label": chosen.label, "method_order": chosen.order}
     named = {"algo": algo, "method": chosen.name} | ({} if chosen.shipped else shown)
-    return from_dict({**named, **_nested(settings)}, origins)
+    config = from_dict({**named, **_nested(settings)}, origins)
+    return Resolved(config, {key: origins[key] for key in _merge([*between, *above])})

@@ -155,10 +155,10 @@ def choose(
         return Choice("masked", reason)
     active = density(config)
     if active > pays_below(widest(config), config.threads):
-        return Choice("masked", f"{active:.0%} of the connections are active")
+        return Choice("masked", f"{100 * active:.3g}% of the connections are active")
     if problem := compile_error(tell):
         return Choice("masked", problem, f"the sparse engine is off: {problem}")
-    return Choice("sparse", f"{active:.0%} of the connections are active")
+    return Choice("sparse", f"{100 * active:.3g}% of the connections are active")
 
 
 def compile_error(tell: Callable[[str], None] | None) -> str | None:

@@ -1,6 +1,6 @@
 """Where runs may train: devices as data, a name and the bytes to use there.
 
-Everything that is planned works on devices as data, so that a plan needs no accelerator.
+Planning only reads this data, so that a plan for an accelerator can be made without one.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dstrl_cli.errors import InputError
-from dstrl_cli.training.run import find_device
+from dstrl_cli.training.run import accelerators, find_device
 
 SHARE_OF_FREE = 0.95
-"""How much of a device's free memory is taken; a display or another program may want the rest."""
+"""Share of a device's free memory that runs may take; the rest is left to other programs."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,9 @@ def find_devices(name: str, memory: int | None = None, dry_run: bool = False) ->
         return [Device("cuda:0" if name == "cuda" else name, memory)]
     if first == "cpu":
         return [Device(first)]
-    import torch
-
     named = [first]
     if name in ("auto", "cuda"):
-        named = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        named = [f"cuda:{number}" for number in range(accelerators())]
     return [Device(each, memory or free_memory(each)) for each in named]
 
 

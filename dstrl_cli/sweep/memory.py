@@ -1,7 +1,7 @@
 """How many bytes a population takes, by arithmetic on its configurations; and bytes in words.
 
-What is counted follows what `replay`, `nets.masked`, `streams` and the update allocate; the tests
-hold it against the tensors of a real population. Nothing is allocated here, and no torch imported.
+What is counted follows what `replay.layout`, `nets.masked`, `streams` and an update allocate; the
+tests compare it with the tensors of a real population. Allocates nothing and does not import torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dstrl_cli.replay.layout import FLOAT, capacity, keeps_policy_actions, ring_
 DOUBLE = 8
 
 RESERVE = 1_500_000_000
-"""What CUDA itself takes of a device: context, library workspaces, graphs, lost to fragments.
+"""What CUDA itself takes of a device: context, library workspaces, graphs, fragmentation.
 
 A context with its kernels is about 0.6 GB on the H100 class; the rest is margin.
 """
@@ -33,11 +33,12 @@ PARAMETER_COPIES = 7
 """Weights, masks, gradients, target weights, Adam's two moments and its scratch."""
 
 UPDATES_HELD = 3
-"""Updates whose activations exist at once: two captured graphs keep theirs, one runs eagerly."""
+"""Updates whose activations exist at once: those of two captured graphs, and of one that runs
+without a graph because a topology rule acts in it."""
 
 TOPOLOGY_BYTES = (9, 64)
-"""Of a topology update, per weight of the network (copies of weights, masks and gradients) and per
-weight of the layer in work (scores and their sorting; 46 were measured on the CPU)."""
+"""Of a topology update: per weight of the network (copies of weights, masks and gradients), and per
+weight of the layer being rewired (scores and their sorting; 46 were measured on the CPU)."""
 
 
 @dataclass(frozen=True)
@@ -115,17 +116,17 @@ def replay_bytes(
     time_limit: int | None = None,
 ) -> int:
     """Return the bytes of the replay buffer: one ring, as long as the longest member needs."""
-    largest = max(map(capacity, configs))
+    rows = max(map(capacity, configs))
     policy_actions = keeps_policy_actions(configs)
-    ring = ring_bytes(largest, observation_size, action_size, policy_actions, time_limit)
+    ring = ring_bytes(rows, observation_size, action_size, policy_actions, time_limit)
     return len(configs) * ring
 
 
 def network_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
     """Return the bytes of both networks with masks, gradients, moments and targets.
 
-    Where only some members have dense gradients, or targets with the network's own masks, what
-    they are multiplied by is a copy of the masks.
+    Where only some members have dense gradients, or only some mask their targets with the
+    network's own masks, the masks that are multiplied with are a copy: all ones for the others.
     """
     copies = PARAMETER_COPIES + any(config.gradients == "dense" for config in configs)
     copies += len({config.target_masking == "online_mask" for config in configs}) > 1
@@ -152,10 +153,11 @@ def stream_bytes(configs: Sequence[RunConfig], action_size: int) -> int:
 
 
 def working_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
-    """Return the bytes of what lives only for a while: updates, their topology, evaluation."""
+    """Return the bytes that are freed again: of updates, topology updates and evaluations."""
     sizes = _sizes(configs[0], observation_size, action_size)
     changing = {
-        role: sum(_changes(config, role) for config in configs) * _heads(configs[0], role)
+        role: _heads(configs[0], role)
+        * sum(getattr(config, role).changes_topology for config in configs)
         for role in sizes
     }
     per_weight, per_weight_in_work = TOPOLOGY_BYTES
@@ -174,8 +176,8 @@ def working_bytes(configs: Sequence[RunConfig], observation_size: int, action_si
 def update_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
     """Return the bytes of the batch, activations and their gradients of one update.
 
-    Each layer's activations live twice: kept by a forward pass, and as a gradient or as what the
-    next pass puts in their place.
+    Each layer's activations count twice: once as a forward pass keeps them, once as the gradient
+    with respect to them, or as the next forward pass's before the old ones are freed.
     """
     config, sizes = configs[0], _sizes(configs[0], observation_size, action_size)
     activations = 2 * sum(_heads(configs[0], role) * sum(widths) for role, widths in sizes.items())
@@ -185,9 +187,9 @@ def update_bytes(configs: Sequence[RunConfig], observation_size: int, action_siz
 
 
 def acting_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
-    """Return the bytes of the largest batch that is only acted on.
+    """Return the bytes of the largest batch that only passes through the actor.
 
-    That is an evaluation, or a dynamic buffer's look at its oldest transitions.
+    That is an evaluation step, or the oldest transitions that a dynamic buffer compares.
     """
     widths = _sizes(configs[0], observation_size, action_size)["actor"]
     looks = [c.buffer.check_batches * c.batch_size for c in configs if c.buffer.dynamic]
@@ -201,19 +203,13 @@ def _sizes(config: RunConfig, observation_size: int, action_size: int) -> dict[s
 
 
 def _heads(config: RunConfig, role: str) -> int:
-    """Return the networks of a role that are stacked: one actor, or the critics."""
+    """Return how many networks a role has: one actor, or the algorithm's critics."""
     return algorithm(config.algo).critics if role == "critic" else 1
 
 
 def _layers(widths: Sequence[int]) -> list[tuple[int, int]]:
     """Return (weights, outputs) of each layer."""
     return [(i * o, o) for i, o in pairwise(widths)]
-
-
-def _changes(config: RunConfig, role: str) -> bool:
-    """Return whether the topology of a network changes during training."""
-    network = getattr(config, role)
-    return not network.all_active and network.topology.schedule != "static"
 
 
 # --- bytes in words -----------------------------------------------------------------------------

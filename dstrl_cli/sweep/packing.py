@@ -42,26 +42,26 @@ FOLDER_KEYS = frozenset({"out", "checkpoint_every", "metric", "method_label", "m
 """Keys that only say what is written, where, and how tables show it."""
 
 LOCK_STEP_MEMBERS = 15
-"""What a lock-step costs whoever takes part, in members; only the balance of devices needs it.
+"""The fixed cost of a lock-step, in members; only the balance between devices uses it.
 
-Thirty members are to take less than three times as long as one: 45 / 16.
+It means that thirty members take 45 / 16, about three, times as long as one.
 """
 
 
 @dataclass(frozen=True)
-class Population:
-    """Runs that train in lock-step, where, and what they take there.
+class PlannedPopulation:
+    """Runs that will train in lock-step, where, and what they take there.
 
     Attributes:
         runs: the members, in the order of the plan.
         device: the device they train on.
-        lane: number of that device among those used; the populations of a lane follow each other.
+        queue: number of that device among those used; its populations train one after the other.
         memory: bytes by what takes them.
     """
 
     runs: Sequence[Run]
     device: Device
-    lane: int
+    queue: int
     memory: Memory
 
     @property
@@ -71,9 +71,9 @@ class Population:
         return first if len(self.runs) == 1 else f"{len(self.runs)} runs, as {first}"
 
 
-def one_each(runs: Iterable[Run], device: Device) -> list[Population]:
-    """Return a population of one for every run, all in one lane; its replay is in main memory."""
-    return [Population([run], device, 0, _host_memory(run)) for run in runs]
+def one_each(runs: Iterable[Run], device: Device) -> list[PlannedPopulation]:
+    """Return a population of one for every run, all in one queue; its replay is in main memory."""
+    return [PlannedPopulation([run], device, 0, _host_memory(run)) for run in runs]
 
 
 def _host_memory(run: Run) -> Memory:
@@ -109,9 +109,9 @@ def _shared(key: str) -> bool:
 
 
 def roomy(runs: Sequence[Run], devices: Sequence[Device]) -> list[Device]:
-    """Return the devices that hold every run at least alone; others may be in use by somebody.
+    """Return the devices with enough memory for any of the runs alone.
 
-    Raises InputError, naming the sizes, where none does.
+    Others may be in use by another program. Raises InputError, with the sizes, where none is left.
     """
     if not runs:
         return list(devices)
@@ -126,7 +126,7 @@ def roomy(runs: Sequence[Run], devices: Sequence[Device]) -> list[Device]:
 
 def pack(
     runs: Iterable[Run], devices: Sequence[Device], most: int | None = None
-) -> list[Population]:
+) -> list[PlannedPopulation]:
     """Pack runs into as few populations as memory allows, but if possible one for each device.
 
     Populations of one group differ by at most one member. The longest are given to the devices
@@ -147,10 +147,10 @@ def pack(
             break
         parts[largest] += 1
     packed = [part for group, n in zip(grouped, parts, strict=True) for part in _split(group, n)]
-    lanes = _lanes([_cost(part) for part in packed], len(devices))
+    queues = _queues([_cost(part) for part in packed], len(devices))
     return [
-        Population(part, devices[lane], lane, memory_of(part))
-        for part, lane in zip(packed, lanes, strict=True)
+        PlannedPopulation(part, devices[queue], queue, memory_of(part))
+        for part, queue in zip(packed, queues, strict=True)
     ]
 
 
@@ -204,7 +204,7 @@ def _split(group: Sequence[Run], parts: int) -> Iterator[list[Run]]:
         yield list(group[start:end])
 
 
-# --- who goes where -----------------------------------------------------------------------------
+# --- which device gets which --------------------------------------------------------------------
 
 
 def _cost(runs: Sequence[Run]) -> int:
@@ -212,10 +212,10 @@ def _cost(runs: Sequence[Run]) -> int:
     return runs[0].config.steps * (LOCK_STEP_MEMBERS + len(runs))
 
 
-def _lanes(costs: Sequence[int], count: int) -> list[int]:
-    """Return which of `count` lanes each cost goes to: the largest first, to the least loaded."""
-    load, lanes = [0] * count, [0] * len(costs)
+def _queues(costs: Sequence[int], count: int) -> list[int]:
+    """Return which of `count` queues each cost goes to: the largest first, to the least loaded."""
+    load, queues = [0] * count, [0] * len(costs)
     for index in sorted(range(len(costs)), key=lambda i: -costs[i]):
-        lanes[index] = load.index(min(load))
-        load[lanes[index]] += costs[index]
-    return lanes
+        queues[index] = load.index(min(load))
+        load[queues[index]] += costs[index]
+    return queues

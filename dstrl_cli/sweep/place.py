@@ -1,6 +1,7 @@
-"""Where the runs of a plan are carried out: devices, engines, populations, how many at once.
+"""Where the runs of a plan train: devices, populations, queues, engines, how many at once.
 
-Refuses here, before anything is written, what this machine cannot hold. `local` trains.
+What the machine cannot hold is refused here, before anything is written. `launcher` carries a
+placement out.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from dstrl_cli.errors import InputError
-from dstrl_cli.machine import cores, main_memory
-from dstrl_cli.nets.choice import choose
+from dstrl_cli.machine import Host
+from dstrl_cli.nets.choice import Choice, choose
 from dstrl_cli.sweep.devices import Device, find_devices
 from dstrl_cli.sweep.memory import size
-from dstrl_cli.sweep.packing import Population, one_each, pack, roomy
+from dstrl_cli.sweep.packing import PlannedPopulation, one_each, pack, roomy
 from dstrl_cli.sweep.plan import Planned
 from dstrl_cli.training.run import Run
 
@@ -35,21 +37,21 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where and how runs are carried out.
+class Placement:
+    """Where and how runs train.
 
     Attributes:
         runs: the runs to train, in the order of the plan.
-        devices: where; populations of one device follow each other.
+        devices: where.
         populations: the runs in lock-step; on the CPU each run is one of its own.
         jobs: populations trained at once; on accelerators one for each device.
-        engines: how many runs take each engine, and `engine_reason` why the first its own.
+        engines: how many runs take each engine, and `engine_reason` why the first one does.
         out: folder of the results.
     """
 
     runs: Sequence[Run]
     devices: Sequence[Device]
-    populations: Sequence[Population]
+    populations: Sequence[PlannedPopulation]
     jobs: int
     engines: Mapping[str, int]
     engine_reason: str
@@ -57,7 +59,7 @@ class Place:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether the runs are processes of their own on the CPU."""
+        """Whether every run trains by itself on the CPU."""
         return self.devices[0] == Device("cpu")
 
     @property
@@ -65,74 +67,90 @@ class Place:
         """The names of the devices."""
         return ", ".join(device.name for device in self.devices)
 
-    def lanes(self) -> list[deque[tuple[int, Population]]]:
-        """Return numbered populations, in lanes that are worked off side by side.
+    def queues(self) -> list[deque[tuple[int, PlannedPopulation]]]:
+        """Return the numbered populations in queues; one population of each queue trains at a time.
 
-        An accelerator is a lane. On the CPU all lanes are one: whoever is free takes the next.
+        An accelerator has a queue of its own. On the CPU all `jobs` queues are the same one: a
+        free job takes the next population.
         """
         numbered = list(enumerate(self.populations))
         if self.on_cpu:
             return [deque(numbered)] * self.jobs
-        lanes = range(len(self.devices))
-        return [deque(each for each in numbered if each[1].lane == lane) for lane in lanes]
+        queues = range(len(self.devices))
+        return [deque(each for each in numbered if each[1].queue == queue) for queue in queues]
 
 
-def place(
+def place_runs(
     planned: Sequence[Planned],
     limits: Limits,
+    host: Host,
     dry_run: bool = False,
     devices: Sequence[Device] | None = None,
-) -> Place:
-    """Decide where and how the runs of a plan that are to do are carried out.
+) -> Placement:
+    """Decide where and how those runs of a plan train that are to do.
 
-    `devices` are those of this machine that the configurations name, unless given.
+    Args:
+        planned: the plan.
+        limits: what the user allows.
+        host: the machine that the runs are for.
+        dry_run: whether devices may be named that are not here.
+        devices: the devices, in place of those that the configurations name.
 
     Raises:
-        InputError: for a device that this machine does not have (a dry run may name any), and
-            where memory cannot suffice.
+        InputError: for a device that is not here, an engine that a run cannot have, or memory that
+            is too small.
     """
-    configs = [each.run.config for each in planned]
-    named = list(dict.fromkeys(config.device for config in configs))
+    named = list(dict.fromkeys(each.run.config.device for each in planned))
     if len(named) > 1:
         raise InputError(f"device: one sweep runs on one device, not on {' and '.join(named)}")
     devices = devices or find_devices(named[0], limits.device_memory, dry_run)
-    choices = [choose(config, devices[0].name) for config in configs]
     runs = [each.run for each in planned if each.to_do]
     on_cpu = devices[0] == Device("cpu")
     if on_cpu:
         _refuse_limits_of_accelerators(limits)
-        populations, jobs = one_each(runs, devices[0]), limits.jobs or default_jobs(runs)
+        populations, jobs = one_each(runs, devices[0]), limits.jobs or default_jobs(runs, host)
     else:
         devices = roomy(runs, devices)
         populations = pack(runs, devices, limits.members)
         devices = devices[: max(len(populations), 1)]
         jobs = len(devices)
-        populations = _sharing_cores(populations, jobs)
+        populations = _sharing_cores(populations, jobs, host)
+    engines, reason = _engines(populations)
     if on_cpu or not dry_run:  # a dry run for accelerators may be for another machine
-        _check_main_memory(populations, jobs, main_memory())
-    to_do = [choice for each, choice in zip(planned, choices, strict=True) if each.to_do]
-    return Place(
-        runs=runs,
-        devices=devices,
-        populations=populations,
-        jobs=jobs,
-        engines=Counter(choice.engine for choice in to_do or choices),
-        engine_reason=(to_do or choices)[0].reason,
-        out=configs[0].out,
-    )
+        _check_main_memory(populations, jobs, host)
+    out = planned[0].run.config.out
+    return Placement(runs, devices, populations, jobs, engines, reason, out)
 
 
-def default_jobs(runs: Sequence[Run]) -> int:
+def default_jobs(runs: Sequence[Run], host: Host) -> int:
     """Return how many runs to train at once on the CPU, so that their threads fill the cores."""
     threads = max((run.config.threads for run in runs), default=1)
-    return max(1, min(cores() // threads, len(runs)))
+    return max(1, min(host.cores // threads, len(runs)))
 
 
-def _sharing_cores(populations: Sequence[Population], jobs: int) -> list[Population]:
+def _engines(populations: Sequence[PlannedPopulation]) -> tuple[Counter[str], str]:
+    """Return how many runs will take each engine, and why the first one takes its own.
+
+    The engine does not depend on the seed: it is found once for the runs of a folder.
+    """
+    choices: dict[tuple[Path, int], Choice] = {}
+    engines: Counter[str] = Counter()
+    for each in populations:
+        for run in each.runs:
+            alike = run.path.parent, len(each.runs)
+            if alike not in choices:
+                choices[alike] = choose(run.config, each.device.name, members=len(each.runs))
+            engines[choices[alike].engine] += 1
+    return engines, next((choice.reason for choice in choices.values()), "")
+
+
+def _sharing_cores(
+    populations: Sequence[PlannedPopulation], jobs: int, host: Host
+) -> list[PlannedPopulation]:
     """Give populations that train at once equal parts of the cores for their environments."""
     if jobs == 1:
         return list(populations)
-    workers = max(1, cores() // jobs)
+    workers = max(1, host.cores // jobs)
 
     def shared(run: Run) -> Run:
         if run.config.env_workers != "auto":
@@ -154,11 +172,11 @@ def _refuse_limits_of_accelerators(limits: Limits) -> None:
             )
 
 
-def _check_main_memory(populations: Sequence[Population], jobs: int, have: int | None) -> None:
+def _check_main_memory(populations: Sequence[PlannedPopulation], jobs: int, host: Host) -> None:
     """Raise InputError where replay buffers that exist at once are larger than main memory."""
     largest = sorted(populations, key=lambda each: -each.memory.host)[:jobs]
     needed = sum(each.memory.host for each in largest)
-    if have is None or needed <= have:
+    if host.memory is None or needed <= host.memory:
         return
     run, remedies = largest[0].runs[0], ["a smaller buffer_size"]
     if largest[0].device != Device("cpu"):
@@ -166,7 +184,7 @@ def _check_main_memory(populations: Sequence[Population], jobs: int, have: int |
     elif len(largest) > 1:
         remedies.append("fewer --jobs")
     raise InputError(
-        f"buffer_size = {run.config.buffer_size:,}: main memory has {size(have)}, and the replay "
-        f"buffers that would be in use at once need {size(needed)} ({len(largest)} x "
+        f"buffer_size = {run.config.buffer_size:,}: main memory has {size(host.memory)}, and the "
+        f"replay buffers that would be in use at once need {size(needed)} ({len(largest)} x "
         f"{size(largest[0].memory.host)} for {run.label}); use {', or '.join(remedies)}"
     )

@@ -1,23 +1,26 @@
 """What a sweep runs: axes to runs, and the states of their folders.
 
-Nothing is trained or written here; `packing` forms populations, `local` carries a plan out.
+Nothing is trained or written here; `place` decides where runs train, `launcher` trains them.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dstrl_cli.config import effects
 from dstrl_cli.config.identity import differences, run_path
 from dstrl_cli.config.models import EnvConfig, NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import network_sizes, resolve_sizes
-from dstrl_cli.config.presets import SweepPreset, resolve
+from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import (
     check_free,
@@ -90,46 +93,92 @@ class Planned:
         return self.run.replace or self.status == "new"
 
 
-# --- from axes to configurations ----------------------------------------------------------------
+# --- from axes to runs --------------------------------------------------------------------------
 
 
-def configurations(
+def expand(
     axes: Axes,
     *,
     ours: bool = False,
     preset: SweepPreset | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
-) -> list[tuple[RunConfig, Path]]:
-    """Return every combination of the axes and its folder relative to the results, each once.
+) -> list[Run]:
+    """Return the run of every combination of the axes, each once: a dense one has one sparsity.
 
-    `flags` are further explicit flags. Raises InputError for values that are not valid.
+    `flags` are further explicit flags. Raises InputError for values that are not valid, an unknown
+    environment, or a sparsity that a network cannot have.
     """
     axes = axes.over(preset, sets)
     with_task = len(axes.tasks) > 1
-    found: dict[Path, RunConfig] = {}
-    for algo, env, task, sparsity, method, extra, seed in product(
+    families = _Families(
+        functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets), flags or {}
+    )
+    found: dict[str, Run] = {}
+    for algo, env, task, sparsity, method, extra in product(
         _values(axes.algos),
         _values(axes.envs),
         _values(axes.tasks),
         _values(axes.sparsities),
         _values(axes.methods),
         list(_combinations(axes.sets)),
-        _values(axes.seeds),
     ):
-        chosen = {"env.id": env, "env.task": task, "sparsity": sparsity, "seed": seed, **extra}
-        given = {key: value for key, value in chosen.items() if value is not None}
-        config = resolve(
-            method, algo, ours=ours, preset=preset, sets=sets, flags={**given, **(flags or {})}
+        keys = {"env.id": env, "env.task": task, "sparsity": sparsity, **extra}
+        given = {key: value for key, value in keys.items() if value is not None}
+        config, spec, notes = families.member(algo, method, given)
+        name = suffix(extra, axes.sets)
+        for seed in _values(axes.seeds):
+            seeded = config if seed is None else config.model_copy(update={"seed": seed})
+            path = run_path(seeded, name, with_task=with_task)
+            label = str(path)
+            if label in found:
+                _refuse_sharing(label, found[label].config, seeded)
+                continue
+            found[label] = Run(seeded, spec, Path(seeded.out) / path, label, notes=notes)
+    return list(found.values())
+
+
+class _Families:
+    """Configurations that differ in the task alone: resolved and sized once, then copied."""
+
+    def __init__(self, resolve: Callable[..., Resolved], flags: Mapping[str, Any]) -> None:
+        self._resolve, self._flags = resolve, flags
+        self._resolved: dict[str, tuple[RunConfig, tuple[str, ...]]] = {}
+        self._sized: dict[tuple[str, int, int], RunConfig] = {}
+        self._tasks: set[Any] = set()
+
+    def member(
+        self, algo: str | None, method: str | None, given: Mapping[str, Any]
+    ) -> tuple[RunConfig, EnvSpec, tuple[str, ...]]:
+        """Return a configuration, its environment, and what the user should know of it.
+
+        `given` are the keys that the axes set; the first configuration of every task is checked.
+        """
+        task = given.get("env.task")
+        others = {key: value for key, value in given.items() if key != "env.task"}
+        family = repr((algo, method, others))
+        if family not in self._resolved or task not in self._tasks:
+            config, explicit = self._resolve(method, algo, flags={**given, **self._flags})
+            self._resolved[family] = config, tuple(effects.notes(config, explicit))
+            self._tasks.add(task)
+        config, notes = self._resolved[family]
+        env = config.env if task is None else config.env.model_copy(update={"task": task})
+        spec = _spec(env)
+        shape = family, spec.observation_size, spec.action_size
+        if shape not in self._sized:
+            self._sized[shape] = sized(config, spec)
+        env = env.model_copy(update={"id": spec.id})
+        return self._sized[shape].model_copy(update={"env": env}), spec, notes
+
+
+def _refuse_sharing(path: str, one: RunConfig, other: RunConfig) -> None:
+    """Raise InputError where two runs with different numbers would share a folder."""
+    differing = [] if one == other else differences(one, other)
+    if differing:
+        raise InputError(
+            f"two runs of this sweep would share the folder {path}; they differ in "
+            f"{'; '.join(differing)}"
         )
-        path = run_path(config, suffix(extra, axes.sets), with_task=with_task)
-        known = found.setdefault(path, config)
-        if differing := differences(known, config):  # the same run twice is one: a dense one
-            raise InputError(
-                f"two runs of this sweep would share the folder {path}; they differ in "
-                f"{'; '.join(differing)}"
-            )
-    return [(config, path) for path, config in found.items()]
 
 
 def refuse_several(
@@ -187,25 +236,33 @@ def _readable(value: Any) -> str:
     return "-" + re.sub(r"[^A-Za-z0-9._-]+", "-", str(value))
 
 
-# --- from configurations to runs ----------------------------------------------------------------
+# --- from a configuration to a run --------------------------------------------------------------
 
 
 def prepare(config: RunConfig, path: Path) -> Run:
-    """Return the run of a configuration: environment found, sizes resolved, budgets checked.
+    """Return the run of a configuration in the folder `path`, relative to the results.
 
     Raises InputError for an unknown environment, a sparsity that its networks cannot have, or
     scores, schedules and initial masks of somebody else's that do not fit.
     """
     spec = _spec(config.env)
     env = config.env.model_copy(update={"id": spec.id})
-    sizes = (spec.observation_size, spec.action_size)
-    config = resolve_sizes(config.model_copy(update={"env": env}), *sizes)
+    config = sized(config.model_copy(update={"env": env}), spec)
+    return Run(config, spec, Path(config.out) / path, str(path))
+
+
+def sized(config: RunConfig, spec: EnvSpec) -> RunConfig:
+    """Return a configuration with all layer sizes, its budgets and what it names checked.
+
+    Raises InputError where a budget cannot be, or what others wrote does not fit.
+    """
+    config = resolve_sizes(config, spec.observation_size, spec.action_size)
     layer_budgets(config, spec)
     if config.actor.is_extended or config.critic.is_extended:
         from dstrl_cli.topology.extensions import check_scores
 
         check_scores(config)
-    return Run(config, spec, Path(config.out) / path, str(path))
+    return config
 
 
 def layer_budgets(config: RunConfig, spec: EnvSpec) -> dict[str, list[int]]:
@@ -253,21 +310,28 @@ def resumed(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
     a folder holds another configuration, or something that is no run.
     """
     planned = []
+    empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
     for run in runs:
-        status = read_status(run.path)
-        if overwrite or status is None or differences(read_config(run.path), run.config):
-            check_free(run.path, run.config, overwrite)
-        planned.append(_planned(run, overwrite or status != "finished"))
+        parent = run.path.parent
+        if parent not in empty:
+            empty[parent] = not os.path.lexists(parent)
+            if empty[parent]:
+                check_writable(run.path)
+        planned.append(Planned(run, "new") if empty[parent] else _resumed(run, overwrite))
     return planned
 
 
-def _planned(run: Run, replace: bool) -> Planned:
+def _resumed(run: Run, overwrite: bool) -> Planned:
+    status = read_status(run.path)
+    if overwrite or status is None or differences(read_config(run.path), run.config):
+        check_free(run.path, run.config, overwrite)
+    return _planned(run, overwrite or status != "finished")
+
+
+def _planned(run: Run, start_over: bool) -> Planned:
     check_unused(run.path)
     status = read_status(run.path)
-    started_over = replace and status is not None
-    planned = Planned(
-        Run(run.config, run.spec, run.path, run.label, replace=started_over), status or "new"
-    )
+    planned = Planned(replace(run, replace=start_over and status is not None), status or "new")
     if planned.to_do:
         check_writable(run.path)
     return planned

@@ -10,23 +10,19 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dstrl_cli.config.identity import env_name, sparsity_label
+from dstrl_cli.config.effects import changes_in_words
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.sweep.memory import size
-from dstrl_cli.sweep.place import Place
-from dstrl_cli.sweep.plan import Planned, layer_budgets
+from dstrl_cli.sweep.place import Placement
+from dstrl_cli.sweep.plan import layer_budgets
 from dstrl_cli.terminal.display import ending, final_return
-from dstrl_cli.terminal.overview import env_label, packing_json
+from dstrl_cli.terminal.plan import env_label, identity, number_of_runs
 from dstrl_cli.training.run import Outcome, Run
-
-MOST_ROWS = 40
-"""A plan of more rows than this shows one row for all sparsities of a method."""
-
 
 # --- before -------------------------------------------------------------------------------------
 
 
-def run_overview(runs: Sequence[Run], where: Place) -> RenderableType:
+def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
     """Return the resolved configuration of a run, or of one run with several seeds, in short."""
     run, config = runs[0], runs[0].config
     budgets = layer_budgets(config, run.spec)
@@ -39,11 +35,12 @@ def run_overview(runs: Sequence[Run], where: Place) -> RenderableType:
         "environment": env_label(config),
         "sparsity": f"actor {config.actor.sparsity:.6g}, critics {config.critic.sparsity:.6g}",
         "active": f"actor {_layers(budgets['actor'])}; each critic {_layers(budgets['critic'])}",
+        "topology": f"{changes_in_words(config)}, in this run",
         "n-step": f"{config.nstep}{delay}",
         "steps": f"{config.steps:,}, of which {min(config.learning_starts, config.steps):,} random",
         "seed" if len(runs) == 1 else "seeds": seeds,
-        "device": _device(config, where),
-        "engine": f"{', '.join(where.engines)}: {where.engine_reason}",
+        "device": _device(config, placement),
+        "engine": f"{', '.join(placement.engines)}: {placement.engine_reason}",
         "folder" if len(runs) == 1 else "folders": "\n".join(folders),
     }
     return _grid(rows)
@@ -53,13 +50,13 @@ def _layers(budgets: Sequence[int]) -> str:
     return " + ".join(f"{count:,}" for count in budgets)
 
 
-def _device(config: RunConfig, where: Place) -> str:
-    place = f"{where.device}, {_threads(config.threads)}"
-    if where.on_cpu:
-        return place
-    largest = max(where.populations, key=lambda each: each.memory.device).memory
+def _device(config: RunConfig, placement: Placement) -> str:
+    used = f"{placement.device}, {_threads(config.threads)}"
+    if placement.on_cpu:
+        return used
+    largest = max(placement.populations, key=lambda each: each.memory.device).memory
     on_host = f"; {size(largest.host)} of main memory (replay)" if largest.host else ""
-    return f"{place}; {size(largest.device)} of its memory ({largest.parts()}){on_host}"
+    return f"{used}; {size(largest.device)} of its memory ({largest.parts()}){on_host}"
 
 
 def _threads(count: int) -> str:
@@ -74,91 +71,13 @@ def warnings(runs: Iterable[Run]) -> list[str]:
     if idle:
         config = idle[0].config
         found.append(
-            f"nothing will be trained in {_runs(len(idle))}: steps ({config.steps:,}) do not "
-            f"exceed learning_starts ({config.learning_starts:,}); raise --steps or lower it with "
-            "--set learning_starts=N"
+            f"nothing will be trained in {number_of_runs(len(idle))}: steps ({config.steps:,}) do "
+            f"not exceed learning_starts ({config.learning_starts:,}); raise --steps or lower it "
+            "with --set learning_starts=N"
         )
     if any(run.config.checkpoint_every for run in runs):
         found.append("checkpoint_every has no effect in this version: no checkpoint is written")
     return found
-
-
-def plan_table(planned: Sequence[Planned]) -> Table:
-    """Return a sweep's plan as a table: a row for each method, environment and sparsity."""
-    rows = _grouped(planned, by_sparsity=True)
-    if len(rows) > MOST_ROWS:
-        rows = _grouped(planned, by_sparsity=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("method", "env", "sparsity", "seeds"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("runs", justify="right")
-    table.add_column("to do", justify="right")
-    for (method, env, _), group in rows.items():
-        sparsities = list(dict.fromkeys(sparsity_label(each.run.config) for each in group))
-        seeds = list(dict.fromkeys(str(each.run.config.seed) for each in group))
-        to_do = sum(each.to_do for each in group)
-        cells = [method, env, _ends(sparsities), _ends(seeds), str(len(group)), str(to_do)]
-        table.add_row(*map(Text, cells))
-    return table
-
-
-def _grouped(
-    planned: Sequence[Planned], by_sparsity: bool
-) -> dict[tuple[str, str, str], list[Planned]]:
-    groups: dict[tuple[str, str, str], list[Planned]] = {}
-    for each in planned:
-        env, method, sparsity, _ = each.run.label.split("/")
-        groups.setdefault((method, env, sparsity if by_sparsity else ""), []).append(each)
-    return groups
-
-
-def _ends(values: Sequence[str]) -> str:
-    """Return a few values in full, of many the first and the last."""
-    if len(values) <= 5:
-        return ", ".join(values)
-    return f"{values[0]} … {values[-1]} ({len(values)})"
-
-
-def plan_line(planned: Sequence[Planned], place: Place) -> str:
-    """Return how many runs there are, how many are to do, and where."""
-    to_do = [each for each in planned if each.to_do]
-    over = sum(each.status != "new" for each in to_do)
-    done = len(planned) - len(to_do)
-    parts = [_runs(len(planned)), f"{len(to_do)} to do"]
-    parts += [f"{over} of them started over"] if over else []
-    parts += [f"{done} finished before"] if done else []
-    count = len(place.populations)
-    where = (
-        f"{place.jobs} at a time on the {place.device}"
-        if place.on_cpu
-        else f"in {count} population{'' if count == 1 else 's'} on {place.device}"
-    )
-    engines = " and ".join(f"{name} ({count})" for name, count in place.engines.items())
-    return f"{', '.join(parts)}; {where}; engine {engines}; results in {place.out}"
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
-
-
-def plan_json(planned: Sequence[Planned], place: Place) -> dict[str, Any]:
-    """Return a plan for programs."""
-    return {
-        "total": len(planned),
-        "to_do": sum(each.to_do for each in planned),
-        "device": place.device,
-        "engine": dict(place.engines),
-        "engine_reason": place.engine_reason,
-        "out": place.out,
-        **(_jobs_json(place) if place.on_cpu else packing_json(place)),
-        "runs": [
-            _identity(each.run) | {"status": each.status, "to_do": each.to_do} for each in planned
-        ],
-    }
-
-
-def _jobs_json(place: Place) -> dict[str, Any]:
-    return {"mode": "jobs", "jobs": place.jobs}
 
 
 # --- after --------------------------------------------------------------------------------------
@@ -175,7 +94,6 @@ def outcome_overview(outcome: Outcome) -> RenderableType:
         "parameters": _parameters(summary),
         "FLOPs": _flops(summary),
         "time": _time(summary),
-        "error": str(summary.get("error") or ""),
         "files": str(run.path),
     }
     return _grid({name: text for name, text in rows.items() if text})
@@ -194,7 +112,8 @@ def _sparsity(summary: Mapping[str, Any]) -> str:
     parameters = summary.get("parameters") or {}
     if not parameters.get("sok_dense"):
         return ""
-    return f"{1 - parameters['sok_active'] / parameters['sok_dense']:.2%} of actor and critics"
+    active = 100 * parameters["sok_active"] / parameters["sok_dense"]
+    return f"{100 - active:.6g}% of actor and critics"
 
 
 def _parameters(summary: Mapping[str, Any]) -> str:
@@ -211,7 +130,8 @@ def _flops(summary: Mapping[str, Any]) -> str:
     flops = summary.get("flops") or {}
     if flops.get("train_total") is None:
         return ""
-    train = f"training {flops['train_total']:.3g}{_times(flops.get('train_ratio'))}"
+    total = flops["train_total"]
+    train = f"training {total:.3g}{_times(flops.get('train_ratio') if total else None)}"
     return f"{train}, acting {flops['test']:.3g}{_times(flops.get('test_ratio'))}"
 
 
@@ -237,15 +157,20 @@ def episodes(count: int) -> str:
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
     """Return a run's outcome for programs."""
-    return _identity(outcome.run) | dict(outcome.summary)
+    return identity(outcome.run) | dict(outcome.summary)
 
 
-def failures(outcomes: Iterable[Outcome]) -> str | None:
-    """Return which runs did not finish, and why; None where all did."""
-    lines = [ending(each.run.label, each.summary) for each in outcomes if not each.finished]
-    if not lines:
+def failures(outcomes: Sequence[Outcome]) -> str | None:
+    """Return that runs did not finish; None where all did.
+
+    Of several runs the display has named each when it ended, with the cause.
+    """
+    failed = [each for each in outcomes if not each.finished]
+    if not failed:
         return None
-    return "\n".join([f"{_runs(len(lines))} did not finish:", *(f"  {line}" for line in lines)])
+    if len(outcomes) == 1:
+        return f"1 run did not finish:\n  {ending(failed[0].run.label, failed[0].summary)}"
+    return f"{len(failed)} of {len(outcomes)} runs did not finish; they are named above"
 
 
 def duration(seconds: float) -> str:
@@ -255,20 +180,6 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}:{minutes:02}:{rest:02} h"
     return f"{minutes}:{rest:02} min" if minutes else f"{rest} s"
-
-
-def _identity(run: Run) -> dict[str, Any]:
-    config = run.config
-    return {
-        "path": str(run.path),
-        "algo": config.algo,
-        "method": config.method,
-        "env": env_name(config.env.id),
-        "task": config.env.task,
-        "sparsity": {"actor": config.actor.sparsity, "critic": config.critic.sparsity},
-        "seed": config.seed,
-        "steps": config.steps,
-    }
 
 
 def _grid(rows: Mapping[str, str]) -> Table:
@@ -282,6 +193,6 @@ def _grid(rows: Mapping[str, str]) -> Table:
 
 
 def print_lines(console: Console, lines: Iterable[str]) -> None:
-    """Print plain lines, whatever the width and whatever brackets they hold."""
+    """Print plain lines, whatever brackets they hold; only a terminal's are wrapped, at words."""
     for line in lines:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line), soft_wrap=not console.is_terminal)

@@ -1,6 +1,6 @@
 """From a resolved configuration to a trained run: device, engine, folder, training.
 
-The one way in which runs start, alone or in a sweep. The training itself is `trainer`'s.
+Every run starts here, alone or in a sweep. The training itself is `trainer`'s.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class Run:
         path: its folder.
         label: its folder relative to the results, for messages.
         replace: whether a run that is already in the folder is started over.
+        notes: what the user should know before it starts.
     """
 
     config: RunConfig
@@ -50,6 +52,7 @@ class Run:
     path: Path
     label: str
     replace: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,9 @@ def find_device(name: str) -> str:
 
     Raises InputError for a device that this machine does not have.
     """
-    import torch
-
     if name == "cpu":
         return name
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = accelerators()
     if name == "auto":
         return "cuda:0" if count else "cpu"
     index = int(name.partition(":")[2] or 0)
@@ -88,15 +89,28 @@ def find_device(name: str) -> str:
     return f"cuda:{index}"
 
 
+def accelerators() -> int:
+    """Return the number of CUDA devices here; torch is imported only if it could use any."""
+    if version("torch").endswith("+cpu"):
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]:
     """Train runs that fit one population, in this process; return their summaries, in order.
 
-    Raises InputError, before anything is trained, for a folder that may not be written; whatever
-    stops the training passes through after the summaries were written, memory that did not suffice
-    as a DstrlError with the remedy.
-    """
-    import torch
+    The engine is chosen here: what is trained, and each `config.yaml`, has it instead of `auto`.
 
+    Raises:
+        InputError: before anything is trained, for a folder that may not be written or an engine
+            that cannot be had.
+        DstrlError: where memory did not suffice, with the remedy.
+        Exception: whatever else stopped the training.
+
+    When it raises after training began, every run has a summary.
+    """
     from dstrl_cli.training import trainer
 
     choices = [choose(run.config, device, reporter.message, members=len(runs)) for run in runs]
@@ -106,7 +120,6 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
         run.config.model_copy(update={"engine": choice.engine})
         for run, choice in zip(runs, choices, strict=True)
     ]
-    torch.set_num_threads(configs[0].threads)
     with ExitStack() as folders:
         opened = []
         for run, config in zip(runs, configs, strict=True):
@@ -129,7 +142,7 @@ NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 def out_of_memory(error: BaseException) -> DstrlError | None:
-    """Return an error that says what helps, where memory ran out on the way to `error`."""
+    """Return an error with the remedy where `error`, or one that caused it, is of memory."""
     import torch
 
     each: BaseException | None = error
@@ -144,9 +157,9 @@ def out_of_memory(error: BaseException) -> DstrlError | None:
 def _leave_summaries(
     folders: Sequence[RunFolder], error: BaseException, over_failed: bool = False
 ) -> None:
-    """Write how runs ended that stopped before the trainer could say so.
+    """Write summaries of runs that stopped before the trainer wrote them.
 
-    With `over_failed` the error of failed runs, of which `error` knows more, is replaced.
+    With `over_failed`, the error in the summaries of failed runs is replaced by this one.
     """
     status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
     end = {"status": status, "error": explain(error) if status == "failed" else None}
@@ -166,12 +179,12 @@ def device_name(device: str) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """Return an error in one line; of an unexpected one also the type and the place."""
+    """Return an error in one line; for an unexpected one also its type, file and line."""
     if isinstance(error, DstrlError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+    line = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{line}"
 
 
 def quiet() -> None:

@@ -188,8 +188,9 @@ class Population:
         self.training.remove(member)
         self.algorithm.alive[member].fill_(False)
         self.recorder.finish(member, status, self.steps, error)
-        config = self.configs[member]
-        self.reporter.message(f"{config.method} seed {config.seed} {status}: {error}")
+        if len(self.configs) > 1:  # the end of a run that is alone says it
+            config = self.configs[member]
+            self.reporter.message(f"{config.method} seed {config.seed} {status}: {error}")
 
     def freeze_failed(self, env: BatchEnv, per_member: int) -> None:
         """Freeze the members one of whose environments, `per_member` each, has failed."""

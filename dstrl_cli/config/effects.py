@@ -1,0 +1,244 @@
+"""What a configuration will do and what it will not, known before the run starts. No torch.
+
+How often topologies change, which rules never act in a run of this length, and which keys that
+were set have no effect because of another key's value. All of it is accepted; it is only said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from dstrl_cli.config.models import NetworkConfig, RunConfig
+from dstrl_cli.config.parse import Origin
+
+ROLES = ("actor", "critic")
+NAMES = {"actor": "actor", "critic": "critics"}
+
+
+def notes(config: RunConfig, explicit: Mapping[str, Origin]) -> list[str]:
+    """Return what the user should know of a run: rules that never act, keys without effect.
+
+    Args:
+        config: the configuration.
+        explicit: the dotted keys that a preset, `--set` or a flag gave, and how they were written.
+    """
+    idle = never_acting(config) if updates(config, "critic") else []
+    return [*idle, *without_effect(config, explicit)]
+
+
+# --- how often topologies change ----------------------------------------------------------------
+
+
+def updates(config: RunConfig, role: str) -> int:
+    """Return how many updates a network has in the whole run."""
+    critic_updates = max(0, config.steps - config.learning_starts)
+    return critic_updates // updates_apart(config, role)
+
+
+def updates_apart(config: RunConfig, role: str) -> int:
+    """Return the environment steps from one update of a network to the next."""
+    return config.policy_delay if role == "actor" else 1
+
+
+def end_of_changes(config: RunConfig, role: str) -> int:
+    """Return the update of a network at which `stop_before_end` begins; it may be negative."""
+    network: NetworkConfig = getattr(config, role)
+    training = config.steps - config.learning_starts - network.topology.stop_before_end
+    return int(training / updates_apart(config, role))
+
+
+@dataclass(frozen=True)
+class TopologyChanges:
+    """The topology changes of one network in a run.
+
+    Attributes:
+        count: how many.
+        last_only_drops: whether the last one of them drops connections and grows none.
+    """
+
+    count: int
+    last_only_drops: bool = False
+
+
+def topology_changes(config: RunConfig, role: str) -> TopologyChanges:
+    """Return how often the topology of a network changes in the run.
+
+    A change is due at the network's own updates u = `update_offset` modulo `update_interval`,
+    as long as u is less than the update at which `stop_before_end` begins. With `final_drop` the
+    first one due from there on still happens, but only drops.
+    """
+    network: NetworkConfig = getattr(config, role)
+    if not network.changes_topology:
+        return TopologyChanges(0)
+    rule, total, end = network.topology, updates(config, role), end_of_changes(config, role)
+    first = (rule.update_offset - 1) % rule.update_interval + 1
+    before_end = len(range(first, min(end, total + 1), rule.update_interval))
+    next_due = first + before_end * rule.update_interval
+    drops = rule.final_drop and next_due <= total
+    return TopologyChanges(before_end + drops, drops)
+
+
+def changes_in_words(config: RunConfig) -> str:
+    """Return how often the topologies change in the run: `changes 9 times in the critics, ...`."""
+    fixed: dict[str, str] = {}
+    changing: list[str] = []
+    total = 0
+    for role in reversed(ROLES):
+        network: NetworkConfig = getattr(config, role)
+        if network.changes_topology:
+            found = topology_changes(config, role)
+            total += found.count
+            often = {0: "never", 1: "once"}.get(found.count, f"{found.count:,} times")
+            drop = " (the last one only drops)" if found.last_only_drops else ""
+            changing.append(f"{often} in the {NAMES[role]}{drop}")
+        else:
+            fixed[role] = "dense" if network.all_active else "static"
+    if not changing:
+        same = len(set(fixed.values())) == 1
+        return fixed["actor"] if same else f"critics {fixed['critic']}, actor {fixed['actor']}"
+    often = f"changes {', '.join(changing)}" if total else "never changes"
+    parts = [often, *(f"{NAMES[r]} {how}" for r, how in fixed.items())]
+    return "; ".join(parts)
+
+
+# --- rules that never act -----------------------------------------------------------------------
+
+
+def never_acting(config: RunConfig) -> list[str]:
+    """Return what is switched on but never acts in a run of this length, and why."""
+    return [*_idle_rules(config), *_idle_nstep(config), *_idle_buffer(config)]
+
+
+def _idle_rules(config: RunConfig) -> Iterator[str]:
+    """Say which rules never act, once for both networks where it is the same of both."""
+    found: dict[str, list[str]] = {}
+    for role in ROLES:
+        network: NetworkConfig = getattr(config, role)
+        if not network.changes_topology:
+            continue
+        rule, changes = network.topology, topology_changes(config, role)
+        total = min(updates(config, role), end_of_changes(config, role))
+        stopped = rule.stop_before_end >= config.steps - config.learning_starts
+        if stopped:
+            often = {0: "never changes", 1: "changes once"}.get(changes.count, "hardly changes")
+            then = " by dropping alone, then stays as it is" if changes.last_only_drops else ""
+            reason = (
+                f"{often}{then}: stop_before_end ({rule.stop_before_end:,} steps) is no less than "
+                f"the {config.steps - config.learning_starts:,} steps of training"
+            )
+        elif not changes.count:
+            until = " before stop_before_end" if rule.stop_before_end else ""
+            reason = (
+                f"never changes: update_interval is {rule.update_interval:,}, and there are "
+                f"{total:,} updates{until}; lower it with --set {role}.topology.update_interval=N"
+            )
+        else:
+            continue
+        found.setdefault(reason, []).append(role)
+    for reason, roles in found.items():
+        yield f"the topology of the {' and the '.join(NAMES[role] for role in roles)} {reason}"
+
+
+def _idle_nstep(config: RunConfig) -> Iterator[str]:
+    total = updates(config, "critic")
+    if config.nstep > 1 and config.nstep_delay > total:
+        yield (
+            f"targets of {config.nstep} steps never begin: nstep_delay is {config.nstep_delay:,}, "
+            f"and there are {total:,} updates of the critics; lower it with --set nstep_delay=N"
+        )
+
+
+def _idle_buffer(config: RunConfig) -> Iterator[str]:
+    buffer, held = config.buffer, min(config.buffer_size, config.steps)
+    if not buffer.dynamic:
+        return
+    if buffer.check_interval > config.steps:
+        yield (
+            f"the dynamic buffer is never checked: buffer.check_interval is "
+            f"{buffer.check_interval:,} steps, and the run has {config.steps:,}"
+        )
+    elif buffer.min_size >= held:
+        yield (
+            f"the dynamic buffer never shrinks: buffer.min_size is {buffer.min_size:,}, and it "
+            f"holds {held:,} transitions at most"
+        )
+
+
+# --- keys without effect ------------------------------------------------------------------------
+
+ALGORITHM_KEYS = {
+    "td3": ("exploration_noise", "target_noise", "target_noise_clip"),
+    "sac": ("temperature", "alpha", "target_entropy", "log_std_squash", "log_std_bounds"),
+}
+"""Keys that only one of dstrl's algorithms reads."""
+
+
+def without_effect(config: RunConfig, explicit: Mapping[str, Origin]) -> list[str]:
+    """Return which of the explicit keys have no effect, and why; keys of one reason together."""
+    reasons = {key: reason for key in explicit if (reason := _switched_off(config, key))}
+    found: dict[str, list[str]] = {}
+    for key, reason in reasons.items():
+        written, (_, _, leaf) = explicit[key].key, key.partition(".")
+        twin = f"critic.{leaf}" if key.startswith("actor.") else f"actor.{leaf}"
+        of_both = explicit.get(twin) == explicit[key] and reasons.get(twin) == reason
+        named = found.setdefault(reason, [])
+        shown = written if of_both or not key.startswith(("actor.", "critic.")) else key
+        if shown not in named:
+            named.append(shown)
+    return [
+        f"{', '.join(keys)} {'has' if len(keys) == 1 else 'have'} no effect: {reason}"
+        for reason, keys in found.items()
+    ]
+
+
+def _switched_off(config: RunConfig, key: str) -> str | None:
+    """Return why a dotted key has no effect on a run, or None where it has one."""
+    group, _, rest = key.partition(".")
+    if group in ROLES:
+        return _network_key(getattr(config, group), rest)
+    if group == "buffer" and rest != "dynamic" and not config.buffer.dynamic:
+        return "buffer.dynamic is false"
+    return _run_key(config, key)
+
+
+def _network_key(network: NetworkConfig, key: str) -> str | None:
+    rule = network.topology
+    if network.all_active:
+        which = "dense" if network.dense else "match_parameters"
+        kept = {"dense", "match_parameters", "hidden_sizes"}
+        kept |= set() if network.dense else {"sparsity", "allocation", "lambdas"}
+        return None if key in kept else f"all connections are active ({which} is true)"
+    group, _, leaf = key.rpartition(".")
+    if group != "topology" or leaf == "schedule":
+        return None
+    if rule.schedule == "static":
+        return "topology.schedule is static"
+    scores = {rule.drop, rule.grow}
+    if any(":" in score for score in scores):  # what an outside score reads is not known
+        return None
+    if leaf == "sign_split" and rule.drop != "sign":
+        return f"topology.drop is {rule.drop}, not sign"
+    if leaf in ("accumulate", "td_error") and "importance" not in scores:
+        return "neither topology.drop nor topology.grow is importance"
+    return None
+
+
+def _run_key(config: RunConfig, key: str) -> str | None:
+    networks = (config.actor, config.critic)
+    for algo, keys in ALGORITHM_KEYS.items():
+        if key in keys and config.algo in ALGORITHM_KEYS and config.algo != algo:
+            return f"{config.algo} does not use it"
+    if key == "nstep_delay" and config.nstep == 1:
+        return "nstep is 1"
+    if key == "target_entropy" and config.temperature == "fixed":
+        return "temperature is fixed"
+    if key == "exploration_noise" and config.collect == "mean":
+        return "collect is mean"
+    if key == "target_noise_clip" and config.target_noise == 0:
+        return "target_noise is 0"
+    if key in ("rewire", "moments") and not any(each.changes_topology for each in networks):
+        return "no topology changes"
+    if key == "target_masking" and all(each.all_active for each in networks):
+        return "all connections are active"
+    return None

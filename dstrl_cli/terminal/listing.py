@@ -1,0 +1,166 @@
+"""What may be chosen on the command line, for `dstrl list`: names with what is known of them.
+
+Nothing here imports torch; only the environments import gymnasium.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from dstrl_cli.config.keys import MACROS, flatten
+from dstrl_cli.config.methods import find_method, list_methods
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import to_dict
+from dstrl_cli.config.presets import list_presets, load_sweep_preset, resolve
+from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.registry import (
+    ALGORITHMS,
+    ALLOCATIONS,
+    DROP_SCORES,
+    ENGINES,
+    GROW_SCORES,
+    INITIAL_MASKS,
+    SCHEDULES,
+    SCORES,
+)
+
+Item = Mapping[str, Any]
+
+
+def items(what: str) -> list[Item]:
+    """Return what there is of a kind, `name` first. Raises InputError for an unknown kind."""
+    if what not in KINDS:
+        raise InputError(suggest("list", what, KINDS))
+    return KINDS[what]()
+
+
+def table(found: list[Item]) -> Table:
+    """Return a row for each item; no name is broken."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for number, heading in enumerate(found[0]):
+        shown.add_column(heading, overflow="fold", no_wrap=number == 0)
+    for item in found:
+        shown.add_row(*(Text(_in_words(value)) for value in item.values()))
+    return shown
+
+
+def _in_words(value: Any) -> str:
+    """Return a value as a person reads it; a break is possible after every `|`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value))
+    if isinstance(value, int | float):
+        return f"{value:,.10g}"
+    return "-" if value is None else str(value).replace("|", " | ")
+
+
+# --- the kinds ----------------------------------------------------------------------------------
+
+
+def _methods() -> list[Item]:
+    found: list[Item] = []
+    for name in list_methods():
+        method = find_method(name)
+        algos = [algo for algo in ALGORITHMS if method.refusal(algo) is None]
+        found.append({"name": name, "label": method.label, "algorithms": algos})
+    return found
+
+
+def _envs() -> list[Item]:
+    from dstrl_cli.envs.registration import NAVIGATION_TASKS, PAPER_TASKS
+
+    return [{"name": name} for name in sorted({**PAPER_TASKS, **NAVIGATION_TASKS})]
+
+
+def _scores() -> list[Item]:
+    return [
+        {
+            "name": name,
+            "scores": [use for use, can in (("drop", row.drops), ("grow", row.grows)) if can],
+            "networks": ["critic"] if row.needs_td_error else ["actor", "critic"],
+        }
+        for name, row in SCORES.items()
+    ]
+
+
+def _presets() -> list[Item]:
+    return [
+        {"name": name, "description": load_sweep_preset(name).description}
+        for name in list_presets()
+    ]
+
+
+def _keys() -> list[Item]:
+    """Return every key with its type and what a bare `dstrl train` has."""
+    schema, used = RunConfig.model_json_schema(), flatten(to_dict(resolve()))
+    found: list[Item] = [
+        {"name": key, "type": type_, "default": used.get(key)}
+        for key, type_ in _types(RunConfig, schema, schema)
+        if key not in ("algo", "method")
+    ]
+    macros = ({"name": key, "type": "sets it for both", "default": None} for key in MACROS)
+    return [*found, *macros]
+
+
+def _types(
+    model: type[BaseModel], block: Mapping[str, Any], schema: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, str]]:
+    """Yield the dotted key and the type in words of every key of a model."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            inner = schema["$defs"][kind.__name__]
+            yield from _types(kind, inner, schema, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", NAMES.get(name) or _in_schema(block["properties"][name])
+
+
+NAMES = {
+    "drop": "|".join(DROP_SCORES),
+    "grow": "|".join(GROW_SCORES),
+    "schedule": "|".join(SCHEDULES),
+    "initial_mask": "|".join(INITIAL_MASKS),
+    "allocation": "|".join(ALLOCATIONS),
+    "engine": "|".join(("auto", *ENGINES)),
+    "device": "auto|cpu|cuda|cuda:N",
+}
+"""Types of keys whose values are names of the registry, or of devices."""
+
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_BOUNDS |= {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def _in_schema(field: Mapping[str, Any]) -> str:
+    """Return a type of a JSON schema in words, with its bounds."""
+    if "enum" in field:
+        return "|".join(field["enum"])
+    if "anyOf" in field:
+        return " or ".join(map(_in_schema, field["anyOf"]))
+    if field.get("type") == "array":
+        return f"list of {_in_schema(field['items'])}" if "items" in field else "two numbers"
+    words = {"integer": "whole number", "number": "number", "boolean": "true|false"}
+    words |= {"string": "text", "null": "null"}
+    bounds = [f"{sign} {field[name]:g}" for name, sign in _BOUNDS.items() if name in field]
+    kind = words.get(str(field.get("type")), "auto or a whole number")
+    return f"{kind} {', '.join(bounds)}".rstrip()
+
+
+FOOTNOTES = {
+    "keys": "The defaults are those of a bare dstrl train (TD3, rlx2); other methods have others."
+}
+
+KINDS: dict[str, Callable[[], list[Item]]] = {
+    "methods": _methods,
+    "envs": _envs,
+    "scores": _scores,
+    "keys": _keys,
+    "presets": _presets,
+}
+"""What `dstrl list` knows."""

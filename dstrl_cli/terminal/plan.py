@@ -1,0 +1,271 @@
+"""The plan of a sweep: its runs, notes and packing into populations, as tables, words and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from dstrl_cli.config import effects
+from dstrl_cli.config.identity import env_name, sparsity_label
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.sweep.memory import size
+from dstrl_cli.sweep.place import Placement
+from dstrl_cli.sweep.plan import Planned
+from dstrl_cli.training.run import Run
+
+MOST_ROWS = 40
+"""A plan of more rows than this shows one row for all sparsities of a method."""
+
+LONG_NAME = 24
+"""Longer names of methods continue in a new line at their `+`, where the terminal is not `WIDE`."""
+
+WIDE = 100
+
+
+# --- runs ---------------------------------------------------------------------------------------
+
+
+def plan_table(planned: Sequence[Planned], width: int) -> Table:
+    """Return a row for each method, environment and sparsity; tasks and seeds are folded.
+
+    `width` is the terminal's.
+    """
+    rows = _grouped(planned, by_sparsity=True)
+    if len(rows) > MOST_ROWS:
+        rows = _grouped(planned, by_sparsity=False)
+    with_tasks = any(each.run.config.env.task for each in planned)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("method", no_wrap=True)
+    for heading in ("env", *(["tasks"] if with_tasks else []), "sparsity", "seeds"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("runs", justify="right")
+    table.add_column("to do", justify="right")
+    for (method, env, _), group in rows.items():
+        configs = [each.run.config for each in group]
+        tasks = [_ranges(config.env.task for config in configs)] if with_tasks else []
+        sparsities = list(dict.fromkeys(each.run.label.split("/")[2] for each in group))
+        cells = [
+            method.replace("+", "\n+") if width < WIDE and len(method) > LONG_NAME else method,
+            env,
+            *tasks,
+            _ends(sparsities),
+            _ranges(config.seed for config in configs),
+            str(len(group)),
+            str(sum(each.to_do for each in group)),
+        ]
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _grouped(
+    planned: Iterable[Planned], by_sparsity: bool
+) -> dict[tuple[str, str, str], list[Planned]]:
+    groups: dict[tuple[str, str, str], list[Planned]] = {}
+    for each in planned:
+        _, method, sparsity, _ = each.run.label.split("/")
+        env = env_name(each.run.config.env.id)
+        groups.setdefault((method, env, sparsity if by_sparsity else ""), []).append(each)
+    return groups
+
+
+def _ends(values: Sequence[str]) -> str:
+    """Return a few values in full, of many the first and the last."""
+    if len(values) <= 5:
+        return ", ".join(values)
+    return f"{values[0]} … {values[-1]} ({len(values)})"
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Return distinct whole numbers with ranges folded: `0-4, 7`."""
+    ranges: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [number]
+        else:
+            ranges.append([number])
+    return _ends(["-".join(map(str, each)) for each in ranges])
+
+
+def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
+    """Return how many runs there are, how many are to do, and placement."""
+    to_do = [each for each in planned if each.to_do]
+    over = sum(each.status != "new" for each in to_do)
+    done = len(planned) - len(to_do)
+    parts = [number_of_runs(len(planned)), f"{len(to_do)} to do"]
+    parts += [f"{over} of them started over"] if over else []
+    parts += [f"{done} finished before"] if done else []
+    count = len(placement.populations)
+    where = (
+        f"{placement.jobs} at a time on the {placement.device}"
+        if placement.on_cpu
+        else f"in {count} population{'' if count == 1 else 's'} on {placement.device}"
+    )
+    engines = " and ".join(f"{name} ({count})" for name, count in placement.engines.items())
+    parts = [", ".join(parts), *([where, f"engine {engines}"] if to_do else [])]
+    return "; ".join([*parts, f"results in {placement.out}"])
+
+
+def number_of_runs(count: int) -> str:
+    """Return `1 run`, `3 runs`."""
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+# --- what the user should know ------------------------------------------------------------------
+
+
+def note_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return every note of the runs that are to do once, with the methods that it is for."""
+    runs = [each.run for each in planned if each.to_do]
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for note in run.notes:
+            found.setdefault(note, {})[_method(run)] = None
+    methods = dict.fromkeys(map(_method, runs))
+    return [
+        f"note: {note}" if len(each) == len(methods) else f"note for {', '.join(each)}: {note}"
+        for note, each in found.items()
+    ]
+
+
+def topology_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return how often topologies change in the runs that are to do, with the methods."""
+    first_seeds = {each.run.path.parent: each.run for each in reversed(planned) if each.to_do}
+    changes: dict[str, dict[str, None]] = {}
+    for run in reversed(first_seeds.values()):
+        changes.setdefault(effects.changes_in_words(run.config), {})[_method(run)] = None
+    return [
+        f"topology in each run of {', '.join(methods)}: {words}"
+        for words, methods in changes.items()
+    ]
+
+
+def _method(run: Run) -> str:
+    return run.label.split("/")[1]
+
+
+# --- for programs -------------------------------------------------------------------------------
+
+
+def plan_json(planned: Sequence[Planned], placement: Placement) -> dict[str, Any]:
+    """Return a plan for programs."""
+    by_jobs = {"mode": "jobs", "jobs": placement.jobs}
+    return {
+        "total": len(planned),
+        "to_do": sum(each.to_do for each in planned),
+        "device": placement.device,
+        "engine": dict(placement.engines),
+        "engine_reason": placement.engine_reason,
+        "out": placement.out,
+        **(by_jobs if placement.on_cpu else packing_json(placement)),
+        "runs": [
+            identity(each.run)
+            | {
+                "status": each.status,
+                "to_do": each.to_do,
+                "topology_changes": {
+                    role: effects.topology_changes(each.run.config, role).count
+                    for role in effects.ROLES
+                },
+                "notes": list(each.run.notes),
+            }
+            for each in planned
+        ],
+    }
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """Return what identifies a run, for programs."""
+    config = run.config
+    return {
+        "path": str(run.path),
+        "algo": config.algo,
+        "method": config.method,
+        "env": env_name(config.env.id),
+        "task": config.env.task,
+        "sparsity": {"actor": config.actor.sparsity, "critic": config.critic.sparsity},
+        "seed": config.seed,
+        "steps": config.steps,
+    }
+
+
+# --- populations --------------------------------------------------------------------------------
+
+
+def packing_table(placement: Placement) -> Table:
+    """Return the populations of a sweep: a row for each, with its memory and device."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("#", justify="right", no_wrap=True)
+    for heading in ("env", "algo"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("members", justify="right")
+    for heading in ("methods", "sparsity", "seeds"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("memory", "device"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for number, population in enumerate(placement.populations, start=1):
+        configs = [run.config for run in population.runs]
+        cells = [
+            str(number),
+            env_label(configs[0]),
+            configs[0].algo,
+            str(len(configs)),
+            _two_or_count([config.method for config in configs]),
+            _two_or_count([sparsity_label(config).removeprefix("s") for config in configs]),
+            _ranges(config.seed for config in configs),
+            size(population.memory.device),
+            population.device.name,
+        ]
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _two_or_count(values: Sequence[str]) -> str:
+    """Return one or two distinct values in full, of more how many there are."""
+    distinct = list(dict.fromkeys(values))
+    return ", ".join(distinct) if len(distinct) <= 2 else str(len(distinct))
+
+
+def packing_lines(placement: Placement) -> list[str]:
+    """Return how much memory the devices have, and what takes that of the largest population."""
+    largest = max(placement.populations, key=lambda each: each.memory.device).memory
+    lines = [f"the largest population takes {size(largest.device)}: {largest.parts()}"]
+    if largest.host:
+        lines.append(f"its replay buffer takes {size(largest.host)} of main memory")
+    if any(device.memory is None for device in placement.devices):
+        lines.append(
+            f"the memory of {placement.device} is not known here, so nothing is split: plan for a "
+            "size with --device-memory, as in --device-memory 80GB"
+        )
+    else:
+        sizes = [f"{size(each.memory or 0)} of {each.name}" for each in placement.devices]
+        lines.append(f"memory to use: {', '.join(sizes)}")
+    return lines
+
+
+def packing_json(placement: Placement) -> dict[str, Any]:
+    """Return the devices and the populations of a sweep for programs."""
+    return {
+        "mode": "populations",
+        "devices": [{"name": each.name, "memory": each.memory} for each in placement.devices],
+        "populations": [
+            {
+                "device": each.device.name,
+                "env": env_name(each.runs[0].config.env.id),
+                "algo": each.runs[0].config.algo,
+                "members": len(each.runs),
+                "memory": each.memory.as_dict(),
+                "runs": [str(run.path) for run in each.runs],
+            }
+            for each in placement.populations
+        ],
+    }
+
+
+def env_label(config: RunConfig) -> str:
+    """Return an environment and, beside the first, its task."""
+    name = env_name(config.env.id)
+    return f"{name}, task {config.env.task}" if config.env.task else name

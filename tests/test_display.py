@@ -1,0 +1,165 @@
+"""What is shown while runs train: lines, bars, time left, and the plan in narrow terminals."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from dstrl_cli.sweep.display import DisplayReporter
+from dstrl_cli.sweep.plan import Axes, Planned, expand
+from dstrl_cli.terminal import plan
+from dstrl_cli.terminal.display import LineDisplay, LiveDisplay
+from dstrl_cli.terminal.pace import Pace, clock_time, seconds_left
+
+ROW = {
+    "step": 5000,
+    "eval_return_mean": 12.5,
+    "eval_return_std": 0.5,
+    "steps_per_s": 1234.4,
+    "actor_active": 3328,
+    "critic_active": 6682,
+}
+PRUNED = ROW | {"step": 10_000, "critic_active": 6000}
+
+# --- lines --------------------------------------------------------------------------------------
+
+
+def test_plain_lines_say_each_evaluation_of_a_single_run():
+    out = io.StringIO()
+    display = LineDisplay(Console(file=out, width=40), runs=1, evaluations=True)
+    reporter = DisplayReporter(display, 0, ["somewhere"])
+    display.start(0, "somewhere", 10, 5)
+    reporter.progress(1, 10, 2.0, {})
+    reporter.evaluation(0, ROW)
+    assert out.getvalue() == "step 5,000  return 12.5 ± 0.5  1,234 steps/s\n"
+
+
+def test_active_connections_are_shown_once_they_have_changed():
+    out = io.StringIO()
+    display = LineDisplay(Console(file=out, width=40), runs=1, evaluations=True)
+    for row in (ROW, ROW, PRUNED, PRUNED):
+        display.evaluation(0, "somewhere", row)
+    ends = [line.rpartition("steps/s")[2].strip() for line in out.getvalue().splitlines()]
+    assert ends == ["", "", "active 3,328 + 6,000", "active 3,328 + 6,000"]
+
+
+def test_runs_that_did_not_finish_are_named_on_the_other_stream():
+    out, err = io.StringIO(), io.StringIO()
+    display = LineDisplay(Console(file=out), 2, False, errors=Console(file=err, width=20))
+    display.finish(0, "a/b", {"status": "finished"})
+    display.finish(1, "a/c", {"status": "failed", "error": "the arm fell off"})
+    assert out.getvalue() == "finished    a/b  (1/2)\n"
+    assert err.getvalue() == "failed      a/c the arm fell off  (2/2)\n"
+
+
+# --- bars ---------------------------------------------------------------------------------------
+
+LABEL = "HalfCheetah-v5/td3-our-rlx2/s0.95/seed0"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_live_bars_fit_the_terminal(width):
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, legacy_windows=False)
+    with LiveDisplay(console, runs=2, work=[(1_000_000, 0)] * 2) as display:
+        reporter = DisplayReporter(display, 0, [LABEL])
+        display.start(0, LABEL, 1_000_000, 0)
+        reporter.evaluation(0, ROW)
+        reporter.progress(5000, 1_000_000, 1234.4, {})
+        before = bars(console, display)
+        reporter.evaluation(0, PRUNED)
+        after = bars(console, display)
+        reporter.message("note [that]")
+        display.finish(0, "a/b", {"status": "finished", "final_return": {"mean": 1, "std": 0}})
+    assert len(before) == len(after) == 2
+    assert max(map(len, before)) <= width
+    assert "return 12.5" in before[1]
+    assert "active" not in before[1]
+    assert ("active 3,328 + 6,000" in after[1]) == (width == 120)
+    assert "note [that]" in out.getvalue()
+
+
+def bars(console: Console, display: LiveDisplay) -> list[str]:
+    rendered = console.render_lines(display._progress.get_renderable(), pad=False)
+    return ["".join(segment.text for segment in line) for line in rendered]
+
+
+def test_a_sweep_says_the_time_left_before_a_run_has_ended():
+    now = [0.0]
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, legacy_windows=False)
+    work = [(1000, 100)] * 4
+    with LiveDisplay(console, runs=4, work=work, clock=lambda: now[0]) as display:
+        display.start(0, "a", 1000, 100)
+        display.start(1, "b", 1000, 100)
+        display.progress(0, 90, 1000, 900.0)
+        assert "-:--" in bars(console, display)[0]
+        for time, step in ((1.0, 100), (11.0, 200)):
+            now[0] = time
+            display.progress(0, step, 1000, 10.0)
+        # 10 steps/s: 80 s of the first, 90 s of each of the other three, two at a time
+        assert "2:55" in bars(console, display)[0]
+        assert "1:20" in bars(console, display)[1]
+
+
+# --- the time left ------------------------------------------------------------------------------
+
+
+def test_random_steps_do_not_count_into_the_speed():
+    pace = Pace(total=10_000, warm_up=5_000)
+    pace.report(4_000, now=0.1)
+    assert pace.seconds_left(now=0.1) is None
+    pace.report(5_000, now=0.2)
+    assert pace.steps_per_s is None
+    pace.report(6_000, now=10.2)
+    assert pace.steps_per_s == pytest.approx(100)
+    assert pace.seconds_left(now=10.2) == pytest.approx(40)
+    assert pace.seconds_left(now=15.2) == pytest.approx(35)
+    assert pace.seconds_left(now=1000.0) == 0
+
+
+def test_a_run_of_random_steps_alone_has_a_speed():
+    pace = Pace(total=100, warm_up=25_000)
+    pace.report(10, now=1.0)
+    pace.report(20, now=2.0)
+    assert pace.seconds_left(now=2.0) == pytest.approx(8)
+
+
+def test_a_sweep_takes_as_long_as_its_longest_run_at_least():
+    fast, slow, waiting = Pace(200, 0), Pace(1_000, 0), Pace(200, 0)
+    for pace in (fast, slow):
+        pace.report(0, now=0.0)
+        pace.report(100, now=10.0)
+    assert seconds_left([], [waiting], [], 10.0) is None
+    assert seconds_left([Pace(200, 0)], [waiting], [], 10.0) is None
+    assert seconds_left([fast, slow], [], [], 10.0) == pytest.approx(90)
+    assert seconds_left([fast], [waiting], [slow], 10.0) == pytest.approx(10 + 20)
+
+
+def test_times_are_said_as_on_a_clock():
+    assert [clock_time(each) for each in (0.4, 65, 3_723)] == ["0:00", "1:05", "1:02:03"]
+
+
+# --- the plan -----------------------------------------------------------------------------------
+
+
+def shown(runs, width: int) -> str:
+    out = io.StringIO()
+    planned = [Planned(run, "new") for run in runs]
+    Console(file=out, width=width).print(plan.plan_table(planned, width))
+    return out.getvalue()
+
+
+def test_tasks_and_seeds_of_a_plan_are_ranges():
+    axes = Axes(methods=("sst",), envs=("2DNav-v1",), tasks=(0, 1, 2, 4), seeds=(0, 1, 2))
+    rows = shown(expand(axes), 80).splitlines()
+    assert rows[3].split() == ["td3-sst", "2DNav-v1", "0-2,", "4", "s0.95", "0-2", "12", "12"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_names_of_methods_are_never_broken_in_the_middle(width):
+    axes = Axes(envs=("HalfCheetah-v5",), sets={"buffer_size": [10_000, 1_000_000]})
+    text = shown(expand(axes, flags={"actor.sparsity": 0.9}), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "+buffer_size10000 " in text
+    assert "+buffer_size1000000 " in text
+    assert ("td3-rlx2+buffer_size1000000" in text) == (width == 120)
