@@ -31,11 +31,11 @@ class Sampled:
     log_prob: Tensor  # [P, B]
     std: Tensor
     noise: Tensor
-    source: Tensor  # of the log std
+    source: Tensor  # what the log std was clamped or scaled from (`SAC.gaussian`)
 
 
 class SAC(Algorithm):
-    """SAC; n-step targets carry the entropy of every step (RLX eq. 11)."""
+    """SAC; n-step targets include the entropy of every step (RLX eq. 11)."""
 
     METRICS: ClassVar[dict[str, str]] = Algorithm.METRICS | {"alpha": "actor"}
 
@@ -87,7 +87,7 @@ class SAC(Algorithm):
         return self.log_alpha.exp()
 
     def gaussian(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean, log std, and what the latter is clamped or scaled from, each [..., act]."""
+        """Return mean, log std, and what the log std is clamped or scaled from, each [..., act]."""
         mean, raw = output.chunk(2, dim=-1)
         low, high = self.config.log_std_bounds
         if self.config.log_std_squash == "clamp":

@@ -65,7 +65,7 @@ class TD3(Algorithm):
         return torch.addcmul(batch.reward, batch.discount, q.squeeze(-1).amin(1))
 
     def update_actor(self, batch: Batch) -> None:
-        """Climb the first critic's value of the policy's actions."""
+        """Take a step that raises the first critic's value of the policy's actions."""
         action = self.actor.forward(batch.observation).squeeze(1).tanh_()  # [P, B, act]
         q = self.critic.forward(self.state_action(batch.observation, action), heads=1)
         loss = -q.mean((1, 2, 3))

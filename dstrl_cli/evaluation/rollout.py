@@ -66,7 +66,7 @@ def _on_device(
         step = env.step(act(observation), running)
         returns += step.reward
         lengths += running
-        running = running & ~(step.terminated | step.truncated)
+        running = running & ~step.ended
         observation = step.observation
     return returns.cpu().numpy(), lengths.cpu().numpy()
 
@@ -74,4 +74,4 @@ def _on_device(
 def _host(step: Step) -> tuple[np.ndarray, np.ndarray]:
     """Return the rewards of a step and which episodes it ended [N], as the host computed them."""
     assert step.host is not None
-    return step.host.reward, step.host.terminated | step.host.truncated
+    return step.host.reward, step.host.ended

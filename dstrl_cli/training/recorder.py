@@ -148,12 +148,10 @@ class Recorder:
         """Follow the training episodes through environment step `step`."""
         host = result.host
         if host is not None:
-            self.follow(step, host.reward, host.terminated, host.terminated | host.truncated)
+            self.follow(step, host.reward, host.terminated, host.ended)
             return
         row = self.waiting[len(self.waiting_from)]
-        for part, value in zip(
-            row, (result.reward, result.terminated, result.truncated), strict=True
-        ):
+        for part, value in zip(row, (result.reward, result.terminated, result.ended), strict=True):
             part.copy_(value)
         self.waiting_from.append(step)
         if len(self.waiting_from) == WAITING_STEPS:
@@ -185,10 +183,10 @@ class Recorder:
         steps, self.waiting_from = self.waiting_from, []
         if not steps:
             return
-        for step, (reward, terminated, truncated) in zip(
+        for step, (reward, terminated, ended) in zip(
             steps, self.waiting[: len(steps)].cpu().numpy(), strict=True
         ):
-            self.follow(step, reward, terminated > 0, terminated + truncated > 0)
+            self.follow(step, reward, terminated > 0, ended > 0)
 
     def follow(
         self, step: int, reward: NDArray[Any], terminated: NDArray[Any], ended: NDArray[Any]
