@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +118,7 @@ def test_a_damaged_configuration_beside_the_policy_is_named(capsys):
     assert main(["eval", str(run)]) == 2
     said = capsys.readouterr().err
     assert "config.yaml, which says how this run evaluates, cannot be read" in said
-    assert "method is missing; env is missing" in said
+    assert "method is missing; env" in said
 
 
 def test_another_task_or_environment_can_be_chosen(capsys):
@@ -200,6 +203,20 @@ def test_what_cannot_be_shown_is_said_in_one_message(capsys, monkeypatch):
     shown = capsys.readouterr()
     assert "--render human: env 'Counter-v0' cannot be drawn" in shown.err
     assert shown.out == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="displays have these names on Linux")
+def test_a_display_that_does_not_exist_ends_no_process():
+    run = trained("InvertedPendulum-v5", steps=1)
+    done = subprocess.run(
+        [sys.executable, "-m", "dstrl_cli", "eval", str(run), "--render=human"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "DISPLAY": ":4077", "WAYLAND_DISPLAY": ""},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot be opened, or has no monitor" in done.stderr
 
 
 # --- the policy file as the README describes it -------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -56,6 +57,23 @@ def _has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
+def _check_monitor() -> None:
+    """Raise InputError where GLFW, which MuJoCo's windows need, finds no monitor.
+
+    MuJoCo's viewer does not look: without this check it would abort the whole process.
+    """
+    import glfw
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # GLFW reports by warnings what the error below says
+        found = glfw.init() and glfw.get_primary_monitor()
+    if not found:
+        raise InputError(
+            "--render human: the display of DISPLAY or WAYLAND_DISPLAY cannot be opened, or has no "
+            "monitor; record the episode with --video FILE.mp4 instead"
+        )
+
+
 # --- recording and showing ----------------------------------------------------------------------
 
 
@@ -85,6 +103,8 @@ def show(policy: Policy, spec: EnvSpec, starts: Sequence[int]) -> Episodes:
     Raises InputError for an environment that has no window, DstrlError where drawing fails.
     """
     with _drawing(spec, "human", "--render human") as env:
+        if hasattr(env.unwrapped, "mujoco_renderer"):
+            _check_monitor()
         # In the mode "human" an environment draws by itself whenever it is reset or stepped.
         shown = [_episode(policy, spec, env, start, lambda: None) for start in starts]
     returns, lengths = zip(*shown, strict=True)
