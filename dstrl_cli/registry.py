@@ -196,6 +196,7 @@ def algorithm_name(name: str) -> str:
     """Return how folders and method files call an algorithm: of an outside class its `name`."""
     if name in ALGORITHMS:
         return name
+    algorithm(name)  # refuses what is no algorithm
     found = getattr(load_outside(name), "name", None)
     if not isinstance(found, str) or not found.isidentifier() or found in ("all", *ALGORITHMS):
         raise InputError(

@@ -21,7 +21,7 @@ from dstrl_cli.envs import computed_on_device, make_batch, make_env, spec
 from dstrl_cli.envs.gymnasium import GymnasiumBatch
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.policy import Policy, policy_metadata, read
-from dstrl_cli.sweep.plan import Axes, configurations, prepare
+from dstrl_cli.sweep.plan import Axes, expand, prepare
 
 COUNTER = "env_samples:Counter-v0"
 
@@ -107,14 +107,14 @@ def test_presets_and_method_files_may_set_arguments(tmp_path: Path) -> None:
 
 def test_a_sweep_over_an_argument_has_a_folder_for_each_value() -> None:
     axes = Axes(envs=("Ant-v5",), sets={"env.kwargs.healthy_reward": (0, 0.5)})
-    paths = [str(path) for _, path in configurations(axes)]
+    paths = [run.label for run in expand(axes)]
     assert paths == [f"Ant-v5/td3-rlx2+healthy_reward{value}/s0.95/seed0" for value in (0, 0.5)]
 
 
 def test_runs_of_a_sweep_that_would_share_a_folder_are_refused() -> None:
     axes = Axes(envs=("Ant-v5",), sets={"env.kwargs.mode": ("a b", "a-b")})
     with pytest.raises(InputError, match=r"share the folder .*env\.kwargs\.mode: a b -> a-b"):
-        configurations(axes)
+        expand(axes)
 
 
 # --- environments -------------------------------------------------------------------------------

@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from outside_samples import METHOD, SCORE
 
 import dstrl_cli
 
 SAMPLES = Path(__file__).parent / "outside"
 PACKAGE = Path(dstrl_cli.__file__).parents[1]
-RUN = ("--algo", "ddpg_example:DDPG", "--env", "line_example:Line-v0", "--steps", "300")
+RUN = ("--algo", "ddpg_sample:DDPG", "--env", "line_example:Line-v0", "--steps", "300")
 
 
 def dstrl(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -35,7 +36,14 @@ def dstrl(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedP
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(SAMPLES, tmp_path_factory.mktemp("user") / "project"))
+    """A user's folder: an algorithm with its settings, an environment, a score and its method."""
+    project = tmp_path_factory.mktemp("user") / "project"
+    shutil.copytree(SAMPLES, project)
+    shutil.copy(Path(__file__).with_name("ddpg_sample.py"), project)
+    (project / "saliency.py").write_text(SCORE)
+    method = METHOD.replace("extends: rlx2", "extends: rigl")  # rlx2 has no keys for DDPG
+    (project / "saliency.yaml").write_text(f"{method}  topology.update_interval: 40\n")
+    return project
 
 
 def test_a_score_an_algorithm_and_an_environment_train_together(folder: Path) -> None:
@@ -68,16 +76,16 @@ def test_another_algorithm_is_planned_for_an_accelerator(folder: Path) -> None:
     ("arguments", "expected"),
     [
         (["--algo", "nowhere:DDPG"], "'nowhere:DDPG': module 'nowhere' cannot be imported"),
-        (["--algo", "ddpg_example:Missing"], "module 'ddpg_example' has no 'Missing'"),
+        (["--algo", "ddpg_sample:Missing"], "module 'ddpg_sample' has no 'Missing'"),
         (["--algo", "line_example:Line"], "needs an attribute `row`"),
         ([*RUN, "--dst", "rlx2"], "'rlx2' has keys for td3 and sac, but none for ddpg"),
         (
             [*RUN, "--dst", "saliency.yaml", "--set", "topology.params.powr=2"],
-            "params.powr",
+            "topology.params.powr",
         ),
         (
-            [*RUN, "--dst", "saliency.yaml", "--set", "topology.params.power=-1"],
-            "params.power",
+            [*RUN, "--dst", "saliency.yaml", "--set", "topology.params.power=much"],
+            "topology.params.power",
         ),
         (
             [*RUN, "--dst", "saliency.yaml", "--set", "topology.drop=line_example:Line"],

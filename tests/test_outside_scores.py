@@ -107,8 +107,8 @@ def test_parameters_are_keys_of_either_network_or_of_both() -> None:
     assert hash(from_dict(to_dict(config)).actor) == hash(config.actor)
     assert identity(config)["critic.topology.params.power"] == 3
     assert differences(resolve("rlx2"), config) == [
-        "actor.topology.params.power: unset -> 2",
-        "critic.topology.params.power: unset -> 3",
+        "actor.topology.params.power: not set -> 2",
+        "critic.topology.params.power: not set -> 3",
     ]
 
 

@@ -17,7 +17,7 @@ from dstrl_cli.config.presets import resolve
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.machine import cores
 from dstrl_cli.nets.choice import choose
-from dstrl_cli.registry import ENGINES
+from dstrl_cli.registry import ENGINES, algorithm_name
 from dstrl_cli.sweep.plan import prepare
 from dstrl_cli.training.run import find_device
 
@@ -141,7 +141,7 @@ class Work:
         if self.config is None:
             return f"{self.contender} {self.kind}"
         name = self.config.method if self.contender == "dstrl" else self.contender
-        return f"{self.config.algo} {name} {self.kind}"
+        return f"{algorithm_name(self.config.algo)} {name} {self.kind}"
 
 
 Group = list[Work]

@@ -21,6 +21,7 @@ from dstrl_cli.bench.plan import NOTES, PARTS_NOTE, PEERS, Work
 from dstrl_cli.config.identity import env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.machine import cores
+from dstrl_cli.registry import algorithm_name
 
 CSV_COLUMNS = (
     "work",
@@ -94,7 +95,7 @@ def describe(work: Work) -> dict[str, Any]:
     own = work.contender == "dstrl"
     return {
         "work": work.kind,
-        "algo": config.algo,
+        "algo": algorithm_name(config.algo),
         "dst": config.method if own else work.contender,
         "env": env_name(config.env.id),
         "engine": config.engine if own else work.contender,
@@ -180,7 +181,7 @@ def print_group(console: Console, measured: Sequence[Measurement], found: Sequen
     config = _config(measured[0].work)
     sizes = "-".join(map(str, config.hidden_sizes))
     what = {"train": "whole steps", "update": "updates"}[measured[0].work.kind]
-    title = f"{config.algo.upper()} on {env_name(config.env.id)}, {what}"
+    title = f"{algorithm_name(config.algo).upper()} on {env_name(config.env.id)}, {what}"
     console.print(Text(f"{title}: networks {sizes}, batch {config.batch_size}"), soft_wrap=True)
     shown = _shown(measured)
     console.print(_times(measured, shown))

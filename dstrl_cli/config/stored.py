@@ -32,10 +32,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "env_workers": 0,
     "replay_device": "auto",
     "compile": False,
-    "env.kwargs": {},
     "target_trim": "budget",
-    "actor.topology.params": {},
-    "critic.topology.params": {},
 }
 """Dotted keys that stored documents may lack because they did not exist yet.
 

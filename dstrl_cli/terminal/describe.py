@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dstrl_cli.config.effects import changes_in_words
 from dstrl_cli.config.models import RunConfig
+from dstrl_cli.registry import algorithm_name
 from dstrl_cli.sweep.memory import size
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.sweep.plan import layer_budgets
@@ -31,7 +32,7 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
     seeds = ", ".join(str(each.config.seed) for each in runs)
     folders = [str(each.path) for each in runs]
     rows = {
-        "method": f"{config.method} on {config.algo.upper()}",
+        "method": f"{config.method} on {algorithm_name(config.algo).upper()}",
         "environment": env_label(config),
         "sparsity": f"actor {config.actor.sparsity:.6g}, critics {config.critic.sparsity:.6g}",
         "active": f"actor {_layers(budgets['actor'])}; each critic {_layers(budgets['critic'])}",

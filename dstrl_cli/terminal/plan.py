@@ -12,6 +12,7 @@ from rich.text import Text
 from dstrl_cli.config import effects
 from dstrl_cli.config.identity import env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
+from dstrl_cli.registry import algorithm_name
 from dstrl_cli.sweep.memory import size
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.sweep.plan import Planned
@@ -182,7 +183,7 @@ def identity(run: Run) -> dict[str, Any]:
     config = run.config
     return {
         "path": str(run.path),
-        "algo": config.algo,
+        "algo": algorithm_name(config.algo),
         "method": config.method,
         "env": env_name(config.env.id),
         "task": config.env.task,
@@ -211,7 +212,7 @@ def packing_table(placement: Placement) -> Table:
         cells = [
             str(number),
             env_label(configs[0]),
-            configs[0].algo,
+            algorithm_name(configs[0].algo),
             str(len(configs)),
             _two_or_count([config.method for config in configs]),
             _two_or_count([sparsity_label(config).removeprefix("s") for config in configs]),
@@ -255,7 +256,7 @@ def packing_json(placement: Placement) -> dict[str, Any]:
             {
                 "device": each.device.name,
                 "env": env_name(each.runs[0].config.env.id),
-                "algo": each.runs[0].config.algo,
+                "algo": algorithm_name(each.runs[0].config.algo),
                 "members": len(each.runs),
                 "memory": each.memory.as_dict(),
                 "runs": [str(run.path) for run in each.runs],

@@ -24,6 +24,7 @@ from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.nets.groups import Counts, TopologyChange
 from dstrl_cli.nets.network import Network
+from dstrl_cli.registry import algorithm_name
 from dstrl_cli.runs.policy import (
     BEST_FILE,
     INITIAL_FILE,
@@ -118,7 +119,7 @@ class Recorder:
         """Write a member's networks and what they were trained for."""
         spec, config = self.spec, self.algorithm.configs[member]
         metadata = policy_metadata(
-            algo=config.algo,
+            algo=algorithm_name(config.algo),
             env=spec.id,
             task=spec.task,
             observation_size=spec.observation_size,
