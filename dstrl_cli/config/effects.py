@@ -159,7 +159,7 @@ def _idle_nstep(config: RunConfig) -> Iterator[str]:
 
 
 def _idle_buffer(config: RunConfig) -> Iterator[str]:
-    buffer, held = config.buffer, min(config.buffer_size, config.steps)
+    buffer, held = config.buffer, config.replay_capacity
     if not buffer.dynamic:
         return
     if buffer.check_interval > config.steps:
