@@ -114,12 +114,16 @@ def test_a_stop_beyond_the_whole_training_is_told():
 def test_intervals_and_delays_beyond_the_run_are_told():
     said = told("rlx2", steps=30_000)
     assert [text.partition(":")[0] for text in said] == [
-        "the topology of the actor never changes",
-        "the topology of the critics never changes",
+        "the topology of the actor and the critics never changes",
         "targets of 3 steps never begin",
         "the dynamic buffer never shrinks",
     ]
-    assert "update_interval is 10,000, and there are 2,500 updates" in said[0]
+    assert "is 10,000, and updates are 2,500 (actor) and 5,000 (critics)" in said[0]
+    (said,) = told("dst", "actor.topology.update_interval=60000", steps=130_000)
+    assert said.startswith("the topology of the actor never changes: update_interval is 60,000")
+    assert said.endswith(
+        "updates are 52,500 (actor); lower it with --set actor.topology.update_interval=N"
+    )
     assert told("rlx2", steps=1_000_000) == []
 
 
@@ -206,7 +210,7 @@ def test_plans_say_changes_and_notes(capsys, tmp_path, monkeypatch):
     assert main(["train", "--env=2DNav-v1", "--steps=30000", "--dry-run"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "topology never changes, in this run" in shown
-    assert "note: the topology of the actor never changes: update_interval is 10,000" in shown
+    assert "note: the topology of the actor and the critics never changes: update_interval" in shown
 
 
 def test_effects_need_no_torch():

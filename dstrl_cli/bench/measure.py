@@ -239,7 +239,7 @@ def _measure_group(
 def _finished(
     work: Work, rates: Sequence[float], processes: Sequence[Process], seconds: float
 ) -> Measurement:
-    """Return a work's measurement, with what is asked last because it takes or changes time."""
+    """Return a work's measurement; asking for memory and parts comes after the timing."""
     taken = [process.ask("memory") for process in processes]
     on_device = [device for _, device in taken if device is not None]
     parts = processes[0].ask("parts", seconds) if work.splits else None

@@ -1,7 +1,7 @@
-"""The process in which one work is timed: fresh memory, threads and compiled code.
+"""The process in which one work is timed, with memory, threads and compiled code of its own.
 
-It makes its work, says that it is ready, and then times as long as it is told, until its pipe is
-closed. It imports nothing heavy before it knows what it will do.
+It makes its work, says that it is ready, and times it whenever it is asked, until its pipe is
+closed. Heavy modules are imported only for the work that needs them.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ TIMED = {
 """What times a kind of work, or a peer's work of any kind."""
 
 WARM_UP_SHARE = 0.1
-"""Share of a round's time that is run before it, unmeasured: caches have gone cold meanwhile."""
+"""Share of a round's time that runs unmeasured before it, to warm caches that went cold."""
 
 
 def main(connection: Connection, work: Work, folder: str) -> None:
     """Time `work` on request; `folder`, which must not exist yet, is this process's own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     warnings.simplefilter("ignore")
-    place = Path(folder)
-    place.mkdir(parents=True)
-    with (place / "output.txt").open("w") as output:
+    own = Path(folder)
+    own.mkdir(parents=True)
+    with (own / "output.txt").open("w") as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
     try:
-        _serve(connection, work, place)
+        _serve(connection, work, own)
     except EOFError:
         return
     except BaseException as error:

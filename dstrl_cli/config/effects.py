@@ -6,7 +6,7 @@ were set have no effect because of another key's value. All of it is accepted; i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dstrl_cli.config.models import NetworkConfig, RunConfig
@@ -98,7 +98,7 @@ def changes_in_words(config: RunConfig) -> str:
         same = len(set(fixed.values())) == 1
         return fixed["actor"] if same else f"critics {fixed['critic']}, actor {fixed['actor']}"
     often = f"changes {', '.join(changing)}" if total else "never changes"
-    parts = [often, *(f"{NAMES[r]} {how}" for r, how in fixed.items())]
+    parts = [often, *(f"{NAMES[role]} {how}" for role, how in fixed.items())]
     return "; ".join(parts)
 
 
@@ -111,33 +111,42 @@ def never_acting(config: RunConfig) -> list[str]:
 
 
 def _idle_rules(config: RunConfig) -> Iterator[str]:
-    """Say which rules never act, once for both networks where it is the same of both."""
-    found: dict[str, list[str]] = {}
+    """Say which rules never act, or act once at the most because they are stopped before."""
+    training = config.steps - config.learning_starts
+    stopped: dict[str, list[str]] = {}
+    too_long: dict[int, list[str]] = {}
     for role in ROLES:
         network: NetworkConfig = getattr(config, role)
         if not network.changes_topology:
             continue
         rule, changes = network.topology, topology_changes(config, role)
-        total = min(updates(config, role), end_of_changes(config, role))
-        stopped = rule.stop_before_end >= config.steps - config.learning_starts
-        if stopped:
-            often = {0: "never changes", 1: "changes once"}.get(changes.count, "hardly changes")
-            then = " by dropping alone, then stays as it is" if changes.last_only_drops else ""
-            reason = (
-                f"{often}{then}: stop_before_end ({rule.stop_before_end:,} steps) is no less than "
-                f"the {config.steps - config.learning_starts:,} steps of training"
-            )
+        if rule.stop_before_end >= training:
+            often = "never changes"
+            if changes.count:
+                often = "changes once by dropping alone, then stays as it is"
+            stop = f"stop_before_end ({rule.stop_before_end:,} steps)"
+            said = f"{often}: {stop} is no less than the {training:,} steps of training"
+            stopped.setdefault(said, []).append(role)
         elif not changes.count:
-            until = " before stop_before_end" if rule.stop_before_end else ""
-            reason = (
-                f"never changes: update_interval is {rule.update_interval:,}, and there are "
-                f"{total:,} updates{until}; lower it with --set {role}.topology.update_interval=N"
-            )
-        else:
-            continue
-        found.setdefault(reason, []).append(role)
-    for reason, roles in found.items():
-        yield f"the topology of the {' and the '.join(NAMES[role] for role in roles)} {reason}"
+            too_long.setdefault(rule.update_interval, []).append(role)
+    for said, roles in stopped.items():
+        yield f"the topology of the {_and(roles)} {said}"
+    for interval, roles in too_long.items():
+        prefix = "" if len(roles) > 1 else f"{roles[0]}."
+        have = " and ".join(f"{_changeable(config, r):,} ({NAMES[r]})" for r in roles)
+        yield (
+            f"the topology of the {_and(roles)} never changes: update_interval is {interval:,}, "
+            f"and updates are {have}; lower it with --set {prefix}topology.update_interval=N"
+        )
+
+
+def _changeable(config: RunConfig, role: str) -> int:
+    """Return the updates of a network at which its topology may change."""
+    return min(updates(config, role), end_of_changes(config, role))
+
+
+def _and(roles: Sequence[str]) -> str:
+    return " and the ".join(NAMES[role] for role in roles)
 
 
 def _idle_nstep(config: RunConfig) -> Iterator[str]:
@@ -150,7 +159,7 @@ def _idle_nstep(config: RunConfig) -> Iterator[str]:
 
 
 def _idle_buffer(config: RunConfig) -> Iterator[str]:
-    buffer, held = config.buffer, min(config.buffer_size, config.steps)
+    buffer, held = config.buffer, config.replay_capacity
     if not buffer.dynamic:
         return
     if buffer.check_interval > config.steps:

@@ -60,7 +60,7 @@ def free_form_group(key: str) -> str | None:
 
 def unknown_key(key: str) -> str:
     """Return the message for an unknown key: its siblings, or keys of nearly its name elsewhere."""
-    valid = [*keys(), *MACROS]
+    valid = [*keys(), *FREE_FORM, *MACROS]
     group, _, leaf = key.rpartition(".")
     siblings = [name for name in valid if name.rpartition(".")[0] == group]
     near = difflib.get_close_matches(leaf, {name.rpartition(".")[2] for name in valid}, n=1)

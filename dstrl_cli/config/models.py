@@ -248,6 +248,11 @@ class RunConfig(_Model):
     method_label: Name | None = None
     method_order: Whole | None = None
 
+    @property
+    def replay_capacity(self) -> int:
+        """Transitions that the replay buffer holds: never more than the run has steps."""
+        return min(self.buffer_size, self.steps)
+
     @model_validator(mode="after")
     def _bounds_ordered(self) -> RunConfig:
         low, high = self.log_std_bounds

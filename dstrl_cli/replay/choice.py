@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import load
-from dstrl_cli.replay.layout import capacity, keeps_policy_actions, ring_bytes
+from dstrl_cli.replay.layout import keeps_policy_actions, ring_bytes
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
@@ -53,7 +53,10 @@ def make_replay(
 
     Raises InputError where it does not fit on the accelerator.
     """
-    chosen, largest = layout(device, spec.time_limit, engine), max(map(capacity, configs))
+    chosen, largest = (
+        layout(device, spec.time_limit, engine),
+        max(each.replay_capacity for each in configs),
+    )
     policy_actions = keeps_policy_actions(configs)
     more = {"time_limit": spec.time_limit} if chosen == "once" else {}
     if device != "cpu":

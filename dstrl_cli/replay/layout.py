@@ -1,4 +1,4 @@
-"""How large a replay buffer is: its capacity and its bytes, by arithmetic alone. No torch.
+"""How many bytes a replay buffer takes, by arithmetic alone. No torch.
 
 The layouts that allocate these tensors are the other modules of this folder.
 """
@@ -11,11 +11,6 @@ from dstrl_cli.config.models import RunConfig
 
 FLOAT = 4
 """Bytes of a number; observations, actions and rewards are float32."""
-
-
-def capacity(config: RunConfig) -> int:
-    """Return the transitions that a run's buffer holds: never more than the run has steps."""
-    return min(config.buffer_size, config.steps)
 
 
 def keeps_policy_actions(configs: Sequence[RunConfig]) -> bool:

@@ -16,7 +16,7 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.network_sizes import network_sizes
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import algorithm
-from dstrl_cli.replay.layout import FLOAT, capacity, keeps_policy_actions, ring_bytes
+from dstrl_cli.replay.layout import FLOAT, keeps_policy_actions, ring_bytes
 
 DOUBLE = 8
 
@@ -116,7 +116,7 @@ def replay_bytes(
     time_limit: int | None = None,
 ) -> int:
     """Return the bytes of the replay buffer: one ring, as long as the longest member needs."""
-    rows = max(map(capacity, configs))
+    rows = max(config.replay_capacity for config in configs)
     policy_actions = keeps_policy_actions(configs)
     ring = ring_bytes(rows, observation_size, action_size, policy_actions, time_limit)
     return len(configs) * ring

@@ -6,9 +6,11 @@ Pure arithmetic on configurations and on devices as data; nothing is allocated o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar
 
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.models import RunConfig
@@ -17,6 +19,8 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.memory import Memory, population_memory, replay_bytes, size
 from dstrl_cli.training.run import Run
+
+T = TypeVar("T")
 
 MEMBER_KEYS = frozenset(
     {
@@ -84,12 +88,27 @@ def _host_memory(run: Run) -> Memory:
 # --- what may train together --------------------------------------------------------------------
 
 
-def groups(runs: Iterable[Run]) -> list[list[Run]]:
+def groups(runs: Sequence[Run]) -> list[list[Run]]:
     """Group runs that may train in lock-step on one device, in the order given."""
     found: dict[tuple[tuple[str, str], ...], list[Run]] = {}
-    for run in runs:
-        found.setdefault(shared_keys(run.config), []).append(run)
+    for run, keys in zip(runs, for_each(runs, lambda run: shared_keys(run.config)), strict=True):
+        found.setdefault(keys, []).append(run)
     return list(found.values())
+
+
+def for_each(runs: Iterable[Run], function: Callable[[Run], T]) -> list[T]:
+    """Return `function` of every run, where it does not depend on the seed.
+
+    Runs that differ in the seed alone lie in one folder: it is called once for them.
+    """
+    known: dict[Path, T] = {}
+    found = []
+    for run in runs:
+        folder = run.path.parent
+        if folder not in known:
+            known[folder] = function(run)
+        found.append(known[folder])
+    return found
 
 
 def shared_keys(config: RunConfig) -> tuple[tuple[str, str], ...]:
@@ -115,8 +134,8 @@ def roomy(runs: Sequence[Run], devices: Sequence[Device]) -> list[Device]:
     """
     if not runs:
         return list(devices)
-    neediest = max(runs, key=lambda run: memory_of([run]).device)
-    need = memory_of([neediest])
+    needs = for_each(runs, lambda run: memory_of([run]))
+    neediest, need = max(zip(runs, needs, strict=True), key=lambda each: each[1].device)
     found = [each for each in devices if each.memory is None or each.memory >= need.device]
     if not found:
         largest = max(devices, key=_memory)
@@ -125,7 +144,7 @@ def roomy(runs: Sequence[Run], devices: Sequence[Device]) -> list[Device]:
 
 
 def pack(
-    runs: Iterable[Run], devices: Sequence[Device], most: int | None = None
+    runs: Sequence[Run], devices: Sequence[Device], most: int | None = None
 ) -> list[PlannedPopulation]:
     """Pack runs into as few populations as memory allows, but if possible one for each device.
 
@@ -173,7 +192,7 @@ def _fewest(group: Sequence[Run], memory: int | None, most: int | None) -> int:
     if memory is None:
         return least
     # members take at least what they take alone: fewer parts than this cannot be enough
-    alone = [memory_of([run]) for run in group]
+    alone = for_each(group, lambda run: memory_of([run]))
     room = max(memory - alone[0].reserve, 1)
     least = max(least, math.ceil(sum(each.growing for each in alone) / room))
     return next(

@@ -27,9 +27,10 @@ def interruptible() -> Iterator[None]:
 
 
 def say(text: str, heading: str = "") -> None:
-    """Print a message on standard error."""
+    """Print a message on standard error; a terminal's is wrapped at words."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
-    console.print(Text.assemble((heading, "bold red"), text), soft_wrap=True)
+    message = Text.assemble((heading, "bold red"), text)
+    console.print(message, soft_wrap=not console.is_terminal)

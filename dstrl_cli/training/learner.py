@@ -18,7 +18,6 @@ from dstrl_cli.algos.base import Algorithm, Due
 from dstrl_cli.envs.base import Step
 from dstrl_cli.replay.base import Replay
 from dstrl_cli.replay.batch import Batch
-from dstrl_cli.replay.layout import capacity
 from dstrl_cli.replay.nsteps import NSteps
 from dstrl_cli.training.capture import Capture, Function
 
@@ -44,7 +43,7 @@ class Learner:
         self.algorithm, self.device, self.replay = algorithm, algorithm.device, replay
         self.capture, self.replay_on_host = capture, replay_on_host
         configs, config = algorithm.configs, algorithm.config
-        capacities = [capacity(each) for each in configs]
+        capacities = [each.replay_capacity for each in configs]
         self.capacities = torch.tensor(capacities, device=replay.device)
         self.capacities_differ = min(capacities) < max(capacities)
         self.nsteps = NSteps(configs, replay.device)
