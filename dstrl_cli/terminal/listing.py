@@ -74,9 +74,9 @@ def _methods() -> list[Item]:
 
 
 def _envs() -> list[Item]:
-    from dstrl_cli.envs.registration import NAVIGATION_TASKS, PAPER_TASKS
+    from dstrl_cli.envs.specs import known_envs
 
-    return [{"name": name} for name in sorted({**PAPER_TASKS, **NAVIGATION_TASKS})]
+    return [{"name": name} for name in known_envs()]
 
 
 def _scores() -> list[Item]:
