@@ -7,59 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from readme_samples import code_after
 from torch import Tensor
 
 from dstrl_cli.config.models import TopologyConfig
 from dstrl_cli.topology.rule import NetworkView, Score
 from dstrl_cli.topology.schedules import Schedule
 
-SCORE = '''\
-"""Drop the connections whose removal changes the loss least: |w|^power x |gradient|."""
-
-from torch import Tensor
-
-from dstrl_cli.topology.rule import NetworkView, Score, ScoreParams
-
-
-class SaliencyParams(ScoreParams):
-    power: float = 1.0
-
-
-class Saliency(Score):
-    Params = SaliencyParams
-    needs_gradient = True
-
-    def drop(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
-        return view.weights[layer].abs() ** self.params.power * view.gradients[layer].abs()
-'''
-"""`saliency.py`"""
-
-METHOD = """\
-label: Saliency
-extends: rlx2
-all:
-  topology.drop: saliency:Saliency
-  critic.topology.params.power: 0.5
-"""
-"""`saliency.yaml`"""
-
-TEST = """\
-import torch
-from saliency import Saliency
-
-from dstrl_cli.config.models import TopologyConfig
-from dstrl_cli.topology.rule import NetworkView
-
-
-def test_a_connection_counts_by_its_weight_and_its_gradient():
-    weight = torch.tensor([[[[4.0, -1.0], [0.0, 9.0]]]])  # [members, heads, inputs, outputs]
-    gradient = torch.tensor([[[[0.5, 3.0], [7.0, -2.0]]]])
-    view = NetworkView(weights=[weight], masks=[weight != 0], gradients=[gradient])
-    rule = TopologyConfig(drop="saliency:Saliency", params={"power": 0.5})
-    score = Saliency(rule).drop(view, 0, fraction=0.5)
-    assert score.tolist() == [[[[1.0, 3.0], [0.0, 6.0]]]]
-"""
-"""`test_saliency.py`"""
+SCORE = code_after("score-example")  # saliency.py
+METHOD = code_after("score-method-example")  # saliency.yaml
+TEST = code_after("score-test-example")  # test_saliency.py
 
 
 class Watcher(Score):
