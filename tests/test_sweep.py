@@ -146,6 +146,14 @@ def test_a_preset_gives_axes_that_set_and_flags_override(tmp_path):
     assert fixed == ["2DNav-v1/td3-rlx2/s0.7/seed0"]
 
 
+def test_a_flag_beats_an_axis_of_the_preset(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("sweep:\n  dst: sst\n  task: 0-2\n  seeds: 0-1\n")
+    flags = {"env.task": 1, "seed": 7}
+    found = labels(Axes(), preset=load_sweep_preset(mine), flags=flags)
+    assert found == ["2DNav-v1.task1/td3-sst/s0.95/seed7"]
+
+
 def test_one_run_cannot_guess_among_a_presets_methods(tmp_path):
     mine = preset(tmp_path, "sweep: {dst: [sst, rlx2]}")
     with pytest.raises(InputError, match=r"--dst: preset 'mine' names several \(sst, rlx2\)"):

@@ -109,16 +109,19 @@ def expand(
     `flags` are further explicit flags. Raises InputError for values that are not valid, an unknown
     environment, or a sparsity that a network cannot have.
     """
-    axes = axes.over(preset, sets)
+    axes, flags = axes.over(preset, sets), flags or {}
     with_task = len(axes.tasks) > 1
     families = _Families(
-        functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets), flags or {}
+        functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets), flags
     )
+    # a flag beats an axis of the preset
+    tasks = axes.tasks if flags.get("env.task") is None else ()
+    seeds = axes.seeds if flags.get("seed") is None else ()
     found: dict[str, Run] = {}
     for algo, env, task, sparsity, method, extra in product(
         _values(axes.algos),
         _values(axes.envs),
-        _values(axes.tasks),
+        _values(tasks),
         _values(axes.sparsities),
         _values(axes.methods),
         list(_combinations(axes.sets)),
@@ -127,7 +130,7 @@ def expand(
         given = {key: value for key, value in keys.items() if value is not None}
         config, spec, notes = families.member(algo, method, given)
         name = suffix(extra, axes.sets)
-        for seed in _values(axes.seeds):
+        for seed in _values(seeds):
             seeded = config if seed is None else config.model_copy(update={"seed": seed})
             path = run_path(seeded, name, with_task=with_task)
             label = str(path)
