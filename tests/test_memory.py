@@ -9,7 +9,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dstrl_cli import streams
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import RunFolder
@@ -153,10 +152,6 @@ def test_a_buffer_in_main_memory_is_not_counted_on_the_device():
     need = population_memory([run.config], 17, 6)
     assert (need.replay, need.host) == (0, 4 * 1000 * (17 + 6 + 17 + 6 + 3))
     assert need.device == need.growing + memory.RESERVE
-
-
-def test_the_arithmetic_knows_the_blocks_of_streams():
-    assert memory.BLOCK_NUMBERS == streams.BLOCK_NUMBERS
 
 
 # --- sizes in words -----------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from dstrl_cli.config.keys import expand, free_form_group, keys, unknown_key
+from dstrl_cli.config.models import ALL_ACTIVE_KEYS
 from dstrl_cli.config.parse import Origin, explain
 from dstrl_cli.config.yamlfile import read_yaml
 from dstrl_cli.errors import InputError, suggest
@@ -229,9 +230,6 @@ def _values(method: Method) -> dict[str | None, dict[str, Any]]:
     }
 
 
-_DENSE = ("dense", "match_parameters")
-
-
 def _covered(host: Method, overlay: Method) -> Method:
     """Return a host with an overlay's keys on top.
 
@@ -243,7 +241,7 @@ def _covered(host: Method, overlay: Method) -> Method:
         covering = overlay.shared if algo is None else overlay.layer(algo)
         for network in sorted({key.split(".")[0] for key in covering if ".topology." in key}):
             static = under.get(f"{network}.topology.schedule", ("static",))[0] == "static"
-            dense = any(under.get(f"{network}.{k}", (False,))[0] for k in _DENSE)
+            dense = any(under.get(f"{network}.{k}", (False,))[0] for k in ALL_ACTIVE_KEYS)
             if static or dense:
                 kind = "dense" if dense else "static"
                 raise InputError(

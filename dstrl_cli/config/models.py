@@ -51,6 +51,9 @@ from dstrl_cli.registry import (
 MAX_NSTEP = 20
 """The largest n of n-step targets."""
 
+ALL_ACTIVE_KEYS = ("dense", "match_parameters")
+"""Keys of a network each of which makes all its connections active."""
+
 # --- the models ---------------------------------------------------------------------------------
 
 
@@ -105,7 +108,12 @@ class NetworkConfig(_Model):
     @property
     def all_active(self) -> bool:
         """Whether every connection is active, whatever `sparsity` says."""
-        return self.dense or self.match_parameters
+        return any(getattr(self, key) for key in ALL_ACTIVE_KEYS)
+
+    @property
+    def ignores_sparsity(self) -> bool:
+        """Whether `sparsity` says nothing: all connections are active, and the widths are given."""
+        return self.dense and not self.match_parameters
 
     @property
     def changes_topology(self) -> bool:
