@@ -270,7 +270,7 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     title = f"{policy.algo.upper()} policy of step {policy.step:,} on {where}"
     own = config is not None and seed == config.seed
     starting = "the starts of training's evaluations" if own else f"the starts of seed {seed}"
-    lines = [f"{title}, {describe.episodes(episodes)} from {starting}:"]
+    lines = [f"{title}, {plan.counted(episodes, 'episode')} from {starting}:"]
     describe.print_lines(_console(), lines)
     _console().print(describe.evaluation_table(shown))
     if request.video is not None:

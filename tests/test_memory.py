@@ -13,7 +13,7 @@ from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep import memory
-from dstrl_cli.sweep.memory import parse_size, population_memory, size
+from dstrl_cli.sweep.memory import format_bytes, parse_size, population_memory
 from dstrl_cli.sweep.plan import Axes, expand
 from dstrl_cli.training import trainer
 from dstrl_cli.training.reporter import Silent
@@ -179,5 +179,5 @@ def test_what_is_no_size_is_refused_with_the_flag(text):
 
 
 def test_sizes_are_said_in_three_digits():
-    shown = [size(count) for count in (0, 999, 999.6, 29_123_456_789, 5 * 10**15)]
+    shown = [format_bytes(count) for count in (0, 999, 999.6, 29_123_456_789, 5 * 10**15)]
     assert shown == ["0 B", "999 B", "1 kB", "29.1 GB", "5,000 TB"]

@@ -74,7 +74,7 @@ class Memory:
             "CUDA": self.reserve,
         }
         shown = sorted((name for name in named if named[name]), key=lambda name: -named[name])
-        return ", ".join(f"{name} {size(named[name])}" for name in shown)
+        return ", ".join(f"{name} {format_bytes(named[name])}" for name in shown)
 
 
 # --- what a population takes --------------------------------------------------------------------
@@ -231,7 +231,7 @@ def parse_size(text: str, flag: str = "--device-memory") -> int:
     return found
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Return bytes in three digits: `29.1 GB`, `512 MB`; decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:
