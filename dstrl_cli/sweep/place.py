@@ -186,5 +186,6 @@ def _check_main_memory(populations: Sequence[PlannedPopulation], jobs: int, host
     raise InputError(
         f"buffer_size = {run.config.buffer_size:,}: main memory has {format_bytes(host.memory)}, "
         f"and the replay buffers that would be in use at once need {format_bytes(needed)} "
-        f"({len(largest)} x {format_bytes(largest[0].memory.host)} for {run.label}); use {', or '.join(remedies)}"
+        f"({len(largest)} x {format_bytes(largest[0].memory.host)} for {run.label}); "
+        f"use {', or '.join(remedies)}"
     )
