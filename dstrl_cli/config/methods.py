@@ -1,7 +1,7 @@
 """Methods: the YAML files that say what a method is, and the layers of keys that they give.
 
-A method is only a file: nothing here knows what any of them does. Checking values is left to
-`config`; putting layers together is left to `presets`.
+A method is only a file: no code here depends on which method it is. `models` checks the values,
+and `presets` puts the layers together.
 """
 
 from __future__ import annotations
@@ -124,9 +124,9 @@ class Method:
         blocks: keys for single algorithms. A method with blocks exists for those algorithms only;
             one without fits every algorithm.
         algos: the algorithms that it is restricted to; None where nothing restricts it.
-        overlay: whether it is no method of its own, but goes over a host.
+        overlay: whether it only replaces keys of another method, its host (as `ours` does).
         prefix: what an overlay puts before the name of its host.
-        shipped: whether it is dstrl's own; tables can look only those up by their names.
+        shipped: whether it is one of dstrl's own; label and order of others are stored with a run.
     """
 
     name: str
@@ -259,7 +259,11 @@ def _covered(host: Method, overlay: Method) -> Method:
 
 
 def _own(path: Path) -> Method:
-    """Read a user's method. Raises InputError where its results would pass for another's."""
+    """Read a user's method file.
+
+    Raises InputError where it has the name of one of dstrl's methods, but other keys: its results
+    would be taken for that method's.
+    """
     method = _read_method(path)
     if method.name not in list_methods():
         return replace(method, shipped=False)

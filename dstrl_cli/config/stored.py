@@ -1,7 +1,7 @@
 """`config.yaml` as runs stored it: its format, and what runs did that older versions stored.
 
-A stored document is brought to today's format before anything else reads it, so that neither
-sweeps nor reports know of older ones.
+A stored document is converted to today's format before anything else reads it: neither sweeps nor
+reports know older formats.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Report = Callable[[str, str], None]
-"""Is told of damage: (name of the file, cause)."""
+"""Called with every damage: name of the file, cause."""
 
 Columns = Mapping[str, NDArray[np.float64]]
 """The columns of a CSV file by name, each [rows]. No DataFrame: building one takes longer than
