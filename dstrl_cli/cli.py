@@ -274,12 +274,13 @@ def sweep(
         "engine": engine,
         "replay_device": replay_device,
         "out": out,
+        "metric": metric,
     }
     request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
     with interruptible():
-        commands.sweep(request, options, metric, compare)
+        commands.sweep(request, options, compare)
 
 
 @app.command(name="eval", cls=HintingCommand)

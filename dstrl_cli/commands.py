@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dstrl_cli.sweep import launcher, local
 from dstrl_cli.sweep.memory import parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
 from dstrl_cli.sweep.plan import Axes, Planned, expand, fresh, refuse_several, resumed
-from dstrl_cli.terminal import describe, plan
+from dstrl_cli.terminal import describe, listing, plan
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.training.run import Outcome, Run
 
@@ -123,12 +123,9 @@ def train(request: RunRequest, options: RunOptions) -> None:
     _raise_failures(outcomes)
 
 
-def sweep(
-    request: RunRequest, options: RunOptions, metric: str | None, compare: str | None
-) -> None:
+def sweep(request: RunRequest, options: RunOptions, compare: str | None) -> None:
     """Train what a sweep has left to do, and print the table. Raises DstrlError where one fails."""
     preset = _preset(request)
-    request = replace(request, flags={**request.flags, "metric": metric})
     compare = compare or (preset.compare if preset else None)
     if compare is not None:
         papers.published(compare)
@@ -140,8 +137,8 @@ def sweep(
     if outcomes is None:
         return
     only = [each.run.path for each in planned]
-    chosen = {each.run.config.metric for each in planned}
-    metric = chosen.pop() if len(chosen) == 1 else None
+    metrics = {each.run.config.metric for each in planned}
+    metric = metrics.pop() if len(metrics) == 1 else None  # else the table chooses, and says so
     style = "json" if options.as_json else "rich"
     shown = _table_text(placement.out, only, metric, compare, style)
     if options.as_json:
@@ -270,7 +267,7 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     title = f"{policy.algo.upper()} policy of step {policy.step:,} on {where}"
     own = config is not None and seed == config.seed
     starting = "the starts of training's evaluations" if own else f"the starts of seed {seed}"
-    lines = [f"{title}, {describe.episodes(episodes)} from {starting}:"]
+    lines = [f"{title}, {plan.counted(episodes, 'episode')} from {starting}:"]
     describe.print_lines(_console(), lines)
     _console().print(describe.evaluation_table(shown))
     if request.video is not None:
@@ -287,8 +284,6 @@ def table(results: Path, style: str, options: Mapping[str, Any]) -> None:
 
 def list_names(what: str, as_json: bool) -> None:
     """Print what may be chosen. Raises InputError for a kind that there is not."""
-    from dstrl_cli.terminal import listing
-
     found = listing.items(what)
     if as_json:
         _print_json({what: found})

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 class DstrlError(Exception):
-    """A run could not be carried out (exit code 1)."""
+    """A run failed (exit code 1)."""
 
 
 class InputError(DstrlError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Host:
-    """A machine that runs train on: cores, and bytes of main memory (None where unknown)."""
+    """A machine on which runs train: cores, and bytes of main memory (None where unknown)."""
 
     cores: int
     memory: int | None = None

@@ -1,9 +1,8 @@
-"""Everything that has a name in a configuration, and where it lives: dstrl's extension points.
+"""The names that a configuration may use and the code that each stands for: the extension points.
 
 A table maps a name to `module:Name`, which is imported when it is first used, so that
-configurations are checked without torch. Wherever a name of a score, schedule, initial mask or
-algorithm is taken, `module:Name` of somebody else's module is taken as well; the module is also
-looked for in the current folder.
+configurations are checked without torch. A score, schedule, initial mask or algorithm may also be
+given as `module:Name` of a user's own module; the current folder is searched for it too.
 """
 
 from __future__ import annotations
@@ -29,15 +28,16 @@ class AlgorithmRow:
     What one training iteration computes follows RLX App. C.3 and Table 5.
 
     Attributes:
-        path: its class; empty on the class itself.
+        path: its class as `module:Name`; empty in the row that an outside class carries.
         actor_outputs: outputs of the actor per action dimension (SAC: mean and log std).
         critics: critics trained side by side; each has a target.
         target_actor: whether the actor has a target.
         actor_forwards: actor passes for a one-step TD target.
         actor_forwards_per_extra_step: further actor passes for each step beyond the first.
         critics_in_actor_loss: critics that the actor's loss evaluates.
-        noises: streams of a number per row and action that an update draws from.
-        noises_per_step: further ones for each step of the targets.
+        noises: random streams that an update draws from; each gives one number per row of the
+            batch and action dimension.
+        noises_per_step: further such streams for each step of n-step targets.
     """
 
     path: str = ""
@@ -141,9 +141,9 @@ def import_here(name: str) -> ModuleType:
 
 
 def load(table: Mapping[str, Any], name: str) -> Any:
-    """Return what `name` stands for: an entry of `table`, or `module:Name` of anybody's.
+    """Return what `name` stands for: an entry of `table`, or `module:Name` of a user's module.
 
-    Raises InputError where `module:Name` cannot be had.
+    Raises InputError where `module:Name` cannot be imported.
     """
     if name in table:
         row = table[name]
@@ -153,7 +153,7 @@ def load(table: Mapping[str, Any], name: str) -> Any:
 
 
 def load_outside(name: str) -> Any:
-    """Return `module:Name` of somebody else's module. Raises InputError where it cannot be had."""
+    """Return `module:Name` of a user's module. Raises InputError where it cannot be imported."""
     module, _, attribute = name.partition(":")
     try:
         found = import_here(module)
@@ -178,7 +178,7 @@ def module_file(name: str) -> Path:
 def algorithm(name: str) -> AlgorithmRow:
     """Return the row of an algorithm; an outside class carries its own as `row`.
 
-    Raises InputError where an outside class cannot be had or has none.
+    Raises InputError where an outside class cannot be imported or has no `row`.
     """
     if name in ALGORITHMS:
         return ALGORITHMS[name]
@@ -193,7 +193,11 @@ def algorithm(name: str) -> AlgorithmRow:
 
 @cache
 def algorithm_name(name: str) -> str:
-    """Return how folders and method files call an algorithm: of an outside class its `name`."""
+    """Return the name of an algorithm in folders and method files.
+
+    An outside class says it in its attribute `name`. Raises InputError where that is missing, not
+    a plain word, or the name of one of dstrl's algorithms.
+    """
     if name in ALGORITHMS:
         return name
     algorithm(name)  # refuses what is no algorithm

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrl_cli.config.labels import LABEL_PATTERN, parse_sparsity_label, sparsity_label
+from dstrl_cli.config.labels import LABEL_PATTERN, format_sparsity_label, parse_sparsity_label
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from dstrl_cli.config.labels import LABEL_PATTERN, parse_sparsity_label, sparsit
     ],
 )
 def test_labels_by_hand(actor: float, critic: float, label: str) -> None:
-    assert sparsity_label(actor, critic) == label
+    assert format_sparsity_label(actor, critic) == label
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_published_tables_labels_are_read_too(text: str, pair: tuple[float, floa
 @given(*[st.integers(0, 10**9 - 1)] * 2)
 def test_what_is_written_can_be_read(first: int, second: int) -> None:
     actor, critic = first / 10**9, second / 10**9
-    label = sparsity_label(actor, critic)
+    label = format_sparsity_label(actor, critic)
     assert re.fullmatch(LABEL_PATTERN, label)
     assert parse_sparsity_label(label) == (actor, critic)
 

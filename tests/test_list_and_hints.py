@@ -36,6 +36,10 @@ def test_every_key_is_listed_with_type_and_default(capsys):
     assert found["tau"]["type"] == "number > 0, <= 1"
     assert found["rewire"]["type"] == "after_step|instead_of_step"
     assert found["critic.topology.grow"]["type"] == "random|gradient|importance"
+    assert found["actor.topology.grow"]["type"] == "random|gradient"  # no TD error of its own
+    assert found["env.kwargs"]["type"] == "names and values"
+    assert found["env_workers"]["type"] == "auto|N"
+    assert found["metric"]["type"].startswith("last-steps:STEPS|last-evals:COUNT|")
     assert found["env.id"]["default"] == resolve().env.id
     assert "topology.drop" in found
 

@@ -9,12 +9,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dstrl_cli import streams
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep import memory
-from dstrl_cli.sweep.memory import parse_size, population_memory, size
+from dstrl_cli.sweep.memory import format_bytes, parse_size, population_memory
 from dstrl_cli.sweep.plan import Axes, expand
 from dstrl_cli.training import trainer
 from dstrl_cli.training.reporter import Silent
@@ -155,10 +154,6 @@ def test_a_buffer_in_main_memory_is_not_counted_on_the_device():
     assert need.device == need.growing + memory.RESERVE
 
 
-def test_the_arithmetic_knows_the_blocks_of_streams():
-    assert memory.BLOCK_NUMBERS == streams.BLOCK_NUMBERS
-
-
 # --- sizes in words -----------------------------------------------------------------------------
 
 
@@ -184,5 +179,5 @@ def test_what_is_no_size_is_refused_with_the_flag(text):
 
 
 def test_sizes_are_said_in_three_digits():
-    shown = [size(count) for count in (0, 999, 999.6, 29_123_456_789, 5 * 10**15)]
+    shown = [format_bytes(count) for count in (0, 999, 999.6, 29_123_456_789, 5 * 10**15)]
     assert shown == ["0 B", "999 B", "1 kB", "29.1 GB", "5,000 TB"]

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import write_run
 
-from dstrl_cli.config.metrics import METRICS
+from dstrl_cli.config.metrics import DEFAULT_METRIC, METRICS
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.marks import Mark
-from dstrl_cli.report.metrics import DEFAULT, KINDS, common_metric, parse
+from dstrl_cli.report.metrics import KINDS, common_metric, parse
 from dstrl_cli.report.runs import LoggedRun, load
 
 # the start is far off: any metric that lets it in is wrong
@@ -51,7 +51,7 @@ def test_by_hand(run: LoggedRun, name: str, value: float) -> None:
     assert result.marks == frozenset()
 
 
-@pytest.mark.parametrize("name", ["last-steps:401", "last-evals:5", DEFAULT])
+@pytest.mark.parametrize("name", ["last-steps:401", "last-evals:5", DEFAULT_METRIC])
 def test_a_window_longer_than_the_run_is_marked(run: LoggedRun, name: str) -> None:
     result = parse(name).compute(run)
     assert result is not None
@@ -72,7 +72,7 @@ def test_lca_times_the_evaluation_interval_is_the_mean_evaluation(tmp_path: Path
 def test_the_default_window_of_a_full_run_is_its_last_25_evaluations(tmp_path: Path) -> None:
     evaluations = {5000 * k: [float(k)] for k in range(201)}
     write_run(tmp_path, "HalfCheetah-v3/td3-dense/s0/seed0", evaluations)
-    result = parse(DEFAULT).compute(load(tmp_path).runs[0])
+    result = parse(DEFAULT_METRIC).compute(load(tmp_path).runs[0])
     assert result is not None
     assert result.value == pytest.approx(sum(range(176, 201)) / 25)
     assert result.marks == frozenset()
@@ -136,12 +136,12 @@ def test_the_metric_that_all_runs_name_is_taken(tmp_path: Path) -> None:
 def test_runs_that_name_no_metric_have_the_default(
     tmp_path: Path, metrics: tuple[str | None, ...]
 ) -> None:
-    assert named(tmp_path, *metrics) == (DEFAULT, None)
+    assert named(tmp_path, *metrics) == (DEFAULT_METRIC, None)
 
 
 def test_where_runs_disagree_the_default_is_taken_and_said(tmp_path: Path) -> None:
     assert named(tmp_path, "final", "final", None) == (
-        DEFAULT,
+        DEFAULT_METRIC,
         "the runs ask for different metrics: final (2 runs), last-steps:125000 (1 runs); "
         "shown is the default",
     )

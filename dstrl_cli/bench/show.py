@@ -6,7 +6,6 @@ import csv
 import os
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dstrl_cli import __version__
 from dstrl_cli.bench.measure import Measurement, Ratio
 from dstrl_cli.bench.plan import NOTES, PARTS_NOTE, PEERS, Work
 from dstrl_cli.config.identity import env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.machine import cores
 from dstrl_cli.registry import algorithm_name
+from dstrl_cli.runs.provenance import PACKAGES, versions
 
 CSV_COLUMNS = (
     "work",
@@ -43,7 +42,6 @@ CSV_COLUMNS = (
     "device_mb",
     "arithmetic_floor_ms",
 )
-PACKAGES = ("torch", "numpy", "numba", "gymnasium", "mujoco")
 PEER_PACKAGES = (*(peer.package for peer in PEERS.values()), "jax")
 UNITS = {"train": "steps/s", "update": "updates/s", "infer": "actions/s"}
 
@@ -57,8 +55,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "versions": {"dstrl": __version__, "python": platform.python_version()}
-        | {package: _version(package) for package in (*PACKAGES, *PEER_PACKAGES)},
+        "versions": versions((*PACKAGES, *PEER_PACKAGES)),
     }
 
 
@@ -69,13 +66,6 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def machine_line(about: dict[str, Any]) -> str:

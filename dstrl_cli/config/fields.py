@@ -1,7 +1,7 @@
 """The types of single values in a configuration: what a number, a list or a name may be.
 
-Forgiving where a command line and YAML write the same thing differently (1e6, "64,64"), strict
-about everything else. This file knows no key.
+The same value may be written as YAML or as on a command line (1e6, "64,64"); everything else is
+checked strictly. Which key has which type is in `models`.
 """
 
 from __future__ import annotations
@@ -68,9 +68,10 @@ def one_of(kind: str, valid: Iterable[str]) -> AfterValidator:
 
 
 def named(kind: str, valid: Iterable[str]) -> AfterValidator:
-    """Return the check of a name that may also be `module:Name`, somebody else's.
+    """Return the check of a name that may also be `module:Name` of a user's own module.
 
-    Whether that can be had is found out when a run is about to start: reading imports nothing.
+    Whether that module exists is checked when a run is about to start: reading a configuration
+    imports nothing.
     """
 
     def check(name: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dstrl_cli.config import labels
 from dstrl_cli.config.keys import flatten
+from dstrl_cli.config.labels import format_sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.registry import algorithm_name
@@ -49,7 +49,7 @@ def env_name(env_id: str) -> str:
 
 def sparsity_label(config: RunConfig) -> str:
     """Return `s0.95`, `a0.96-c0.88` where the networks differ, `s0` where both are dense."""
-    return labels.sparsity_label(config.actor.sparsity, config.critic.sparsity)
+    return format_sparsity_label(config.actor.sparsity, config.critic.sparsity)
 
 
 def run_path(config: RunConfig, suffix: str = "", *, with_task: bool = False) -> Path:

@@ -17,7 +17,7 @@ _READABLE = re.compile(
 )
 
 
-def sparsity_label(actor: float, critic: float) -> str:
+def format_sparsity_label(actor: float, critic: float) -> str:
     """Return the label of the sparsities of actor and critics, to ten digits."""
     first, second = f"{actor:.10g}", f"{critic:.10g}"
     return f"s{first}" if first == second else f"a{first}-c{second}"

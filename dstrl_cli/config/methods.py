@@ -1,7 +1,7 @@
 """Methods: the YAML files that say what a method is, and the layers of keys that they give.
 
-A method is only a file: nothing here knows what any of them does. Checking values is left to
-`config`; putting layers together is left to `presets`.
+A method is only a file: no code here depends on which method it is. `models` checks the values,
+and `presets` puts the layers together.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from dstrl_cli.config.keys import expand, free_form_group, keys, unknown_key
+from dstrl_cli.config.models import ALL_ACTIVE_KEYS
 from dstrl_cli.config.parse import Origin, explain
 from dstrl_cli.config.yamlfile import read_yaml
 from dstrl_cli.errors import InputError, suggest
@@ -123,9 +124,9 @@ class Method:
         blocks: keys for single algorithms. A method with blocks exists for those algorithms only;
             one without fits every algorithm.
         algos: the algorithms that it is restricted to; None where nothing restricts it.
-        overlay: whether it is no method of its own, but goes over a host.
+        overlay: whether it only replaces keys of another method, its host (as `ours` does).
         prefix: what an overlay puts before the name of its host.
-        shipped: whether it is dstrl's own; tables can look only those up by their names.
+        shipped: whether it is one of dstrl's own; label and order of others are stored with a run.
     """
 
     name: str
@@ -229,9 +230,6 @@ def _values(method: Method) -> dict[str | None, dict[str, Any]]:
     }
 
 
-_DENSE = ("dense", "match_parameters")
-
-
 def _covered(host: Method, overlay: Method) -> Method:
     """Return a host with an overlay's keys on top.
 
@@ -243,7 +241,7 @@ def _covered(host: Method, overlay: Method) -> Method:
         covering = overlay.shared if algo is None else overlay.layer(algo)
         for network in sorted({key.split(".")[0] for key in covering if ".topology." in key}):
             static = under.get(f"{network}.topology.schedule", ("static",))[0] == "static"
-            dense = any(under.get(f"{network}.{k}", (False,))[0] for k in _DENSE)
+            dense = any(under.get(f"{network}.{k}", (False,))[0] for k in ALL_ACTIVE_KEYS)
             if static or dense:
                 kind = "dense" if dense else "static"
                 raise InputError(
@@ -261,7 +259,11 @@ def _covered(host: Method, overlay: Method) -> Method:
 
 
 def _own(path: Path) -> Method:
-    """Read a user's method. Raises InputError where its results would pass for another's."""
+    """Read a user's method file.
+
+    Raises InputError where it has the name of one of dstrl's methods, but other keys: its results
+    would be taken for that method's.
+    """
     method = _read_method(path)
     if method.name not in list_methods():
         return replace(method, shipped=False)

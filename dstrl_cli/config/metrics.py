@@ -1,7 +1,7 @@
 """The names of metrics, as `--metric`, presets and `config.yaml` give them.
 
-What a metric computes is in `report/metrics`; here it is only known which there are, so that a
-configuration can be checked without reading results.
+`report.metrics` computes them; the names are here so that a configuration can be checked without
+reading results.
 """
 
 from __future__ import annotations

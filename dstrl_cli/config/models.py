@@ -1,4 +1,4 @@
-"""RunConfig and its parts: what one run is, checked once at the edge, in plain immutable models.
+"""RunConfig and its parts: immutable models of one run, checked when they are made.
 
 This file knows keys, types, bounds and names, and nothing of preset files (`presets`) or of the
 lists and ranges of a command line (`ranges`). It imports neither torch nor gymnasium.
@@ -51,6 +51,9 @@ from dstrl_cli.registry import (
 MAX_NSTEP = 20
 """The largest n of n-step targets."""
 
+ALL_ACTIVE_KEYS = ("dense", "match_parameters")
+"""Keys of a network each of which makes all its connections active."""
+
 # --- the models ---------------------------------------------------------------------------------
 
 
@@ -62,8 +65,8 @@ class TopologyConfig(_Model):
     """How one network's topology changes: a drop score, a grow score and a schedule.
 
     `update_interval` and `update_offset` count that network's own updates; `stop_before_end` is
-    in environment steps. `params` are the parameters of scores that are not dstrl's own; the scores
-    check them when a run is about to start.
+    in environment steps. `params` are parameters of a user's own scores, which check them when a
+    run is about to start.
     """
 
     drop: Annotated[str, named("drop score", DROP_SCORES)] = "magnitude"
@@ -82,15 +85,16 @@ class TopologyConfig(_Model):
     params: dict[str, Any] = {}
 
     def __hash__(self) -> int:
-        """Hash without `params`, which a mapping cannot be; equality still compares them."""
+        """Hash all keys but `params`, a dict and so unhashable; equality still compares it."""
         return hash(tuple(value for name, value in self if name != "params"))
 
 
 class NetworkConfig(_Model):
     """One network (the actor, or the twin critics): how sparse, how wide, and its topology rule.
 
-    `dense` ignores `sparsity`. `match_parameters` makes the network dense, but as narrow as a
-    network of that sparsity has weights. `hidden_sizes` null means the run's.
+    `dense` ignores `sparsity`. `match_parameters` makes the network dense and so narrow that it has
+    about as many weights as a network of that sparsity has connections. `hidden_sizes: null` means
+    the run's.
     """
 
     sparsity: Annotated[Real, Field(ge=0, lt=1)] = 0.0
@@ -105,7 +109,12 @@ class NetworkConfig(_Model):
     @property
     def all_active(self) -> bool:
         """Whether every connection is active, whatever `sparsity` says."""
-        return self.dense or self.match_parameters
+        return any(getattr(self, key) for key in ALL_ACTIVE_KEYS)
+
+    @property
+    def ignores_sparsity(self) -> bool:
+        """Whether `sparsity` says nothing: all connections are active, and the widths are given."""
+        return self.dense and not self.match_parameters
 
     @property
     def changes_topology(self) -> bool:
@@ -114,9 +123,9 @@ class NetworkConfig(_Model):
 
     @property
     def is_extended(self) -> bool:
-        """Whether it names something that is not dstrl's own, or has parameters for a score.
+        """Whether it names code of a user's own (`module:Name`), or has parameters for it.
 
-        Whether these fit is found out when a run is about to start (`topology.extensions`).
+        `topology.extensions` checks that code when a run is about to start.
         """
         rule = self.topology
         names = (self.initial_mask, rule.drop, rule.grow, rule.schedule)

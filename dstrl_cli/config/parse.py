@@ -57,7 +57,7 @@ def from_dict(data: Mapping[str, Any], origins: Mapping[str, Origin] | None = No
     dense = {
         name: network.model_copy(update={"sparsity": 0.0})
         for name, network in (("actor", config.actor), ("critic", config.critic))
-        if network.dense and not network.match_parameters
+        if network.ignores_sparsity
     }
     return config.model_copy(update=dense)
 

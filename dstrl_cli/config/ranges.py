@@ -1,6 +1,6 @@
 """Lists and ranges as a command line or a preset writes them: `0.15:0.95`, `0-4`, `a,b,c`, `1e6`.
 
-Text in, plain numbers and names out; what the numbers mean is checked by `config`.
+Text in, plain numbers and names out; their bounds are checked by `models`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from dstrl_cli.errors import InputError
 
-MOST = 10_000
-"""More values than this in one list are taken for a mistake."""
+MAX_VALUES = 10_000
+"""A longer range is taken for a mistake."""
 
 DEFAULT_STEP = "0.1"
 
@@ -56,7 +56,7 @@ def parse_numbers(value: Any, flag: str) -> list[float]:
         if len(ends) > 3:
             raise InputError(f"{flag}: {value!r} is not {valid}")
         low, high, step = (*ends, Decimal(DEFAULT_STEP))[:3]
-        if step <= 0 or low > high or (high - low) / step >= MOST:
+        if step <= 0 or low > high or (high - low) / step >= MAX_VALUES:
             raise InputError(f"{flag}: the range {part!r} must rise from a to b by a positive step")
         numbers += [float(low + i * step) for i in range(int((high - low) / step) + 1)]
     return _checked(numbers, value, flag)
@@ -72,8 +72,8 @@ def parse_integers(value: Any, flag: str) -> list[int]:
                 f"{flag}: {value!r} is not a whole number, a range 0-4 or a list 1,3,5"
             )
         low, high = int(match[1]), int(match[2] or match[1])
-        if not 0 <= high - low < MOST:
-            raise InputError(f"{flag}: the range {part!r} must rise, over at most {MOST} numbers")
+        if not 0 <= high - low < MAX_VALUES:
+            raise InputError(f"{flag}: the range {part!r} must rise, over at most {MAX_VALUES} numbers")
         numbers += range(low, high + 1)
     return _checked(numbers, value, flag)
 

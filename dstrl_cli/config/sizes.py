@@ -1,6 +1,6 @@
 """Layer sizes: counting weights, densities by lambdas, widths of a dense network of a given size.
 
-Pure arithmetic on tuples of sizes; it knows no configuration (`config.resolve_sizes` applies it).
+Pure arithmetic on tuples of sizes; it knows no configuration (`network_sizes` applies it).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`config.yaml` as runs stored it: its format, and what runs did that older versions stored.
 
-A stored document is brought to today's format before anything else reads it, so that neither
-sweeps nor reports know of older ones.
+A stored document is converted to today's format before anything else reads it: neither sweeps nor
+reports know older formats.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from dstrl_cli.config.labels import sparsity_label
+from dstrl_cli.config.labels import format_sparsity_label
 from dstrl_cli.errors import InputError
 
 FORMAT = 2
@@ -87,7 +87,7 @@ def stored_sparsity_label(config: Mapping[str, Any]) -> str | None:
         )
     except (KeyError, TypeError, ValueError):
         return None
-    return sparsity_label(actor, critic)
+    return format_sparsity_label(actor, critic)
 
 
 def _has_no_sparsity(config: Mapping[str, Any], network: str) -> bool:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Report = Callable[[str, str], None]
-"""Is told of damage: (name of the file, cause)."""
+"""Called with every damage: name of the file, cause."""
 
 Columns = Mapping[str, NDArray[np.float64]]
-"""The columns of a CSV file by name, each [rows]; a DataFrame of them takes longer to make than
-to read the file."""
+"""The columns of a CSV file by name, each [rows]. No DataFrame: building one takes longer than
+reading the file."""
 
 
 def read_csv(path: Path, report: Report, columns: Iterable[str]) -> Columns | None:
@@ -54,20 +54,21 @@ def read_csv(path: Path, report: Report, columns: Iterable[str]) -> Columns | No
 def _parse_undamaged(text: str) -> Columns | None:
     """Return the columns of a text in which every cell is a number, or None for any other text.
 
-    Most files are like this, and read so in a fraction of the time.
+    Most files are like this, and NumPy reads them much faster than pandas.
     """
     header, newline, body = text.partition("\n")
-    if not (newline and text.endswith("\n")) or "_" in body:  # Python would read 1_0 as a number
+    names = header.split(",")
+    if not (newline and text.endswith("\n")) or "\n\n" in text or body.isspace():
         return None
-    names, lines = header.split(","), body.split("\n")[:-1]
-    if len(set(names)) < len(names) or any(line.count(",") != len(names) - 1 for line in lines):
+    if len(set(names)) < len(names):
         return None
+    if not body:  # of which NumPy would warn
+        return {name: np.empty(0) for name in names}
     try:
-        cells = [float(cell) for line in lines for cell in line.split(",")]
+        table = np.loadtxt(body.split("\n")[:-1], delimiter=",", comments=None, ndmin=2)
     except ValueError:
         return None
-    table = np.array(cells).reshape(len(lines), len(names))
-    return dict(zip(names, table.T, strict=True))
+    return dict(zip(names, table.T, strict=True)) if table.shape[1] == len(names) else None
 
 
 def _parse_damaged(text: str) -> tuple[Columns, list[str]]:

@@ -15,8 +15,9 @@ import pandas as pd
 
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.labels import parse_sparsity_label
+from dstrl_cli.config.metrics import DEFAULT_METRIC
 from dstrl_cli.report.labels import method_label
-from dstrl_cli.report.metrics import DEFAULT, WITHOUT_PARAMETER, Value, parse, stored_metric
+from dstrl_cli.report.metrics import WITHOUT_PARAMETER, Value, parse, stored_metric
 from dstrl_cli.report.runs import LoggedRun, Results, load
 
 SUMMARY_KEYS = ("parameters", "flops", "wall_time_s")
@@ -46,7 +47,7 @@ def read_results(folder: Path | str) -> pd.DataFrame:
     metrics = [parse(name) for name in WITHOUT_PARAMETER]
     rows = []
     for run in results.runs:
-        own = parse(stored_metric(run) or DEFAULT)
+        own = parse(stored_metric(run) or DEFAULT_METRIC)
         shown = {"metric": own.name, "value": _value(own.compute(run))}
         shown |= {metric.name: _value(metric.compute(run)) for metric in metrics}
         found = {**_identity(run), **shown, **_summary(run.summary)}

@@ -1,6 +1,6 @@
 """What a run is: environment, task, algorithm, method, sparsity and seed.
 
-The folder says it, but for the sparsity, which the networks that were trained decide.
+All but the sparsity is read from the path; the sparsity is that of the networks in `config.yaml`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.report.marks import Mark
 from dstrl_cli.report.runs import LoggedRun
 
-DEFAULT = DEFAULT_METRIC
 Array = NDArray[np.float64]
 
 
@@ -175,9 +174,10 @@ def common_metric(runs: Iterable[LoggedRun]) -> tuple[Metric, str | None]:
     """
     counts: dict[str, int] = {}
     for run in runs:
-        name = stored_metric(run) or DEFAULT
+        name = stored_metric(run) or DEFAULT_METRIC
         counts[name] = counts.get(name, 0) + 1
     if len(counts) == 1:
         return parse(*counts), None
     named = ", ".join(f"{name} ({count} runs)" for name, count in sorted(counts.items()))
-    return parse(DEFAULT), f"the runs ask for different metrics: {named}; shown is the default"
+    why = f"the runs ask for different metrics: {named}; shown is the default"
+    return parse(DEFAULT_METRIC), why

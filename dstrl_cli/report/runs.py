@@ -1,7 +1,7 @@
 """Run folders as logged: what their files say, and what of it is damaged.
 
-Nothing is written, and one bad run stops no other: what cannot be used becomes a `Damage`, and the
-rest is returned. What the numbers mean is not decided here.
+Nothing is written. What cannot be used becomes a `Damage`, and the rest is returned, so that one
+bad run does not stop a report. Metrics are computed in `metrics`.
 
 The CSV files are read when a number of theirs is first asked for. Damage in files that nobody asks
 for is therefore not found: a table of evaluation returns does not open `episodes.csv`.

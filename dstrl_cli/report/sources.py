@@ -1,7 +1,7 @@
-"""Where the runs of a results folder lie. A new kind of place to read runs from is added here.
+"""Finds the runs of a results folder. Other sources of runs, such as archives, belong here too.
 
-Runs lie at the depth that the contract gives them, `<env>/<algo>-<method>/<sparsity>/seed<k>`;
-what lies deeper belongs to results of its own and is not mixed in.
+Runs lie at a fixed depth, `<env>/<algo>-<method>/<sparsity>/seed<k>`; what lies deeper belongs to
+another results folder and is not mixed in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_NAMED = 5
 """Folders that a message names."""
 
 Unreadable = Callable[[Path, OSError], None]
-"""Is told of a folder that cannot be read."""
+"""Called with a folder that cannot be read, and why."""
 
 
 def find_runs(root: Path, unreadable: Unreadable) -> list[Path]:
@@ -61,7 +61,7 @@ def nothing_found(root: Path) -> InputError:
 
 
 def _results_folders_below(root: Path) -> list[Path]:
-    """Return the folders below `root` that could be given in its place, each once."""
+    """Return the folders below `root` that could be given instead, each once."""
     found: dict[Path, None] = {}
     for depth, run in _walk(root, None, lambda *_: None):
         in_layout = depth > LEVELS and LAYOUT.search(run.as_posix())

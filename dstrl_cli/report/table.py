@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dstrl_cli.config.labels import parse_sparsity_label, sparsity_label
+from dstrl_cli.config.labels import format_sparsity_label, parse_sparsity_label
 from dstrl_cli.report.marks import Mark, ordered
 from dstrl_cli.report.metrics import Metric
 from dstrl_cli.report.papers import Match, Published
 from dstrl_cli.report.runs import Damage, LoggedRun
 from dstrl_cli.report.statistics import Interval
 
-DENSE = sparsity_label(0, 0)
+DENSE = format_sparsity_label(0, 0)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +16,7 @@ from dstrl_cli import __version__
 from dstrl_cli.config.models import RunConfig
 
 PACKAGES = ("torch", "gymnasium", "mujoco", "numpy", "numba")
+"""Packages that the numbers and the speed of a run depend on."""
 
 
 def provenance(config: RunConfig, device: str) -> dict[str, Any]:
@@ -24,7 +27,7 @@ def provenance(config: RunConfig, device: str) -> dict[str, Any]:
         device: the name of the device that was found.
     """
     return {
-        "versions": _versions(),
+        "versions": versions(),
         "device": device,
         "engine": config.engine,
         "threads": config.threads,
@@ -40,13 +43,10 @@ def _command() -> str:
     return shlex.join(["dstrl" if ours else program.name, *sys.argv[1:]])
 
 
-def _versions() -> dict[str, str | None]:
-    """Return the versions of what the numbers depend on; None where not installed."""
-    found: dict[str, str | None] = {
-        "dstrl": __version__,
-        "python": ".".join(map(str, sys.version_info[:3])),
-    }
-    for package in PACKAGES:
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
+    """Return the versions of dstrl, Python and packages; None where one is not installed."""
+    found: dict[str, str | None] = {"dstrl": __version__, "python": platform.python_version()}
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

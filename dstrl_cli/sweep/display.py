@@ -1,4 +1,4 @@
-"""What is told to whoever shows runs while they train; `terminal` implements it."""
+"""The interface of screens that show runs while they train; `terminal` implements it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DisplayReporter:
         self._key = key
         self._labels = labels
 
-    def progress(self, step: int, total: int, steps_per_s: float, info: Row | None = None) -> None:
+    def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Show how far the population has come."""
         self._display.progress(self._key, step, total, steps_per_s)
 

@@ -17,6 +17,7 @@ from dstrl_cli.config.network_sizes import network_sizes
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import algorithm
 from dstrl_cli.replay.layout import FLOAT, keeps_policy_actions, ring_bytes
+from dstrl_cli.streams import BLOCK_NUMBERS
 
 DOUBLE = 8
 
@@ -25,9 +26,6 @@ RESERVE = 1_500_000_000
 
 A context with its kernels is about 0.6 GB on the H100 class; the rest is margin.
 """
-
-BLOCK_NUMBERS = 65_536
-"""Numbers that a stream draws at once per member (`streams.BLOCK_NUMBERS`)."""
 
 PARAMETER_COPIES = 7
 """Weights, masks, gradients, target weights, Adam's two moments and its scratch."""
@@ -76,7 +74,7 @@ class Memory:
             "CUDA": self.reserve,
         }
         shown = sorted((name for name in named if named[name]), key=lambda name: -named[name])
-        return ", ".join(f"{name} {size(named[name])}" for name in shown)
+        return ", ".join(f"{name} {format_bytes(named[name])}" for name in shown)
 
 
 # --- what a population takes --------------------------------------------------------------------
@@ -192,8 +190,8 @@ def acting_bytes(configs: Sequence[RunConfig], observation_size: int, action_siz
     That is an evaluation step, or the oldest transitions that a dynamic buffer compares.
     """
     widths = _sizes(configs[0], observation_size, action_size)["actor"]
-    looks = [c.buffer.check_batches * c.batch_size for c in configs if c.buffer.dynamic]
-    rows = max([configs[0].eval_episodes, *looks])
+    compared = [c.buffer.check_batches * c.batch_size for c in configs if c.buffer.dynamic]
+    rows = max([configs[0].eval_episodes, *compared])
     return FLOAT * len(configs) * rows * (sum(widths) + observation_size + 2 * action_size)
 
 
@@ -233,7 +231,7 @@ def parse_size(text: str, flag: str = "--device-memory") -> int:
     return found
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Return bytes in three digits: `29.1 GB`, `512 MB`; decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:

@@ -17,7 +17,7 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.devices import Device
-from dstrl_cli.sweep.memory import Memory, population_memory, replay_bytes, size
+from dstrl_cli.sweep.memory import Memory, format_bytes, population_memory, replay_bytes
 from dstrl_cli.training.run import Run
 
 T = TypeVar("T")
@@ -207,11 +207,11 @@ def _too_little(run: Run, memory: Memory, device: Device) -> str:
     config = run.config
     remedies = [f"a smaller buffer_size (now {config.buffer_size:,})"]
     if memory.replay:
-        freed = size(memory.device - memory.replay)
+        freed = format_bytes(memory.device - memory.replay)
         remedies.insert(0, f"--replay-device cpu (then {freed} are needed)")
     return (
-        f"{device.name} has {size(_memory(device))} of memory to use, too little for {run.label} "
-        f"alone, which needs {size(memory.device)} ({memory.parts()}); use "
+        f"{device.name} has {format_bytes(_memory(device))} of memory to use, too little for "
+        f"{run.label} alone, which needs {format_bytes(memory.device)} ({memory.parts()}); use "
         f"{', or '.join(remedies)}, or another --device"
     )
 

@@ -15,7 +15,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.machine import Host
 from dstrl_cli.nets.choice import Choice, choose
 from dstrl_cli.sweep.devices import Device, find_devices
-from dstrl_cli.sweep.memory import size
+from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.packing import PlannedPopulation, one_each, pack, roomy
 from dstrl_cli.sweep.plan import Planned
 from dstrl_cli.training.run import Run
@@ -184,7 +184,8 @@ def _check_main_memory(populations: Sequence[PlannedPopulation], jobs: int, host
     elif len(largest) > 1:
         remedies.append("fewer --jobs")
     raise InputError(
-        f"buffer_size = {run.config.buffer_size:,}: main memory has {size(host.memory)}, and the "
-        f"replay buffers that would be in use at once need {size(needed)} ({len(largest)} x "
-        f"{size(largest[0].memory.host)} for {run.label}); use {', or '.join(remedies)}"
+        f"buffer_size = {run.config.buffer_size:,}: main memory has {format_bytes(host.memory)}, "
+        f"and the replay buffers that would be in use at once need {format_bytes(needed)} "
+        f"({len(largest)} x {format_bytes(largest[0].memory.host)} for {run.label}); "
+        f"use {', or '.join(remedies)}"
     )

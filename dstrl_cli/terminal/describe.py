@@ -13,11 +13,12 @@ from rich.text import Text
 from dstrl_cli.config.effects import changes_in_words
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.registry import algorithm_name
-from dstrl_cli.sweep.memory import size
+from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.sweep.plan import layer_budgets
 from dstrl_cli.terminal.display import ending, final_return
-from dstrl_cli.terminal.plan import env_label, identity, number_of_runs
+from dstrl_cli.terminal.pace import clock_time
+from dstrl_cli.terminal.plan import counted, env_label, identity
 from dstrl_cli.training.run import Outcome, Run
 
 # --- before -------------------------------------------------------------------------------------
@@ -52,16 +53,12 @@ def _layers(budgets: Sequence[int]) -> str:
 
 
 def _device(config: RunConfig, placement: Placement) -> str:
-    used = f"{placement.device}, {_threads(config.threads)}"
+    used = f"{placement.device}, {counted(config.threads, 'thread')}"
     if placement.on_cpu:
         return used
     largest = max(placement.populations, key=lambda each: each.memory.device).memory
-    on_host = f"; {size(largest.host)} of main memory (replay)" if largest.host else ""
-    return f"{used}; {size(largest.device)} of its memory ({largest.parts()}){on_host}"
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
+    on_host = f"; {format_bytes(largest.host)} of main memory (replay)" if largest.host else ""
+    return f"{used}; {format_bytes(largest.device)} of its memory ({largest.parts()}){on_host}"
 
 
 def warnings(runs: Iterable[Run]) -> list[str]:
@@ -72,7 +69,7 @@ def warnings(runs: Iterable[Run]) -> list[str]:
     if idle:
         config = idle[0].config
         found.append(
-            f"nothing will be trained in {number_of_runs(len(idle))}: steps ({config.steps:,}) do "
+            f"nothing will be trained in {counted(len(idle), 'run')}: steps ({config.steps:,}) do "
             f"not exceed learning_starts ({config.learning_starts:,}); raise --steps or lower it "
             "with --set learning_starts=N"
         )
@@ -89,7 +86,9 @@ def outcome_overview(outcome: Outcome) -> RenderableType:
     run, summary = outcome.run, outcome.summary
     rows = {"status": str(summary.get("status"))}
     if result := final_return(summary):
-        rows["return"] = f"{result} in the last evaluation ({episodes(run.config.eval_episodes)})"
+        rows["return"] = (
+            f"{result} in the last evaluation ({counted(run.config.eval_episodes, 'episode')})"
+        )
     rows |= {
         "sparsity": _sparsity(summary),
         "parameters": _parameters(summary),
@@ -151,11 +150,6 @@ def evaluation_table(statistics: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def episodes(count: int) -> str:
-    """Return `1 episode`, `10 episodes`."""
-    return "1 episode" if count == 1 else f"{count} episodes"
-
-
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
     """Return a run's outcome for programs."""
     return identity(outcome.run) | dict(outcome.summary)
@@ -176,11 +170,10 @@ def failures(outcomes: Sequence[Outcome]) -> str | None:
 
 def duration(seconds: float) -> str:
     """Return a duration as `7 s`, `3:05 min` or `2:03:04 h`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}:{minutes:02}:{rest:02} h"
-    return f"{minutes}:{rest:02} min" if minutes else f"{rest} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{clock_time(whole)} {'min' if whole < 3600 else 'h'}"
 
 
 def _grid(rows: Mapping[str, str]) -> Table:

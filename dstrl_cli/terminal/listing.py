@@ -5,7 +5,7 @@ Nothing here imports torch; only the environments import gymnasium.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from dstrl_cli.config.keys import MACROS, flatten
 from dstrl_cli.config.methods import find_method, list_methods
+from dstrl_cli.config.metrics import METRICS, metric_usage
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.config.presets import list_presets, load_sweep_preset, resolve
@@ -119,20 +120,40 @@ def _types(
             inner = schema["$defs"][kind.__name__]
             yield from _types(kind, inner, schema, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", NAMES.get(name) or _in_schema(block["properties"][name])
+            key = f"{prefix}{name}"
+            yield key, _names(key) or _in_schema(block["properties"][name])
 
 
-NAMES = {
-    "drop": "|".join(DROP_SCORES),
-    "grow": "|".join(GROW_SCORES),
-    "schedule": "|".join(SCHEDULES),
-    "initial_mask": "|".join(INITIAL_MASKS),
-    "allocation": "|".join(ALLOCATIONS),
-    "engine": "|".join(("auto", *ENGINES)),
-    "device": "auto|cpu|cuda|cuda:N",
+NAMES: Mapping[str, Iterable[str]] = {
+    "drop": DROP_SCORES,
+    "grow": GROW_SCORES,
+    "schedule": SCHEDULES,
+    "initial_mask": INITIAL_MASKS,
+    "allocation": ALLOCATIONS,
+    "engine": ("auto", *ENGINES),
+    "device": ("auto", "cpu", "cuda", "cuda:N"),
+    "env_workers": ("auto", "N"),
+    "metric": [metric_usage(name) for name in METRICS],
 }
-"""Types of keys whose values are names of the registry, or of devices."""
+"""Last part of a key -> the names that it takes, where its model does not list them."""
 
+
+def _names(key: str) -> str:
+    """Return the names that a key takes; an actor has no score that needs a critic's TD error."""
+    names = NAMES.get(key.rpartition(".")[2], ())
+    if key.startswith("actor.topology."):
+        names = [name for name in names if name not in SCORES or not SCORES[name].needs_td_error]
+    return "|".join(names)
+
+
+_WORDS = {
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true|false",
+    "string": "text",
+    "object": "names and values",
+    "null": "null",
+}
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _BOUNDS |= {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
@@ -145,11 +166,8 @@ def _in_schema(field: Mapping[str, Any]) -> str:
         return " or ".join(map(_in_schema, field["anyOf"]))
     if field.get("type") == "array":
         return f"list of {_in_schema(field['items'])}" if "items" in field else "two numbers"
-    words = {"integer": "whole number", "number": "number", "boolean": "true|false"}
-    words |= {"string": "text", "null": "null"}
     bounds = [f"{sign} {field[name]:g}" for name, sign in _BOUNDS.items() if name in field]
-    kind = words.get(str(field.get("type")), "auto or a whole number")
-    return f"{kind} {', '.join(bounds)}".rstrip()
+    return f"{_WORDS[field['type']]} {', '.join(bounds)}".rstrip()
 
 
 FOOTNOTES = {

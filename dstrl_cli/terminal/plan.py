@@ -13,7 +13,7 @@ from dstrl_cli.config import effects
 from dstrl_cli.config.identity import env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.registry import algorithm_name
-from dstrl_cli.sweep.memory import size
+from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.sweep.plan import Planned
 from dstrl_cli.training.run import Run
@@ -92,27 +92,26 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
-    """Return how many runs there are, how many are to do, and placement."""
+    """Return in one line how many runs there are, how many are to do, and where they train."""
     to_do = [each for each in planned if each.to_do]
     over = sum(each.status != "new" for each in to_do)
     done = len(planned) - len(to_do)
-    parts = [number_of_runs(len(planned)), f"{len(to_do)} to do"]
+    parts = [counted(len(planned), "run"), f"{len(to_do)} to do"]
     parts += [f"{over} of them started over"] if over else []
     parts += [f"{done} finished before"] if done else []
-    count = len(placement.populations)
     where = (
         f"{placement.jobs} at a time on the {placement.device}"
         if placement.on_cpu
-        else f"in {count} population{'' if count == 1 else 's'} on {placement.device}"
+        else f"in {counted(len(placement.populations), 'population')} on {placement.device}"
     )
     engines = " and ".join(f"{name} ({count})" for name, count in placement.engines.items())
     parts = [", ".join(parts), *([where, f"engine {engines}"] if to_do else [])]
     return "; ".join([*parts, f"results in {placement.out}"])
 
 
-def number_of_runs(count: int) -> str:
+def counted(count: int, noun: str) -> str:
     """Return `1 run`, `3 runs`."""
-    return "1 run" if count == 1 else f"{count} runs"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 # --- what the user should know ------------------------------------------------------------------
@@ -217,7 +216,7 @@ def packing_table(placement: Placement) -> Table:
             _two_or_count([config.method for config in configs]),
             _two_or_count([sparsity_label(config).removeprefix("s") for config in configs]),
             _ranges(config.seed for config in configs),
-            size(population.memory.device),
+            format_bytes(population.memory.device),
             population.device.name,
         ]
         table.add_row(*map(Text, cells))
@@ -233,16 +232,16 @@ def _two_or_count(values: Sequence[str]) -> str:
 def packing_lines(placement: Placement) -> list[str]:
     """Return how much memory the devices have, and what takes that of the largest population."""
     largest = max(placement.populations, key=lambda each: each.memory.device).memory
-    lines = [f"the largest population takes {size(largest.device)}: {largest.parts()}"]
+    lines = [f"the largest population takes {format_bytes(largest.device)}: {largest.parts()}"]
     if largest.host:
-        lines.append(f"its replay buffer takes {size(largest.host)} of main memory")
+        lines.append(f"its replay buffer takes {format_bytes(largest.host)} of main memory")
     if any(device.memory is None for device in placement.devices):
         lines.append(
             f"the memory of {placement.device} is not known here, so nothing is split: plan for a "
             "size with --device-memory, as in --device-memory 80GB"
         )
     else:
-        sizes = [f"{size(each.memory or 0)} of {each.name}" for each in placement.devices]
+        sizes = [f"{format_bytes(each.memory or 0)} of {each.name}" for each in placement.devices]
         lines.append(f"memory to use: {', '.join(sizes)}")
     return lines
 
