@@ -124,7 +124,7 @@ class _Lines:
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
 
-    def progress(self, step: int, total: int, steps_per_s: float, info: dict[str, Any]) -> None:
+    def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Ignore progress between evaluations."""
 
     def evaluation(self, member: int, row: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ def test_plain_lines_say_each_evaluation_of_a_single_run():
     display = LineDisplay(Console(file=out, width=40), runs=1, evaluations=True)
     reporter = DisplayReporter(display, 0, ["somewhere"])
     display.start(0, "somewhere", 10, 5)
-    reporter.progress(1, 10, 2.0, {})
+    reporter.progress(1, 10, 2.0)
     reporter.evaluation(0, ROW)
     assert out.getvalue() == "step 5,000  return 12.5 ± 0.5  1,234 steps/s\n"
 
@@ -65,7 +65,7 @@ def test_live_bars_fit_the_terminal(width):
         reporter = DisplayReporter(display, 0, [LABEL])
         display.start(0, LABEL, 1_000_000, 0)
         reporter.evaluation(0, ROW)
-        reporter.progress(5000, 1_000_000, 1234.4, {})
+        reporter.progress(5000, 1_000_000, 1234.4)
         before = bars(console, display)
         reporter.evaluation(0, PRUNED)
         after = bars(console, display)

@@ -282,7 +282,7 @@ def test_progress_is_told_once_per_step_and_never_at_no_speed(tmp_path: Path) ->
     told: list[tuple[int, float]] = []
 
     class Listener(Silent):
-        def progress(self, step: int, total: int, steps_per_s: float, info: dict[str, Any]) -> None:
+        def progress(self, step: int, total: int, steps_per_s: float) -> None:
             told.append((step, steps_per_s))
 
     train([run("sst")], tmp_path, reporter=Listener())

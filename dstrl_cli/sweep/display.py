@@ -35,7 +35,7 @@ class DisplayReporter:
         self._key = key
         self._labels = labels
 
-    def progress(self, step: int, total: int, steps_per_s: float, info: Row | None = None) -> None:
+    def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Show how far the population has come."""
         self._display.progress(self._key, step, total, steps_per_s)
 

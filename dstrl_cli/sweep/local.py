@@ -50,9 +50,7 @@ class _PipeReporter:
         self._connection = connection
         self._next = 0.0
 
-    def progress(
-        self, step: int, total: int, steps_per_s: float, info: Mapping[str, Any] | None = None
-    ) -> None:
+    def progress(self, step: int, total: int, steps_per_s: float) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + REPORT_EVERY_S
             self._send(Progress(step, total, steps_per_s))

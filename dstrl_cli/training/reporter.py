@@ -8,7 +8,7 @@ from typing import Any, Protocol
 class Reporter(Protocol):
     """Who is told what happens during training."""
 
-    def progress(self, step: int, total: int, steps_per_s: float, info: dict[str, Any]) -> None:
+    def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Report that `step` of `total` environment steps are done."""
 
     def evaluation(self, member: int, row: dict[str, Any]) -> None:
@@ -21,7 +21,7 @@ class Reporter(Protocol):
 class Silent:
     """A reporter that says nothing."""
 
-    def progress(self, step: int, total: int, steps_per_s: float, info: dict[str, Any]) -> None:
+    def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Ignore progress."""
 
     def evaluation(self, member: int, row: dict[str, Any]) -> None:

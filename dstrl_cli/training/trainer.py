@@ -179,7 +179,7 @@ class Population:
             return
         now = time.perf_counter()
         rate = (self.steps - self.clock_step) / max(now - self.clock, 1e-9)
-        self.reporter.progress(self.steps, self.config.steps, rate, {"members": len(self.training)})
+        self.reporter.progress(self.steps, self.config.steps, rate)
         self.clock, self.clock_step = now, self.steps
 
     def freeze(self, member: int, status: str, error: str) -> None:
