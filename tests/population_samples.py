@@ -12,7 +12,7 @@ from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict
 from dstrl_cli.registry import ALGORITHMS, load
-from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.base import Replay, Transition
 from dstrl_cli.replay.batch import Batch
 from dstrl_cli.replay.paired import PairedReplay
 
@@ -99,7 +99,9 @@ def replay_of(runs: Sequence[RunConfig], steps: int = 120) -> Replay:
         observation, following, action, rest = drawn.split((OBS, OBS, ACT, 2), dim=-1)
         ended = rest[:, 1] > 1.2
         replay.add(
-            observation, action.tanh(), rest[:, 0], following, ended & (rest[:, 0] > 0), ended
+            Transition(
+                observation, action.tanh(), rest[:, 0], following, ended & (rest[:, 0] > 0), ended
+            )
         )
     return replay
 

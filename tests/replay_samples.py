@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.base import Replay, Transition
 from dstrl_cli.replay.batch import Batch
 from dstrl_cli.replay.paired import PairedReplay
 
@@ -30,12 +30,14 @@ def filled(capacity: int, *members: list[Row], kind: type[Replay] = PairedReplay
     for rows in zip(*members, strict=True):
         number = torch.tensor([[float(row.number)] for row in rows])
         replay.add(
-            number,
-            -number,
-            torch.tensor([row.reward for row in rows]),
-            number + 0.5,
-            torch.tensor([row.terminated for row in rows]),
-            torch.tensor([row.truncated for row in rows]),
+            Transition(
+                number,
+                -number,
+                torch.tensor([row.reward for row in rows]),
+                number + 0.5,
+                torch.tensor([row.terminated for row in rows]),
+                torch.tensor([row.truncated for row in rows]),
+            )
         )
     return replay
 
@@ -71,12 +73,14 @@ def chained(kind: Any, members: list[list[Row]], capacity: int) -> Replay:
         truncated = torch.tensor([row.truncated for row in rows])
         ended = (terminated | truncated).unsqueeze(1)
         replay.add(
-            number,
-            -number,
-            torch.tensor([row.reward for row in rows]),
-            number + torch.where(ended, 0.5, 1.0),
-            terminated,
-            truncated,
+            Transition(
+                number,
+                -number,
+                torch.tensor([row.reward for row in rows]),
+                number + torch.where(ended, 0.5, 1.0),
+                terminated,
+                truncated,
+            )
         )
     return replay
 

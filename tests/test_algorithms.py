@@ -15,7 +15,7 @@ from dstrl_cli.algos.sac import SAC
 from dstrl_cli.algos.td3 import TD3
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict
-from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.base import Replay, Transition
 from dstrl_cli.replay.batch import Batch
 from dstrl_cli.replay.paired import PairedReplay
 
@@ -46,12 +46,14 @@ def filled_replay(members: int = 1, steps: int = 200) -> Replay:
         following = torch.randn(members, OBS, generator=g)
         ended = torch.full((members,), step % 11 == 10)
         replay.add(
-            observation,
-            torch.rand(members, ACT, generator=g) * 2 - 1,
-            torch.randn(members, generator=g),
-            following,
-            ended & (step % 2 == 0),
-            ended,
+            Transition(
+                observation,
+                torch.rand(members, ACT, generator=g) * 2 - 1,
+                torch.randn(members, generator=g),
+                following,
+                ended & (step % 2 == 0),
+                ended,
+            )
         )
         observation = following
     return replay
@@ -207,10 +209,9 @@ def test_time_limits_bootstrap_and_terminations_do_not() -> None:
     replay = PairedReplay(1, 2, OBS, ACT, 0.9)
     one = torch.ones(1)
     for terminated in (True, False):
-        replay.add(
-            torch.zeros(1, OBS), torch.zeros(1, ACT), one, torch.ones(1, OBS),
-            torch.tensor([terminated]), torch.tensor([not terminated]),
-        )  # fmt: skip
+        ends = torch.tensor([terminated]), torch.tensor([not terminated])
+        start, after = torch.zeros(1, OBS), torch.ones(1, OBS)
+        replay.add(Transition(start, torch.zeros(1, ACT), one, after, *ends))
     batch = replay.sample(torch.tensor([[0.1, 0.9]], dtype=torch.float64), torch.ones(1, 1), 1)
     assert batch.discount.tolist() == [[0.0, pytest.approx(0.9)]]
 

@@ -9,7 +9,7 @@ import torch
 from replay_samples import GAMMA, Row, filled, numbered
 
 from dstrl_cli.config.parse import from_dict
-from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.base import Replay, Transition
 from dstrl_cli.replay.capacity import DISTANCES, CapacityControl
 from dstrl_cli.replay.compiled import CompiledReplay
 from dstrl_cli.replay.paired import PairedReplay
@@ -51,7 +51,7 @@ def test_after_a_drop_the_ring_fills_again() -> None:
     replay.drop_oldest(torch.tensor([True]), 0.5)
     assert [int(s) for s in replay.oldest(3)[0].flatten()] == [5, 6, 7]
     zero, no = torch.zeros(1, 1), torch.zeros(1, dtype=torch.bool)
-    replay.add(zero + 10, zero, zero[0], zero, no, no)
+    replay.add(Transition(zero + 10, zero, zero[0], zero, no, no))
     assert replay.size.tolist() == [[6]]
     assert [int(s) for s in replay.oldest(6)[0].flatten()] == [5, 6, 7, 8, 9, 10]
 
@@ -68,7 +68,11 @@ def test_noise_free_actions_are_kept_where_asked_for(kind: type[Replay]) -> None
     replay = kind(1, 4, 1, 2, GAMMA, policy_actions=True)
     no = torch.zeros(1, dtype=torch.bool)
     action, policy_action = torch.tensor([[0.5, -0.5]]), torch.tensor([[0.4, -0.2]])
-    replay.add(torch.zeros(1, 1), action, torch.zeros(1), torch.zeros(1, 1), no, no, policy_action)
+    replay.add(
+        Transition(
+            torch.zeros(1, 1), action, torch.zeros(1), torch.zeros(1, 1), no, no, policy_action
+        )
+    )
     _, stored, free = replay.oldest(1)
     assert torch.equal(stored[:, 0], action)
     assert torch.equal(free[:, 0], policy_action)
@@ -94,7 +98,7 @@ def test_buffers_shrink_at_each_members_own_checks_and_bounds() -> None:
     replay = PairedReplay(len(runs), 100, 1, 1, 0.99, policy_actions=True)
     zero, no = torch.zeros(len(runs), 1), torch.zeros(len(runs), dtype=torch.bool)
     for _ in range(40):
-        replay.add(zero, zero + 1, zero[:, 0], zero, no, no, policy_action=zero + 1)
+        replay.add(Transition(zero, zero + 1, zero[:, 0], zero, no, no, policy_action=zero + 1))
     control = CapacityControl(runs, "cpu")
     measured = control.check(20, replay, lambda observation: torch.zeros_like(observation))
     assert replay.size.flatten().tolist() == [40, 30, 40, 40, 40, 30]

@@ -24,6 +24,7 @@ from dstrl_cli.nets.network import Network
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.nets.sparse import kernels
 from dstrl_cli.nets.sparse.engine import SparseNetwork, Topology, selected
+from dstrl_cli.replay.base import Transition
 from dstrl_cli.replay.batch import Batch
 from dstrl_cli.replay.paired import PairedReplay
 
@@ -158,12 +159,14 @@ def batches(nstep: int, count: int) -> list[Batch]:
     for step in range(300):
         ended = torch.tensor([step % 29 == 28])
         replay.add(
-            torch.randn(1, 5, generator=generator),
-            torch.rand(1, 2, generator=generator) * 2 - 1,
-            torch.randn(1, generator=generator),
-            torch.randn(1, 5, generator=generator),
-            ended & (step % 2 == 0),
-            ended,
+            Transition(
+                torch.randn(1, 5, generator=generator),
+                torch.rand(1, 2, generator=generator) * 2 - 1,
+                torch.randn(1, generator=generator),
+                torch.randn(1, 5, generator=generator),
+                ended & (step % 2 == 0),
+                ended,
+            )
         )
     n = torch.full((1, 1), nstep)
     return [

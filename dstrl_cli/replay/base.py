@@ -13,12 +13,25 @@ what executes the loops; `choice` picks one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dstrl_cli.config.models import MAX_NSTEP
 from dstrl_cli.replay.batch import Batch
+
+
+class Transition(NamedTuple):
+    """One environment step of every member, as the buffer stores it."""
+
+    observation: Tensor  # [P, obs]
+    action: Tensor  # [P, act] in [-1, 1]
+    reward: Tensor  # [P]
+    next_observation: Tensor  # [P, obs]: where the action led, at the end of an episode too
+    terminated: Tensor  # [P] bool
+    truncated: Tensor  # [P] bool
+    policy_action: Tensor | None = None  # [P, act]: the policy's, without noise
 
 
 class Replay(ABC):
@@ -72,17 +85,8 @@ class Replay(ABC):
     # What a layout does.
 
     @abstractmethod
-    def add(
-        self,
-        observation: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        next_observation: Tensor,
-        terminated: Tensor,
-        truncated: Tensor,
-        policy_action: Tensor | None = None,
-    ) -> None:
-        """Store one transition of every member, each argument `[P, ...]`."""
+    def add(self, transition: Transition) -> None:
+        """Store one transition of every member."""
 
     @abstractmethod
     def sample(self, numbers: Tensor, nstep: Tensor, max_nstep: int) -> Batch:

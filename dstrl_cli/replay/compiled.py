@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from dstrl_cli.replay import kernels
-from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.base import Replay, Transition
 from dstrl_cli.replay.batch import Batch
 
 
@@ -36,20 +36,11 @@ class CompiledReplay(Replay):
         self.discount_array = self.discounts.numpy()
 
     @override
-    def add(
-        self,
-        observation: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        next_observation: Tensor,
-        terminated: Tensor,
-        truncated: Tensor,
-        policy_action: Tensor | None = None,
-    ) -> None:
+    def add(self, transition: Transition) -> None:
+        *given, policy_action = transition
+        policy_action = transition.action if policy_action is None else policy_action
         kernels.store(
-            observation.numpy(), action.numpy(), reward.numpy(), next_observation.numpy(),
-            terminated.numpy(), truncated.numpy(),
-            (action if policy_action is None else policy_action).numpy(),
+            *(part.numpy() for part in given), policy_action.numpy(),
             *self.rings, self.policy_actions, *self.position_and_size,
         )  # fmt: skip
 

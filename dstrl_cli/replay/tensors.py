@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.base import Replay, Transition
 from dstrl_cli.replay.batch import Batch
 from dstrl_cli.replay.nsteps import nstep_return
 
@@ -34,22 +34,14 @@ class TensorReplay(Replay):
         """Return the next observations of flat rows [P, ...] as [P, ..., obs]."""
 
     @override
-    def add(
-        self,
-        observation: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        next_observation: Tensor,
-        terminated: Tensor,
-        truncated: Tensor,
-        policy_action: Tensor | None = None,
-    ) -> None:
+    def add(self, transition: Transition) -> None:
+        observation, action, reward, next_observation, terminated, truncated, _ = transition
         ended = terminated | truncated
         self.write(self.state_action, torch.cat((observation, action), dim=-1))
         self.store_next(next_observation, truncated, ended)
         self.write(self.outcome, torch.stack((reward, ~terminated, ~ended), dim=-1))
-        if policy_action is not None and self.policy_action is not self.action:
-            self.write(self.policy_action, policy_action)
+        if transition.policy_action is not None and self.policy_action is not self.action:
+            self.write(self.policy_action, transition.policy_action)
         self.position.add_(1).remainder_(self.capacity)
         self.size.add_(1).clamp_(max=self.capacity)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm, Due
 from dstrl_cli.envs.base import Step
-from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.base import Replay, Transition
 from dstrl_cli.replay.batch import Batch
 from dstrl_cli.replay.nsteps import NSteps
 from dstrl_cli.training.capture import Capture, Function
@@ -67,7 +67,7 @@ class Learner:
 
     def add(self, *transition: Tensor) -> None:
         """Add a transition of every member to the replay buffer."""
-        self.replay.add(*transition)
+        self.replay.add(Transition(*transition))
         if self.capacities_differ:
             self.replay.limit(self.capacities)
 
