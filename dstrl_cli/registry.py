@@ -38,6 +38,7 @@ class AlgorithmRow:
         noises: random streams that an update draws from; each gives one number per row of the
             batch and action dimension.
         noises_per_step: further such streams for each step of n-step targets.
+        keys: configuration keys that it reads and other algorithms do not.
     """
 
     path: str = ""
@@ -49,10 +50,14 @@ class AlgorithmRow:
     critics_in_actor_loss: int = 1
     noises: int = 1
     noises_per_step: int = 0
+    keys: tuple[str, ...] = ()
 
 
 ALGORITHMS: dict[str, AlgorithmRow] = {
-    "td3": AlgorithmRow("dstrl_cli.algos.td3:TD3"),
+    "td3": AlgorithmRow(
+        "dstrl_cli.algos.td3:TD3",
+        keys=("exploration_noise", "target_noise", "target_noise_clip"),
+    ),
     "sac": AlgorithmRow(
         "dstrl_cli.algos.sac:SAC",
         actor_outputs=2,
@@ -60,6 +65,7 @@ ALGORITHMS: dict[str, AlgorithmRow] = {
         actor_forwards_per_extra_step=1,  # the entropy of every step (RLX eq. 11)
         critics_in_actor_loss=2,
         noises_per_step=1,
+        keys=("temperature", "alpha", "target_entropy", "log_std_squash", "log_std_bounds"),
     ),
 }
 """A new algorithm is one file, its row here and `presets/algos/NAME.yaml`."""

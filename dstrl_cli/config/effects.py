@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
+from dstrl_cli.registry import ALGORITHMS
 
 ROLES = ("actor", "critic")
 NAMES = {"actor": "actor", "critic": "critics"}
@@ -176,12 +177,6 @@ def _idle_buffer(config: RunConfig) -> Iterator[str]:
 
 # --- keys without effect ------------------------------------------------------------------------
 
-ALGORITHM_KEYS = {
-    "td3": ("exploration_noise", "target_noise", "target_noise_clip"),
-    "sac": ("temperature", "alpha", "target_entropy", "log_std_squash", "log_std_bounds"),
-}
-"""Keys that only one of dstrl's algorithms reads."""
-
 
 def without_effect(config: RunConfig, explicit: Mapping[str, Origin]) -> list[str]:
     """Return which of the explicit keys have no effect, and why; keys of one reason together."""
@@ -235,9 +230,9 @@ def _network_key(network: NetworkConfig, key: str) -> str | None:
 
 def _run_key(config: RunConfig, key: str) -> str | None:
     networks = (config.actor, config.critic)
-    for algo, keys in ALGORITHM_KEYS.items():
-        if key in keys and config.algo in ALGORITHM_KEYS and config.algo != algo:
-            return f"{config.algo} does not use it"
+    readers = {name for name, row in ALGORITHMS.items() if key in row.keys}
+    if readers and config.algo in ALGORITHMS and config.algo not in readers:
+        return f"{config.algo} does not use it"
     if key == "nstep_delay" and config.nstep == 1:
         return "nstep is 1"
     if key == "target_entropy" and config.temperature == "fixed":
