@@ -70,7 +70,7 @@ class Training:
             torch.cuda.synchronize()
 
     def run(self, seconds: float) -> tuple[int, float]:
-        """Repeat laps or updates. Raises DstrlError where a member diverged and so did less work."""
+        """Repeat laps or updates. Raises DstrlError where a member diverged: it did less work."""
         measured = repeat(self.step, seconds, self.wait)
         if not bool(self.population.algorithm.alive.all()):
             raise DstrlError("a member diverged while it was timed")
