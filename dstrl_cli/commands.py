@@ -1,7 +1,7 @@
 """What the commands do, between the command line (`cli`) and the work (`sweep`, `report`, ...).
 
-A command plans, shows its plan, carries it out and shows the outcome. Input errors end it before
-anything is written.
+A command plans, shows its plan, carries it out and shows the outcome. Input errors are raised
+before anything is written.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _preset(request: RunRequest) -> SweepPreset | None:
 
 
 def _runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
-    """Return the runs that are wanted, checked as far as that is possible without training."""
+    """Return the runs that are wanted; everything that can be checked before training is."""
     flags = {key: value for key, value in request.flags.items() if value is not None}
     return expand(request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=flags)
 

@@ -91,9 +91,9 @@ def test_a_group_that_fits_is_one_population_and_one_that_does_not_is_split_even
 
 def test_members_per_device_bounds_populations_that_would_fit():
     found = runs(Axes(seeds=tuple(range(7))))
-    assert sizes(pack(found, [Device("cuda:0", 80 * GB)], most=3)) == [2, 2, 3]
-    assert sizes(pack(found, [Device("cuda:0")], most=1)) == [1] * 7
-    assert sizes(pack(found, [Device("cuda:0")], most=100)) == [7]
+    assert sizes(pack(found, [Device("cuda:0", 80 * GB)], max_members=3)) == [2, 2, 3]
+    assert sizes(pack(found, [Device("cuda:0")], max_members=1)) == [1] * 7
+    assert sizes(pack(found, [Device("cuda:0")], max_members=100)) == [7]
 
 
 LENGTHS = runs(Axes(methods=("dense", "rlx2"), seeds=tuple(range(9))))

@@ -1,4 +1,4 @@
-"""One action of a stored policy, while it is timed: NumPy alone, as `dstrl eval` acts."""
+"""Times one action of a stored policy, which NumPy computes as in `dstrl eval`."""
 
 from __future__ import annotations
 

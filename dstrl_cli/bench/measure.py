@@ -1,7 +1,7 @@
-"""Carries measurements out: processes that take turns, and the statistics of what they report.
+"""Measures: processes that take turns, and the statistics of what they report.
 
-All works of a group are alive at once and wait while another is timed; a round times each of them
-once. What they do is `worker`'s business.
+The processes of a group exist at the same time, and wait while another is timed; a round times each
+of them once. `worker` is what runs in a process.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def measure(
         groups: what to measure.
         seconds: time of one measurement.
         repeats: rounds.
-        tell: is told what happens.
+        tell: called with a line of text when something begins.
     """
     for number, group in enumerate(groups, start=1):
         of = f"group {number} of {len(groups)}, " if len(groups) > 1 else ""

@@ -1,4 +1,4 @@
-"""What a benchmark measures: options to works, grouped by what is compared.
+"""What a benchmark measures: from options to `Work`s, grouped by what is compared.
 
 Nothing is timed here. Every work is checked before the first one starts.
 """
@@ -66,8 +66,8 @@ PARTS_NOTE = (
 class Peer(NamedTuple):
     """A library that dstrl is compared with.
 
-    `threads` are the settings of which the best counts; None is as the library itself chooses.
-    `accelerates` tells whether it is measured on the accelerator, where dstrl is.
+    `threads` are the settings to try, of which the best counts; None leaves it to the library.
+    `accelerates`: whether it is measured on the accelerator where dstrl is; else on the CPU.
     """
 
     label: str
@@ -113,7 +113,7 @@ class Work:
         kind: `train` (whole steps), `update`, `infer` (one action) or `product` (a dense matrix
             product, the machine's peak).
         contender: `dstrl`, or the name of a peer.
-        config: the run; of a peer, whose sizes it takes over.
+        config: the run; a peer takes its sizes over.
         members: runs in lock-step in one process.
         threads: threads of one process; None: as many as the library takes.
         jobs: processes at once.
@@ -204,9 +204,9 @@ def _or_default(axis: Sequence[Any]) -> list[Any]:
 def _variants(
     request: BenchRequest, config: RunConfig, members: int, tell: Callable[[str], None]
 ) -> list[Work]:
-    """Return the works of one configuration: its engines, alone and as many runs at once.
+    """Return the works of one configuration: each engine with one run, and with `jobs` at once.
 
-    Where no engine is asked for, `auto` is measured, and beside it the masked engine alone.
+    Where no engine is asked for, `auto` is measured, and beside it the masked engine with one run.
     """
 
     def work(engine: str) -> Work:
@@ -230,7 +230,7 @@ def _with_peers(request: BenchRequest, group: Group) -> Group:
         config = _plain(own.config, PEERS[name])
         settings = [each for each in PEERS[name].threads if each is None or each <= cores()]
         if config is not None and config.device != "cpu":
-            settings = settings[:1]  # the work is elsewhere
+            settings = settings[:1]  # the work is not done by host threads
         base = replace(own, contender=name, config=config, members=1, jobs=1)
         found += [replace(base, threads=threads) for threads in settings]
         if request.jobs > 1:
@@ -241,7 +241,7 @@ def _with_peers(request: BenchRequest, group: Group) -> Group:
 
 
 def _plain(config: RunConfig | None, peer: Peer) -> RunConfig | None:
-    """Return the configuration for a peer, which knows no engine and runs where it can."""
+    """Return the configuration for a peer, which has no engines and may not use an accelerator."""
     if config is None:
         return None
     device = config.device if peer.accelerates else "cpu"

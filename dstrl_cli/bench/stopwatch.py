@@ -1,6 +1,6 @@
-"""Where the time of a lock-step goes: its parts, timed from outside while it runs as ever.
+"""How long each part of a lock-step takes: the population's methods are wrapped to be timed.
 
-Only measurements use it; training knows nothing of it.
+Only benchmarks use it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class Stopwatch:
     """Adds up the seconds of a population's `advance`, part by part, from now on.
 
-    The environments' part holds the copy of what they return to the device, `transfer` the way of
-    the actions to the host. The device is waited for after every part, so that its work counts
-    where it was asked for; a lock-step without a stopwatch is therefore faster.
+    `environment` includes copying what the environments return to the device, `transfer` is copying
+    the actions to the host. After every part the device is waited for, so that its work counts for
+    the part that started it; a lock-step without a stopwatch is therefore faster.
     """
 
     def __init__(self, population: Population) -> None:
@@ -61,7 +61,7 @@ class Stopwatch:
 
 
 def _waiting(device: str) -> Callable[[], Any]:
-    """Return what waits for a device."""
+    """Return a function that waits for a device's work to end."""
     if not device.startswith("cuda"):
         return lambda: None
     import torch

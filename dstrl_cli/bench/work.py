@@ -70,14 +70,14 @@ class Training:
             torch.cuda.synchronize()
 
     def run(self, seconds: float) -> tuple[int, float]:
-        """Repeat laps or updates. Raises DstrlError where a member diverged: it does less."""
+        """Repeat laps or updates. Raises DstrlError where a member diverged: it did less work."""
         measured = repeat(self.step, seconds, self.wait)
         if not bool(self.population.algorithm.alive.all()):
             raise DstrlError("a member diverged while it was timed")
         return measured
 
     def parts(self, seconds: float) -> dict[str, float]:
-        """Return the milliseconds of a lock-step's parts; from then on it stays slower."""
+        """Return the milliseconds of a lock-step's parts; lock-steps stay slower afterwards."""
         watch = Stopwatch(self.population)
 
         def lap() -> None:

@@ -73,8 +73,9 @@ def parse_integers(value: Any, flag: str) -> list[int]:
             )
         low, high = int(match[1]), int(match[2] or match[1])
         if not 0 <= high - low < MAX_VALUES:
-            rise = f"must rise, over at most {MAX_VALUES} numbers"
-            raise InputError(f"{flag}: the range {part!r} {rise}")
+            raise InputError(
+                f"{flag}: the range {part!r} must rise, over at most {MAX_VALUES} numbers"
+            )
         numbers += range(low, high + 1)
     return _checked(numbers, value, flag)
 

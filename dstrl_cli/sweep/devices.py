@@ -1,6 +1,6 @@
-"""Where runs may train: devices as data, a name and the bytes to use there.
+"""Devices on which runs may train, as data: a name and the bytes to use there.
 
-Planning only reads this data, so that a plan for an accelerator can be made without one.
+Planning reads only this data, so that a plan for an accelerator can be made without one.
 """
 
 from __future__ import annotations

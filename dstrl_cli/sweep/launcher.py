@@ -1,7 +1,7 @@
-"""Carries a placement out: the loop that keeps every queue busy and gathers how runs ended.
+"""Trains what a placement says: the loop that keeps every queue busy and gathers how runs ended.
 
-How a population is started is a `Launcher`'s business: `local` starts processes of this machine. A
-population that fails stops no other.
+A `Launcher` starts the populations: that of `local` starts processes on this machine. A population
+that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class _Running:
         """Start the next population of every queue from which none runs."""
         busy = set(self.queue_of.values())
         for queue, waiting in enumerate(queues):
-            if queue in busy or not waiting:  # the queues of a CPU are one and the same
+            if queue in busy or not waiting:  # on the CPU all queues are the same object
                 continue
             number, population = waiting.popleft()
             config = population.runs[0].config

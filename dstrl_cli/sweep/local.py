@@ -75,7 +75,7 @@ def _work(runs: Sequence[Run], device: str, connection: Connection) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the cleanup
         raise KeyboardInterrupt
 
-    import torch  # noqa: F401  # an interrupt inside its import would print stacks on the screen
+    import torch  # noqa: F401  # before SIGTERM is handled: interrupting the import prints stacks
 
     signal.signal(signal.SIGTERM, interrupt)
     quiet()
@@ -115,7 +115,7 @@ class LocalLauncher(Launcher):
     def start(self, number: int, population: PlannedPopulation) -> None:
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
-        # no daemon: it may start processes for its environments
+        # not a daemon: daemons may not start processes, and environments may need them
         process = context.Process(
             target=_work, args=(population.runs, population.device.name, sender), daemon=False
         )

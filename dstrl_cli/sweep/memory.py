@@ -1,6 +1,6 @@
-"""How many bytes a population takes, by arithmetic on its configurations; and bytes in words.
+"""How many bytes a population takes, by arithmetic on its configurations; and bytes as text.
 
-What is counted follows what `replay.layout`, `nets.masked`, `streams` and an update allocate; the
+The arithmetic follows what `replay.layout`, `nets.masked`, `streams` and an update allocate; the
 tests compare it with the tensors of a real population. Allocates nothing and does not import torch.
 """
 
@@ -31,17 +31,17 @@ PARAMETER_COPIES = 7
 """Weights, masks, gradients, target weights, Adam's two moments and its scratch."""
 
 UPDATES_HELD = 3
-"""Updates whose activations exist at once: those of two captured graphs, and of one that runs
-without a graph because a topology rule acts in it."""
+"""Updates whose activations exist at once: those of two captured graphs, and of an update that runs
+outside a graph because a topology rule acts in it."""
 
 TOPOLOGY_BYTES = (9, 64)
-"""Of a topology update: per weight of the network (copies of weights, masks and gradients), and per
-weight of the layer being rewired (scores and their sorting; 46 were measured on the CPU)."""
+"""Bytes of a topology update: per weight of the network (copies of weights, masks and gradients),
+and per weight of the layer being rewired (scores and sorting; 46 were measured on the CPU)."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a population takes, by what takes them; `host` is main memory."""
+    """Bytes that a population takes on its device, by purpose; `host` is main memory."""
 
     replay: int = 0
     networks: int = 0
@@ -123,8 +123,8 @@ def replay_bytes(
 def network_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
     """Return the bytes of both networks with masks, gradients, moments and targets.
 
-    Where only some members have dense gradients, or only some mask their targets with the
-    network's own masks, the masks that are multiplied with are a copy: all ones for the others.
+    There is a further copy of the masks, all ones for exempt members, where some member has dense
+    gradients; and another where only some members mask their targets with the online masks.
     """
     copies = PARAMETER_COPIES + any(config.gradients == "dense" for config in configs)
     copies += len({config.target_masking == "online_mask" for config in configs}) > 1
@@ -151,7 +151,7 @@ def stream_bytes(configs: Sequence[RunConfig], action_size: int) -> int:
 
 
 def working_bytes(configs: Sequence[RunConfig], observation_size: int, action_size: int) -> int:
-    """Return the bytes that are freed again: of updates, topology updates and evaluations."""
+    """Return the bytes of temporary tensors: in updates, topology updates and evaluations."""
     sizes = _sizes(configs[0], observation_size, action_size)
     changing = {
         role: _heads(configs[0], role)

@@ -1,4 +1,4 @@
-"""Populations: which runs may train in lock-step, and how few of them a device's memory allows.
+"""Populations: which runs may train in lock-step, and into how few populations they fit a device.
 
 Pure arithmetic on configurations and on devices as data; nothing is allocated or trained here.
 """
@@ -46,9 +46,10 @@ FOLDER_KEYS = frozenset({"out", "checkpoint_every", "metric", "method_label", "m
 """Keys that only say what is written, where, and how tables show it."""
 
 LOCK_STEP_MEMBERS = 15
-"""The fixed cost of a lock-step, in members; only the balance between devices uses it.
+"""Cost of a lock-step that does not depend on the members, in units of the cost of one member.
 
-It means that thirty members take 45 / 16, about three, times as long as one.
+Thirty members therefore take (15 + 30) / (15 + 1), about three, times as long as one. Only the
+balance between devices uses it.
 """
 
 
@@ -97,9 +98,9 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def for_each(runs: Iterable[Run], function: Callable[[Run], T]) -> list[T]:
-    """Return `function` of every run, where it does not depend on the seed.
+    """Return `function` of every run; it must not depend on the seed.
 
-    Runs that differ in the seed alone lie in one folder: it is called once for them.
+    It is called once for the runs of a parent folder, which differ in the seed alone.
     """
     known: dict[Path, T] = {}
     found = []
@@ -128,9 +129,10 @@ def _shared(key: str) -> bool:
 
 
 def roomy(runs: Sequence[Run], devices: Sequence[Device]) -> list[Device]:
-    """Return the devices with enough memory for any of the runs alone.
+    """Return the devices with enough free memory for every single run.
 
-    Others may be in use by another program. Raises InputError, with the sizes, where none is left.
+    A device that another program uses may have too little. Raises InputError, with the sizes, where
+    no device has enough.
     """
     if not runs:
         return list(devices)
@@ -144,7 +146,7 @@ def roomy(runs: Sequence[Run], devices: Sequence[Device]) -> list[Device]:
 
 
 def pack(
-    runs: Sequence[Run], devices: Sequence[Device], most: int | None = None
+    runs: Sequence[Run], devices: Sequence[Device], max_members: int | None = None
 ) -> list[PlannedPopulation]:
     """Pack runs into as few populations as memory allows, but if possible one for each device.
 
@@ -155,11 +157,11 @@ def pack(
         runs: runs that are to be trained.
         devices: where (see `roomy`); every population fits the smallest. A device of unknown
             memory holds anything.
-        most: the largest number of members of a population.
+        max_members: the largest number of members of a population.
     """
     grouped = groups(runs)
     known = [device.memory for device in devices if device.memory is not None]
-    parts = [_fewest(group, min(known, default=None), most) for group in grouped]
+    parts = [_fewest(group, min(known, default=None), max_members) for group in grouped]
     while sum(parts) < len(devices):  # no device idle while another has several members
         largest = max(range(len(parts)), key=lambda i: len(grouped[i]) / parts[i], default=None)
         if largest is None or parts[largest] == len(grouped[largest]):
@@ -186,12 +188,12 @@ def _memory(device: Device) -> int:
     return device.memory or 0
 
 
-def _fewest(group: Sequence[Run], memory: int | None, most: int | None) -> int:
+def _fewest(group: Sequence[Run], memory: int | None, max_members: int | None) -> int:
     """Return into how few populations a group must be split for `memory` bytes."""
-    least = math.ceil(len(group) / (most or len(group)))
+    least = math.ceil(len(group) / (max_members or len(group)))
     if memory is None:
         return least
-    # members take at least what they take alone: fewer parts than this cannot be enough
+    # A member takes no less memory in a population than alone: fewer parts cannot be enough.
     alone = for_each(group, lambda run: memory_of([run]))
     room = max(memory - alone[0].reserve, 1)
     least = max(least, math.ceil(sum(each.growing for each in alone) / room))

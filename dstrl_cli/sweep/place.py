@@ -1,7 +1,7 @@
 """Where the runs of a plan train: devices, populations, queues, engines, how many at once.
 
-What the machine cannot hold is refused here, before anything is written. `launcher` carries a
-placement out.
+Runs that the machine's memory cannot hold are refused here, before anything is written. `launcher`
+trains what a placement says.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ class Placement:
 
     Attributes:
         runs: the runs to train, in the order of the plan.
-        devices: where.
+        devices: the devices they train on.
         populations: the runs in lock-step; on the CPU each run is one of its own.
         jobs: populations trained at once; on accelerators one for each device.
-        engines: how many runs take each engine, and `engine_reason` why the first one does.
+        engines: how many runs use each engine.
+        engine_reason: why the first run uses its engine.
         out: folder of the results.
     """
 
@@ -64,7 +65,7 @@ class Placement:
 
     @property
     def device(self) -> str:
-        """The names of the devices."""
+        """The names of the devices, in one text."""
         return ", ".join(device.name for device in self.devices)
 
     def queues(self) -> list[deque[tuple[int, PlannedPopulation]]]:
@@ -87,14 +88,14 @@ def place_runs(
     dry_run: bool = False,
     devices: Sequence[Device] | None = None,
 ) -> Placement:
-    """Decide where and how those runs of a plan train that are to do.
+    """Decide where and how the runs of a plan that are to do will train.
 
     Args:
         planned: the plan.
         limits: what the user allows.
         host: the machine that the runs are for.
         dry_run: whether devices may be named that are not here.
-        devices: the devices, in place of those that the configurations name.
+        devices: the devices to use instead of those that the configurations name.
 
     Raises:
         InputError: for a device that is not here, an engine that a run cannot have, or memory that
@@ -129,9 +130,9 @@ def default_jobs(runs: Sequence[Run], host: Host) -> int:
 
 
 def _engines(populations: Sequence[PlannedPopulation]) -> tuple[Counter[str], str]:
-    """Return how many runs will take each engine, and why the first one takes its own.
+    """Return how many runs will use each engine, and why the first run uses its own.
 
-    The engine does not depend on the seed: it is found once for the runs of a folder.
+    The engine does not depend on the seed, so it is chosen once for the runs of a parent folder.
     """
     choices: dict[tuple[Path, int], Choice] = {}
     engines: Counter[str] = Counter()

@@ -1,6 +1,6 @@
-"""What a sweep runs: axes to runs, and the states of their folders.
+"""Which runs a sweep has: from its axes to runs, and the states of their folders.
 
-Nothing is trained or written here; `place` decides where runs train, `launcher` trains them.
+Nothing is trained or written here; `sweep.place` decides where runs train, `launcher` starts them.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def expand(
     ):
         keys = {"env.id": env, "env.task": task, "sparsity": sparsity, **extra}
         given = {key: value for key, value in keys.items() if value is not None}
-        config, spec, notes = families.member(algo, method, given)
+        config, spec, notes = families.configuration(algo, method, given)
         name = suffix(extra, axes.sets)
         for seed in _values(seeds):
             seeded = config if seed is None else config.model_copy(update={"seed": seed})
@@ -142,7 +142,10 @@ def expand(
 
 
 class _Families:
-    """Configurations that differ in the task alone: resolved and sized once, then copied."""
+    """Resolves and sizes configurations that differ in the task alone once, and copies the rest.
+
+    That takes most of the time of a plan of thousands of runs.
+    """
 
     def __init__(self, resolve: Callable[..., Resolved], flags: Mapping[str, Any]) -> None:
         self._resolve, self._flags = resolve, flags
@@ -150,12 +153,13 @@ class _Families:
         self._sized: dict[tuple[str, int, int], RunConfig] = {}
         self._tasks: set[Any] = set()
 
-    def member(
+    def configuration(
         self, algo: str | None, method: str | None, given: Mapping[str, Any]
     ) -> tuple[RunConfig, EnvSpec, tuple[str, ...]]:
         """Return a configuration, its environment, and what the user should know of it.
 
-        `given` are the keys that the axes set; the first configuration of every task is checked.
+        `given` are the keys that the axes set. The first configuration with each task is resolved
+        rather than copied, so that every task is checked.
         """
         task = given.get("env.task")
         others = {key: value for key, value in given.items() if key != "env.task"}
@@ -245,8 +249,8 @@ def _readable(value: Any) -> str:
 def prepare(config: RunConfig, path: Path) -> Run:
     """Return the run of a configuration in the folder `path`, relative to the results.
 
-    Raises InputError for an unknown environment, a sparsity that its networks cannot have, or
-    scores, schedules and initial masks of somebody else's that do not fit.
+    Raises InputError for an unknown environment, a sparsity that its networks cannot have, or a
+    user's own score, schedule or initial mask that does not fit.
     """
     spec = _spec(config.env)
     env = config.env.model_copy(update={"id": spec.id})
@@ -255,9 +259,10 @@ def prepare(config: RunConfig, path: Path) -> Run:
 
 
 def sized(config: RunConfig, spec: EnvSpec) -> RunConfig:
-    """Return a configuration with all layer sizes, its budgets and what it names checked.
+    """Return a configuration with all layer sizes; check its budgets and a user's own code.
 
-    Raises InputError where a budget cannot be, or what others wrote does not fit.
+    Raises InputError where a budget is impossible, or a user's own score, schedule or initial mask
+    does not fit.
     """
     config = resolve_sizes(config, spec.observation_size, spec.action_size)
     layer_budgets(config, spec)

@@ -1,6 +1,6 @@
 """What the user sees while runs train: live bars on a terminal, plain lines elsewhere.
 
-Both are displays as `sweep.display` asks for; how runs are started is not known here.
+Both implement `sweep.display.Display`; launchers call them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The edge between commands and the user: interruptions and messages of the command line."""
+"""Interruptions and error messages of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be chosen on the command line, for `dstrl list`: names with what is known of them.
+"""What may be chosen on the command line, for `dstrl list`: each name with a few facts.
 
 Nothing here imports torch; only the environments import gymnasium.
 """

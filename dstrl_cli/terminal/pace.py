@@ -1,7 +1,7 @@
 """How long runs still take, from the speed of their training alone.
 
-Random steps, with which a run begins, are many times faster than steps with an update: they say
-nothing about the rest.
+The random steps with which a run begins are many times faster than steps with an update, so they
+are left out of the speed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection
 class Pace:
     """The speed of one population, from the steps that it reports.
 
-    Evaluations are part of the time: more of them come.
+    The time of evaluations counts, as further evaluations will come.
     """
 
     def __init__(self, total: int, warm_up: int) -> None:

@@ -18,13 +18,14 @@ from dstrl_cli.sweep.place import Placement
 from dstrl_cli.sweep.plan import Planned
 from dstrl_cli.training.run import Run
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 """A plan of more rows than this shows one row for all sparsities of a method."""
 
 LONG_NAME = 24
-"""Longer names of methods continue in a new line at their `+`, where the terminal is not `WIDE`."""
+"""A longer name of a method is broken at its `+`, unless the terminal is at least `WIDE`."""
 
 WIDE = 100
+"""Columns of a terminal."""
 
 
 # --- runs ---------------------------------------------------------------------------------------
@@ -36,7 +37,7 @@ def plan_table(planned: Sequence[Planned], width: int) -> Table:
     `width` is the terminal's.
     """
     rows = _grouped(planned, by_sparsity=True)
-    if len(rows) > MOST_ROWS:
+    if len(rows) > MAX_ROWS:
         rows = _grouped(planned, by_sparsity=False)
     with_tasks = any(each.run.config.env.task for each in planned)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -230,7 +231,7 @@ def _two_or_count(values: Sequence[str]) -> str:
 
 
 def packing_lines(placement: Placement) -> list[str]:
-    """Return how much memory the devices have, and what takes that of the largest population."""
+    """Return how much memory the devices have, and how the largest population uses it."""
     largest = max(placement.populations, key=lambda each: each.memory.device).memory
     lines = [f"the largest population takes {format_bytes(largest.device)}: {largest.parts()}"]
     if largest.host:
