@@ -19,6 +19,15 @@ def generator(seed: int = 0) -> torch.Generator:
 # --- selection by rank ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "percent", [1, 5, 10, 29, 33, 35, 41, 47, 50, 57, 58, 69, 70, 82, 94, 99, 100]
+)
+def test_the_whole_part_of_a_product_is_never_one_short(percent: int) -> None:
+    counts = torch.arange(1, 5000)
+    expected = counts * percent // 100
+    assert torch.equal(masks.whole_part(percent / 100, counts), expected)
+
+
 def test_lowest_and_highest_take_each_row_by_its_own_count() -> None:
     scores = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0], [9.0, 8.0, 7.0]])
     counts = torch.tensor([1, 2, 0])

@@ -15,6 +15,15 @@ from torch import Tensor
 from dstrl_cli.topology.shapes import check
 
 
+def whole_part(fraction: float, count: Tensor) -> Tensor:
+    """Return int(fraction * count), for whole numbers `count` of any shape.
+
+    The product is rounded to six digits first, as budgets are: in floating point 0.29 * 100 is
+    28.999999999999996, which would be 28 instead of 29.
+    """
+    return (fraction * count.double()).round(decimals=6).floor().long()
+
+
 def lowest(scores: Tensor, count: Tensor) -> Tensor:
     """Mark the `count` lowest of `scores` [..., N] in each row; ties go to the lower index.
 

@@ -111,8 +111,7 @@ class Score:
 
     def count(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
         """Return how many connections to drop [M, K]: int(fraction * active)."""
-        active = view.masks[layer].sum((-2, -1)).double()
-        return (fraction * active).floor().long()
+        return masks.whole_part(fraction, view.masks[layer].sum((-2, -1)))
 
 
 class Rule:
@@ -137,10 +136,14 @@ class Rule:
         self.finished = False
 
     def due(self, update: int) -> bool:
-        """Return whether the network's `update` (from 1) is one of this rule's topology updates."""
-        if self.finished:
+        """Return whether the network's `update` (from 1) is one of this rule's topology updates.
+
+        `update_offset` is the first one, after which every `update_interval` is one more.
+        """
+        offset = self.config.update_offset
+        if self.finished or update < offset:
             return False
-        if (update - self.config.update_offset) % self.config.update_interval != 0:
+        if (update - offset) % self.config.update_interval != 0:
             return False
         return update < self.end or self.config.final_drop
 

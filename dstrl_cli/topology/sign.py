@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dstrl_cli.topology.masks import rank
+from dstrl_cli.topology.masks import rank, whole_part
 from dstrl_cli.topology.rule import NetworkView, Score
 
 
@@ -29,7 +29,7 @@ class Shares:
 
 def fraction_shares(zero: Tensor, negative: Tensor, positive: Tensor, fraction: float) -> Shares:
     """Drop int(fraction * active): zeros first, then of each sign its share of the rest."""
-    total = (fraction * (zero + negative + positive).double()).floor().long()
+    total = whole_part(fraction, zero + negative + positive)
     zeros = torch.minimum(zero, total)
     rest = total - zeros
     from_negative = rest * negative // (negative + positive).clamp(min=1)
@@ -38,7 +38,7 @@ def fraction_shares(zero: Tensor, negative: Tensor, positive: Tensor, fraction: 
 
 def half_shares(zero: Tensor, negative: Tensor, positive: Tensor, fraction: float) -> Shares:
     """Drop int(fraction * active): zeros first, then half of the rest from each sign."""
-    total = (fraction * (zero + negative + positive).double()).floor().long()
+    total = whole_part(fraction, zero + negative + positive)
     zeros = torch.minimum(zero, total)
     rest = total - zeros
     from_positive = torch.minimum(rest - torch.minimum(rest // 2, negative), positive)
