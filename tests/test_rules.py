@@ -101,6 +101,7 @@ def test_the_last_change_of_sok_code(
         "stop_before_end": 50_000,
         "final_drop": True,
         "drop_fraction": 0.5,
+        "regrow_dropped": False,
     }
     found = only_rule(plan(role, topology, steps=1_000_000))
     assert found.end == end

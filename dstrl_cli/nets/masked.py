@@ -9,6 +9,7 @@ so that the optimizer, masks and targets are one operation each. Runs on any dev
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -96,7 +97,8 @@ class MaskedNetwork(Network):
         """Fill weights and masks. Return where targets start, if some start from dense weights."""
         plan = self.plan
         for member in range(plan.members):
-            for layer, (weight, bias, mask) in enumerate(initial_layers(plan, member)):
+            drawn = initial_layers(plan, member, functools.partial(self.tell, member))
+            for layer, (weight, bias, mask) in enumerate(drawn):
                 self.params.weights[layer][member] = weight.to(plan.device)
                 self.params.biases[layer][member] = bias.unsqueeze(-2).to(plan.device)
                 self.mask.weights[layer][member] = mask.to(plan.device, torch.float32)

@@ -41,6 +41,7 @@ class Network(ABC):
         self.due: list[Group] = []
         self.updates = 0
         self.changes: list[TopologyChange] = []
+        self.messages: list[tuple[int, str]] = []
 
     # What an engine does.
 
@@ -208,10 +209,10 @@ class Network(ABC):
         layers = group.rule.change(view, self.updates)
         self.set_masks(group.index, [layer.mask for layer in layers])
         per_layer = [
-            torch.stack((layer.mask.sum((-2, -1)), layer.dropped, layer.grown))  # [3, M, K]
+            torch.stack((layer.mask.sum((-2, -1)), layer.dropped, layer.grown, layer.spared))
             for layer in layers
         ]
-        counts = torch.stack(per_layer, dim=-1)  # [3, M, K, L]
+        counts = torch.stack(per_layer, dim=-1)  # [4, M, K, L]
         fraction = group.rule.fraction(self.updates)
         self.changes.append(TopologyChange(group.members, counts, fraction))
 
@@ -219,3 +220,12 @@ class Network(ABC):
         """Return the topology updates since the last call; their counts stay on the device."""
         changes, self.changes = self.changes, []
         return changes
+
+    def tell(self, member: int, text: str) -> None:
+        """Keep a line about a member that the user should read."""
+        self.messages.append((member, text))
+
+    def take_messages(self) -> list[tuple[int, str]]:
+        """Return (member, text) of what was told since the last call."""
+        messages, self.messages = self.messages, []
+        return messages

@@ -84,12 +84,16 @@ class Rewired:
 
     Attributes:
         mask: the new mask [M, K, in, out], bool.
-        dropped, grown: connections that were dropped and grown [M, K].
+        dropped: active connections that the new mask has no more [M, K].
+        grown: connections that only the new mask has [M, K]. One that is dropped and grown again at
+            once counts as neither.
+        spared: whether the layer's last connection was to be dropped, and was kept [M, K], bool.
     """
 
     mask: Tensor
     dropped: Tensor
     grown: Tensor
+    spared: Tensor
 
 
 def rewire(
@@ -112,8 +116,9 @@ def rewire(
         grow: False drops without growing.
 
     A fully dense layer is left alone; where fewer positions than `count` may be grown, only so many
-    are exchanged. Equal scores are decided by position, so the result is deterministic. A score
-    that is not a number is the last choice for dropping and for growing.
+    are exchanged. Without growth the highest-scored connection of a layer always stays. Equal
+    scores are decided by position, so the result is deterministic. A score that is not a number is
+    the last choice for dropping and for growing.
 
     Raises ValueError or TypeError for a shape or dtype other than these.
     """
@@ -125,17 +130,21 @@ def rewire(
     inactive = (~active).sum(-1)
     if grow and not regrow_dropped:
         count = torch.minimum(count, inactive)
-    count = torch.where(inactive > 0, torch.minimum(count, active.sum(-1)), torch.zeros_like(count))
+    available = active.sum(-1)
+    most = available if grow else (available - 1).clamp(min=0)
+    spared = (count > most) & (inactive > 0) & (available > most)
+    count = torch.where(inactive > 0, torch.minimum(count, most), torch.zeros_like(count))
 
     dropping = _finite(drop_score, nan=torch.finfo(drop_score.dtype).max)
     drop = lowest(dropping.masked_fill(~active, math.inf), count)
     kept = active & ~drop
     if not grow:
-        return Rewired(kept.view(shape), count, torch.zeros_like(count))
+        return Rewired(kept.view(shape), count, torch.zeros_like(count), spared)
     growing = _finite(grow_score, nan=torch.finfo(grow_score.dtype).min)
     taken = kept if regrow_dropped else active
-    grown = highest(growing.masked_fill(taken, -math.inf), count)
-    return Rewired((kept | grown).view(shape), count, count)
+    new = kept | highest(growing.masked_fill(taken, -math.inf), count)
+    dropped, grown = (active & ~new).sum(-1), (new & ~active).sum(-1)
+    return Rewired(new.view(shape), dropped, grown, spared)
 
 
 def _finite(score: Tensor, nan: float) -> Tensor:

@@ -8,6 +8,7 @@ masks, weights and batch, an update gives the same numbers as the masked engine'
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -143,7 +144,7 @@ class SparseNetwork(Network):
         if plan.members != 1 or plan.device != "cpu":
             raise ValueError("the sparse engine holds one member on the CPU")
         self.config = plan.configs[0]
-        drawn = initial_layers(plan, 0)
+        drawn = initial_layers(plan, 0, functools.partial(self.tell, 0))
         self.masks = [mask.numpy() for _, _, mask in drawn]
         biases = np.concatenate([bias.numpy() for _, bias, _ in drawn], axis=1)
         topology = Topology.of(self.masks)
