@@ -43,6 +43,19 @@ def test_ties_go_to_the_lower_index() -> None:
     assert masks.highest(same, torch.tensor([7]))[0].nonzero().flatten().tolist() == list(range(7))
 
 
+def test_ties_go_to_the_lower_number_and_order_nothing_else() -> None:
+    scores = torch.tensor([[2.0, 1.0, 1.0, 2.0, 1.0]])
+    ties = torch.tensor([[0.5, 0.9, 0.2, 0.1, 0.4]])
+    assert masks.ascending(scores, ties).tolist() == [[2, 4, 1, 3, 0]]
+    assert masks.lowest(scores, torch.tensor([2]), ties).int().tolist() == [[0, 0, 1, 0, 1]]
+    assert masks.highest(scores, torch.tensor([1]), ties).int().tolist() == [[0, 0, 0, 1, 0]]
+    everyone = torch.ones(1, 5, dtype=torch.bool)
+    assert masks.rank(scores, everyone, ties).tolist() == [[4, 2, 0, 3, 1]]
+    distinct = torch.randn(3, 400, generator=generator())
+    numbers = torch.rand(3, 400, generator=generator(1))
+    assert torch.equal(masks.ascending(distinct, numbers), masks.ascending(distinct))
+
+
 def test_keep_largest_zeroes_the_rest() -> None:
     values = torch.tensor([[0.5, -2.0, 1.0, 0.0], [3.0, -1.0, 2.0, -4.0]])
     kept = masks.keep_largest(values, torch.tensor([1, 3]), 3)
@@ -177,6 +190,17 @@ def test_scores_that_are_not_finite_cannot_break_the_budget(
     assert found.mask.sum() == ACTIVE.sum()
     assert found.dropped.tolist() == found.grown.tolist()
     assert 0 < found.dropped.item() <= 3
+
+
+def test_rewire_decides_between_equal_scores_by_the_numbers_given() -> None:
+    same, count = one(torch.zeros(3, 3)), torch.tensor([[2]])
+    drop = torch.tensor([[0.9, 0.1, 0.0], [0.0, 0.5, 0.2], [0.0, 0.0, 0.3]])
+    grow = torch.tensor([[0.0, 0.0, 0.7], [0.6, 0.0, 0.0], [0.8, 0.5, 0.0]])
+    found = masks.rewire(
+        one(ACTIVE), same, same, count, regrow_dropped=False, ties=(one(drop), one(grow))
+    )
+    # of the active .9 .1 .5 .2 .3 go .1 and .2; of the inactive .7 .6 .8 .5 come .5 and .6
+    assert found.mask[0, 0].int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
 
 
 def test_what_has_no_score_goes_and_comes_last() -> None:

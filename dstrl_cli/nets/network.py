@@ -188,17 +188,32 @@ class Network(ABC):
             batch_size=batch_size,
             progress=group.progress(self.updates),
             uniform=functools.partial(self.growth_numbers, group.members),
+            ties=functools.partial(self.tie_numbers, group.members),
             alive=alive[group.index],
         )
 
     def growth_numbers(self, members: list[int], layer: int) -> Tensor:
         """Return numbers in [0, 1) [M, K, in, out] from each member's stream for this update."""
+        return self.numbers(members, f"growth{layer}", layer, torch.float32)
+
+    def tie_numbers(self, members: list[int], purpose: str, layer: int) -> Tensor:
+        """Return the numbers [M, K, in, out] that decide between equal scores in this update.
+
+        Dropping and growing have a stream each: with the same numbers, those of equal scores that
+        are dropped would be the first to be grown again. They are float64, so that no two of a
+        layer are equal.
+        """
+        return self.numbers(members, f"{purpose}_ties{layer}", layer, torch.float64)
+
+    def numbers(self, members: list[int], stream: str, layer: int, dtype: torch.dtype) -> Tensor:
+        """Return numbers in [0, 1) [M, K, in, out] of a stream of each member for this update."""
         shape = (self.plan.heads, *self.plan.shapes[layer])
-        name = f"{self.plan.role}/growth{layer}"
+        name = f"{self.plan.role}/{stream}"
         drawn = [
             torch.rand(
                 shape,
                 generator=streams.generator(self.plan.configs[member].seed, name, self.updates),
+                dtype=dtype,
             )
             for member in members
         ]

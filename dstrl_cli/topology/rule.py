@@ -38,6 +38,8 @@ class NetworkView:
         batch_size: rows of the batch.
         progress: this network's updates so far over its updates in the whole run, in [0, 1].
         uniform: layer -> numbers in [0, 1) [M, K, in, out] from each member's own stream.
+        ties: ("drop" or "grow", layer) -> numbers [M, K, in, out] from each member's own stream:
+            of equal scores the one with the lower number is taken. None: the one that comes first.
         alive: members that still train [M], bool; the others keep their topology. None: all do.
     """
 
@@ -49,6 +51,7 @@ class NetworkView:
     batch_size: int = 1
     progress: float = 0.0
     uniform: Callable[[int], Tensor] | None = None
+    ties: Callable[[str, int], Tensor] | None = None
     alive: Tensor | None = None
 
 
@@ -184,4 +187,5 @@ class Rule:
             count,
             regrow_dropped=self.config.regrow_dropped,
             grow=not last,
+            ties=view.ties and (view.ties("drop", layer), view.ties("grow", layer)),
         )

@@ -83,9 +83,10 @@ class Sign(Score):
         shares = self.shares(view, layer, fraction)
         weight = view.weights[layer].flatten(2)
         mask = view.masks[layer].flatten(2)
+        ties = None if view.ties is None else view.ties("drop", layer).flatten(2)
         score = torch.full_like(weight, -weight.shape[-1] - 1.0)  # exact zeros go first
         for sign, share in ((-1, shares.negative), (1, shares.positive)):
             of_sign = mask & (weight.sign() == sign)
-            ranked = rank(weight.abs(), of_sign) - share.unsqueeze(-1)
+            ranked = rank(weight.abs(), of_sign, ties) - share.unsqueeze(-1)
             score = torch.where(of_sign, ranked.to(score.dtype), score)
         return score.view_as(view.weights[layer])
