@@ -143,6 +143,14 @@ def test_an_offset_is_the_first_change():
     assert counts(config) == (4, 0)
 
 
+def test_a_bias_correction_of_connections_that_never_start_anew_is_told():
+    key = "grown_bias_correction=connection"
+    assert told("sst", key) == ["grown_bias_correction has no effect: no topology changes"]
+    (said,) = told("rlx2-official", key)
+    assert said == "grown_bias_correction has no effect: moments is keep"
+    assert told("rlx2", key) == []
+
+
 def test_a_buffer_that_is_never_checked_is_told():
     said = told("sst", "buffer.dynamic=true", "buffer.check_interval=2000000")
     assert said == [

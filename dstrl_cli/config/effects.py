@@ -247,8 +247,11 @@ def _run_key(config: RunConfig, key: str) -> str | None:
         return "collect is mean"
     if key == "target_noise_clip" and config.target_noise == 0:
         return "target_noise is 0"
-    if key in ("rewire", "moments") and not any(each.changes_topology for each in networks):
+    grown_only = ("rewire", "moments", "grown_bias_correction")
+    if key in grown_only and not any(each.changes_topology for each in networks):
         return "no topology changes"
+    if key == "grown_bias_correction" and config.moments == "keep":
+        return "moments is keep"
     if key == "target_masking" and all(each.all_active for each in networks):
         return "all connections are active"
     return None
