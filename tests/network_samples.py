@@ -118,7 +118,7 @@ class Event:
 def take_events(network: Network) -> list[Event]:
     """The topology updates since the last call, member by member."""
     return [
-        Event(*counts, change.fraction)
+        Event(member, active, dropped, grown, change.fraction)
         for change in network.take_changes()
-        for counts in change.by_member()
+        for member, active, dropped, grown, _ in change.by_member()
     ]

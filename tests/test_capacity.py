@@ -32,7 +32,15 @@ def test_a_smaller_limit_forgets_the_oldest() -> None:
 
 @pytest.mark.parametrize(
     ("size", "share", "left"),
-    [(99, 0.1, 90), (100, 0.1, 90), (101, 0.1, 91), (9, 0.1, 9), (10, 0.5, 5), (100, 0.7, 30)],
+    [
+        (99, 0.1, 90),
+        (100, 0.1, 90),
+        (101, 0.1, 91),
+        (9, 0.1, 9),
+        (10, 0.5, 5),
+        (100, 0.7, 30),
+        (100, 0.29, 71),
+    ],
 )
 def test_drop_oldest_forgets_the_whole_part_of_its_share(
     size: int, share: float, left: int

@@ -127,6 +127,30 @@ def test_intervals_and_delays_beyond_the_run_are_told():
     assert told("rlx2", steps=1_000_000) == []
 
 
+def test_a_first_change_beyond_the_run_is_told():
+    offset = "actor.topology.update_offset=60000"
+    (said,) = told("dst", offset, "actor.topology.update_interval=500", steps=130_000)
+    assert said == (
+        "the topology of the actor never changes: update_offset is 60,000, and updates are 52,500 "
+        "(actor); lower it with --set actor.topology.update_offset=N"
+    )
+
+
+def test_an_offset_is_the_first_change():
+    sets = ["topology.update_offset=1000", "topology.update_interval=300"]
+    config = resolve("dst", sets=sets, flags={"steps": 27_000})
+    # 2,000 updates of the critics: 1000, 1300, 1600, 1900; 1,000 of the actor, the last no change
+    assert counts(config) == (4, 0)
+
+
+def test_a_bias_correction_of_connections_that_never_start_anew_is_told():
+    key = "grown_bias_correction=connection"
+    assert told("sst", key) == ["grown_bias_correction has no effect: no topology changes"]
+    (said,) = told("rlx2-official", key)
+    assert said == "grown_bias_correction has no effect: moments is keep"
+    assert told("rlx2", key) == []
+
+
 def test_a_buffer_that_is_never_checked_is_told():
     said = told("sst", "buffer.dynamic=true", "buffer.check_interval=2000000")
     assert said == [

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from network_samples import run
 
+from dstrl_cli import streams
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.nets.initial import initial_layers
+from dstrl_cli.nets.masked import MaskedNetwork
 from dstrl_cli.nets.plan import NetworkPlan
+from dstrl_cli.nets.sparse.engine import SparseNetwork
 from dstrl_cli.topology.initial import bernoulli_mask, magnitude_mask, random_mask
 
 WEIGHT = torch.ones(4, 5)
@@ -50,6 +55,44 @@ def test_a_mask_is_drawn_for_one_layer_of_one_head() -> None:
             draw(WEIGHT.flatten(), 0.25, 5, generator())
 
 
+def seeds_with_an_empty_layer(count: int, sizes: tuple[int, ...], sparsity: float) -> list[int]:
+    """Seeds whose first draws, without a second try, leave a layer of an actor empty."""
+    found = []
+    for seed in range(count):
+        g = streams.generator(seed, "actor/masks")
+        draws = [bernoulli_mask(torch.ones(i, o), 1 - sparsity, 1, g) for i, o in pairwise(sizes)]
+        if not all(mask.any() for mask in draws):
+            found.append(seed)
+    return found
+
+
+def test_a_bernoulli_mask_without_connections_is_drawn_again_and_it_is_said() -> None:
+    sizes = (4, 32, 1)  # 128 and 32 positions at 0.99: 1.28 and 0.32 connections are expected
+    empty = seeds_with_an_empty_layer(20, sizes, 0.99)
+    assert 0 < len(empty) < 20
+    for seed in range(20):
+        network = {"sparsity": 0.99, "allocation": "uniform", "initial_mask": "bernoulli"}
+        plan = NetworkPlan("actor", sizes, 1, [run(seed, actor=network)], 2, "cpu")
+        told: list[str] = []
+        masks = [mask for _, _, mask in initial_layers(plan, 0, told.append)]
+        assert all(mask.any() for mask in masks)
+        assert bool(told) == (seed in empty)
+        said = r"the initial mask of actor, layer [01], was empty (once|\d+ times)"
+        assert all(re.fullmatch(f"{said} and was drawn again", line) for line in told)
+
+
+def test_engines_tell_of_masks_that_were_drawn_again() -> None:
+    (seed, *_) = seeds_with_an_empty_layer(20, (4, 32, 1), 0.99)
+    network = {"sparsity": 0.99, "allocation": "uniform", "initial_mask": "bernoulli"}
+    plan = NetworkPlan("actor", (4, 32, 1), 1, [run(seed, actor=network)], 2, "cpu")
+    masked, sparse = MaskedNetwork(plan), SparseNetwork(plan)
+    assert torch.equal(masked.active(), sparse.active())
+    assert (masked.active() > 0).all()
+    said = masked.take_messages()
+    assert said == sparse.take_messages() != []
+    assert masked.take_messages() == []
+
+
 OUTSIDE = """
 import torch
 
@@ -60,6 +103,9 @@ def first_rows(weight, density, budget, generator):
 
 def numbers(weight, density, budget, generator):
     return weight
+
+def nothing(weight, density, budget, generator):
+    return torch.zeros_like(weight, dtype=torch.bool)
 """
 
 
@@ -76,4 +122,8 @@ def test_a_function_of_somebody_else_draws_masks(
     wrong = run(0, 0.5, initial_mask="my_masks:numbers")
     plan = NetworkPlan("critic", (4, 6, 2), 2, [wrong], 1, "cpu")
     with pytest.raises(DstrlError, match=r"critic.initial_mask = 'my_masks:numbers' must return"):
+        initial_layers(plan, 0)
+    empty = run(0, 0.5, initial_mask="my_masks:nothing")
+    plan = NetworkPlan("critic", (4, 6, 2), 2, [empty], 1, "cpu")
+    with pytest.raises(DstrlError, match=r"my_masks:nothing' leaves layer 0 of critic1 without"):
         initial_layers(plan, 0)

@@ -212,7 +212,7 @@ def test_random_growth_draws_anew_at_every_update_and_from_each_members_seed() -
 
 
 def test_events_tell_counts_of_every_head_and_layer() -> None:
-    network, data = build(run(0), dst(1), ours(2)), Data(3)
+    network, data = build(run(0), dst(1, regrow_dropped=False), ours(2)), Data(3)
     for _ in range(12):
         step(network, data)
     events = take_events(network)

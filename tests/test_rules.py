@@ -66,6 +66,15 @@ def test_offset_of_sok_code() -> None:
     assert due(rule(update_interval=500, update_offset=1), 1800) == [1, 501, 1001, 1501]
 
 
+def test_the_offset_is_the_first_change() -> None:
+    assert due(rule(update_interval=300, update_offset=1000), 2000) == [1000, 1300, 1600, 1900]
+    assert due(rule(update_interval=300, update_offset=300), 1000) == [300, 600, 900]
+    assert due(rule(update_interval=300), 1000) == [300, 600, 900]
+    assert due(rule(1000, update_interval=300, update_offset=1000), 2000) == []  # T_end is before
+    last = rule(1000, update_interval=300, update_offset=1100, final_drop=True)
+    assert due(last, 1200) == [1100]
+
+
 @pytest.mark.parametrize(
     ("role", "end", "count"), [("critic", 2_975_000, 297), ("actor", 1_487_500, 148)]
 )
@@ -92,6 +101,7 @@ def test_the_last_change_of_sok_code(
         "stop_before_end": 50_000,
         "final_drop": True,
         "drop_fraction": 0.5,
+        "regrow_dropped": False,
     }
     found = only_rule(plan(role, topology, steps=1_000_000))
     assert found.end == end
@@ -153,6 +163,21 @@ def test_counts_are_the_whole_part_of_the_fraction_of_each_head() -> None:
     (layer,) = rule(drop_fraction=0.1).change(view([weight], [mask], seeds=(0, 1)), 1)
     assert layer.dropped.tolist() == [[1, 1], [0, 0]]
     assert layer.mask.sum((-2, -1)).tolist() == [[19, 10], [9, 1]]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "active", "dropped"), [(0.29, 100, 29), (0.35, 180, 63), (0.57, 100, 57)]
+)
+@pytest.mark.parametrize("keys", [{}, {"drop": "sign"}, {"drop": "sign", "sign_split": "half"}])
+def test_products_that_are_whole_numbers_are_dropped_whole(
+    fraction: float, active: int, dropped: int, keys: dict[str, str]
+) -> None:
+    weight = torch.zeros(1, 1, 20, 20)  # 0.29 * 100 in floating point is 28.999999999999996
+    signs = torch.tensor([-1.0, 1.0]).repeat(active // 2)
+    weight.view(-1)[:active] = torch.arange(1.0, active + 1) * signs
+    found = rule(drop_fraction=fraction, regrow_dropped=False, **keys)
+    (layer,) = found.change(view([weight]), 1)
+    assert layer.dropped.item() == dropped
 
 
 def test_random_growth_comes_from_each_members_own_stream() -> None:

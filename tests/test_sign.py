@@ -30,6 +30,7 @@ def shares(split: Any, zero: int, negative: int, positive: int, fraction: float)
         (0, 5, 8, 0.25, (0, 1, 2)),  # int(3.25) = 3: 15 // 13 = 1 negative
         (2, 9, 9, 0.2, (2, 1, 1)),  # int(4) = 4, the two zeros first
         (7, 5, 8, 0.2, (4, 0, 0)),  # zeros alone are more than enough
+        (0, 50, 50, 0.29, (0, 14, 15)),  # 29, though 0.29 * 100 falls just short of it
     ],
 )
 def test_fraction_takes_the_same_share_of_each_sign(
@@ -47,6 +48,7 @@ def test_fraction_takes_the_same_share_of_each_sign(
         (0, 19, 1, 0.2, (0, 3, 1)),
         (0, 0, 20, 0.1, (0, 0, 2)),
         (2, 9, 9, 0.2, (2, 1, 1)),
+        (0, 90, 90, 0.35, (0, 31, 32)),  # 63, though 0.35 * 180 falls just short of it
     ],
 )
 def test_half_takes_as_many_of_each_sign(

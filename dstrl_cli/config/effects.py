@@ -65,15 +65,15 @@ class TopologyChanges:
 def topology_changes(config: RunConfig, role: str) -> TopologyChanges:
     """Return how often the topology of a network changes in the run.
 
-    A change is due at the network's own updates u = `update_offset` modulo `update_interval`,
-    as long as u is less than the update at which `stop_before_end` begins. With `final_drop` the
-    first one due from there on still happens, but only drops.
+    A change is due at the network's own update `update_offset` (with 0, at `update_interval`) and
+    every `update_interval` from there on, before the update at which `stop_before_end` begins.
+    With `final_drop` the first one due after that still happens, but only drops.
     """
     network: NetworkConfig = getattr(config, role)
     if not network.changes_topology:
         return TopologyChanges(0)
     rule, total, end = network.topology, updates(config, role), end_of_changes(config, role)
-    first = (rule.update_offset - 1) % rule.update_interval + 1
+    first = rule.update_offset or rule.update_interval
     before_end = len(range(first, min(end, total + 1), rule.update_interval))
     next_due = first + before_end * rule.update_interval
     drops = rule.final_drop and next_due <= total
@@ -115,7 +115,7 @@ def _idle_rules(config: RunConfig) -> Iterator[str]:
     """Say which rules never act, or act once at the most because they are stopped before."""
     training = config.steps - config.learning_starts
     stopped: dict[str, list[str]] = {}
-    too_long: dict[int, list[str]] = {}
+    too_late: dict[tuple[str, int], list[str]] = {}  # by the key that sets the first change
     for role in ROLES:
         network: NetworkConfig = getattr(config, role)
         if not network.changes_topology:
@@ -129,15 +129,16 @@ def _idle_rules(config: RunConfig) -> Iterator[str]:
             said = f"{often}: {stop} is no less than the {training:,} steps of training"
             stopped.setdefault(said, []).append(role)
         elif not changes.count:
-            too_long.setdefault(rule.update_interval, []).append(role)
+            key = "update_offset" if rule.update_offset else "update_interval"
+            too_late.setdefault((key, getattr(rule, key)), []).append(role)
     for said, roles in stopped.items():
         yield f"the topology of the {_and(roles)} {said}"
-    for interval, roles in too_long.items():
+    for (key, first), roles in too_late.items():
         prefix = "" if len(roles) > 1 else f"{roles[0]}."
         have = " and ".join(f"{_changeable(config, r):,} ({NAMES[r]})" for r in roles)
         yield (
-            f"the topology of the {_and(roles)} never changes: update_interval is {interval:,}, "
-            f"and updates are {have}; lower it with --set {prefix}topology.update_interval=N"
+            f"the topology of the {_and(roles)} never changes: {key} is {first:,}, and "
+            f"updates are {have}; lower it with --set {prefix}topology.{key}=N"
         )
 
 
@@ -241,8 +242,11 @@ def _run_key(config: RunConfig, key: str) -> str | None:
         return "collect is mean"
     if key == "target_noise_clip" and config.target_noise == 0:
         return "target_noise is 0"
-    if key in ("rewire", "moments") and not any(each.changes_topology for each in networks):
+    grown_only = ("rewire", "moments", "grown_bias_correction")
+    if key in grown_only and not any(each.changes_topology for each in networks):
         return "no topology changes"
+    if key == "grown_bias_correction" and config.moments == "keep":
+        return "moments is keep"
     if key == "target_masking" and all(each.all_active for each in networks):
         return "all connections are active"
     return None

@@ -237,6 +237,7 @@ class RunConfig(_Model):
     target_trim: Literal["budget", "nonzero"] = "budget"
     gradients: Literal["masked", "dense"] = "masked"
     moments: Literal["reset", "keep"] = "reset"
+    grown_bias_correction: Literal["network", "connection"] = "network"
     initial_targets: Literal["sparse", "dense"] = "sparse"
 
     actor: NetworkConfig = NetworkConfig()
@@ -256,6 +257,15 @@ class RunConfig(_Model):
     metric: MetricName | None = None
     method_label: Name | None = None
     method_order: Whole | None = None
+
+    @property
+    def corrects_by_connection(self) -> bool:
+        """Whether Adam's bias correction counts the steps since a connection was grown.
+
+        Where the moments of a grown connection are kept, they do not start anew, nor does their
+        correction.
+        """
+        return self.grown_bias_correction == "connection" and self.moments == "reset"
 
     @property
     def replay_capacity(self) -> int:

@@ -33,6 +33,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "replay_device": "auto",
     "compile": False,
     "target_trim": "budget",
+    "grown_bias_correction": "network",
 }
 """Dotted keys that stored documents may lack because they did not exist yet.
 

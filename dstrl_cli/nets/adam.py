@@ -13,19 +13,39 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Adam:
-    """Adam (Kingma & Ba 2015) on parameters `[P, ...]`, in place."""
+    """Adam (Kingma & Ba 2015) on parameters `[P, ...]`, in place.
 
-    def __init__(self, parameters: Tensor, learning_rate: float, weight_decay: float = 0.0) -> None:
+    Args:
+        parameters: [P, ...].
+        learning_rate, weight_decay: of all members.
+        count_each: whether bias correction counts the steps of every parameter by itself, so that
+            `powers` may be set back to 1 where moments start anew.
+
+    Attributes:
+        first, second: the moments [P, ...].
+        powers: both betas to the power of the steps taken [2, P, ...], of size 1 beyond P unless
+            `count_each`.
+    """
+
+    def __init__(
+        self,
+        parameters: Tensor,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        count_each: bool = False,
+    ) -> None:
         self.parameters = parameters
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.first = torch.zeros_like(parameters)
         self.second = torch.zeros_like(parameters)
         self.scratch = torch.empty_like(parameters)
-        column, device = (len(parameters),) + (1,) * (parameters.dim() - 1), parameters.device
-        # powers of both betas, [2, P, 1, ...]: 1 - BETA**steps without counting on the host
-        self.powers = torch.ones(2, *column, dtype=torch.float64, device=device)
+        device = parameters.device
+        self.column = (len(parameters),) + (1,) * (parameters.dim() - 1)
+        counted = parameters.shape if count_each else self.column
+        # 1 - BETA**steps without counting on the host
+        self.powers = torch.ones(2, *counted, dtype=torch.float64, device=device)
         betas = torch.tensor([BETA1, BETA2], dtype=torch.float64, device=device)
-        self.betas = betas.view(2, *(1 for _ in column))
+        self.betas = betas.view(2, *(1 for _ in self.column))
         self.ones = torch.ones_like(self.betas)
         self.rates = (1 - self.betas).to(parameters.dtype)
 
@@ -34,7 +54,7 @@ class Adam:
 
         The others keep parameters, moments and step count.
         """
-        apply = apply.view(self.powers.shape[1:])
+        apply = apply.view(self.column)
         gradient.masked_fill_(~apply, 0.0)  # a member that diverged may hold NaN here
         applied = apply.to(gradient.dtype)
         if self.weight_decay:

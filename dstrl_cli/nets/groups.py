@@ -70,7 +70,8 @@ class TopologyChange:
 
     Attributes:
         members: their indices.
-        counts: active, dropped and grown connections [3, M, K, L], on the network's device.
+        counts: active, dropped and grown connections, and whether the last one of a layer was
+            kept that was to be dropped (1 or 0), [4, M, K, L], on the network's device.
         fraction: of the active connections that was to be exchanged.
     """
 
@@ -78,6 +79,6 @@ class TopologyChange:
     counts: Tensor
     fraction: float
 
-    def by_member(self) -> Iterator[tuple[int, Counts, Counts, Counts]]:
-        """Yield (member, active, dropped, grown) on the host, after one transfer."""
+    def by_member(self) -> Iterator[tuple[int, Counts, Counts, Counts, Counts]]:
+        """Yield (member, active, dropped, grown, spared) on the host, after one transfer."""
         return zip(self.members, *self.counts.tolist(), strict=True)

@@ -44,16 +44,27 @@ SCHEMES: dict[str, Callable[[int, int, torch.Generator], tuple[Tensor, Tensor]]]
 }
 
 
-def initial_layers(plan: NetworkPlan, member: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+MAX_DRAWS = 10_000
+"""How often an empty mask is drawn again. Even where 0.001 connections are expected in a layer, all
+of these draws are empty with a probability of only exp(-10)."""
+
+Tell = Callable[[str], None]
+"""Takes a line that the user should read."""
+
+
+def initial_layers(
+    plan: NetworkPlan, member: int, tell: Tell | None = None
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return (weight [K, in, out], bias [K, out], mask [K, in, out]) per layer of one member.
 
-    Weights are dense here; every head draws its own weights and its own masks.
+    Weights are dense here; every head draws its own weights and its own masks. `tell` hears of
+    masks that had to be drawn again.
     """
     run = plan.configs[member]
     weights_from = streams.generator(run.seed, f"{plan.role}/weights")
     scheme = SCHEMES[run.weight_init]
     heads = [[scheme(i, o, weights_from) for i, o in plan.shapes] for _ in range(plan.heads)]
-    masks = initial_masks(plan, member, [[weight for weight, _ in head] for head in heads])
+    masks = initial_masks(plan, member, [[weight for weight, _ in head] for head in heads], tell)
     return [
         (
             torch.stack([head[layer][0] for head in heads]),
@@ -64,29 +75,48 @@ def initial_layers(plan: NetworkPlan, member: int) -> list[tuple[Tensor, Tensor,
     ]
 
 
-def initial_masks(plan: NetworkPlan, member: int, heads: list[list[Tensor]]) -> list[list[Tensor]]:
+def initial_masks(
+    plan: NetworkPlan, member: int, heads: list[list[Tensor]], tell: Tell | None = None
+) -> list[list[Tensor]]:
     """Return the mask [in, out] of every head and layer of one member.
+
+    No mask is empty: where the number of connections is random (Bernoulli), a mask without any is
+    drawn again from the same stream. The output of an empty layer would be constant.
 
     Args:
         plan: the network.
         member: whose keys and seed count.
         heads: the dense weights [in, out] per head and layer.
+        tell: hears of masks that were drawn again.
+
+    Raises DstrlError for a function of somebody else's that returns no mask, or only empty ones.
     """
     config = plan.network_config(member)
     generator = streams.generator(plan.configs[member].seed, f"{plan.role}/masks")
     densities = layer_densities(config, plan.shapes)
     budgets = exact_budgets(plan.shapes, densities)
     draw: InitialMask = load(INITIAL_MASKS, config.initial_mask)
+    setting = f"{plan.role}.initial_mask = '{config.initial_mask}'"
 
-    def mask(weight: Tensor, layer: int) -> Tensor:
+    def mask(weight: Tensor, name: str, layer: int) -> Tensor:
         if budgets[layer] == weight.numel():
             return torch.ones_like(weight, dtype=torch.bool)
-        drawn = draw(weight, densities[layer], budgets[layer], generator)
-        if drawn.shape != weight.shape or drawn.dtype != torch.bool:
-            raise DstrlError(
-                f"{plan.role}.initial_mask = '{config.initial_mask}' must return a bool mask of "
-                f"shape {list(weight.shape)}, not {drawn.dtype} of shape {list(drawn.shape)}"
-            )
-        return drawn
+        for empty in range(MAX_DRAWS):
+            drawn = draw(weight, densities[layer], budgets[layer], generator)
+            if drawn.shape != weight.shape or drawn.dtype != torch.bool:
+                raise DstrlError(
+                    f"{setting} must return a bool mask of shape {list(weight.shape)}, not "
+                    f"{drawn.dtype} of shape {list(drawn.shape)}"
+                )
+            if drawn.any():
+                if empty and tell:
+                    times = "once" if empty == 1 else f"{empty:,} times"
+                    what = f"the initial mask of {name}, layer {layer}"
+                    tell(f"{what}, was empty {times} and was drawn again")
+                return drawn
+        raise DstrlError(f"{setting} leaves layer {layer} of {name} without any connection")
 
-    return [[mask(weight, layer) for layer, weight in enumerate(head)] for head in heads]
+    return [
+        [mask(weight, name, layer) for layer, weight in enumerate(head)]
+        for name, head in zip(plan.head_names, heads, strict=True)
+    ]

@@ -9,6 +9,7 @@ so that the optimizer, masks and targets are one operation each. Runs on any dev
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -88,7 +89,11 @@ class MaskedNetwork(Network):
         self.target_params = (self.params if target_starts is None else target_starts).clone(plan)
         self.target_layers = self.target_params.batched(plan.heads)
         run = plan.configs[0]
-        self.adam = Adam(self.params.flat, run.learning_rate, run.weight_decay)
+        counted = [each.corrects_by_connection for each in plan.configs]
+        # members whose grown connections begin bias correction anew
+        self.restarted = torch.tensor(counted, device=plan.device) if any(counted) else None
+        rate, decay = run.learning_rate, run.weight_decay
+        self.adam = Adam(self.params.flat, rate, decay, count_each=any(counted))
         self.cache: tuple[list[Tensor], int] = ([], 0)
         self.read_switches()
 
@@ -96,7 +101,8 @@ class MaskedNetwork(Network):
         """Fill weights and masks. Return where targets start, if some start from dense weights."""
         plan = self.plan
         for member in range(plan.members):
-            for layer, (weight, bias, mask) in enumerate(initial_layers(plan, member)):
+            drawn = initial_layers(plan, member, functools.partial(self.tell, member))
+            for layer, (weight, bias, mask) in enumerate(drawn):
                 self.params.weights[layer][member] = weight.to(plan.device)
                 self.params.biases[layer][member] = bias.unsqueeze(-2).to(plan.device)
                 self.mask.weights[layer][member] = mask.to(plan.device, torch.float32)
@@ -266,11 +272,21 @@ class MaskedNetwork(Network):
             self.params.weights[layer][members] *= mask & (stays | keep_value)
             for moment in moments:
                 moment.weights[layer][members] *= stays | keep_moments
+            self.restart_correction(members, layer, stays)
             self.mask.weights[layer][members] = mask.to(torch.float32)
         self.gradient_mask.renew()
         self.target_mask.renew()
         for layer, budget, _ in self.trims:
             budget.copy_(self.trimmed_budget(layer))
+
+    def restart_correction(self, members: Members, layer: int, stays: Tensor) -> None:
+        """Let connections that do not stay [M, K, in, out] begin bias correction anew."""
+        if self.restarted is None:
+            return
+        goes_on = stays | ~self.restarted[members].view(-1, 1, 1, 1)
+        for power in (Flat(each, self.plan) for each in self.adam.powers):
+            weights = power.weights[layer]
+            weights[members] = weights[members].masked_fill(~goes_on, 1.0)
 
     # Reading.
 

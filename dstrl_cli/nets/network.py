@@ -41,6 +41,7 @@ class Network(ABC):
         self.due: list[Group] = []
         self.updates = 0
         self.changes: list[TopologyChange] = []
+        self.messages: list[tuple[int, str]] = []
 
     # What an engine does.
 
@@ -187,17 +188,32 @@ class Network(ABC):
             batch_size=batch_size,
             progress=group.progress(self.updates),
             uniform=functools.partial(self.growth_numbers, group.members),
+            ties=functools.partial(self.tie_numbers, group.members),
             alive=alive[group.index],
         )
 
     def growth_numbers(self, members: list[int], layer: int) -> Tensor:
         """Return numbers in [0, 1) [M, K, in, out] from each member's stream for this update."""
+        return self.numbers(members, f"growth{layer}", layer, torch.float32)
+
+    def tie_numbers(self, members: list[int], purpose: str, layer: int) -> Tensor:
+        """Return the numbers [M, K, in, out] that decide between equal scores in this update.
+
+        Dropping and growing have a stream each: with the same numbers, those of equal scores that
+        are dropped would be the first to be grown again. They are float64, so that no two of a
+        layer are equal.
+        """
+        return self.numbers(members, f"{purpose}_ties{layer}", layer, torch.float64)
+
+    def numbers(self, members: list[int], stream: str, layer: int, dtype: torch.dtype) -> Tensor:
+        """Return numbers in [0, 1) [M, K, in, out] of a stream of each member for this update."""
         shape = (self.plan.heads, *self.plan.shapes[layer])
-        name = f"{self.plan.role}/growth{layer}"
+        name = f"{self.plan.role}/{stream}"
         drawn = [
             torch.rand(
                 shape,
                 generator=streams.generator(self.plan.configs[member].seed, name, self.updates),
+                dtype=dtype,
             )
             for member in members
         ]
@@ -208,10 +224,10 @@ class Network(ABC):
         layers = group.rule.change(view, self.updates)
         self.set_masks(group.index, [layer.mask for layer in layers])
         per_layer = [
-            torch.stack((layer.mask.sum((-2, -1)), layer.dropped, layer.grown))  # [3, M, K]
+            torch.stack((layer.mask.sum((-2, -1)), layer.dropped, layer.grown, layer.spared))
             for layer in layers
         ]
-        counts = torch.stack(per_layer, dim=-1)  # [3, M, K, L]
+        counts = torch.stack(per_layer, dim=-1)  # [4, M, K, L]
         fraction = group.rule.fraction(self.updates)
         self.changes.append(TopologyChange(group.members, counts, fraction))
 
@@ -219,3 +235,12 @@ class Network(ABC):
         """Return the topology updates since the last call; their counts stay on the device."""
         changes, self.changes = self.changes, []
         return changes
+
+    def tell(self, member: int, text: str) -> None:
+        """Keep a line about a member that the user should read."""
+        self.messages.append((member, text))
+
+    def take_messages(self) -> list[tuple[int, str]]:
+        """Return (member, text) of what was told since the last call."""
+        messages, self.messages = self.messages, []
+        return messages

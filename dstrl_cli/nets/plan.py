@@ -40,6 +40,13 @@ class NetworkPlan:
         """Number of members P."""
         return len(self.configs)
 
+    @property
+    def head_names(self) -> list[str]:
+        """What the heads are called in files and messages: actor; critic1, critic2, ..."""
+        if self.role == "actor":
+            return [self.role]
+        return [f"{self.role}{head + 1}" for head in range(self.heads)]
+
     def network_config(self, member: int) -> NetworkConfig:
         """The member's keys for this role."""
         config: NetworkConfig = getattr(self.configs[member], self.role)

@@ -135,6 +135,10 @@ class Replay(ABC):
         )
 
     def drop_oldest(self, members: Tensor, fraction: float) -> None:
-        """Forget int(fraction * size) of the oldest transitions of the marked members [P]."""
-        count = (fraction * self.size.squeeze(1).double()).floor().long()
+        """Forget int(fraction * size) of the oldest transitions of the marked members [P].
+
+        The product is rounded to six digits first: 0.29 of 100 is 29, and not 28.
+        """
+        share = fraction * self.size.squeeze(1).double()
+        count = share.round(decimals=6).floor().long()
         self.size.sub_(torch.where(members, count, 0).unsqueeze(1))

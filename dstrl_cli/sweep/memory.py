@@ -34,9 +34,10 @@ UPDATES_HELD = 3
 """Updates whose activations exist at once: those of two captured graphs, and of an update that runs
 outside a graph because a topology rule acts in it."""
 
-TOPOLOGY_BYTES = (9, 64)
-"""Bytes of a topology update: per weight of the network (copies of weights, masks and gradients),
-and per weight of the layer being rewired (scores and sorting; 46 were measured on the CPU)."""
+TOPOLOGY_BYTES = (9, 100)
+"""Of a topology update: per weight of the network (copies of weights, masks and gradients), and per
+weight of the layer being rewired (scores and their sorting, of which 46 were measured on the CPU,
+and 36 for the numbers that decide between equal scores)."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def network_bytes(configs: Sequence[RunConfig], observation_size: int, action_si
     """Return the bytes of both networks with masks, gradients, moments and targets.
 
     There is a further copy of the masks, all ones for exempt members, where some member has dense
-    gradients; and another where only some members mask their targets with the online masks.
+    gradients; and another where only some members mask their targets with the online masks. Bias
+    correction by connection takes the powers of both betas for every parameter of all members.
     """
     copies = PARAMETER_COPIES + any(config.gradients == "dense" for config in configs)
     copies += len({config.target_masking == "online_mask" for config in configs}) > 1
@@ -133,7 +135,10 @@ def network_bytes(configs: Sequence[RunConfig], observation_size: int, action_si
         _heads(configs[0], role) * sum(layer + outputs for layer, outputs in _layers(widths))
         for role, widths in sizes.items()
     )
-    return FLOAT * copies * len(configs) * numbers
+    per_number = FLOAT * copies
+    if any(config.corrects_by_connection for config in configs):
+        per_number += 2 * DOUBLE
+    return per_number * len(configs) * numbers
 
 
 def stream_bytes(configs: Sequence[RunConfig], action_size: int) -> int:

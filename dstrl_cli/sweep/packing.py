@@ -35,6 +35,7 @@ MEMBER_KEYS = frozenset(
         "target_trim",
         "gradients",
         "moments",
+        "grown_bias_correction",
         "initial_targets",
     }
 )

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dstrl_cli.config.effects import changes_in_words
-from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Placement
@@ -36,7 +36,8 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
         "method": f"{config.method} on {algorithm_name(config.algo).upper()}",
         "environment": env_label(config),
         "sparsity": f"actor {config.actor.sparsity:.6g}, critics {config.critic.sparsity:.6g}",
-        "active": f"actor {_layers(budgets['actor'])}; each critic {_layers(budgets['critic'])}",
+        "active": f"actor {_active(config.actor, budgets['actor'])}; "
+        f"each critic {_active(config.critic, budgets['critic'])}",
         "topology": f"{changes_in_words(config)}, in this run",
         "n-step": f"{config.nstep}{delay}",
         "steps": f"{config.steps:,}, of which {min(config.learning_starts, config.steps):,} random",
@@ -48,8 +49,11 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
     return _grid(rows)
 
 
-def _layers(budgets: Sequence[int]) -> str:
-    return " + ".join(f"{count:,}" for count in budgets)
+def _active(network: NetworkConfig, budgets: Sequence[int]) -> str:
+    """Return the connections per layer; of Bernoulli masks only their expected number is known."""
+    layers = " + ".join(f"{count:,}" for count in budgets)
+    expected = network.initial_mask == "bernoulli" and not network.all_active
+    return f"about {layers}" if expected else layers
 
 
 def _device(config: RunConfig, placement: Placement) -> str:

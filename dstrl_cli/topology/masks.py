@@ -15,23 +15,44 @@ from torch import Tensor
 from dstrl_cli.topology.shapes import check
 
 
-def lowest(scores: Tensor, count: Tensor) -> Tensor:
-    """Mark the `count` lowest of `scores` [..., N] in each row; ties go to the lower index.
+def whole_part(fraction: float, count: Tensor) -> Tensor:
+    """Return int(fraction * count), for whole numbers `count` of any shape.
+
+    The product is rounded to six digits first, as budgets are: in floating point 0.29 * 100 is
+    28.999999999999996, which would be 28 instead of 29.
+    """
+    return (fraction * count.double()).round(decimals=6).floor().long()
+
+
+def ascending(scores: Tensor, ties: Tensor | None = None) -> Tensor:
+    """Return the positions of `scores` [..., N] in ascending order of the scores.
+
+    Among equal scores the one with the lower number in `ties` [..., N] comes first; without `ties`
+    the one at the lower position.
+    """
+    if ties is None:
+        return scores.argsort(dim=-1, stable=True)
+    shuffled = ties.argsort(dim=-1, stable=True)
+    return shuffled.gather(-1, scores.gather(-1, shuffled).argsort(dim=-1, stable=True))
+
+
+def lowest(scores: Tensor, count: Tensor, ties: Tensor | None = None) -> Tensor:
+    """Mark the `count` lowest of `scores` [..., N] in each row; `ties` as in `ascending`.
 
     `count` is [...], integer.
     """
     _check_rows(scores, count)
-    order = scores.argsort(dim=-1, stable=True)
+    order = ascending(scores, ties)
     chosen = torch.arange(scores.shape[-1], device=scores.device) < count.unsqueeze(-1)
     return torch.zeros_like(chosen.expand_as(order)).scatter_(-1, order, chosen.expand_as(order))
 
 
-def highest(scores: Tensor, count: Tensor) -> Tensor:
-    """Mark the `count` highest of `scores` [..., N] in each row; ties go to the lower index.
+def highest(scores: Tensor, count: Tensor, ties: Tensor | None = None) -> Tensor:
+    """Mark the `count` highest of `scores` [..., N] in each row; `ties` as in `ascending`.
 
     `count` is [...], integer.
     """
-    return lowest(-scores, count)
+    return lowest(-scores, count, ties)
 
 
 def keep_largest(values: Tensor, count: Tensor, max_count: int) -> Tensor:
@@ -47,14 +68,15 @@ def keep_largest(values: Tensor, count: Tensor, max_count: int) -> Tensor:
     return torch.zeros_like(values).scatter_(-1, index, chosen)
 
 
-def rank(values: Tensor, among: Tensor) -> Tensor:
+def rank(values: Tensor, among: Tensor, ties: Tensor | None = None) -> Tensor:
     """Return the rank from 0 of each of `values` [..., N] among the marked ones, ascending.
 
-    `among` [..., N] is bool. Unmarked entries rank after all marked ones.
+    `among` [..., N] is bool. Unmarked entries rank after all marked ones. `ties` is as in
+    `ascending`.
     """
     if among.shape != values.shape or among.dtype != torch.bool:
         raise ValueError(f"among must be bool of shape {list(values.shape)}")
-    order = values.masked_fill(~among, math.inf).argsort(dim=-1, stable=True)
+    order = ascending(values.masked_fill(~among, math.inf), ties)
     positions = torch.arange(values.shape[-1], device=values.device).expand_as(order)
     return torch.empty_like(order).scatter_(-1, order, positions)
 
@@ -75,12 +97,16 @@ class Rewired:
 
     Attributes:
         mask: the new mask [M, K, in, out], bool.
-        dropped, grown: connections that were dropped and grown [M, K].
+        dropped: active connections that the new mask has no more [M, K].
+        grown: connections that only the new mask has [M, K]. One that is dropped and grown again at
+            once counts as neither.
+        spared: whether the layer's last connection was to be dropped, and was kept [M, K], bool.
     """
 
     mask: Tensor
     dropped: Tensor
     grown: Tensor
+    spared: Tensor
 
 
 def rewire(
@@ -91,6 +117,7 @@ def rewire(
     *,
     regrow_dropped: bool,
     grow: bool = True,
+    ties: tuple[Tensor, Tensor] | None = None,
 ) -> Rewired:
     """Drop the lowest-scored active connections of a layer and grow as many inactive ones.
 
@@ -101,10 +128,12 @@ def rewire(
         count: connections to exchange [M, K], integer.
         regrow_dropped: whether a connection that is dropped here may be grown here.
         grow: False drops without growing.
+        ties: random numbers [M, K, in, out], for dropping and for growing: of equal scores the one
+            with the lower number is taken. Without them the one at the lower position is.
 
     A fully dense layer is left alone; where fewer positions than `count` may be grown, only so many
-    are exchanged. Equal scores are decided by position, so the result is deterministic. A score
-    that is not a number is the last choice for dropping and for growing.
+    are exchanged. Without growth the highest-scored connection of a layer always stays. A
+    score that is not a number is the last choice for dropping and for growing.
 
     Raises ValueError or TypeError for a shape or dtype other than these.
     """
@@ -112,21 +141,26 @@ def rewire(
     check("drop_score", drop_score, "M K in out", like=mask)
     check("grow_score", grow_score, "M K in out", like=mask)
     shape = mask.shape
+    drop_ties, grow_ties = (each.flatten(2) for each in ties) if ties else (None, None)
     active = mask.flatten(2)
     inactive = (~active).sum(-1)
     if grow and not regrow_dropped:
         count = torch.minimum(count, inactive)
-    count = torch.where(inactive > 0, torch.minimum(count, active.sum(-1)), torch.zeros_like(count))
+    available = active.sum(-1)
+    most = available if grow else (available - 1).clamp(min=0)
+    spared = (count > most) & (inactive > 0) & (available > most)
+    count = torch.where(inactive > 0, torch.minimum(count, most), torch.zeros_like(count))
 
     dropping = _finite(drop_score, nan=torch.finfo(drop_score.dtype).max)
-    drop = lowest(dropping.masked_fill(~active, math.inf), count)
+    drop = lowest(dropping.masked_fill(~active, math.inf), count, drop_ties)
     kept = active & ~drop
     if not grow:
-        return Rewired(kept.view(shape), count, torch.zeros_like(count))
+        return Rewired(kept.view(shape), count, torch.zeros_like(count), spared)
     growing = _finite(grow_score, nan=torch.finfo(grow_score.dtype).min)
     taken = kept if regrow_dropped else active
-    grown = highest(growing.masked_fill(taken, -math.inf), count)
-    return Rewired((kept | grown).view(shape), count, count)
+    new = kept | highest(growing.masked_fill(taken, -math.inf), count, grow_ties)
+    dropped, grown = (active & ~new).sum(-1), (new & ~active).sum(-1)
+    return Rewired(new.view(shape), dropped, grown, spared)
 
 
 def _finite(score: Tensor, nan: float) -> Tensor:

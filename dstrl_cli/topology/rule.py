@@ -38,6 +38,8 @@ class NetworkView:
         batch_size: rows of the batch.
         progress: this network's updates so far over its updates in the whole run, in [0, 1].
         uniform: layer -> numbers in [0, 1) [M, K, in, out] from each member's own stream.
+        ties: ("drop" or "grow", layer) -> numbers [M, K, in, out] from each member's own stream:
+            of equal scores the one with the lower number is taken. None: the one that comes first.
         alive: members that still train [M], bool; the others keep their topology. None: all do.
     """
 
@@ -49,6 +51,7 @@ class NetworkView:
     batch_size: int = 1
     progress: float = 0.0
     uniform: Callable[[int], Tensor] | None = None
+    ties: Callable[[str, int], Tensor] | None = None
     alive: Tensor | None = None
 
 
@@ -111,8 +114,7 @@ class Score:
 
     def count(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
         """Return how many connections to drop [M, K]: int(fraction * active)."""
-        active = view.masks[layer].sum((-2, -1)).double()
-        return (fraction * active).floor().long()
+        return masks.whole_part(fraction, view.masks[layer].sum((-2, -1)))
 
 
 class Rule:
@@ -137,10 +139,14 @@ class Rule:
         self.finished = False
 
     def due(self, update: int) -> bool:
-        """Return whether the network's `update` (from 1) is one of this rule's topology updates."""
-        if self.finished:
+        """Return whether the network's `update` (from 1) is one of this rule's topology updates.
+
+        `update_offset` is the first one, after which every `update_interval` is one more.
+        """
+        offset = self.config.update_offset
+        if self.finished or update < offset:
             return False
-        if (update - self.config.update_offset) % self.config.update_interval != 0:
+        if (update - offset) % self.config.update_interval != 0:
             return False
         return update < self.end or self.config.final_drop
 
@@ -181,4 +187,5 @@ class Rule:
             count,
             regrow_dropped=self.config.regrow_dropped,
             grow=not last,
+            ties=view.ties and (view.ties("drop", layer), view.ties("grow", layer)),
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dstrl_cli.topology.masks import rank
+from dstrl_cli.topology.masks import rank, whole_part
 from dstrl_cli.topology.rule import NetworkView, Score
 
 
@@ -29,7 +29,7 @@ class Shares:
 
 def fraction_shares(zero: Tensor, negative: Tensor, positive: Tensor, fraction: float) -> Shares:
     """Drop int(fraction * active): zeros first, then of each sign its share of the rest."""
-    total = (fraction * (zero + negative + positive).double()).floor().long()
+    total = whole_part(fraction, zero + negative + positive)
     zeros = torch.minimum(zero, total)
     rest = total - zeros
     from_negative = rest * negative // (negative + positive).clamp(min=1)
@@ -38,7 +38,7 @@ def fraction_shares(zero: Tensor, negative: Tensor, positive: Tensor, fraction: 
 
 def half_shares(zero: Tensor, negative: Tensor, positive: Tensor, fraction: float) -> Shares:
     """Drop int(fraction * active): zeros first, then half of the rest from each sign."""
-    total = (fraction * (zero + negative + positive).double()).floor().long()
+    total = whole_part(fraction, zero + negative + positive)
     zeros = torch.minimum(zero, total)
     rest = total - zeros
     from_positive = torch.minimum(rest - torch.minimum(rest // 2, negative), positive)
@@ -83,9 +83,10 @@ class Sign(Score):
         shares = self.shares(view, layer, fraction)
         weight = view.weights[layer].flatten(2)
         mask = view.masks[layer].flatten(2)
+        ties = None if view.ties is None else view.ties("drop", layer).flatten(2)
         score = torch.full_like(weight, -weight.shape[-1] - 1.0)  # exact zeros go first
         for sign, share in ((-1, shares.negative), (1, shares.positive)):
             of_sign = mask & (weight.sign() == sign)
-            ranked = rank(weight.abs(), of_sign) - share.unsqueeze(-1)
+            ranked = rank(weight.abs(), of_sign, ties) - share.unsqueeze(-1)
             score = torch.where(of_sign, ranked.to(score.dtype), score)
         return score.view_as(view.weights[layer])

@@ -38,12 +38,6 @@ WAITING_STEPS = 128
 """Steps of environments on the device that may wait there for `flush`."""
 
 
-def network_names(network: Network) -> list[str]:
-    """Return the names of a role's networks in the files: actor; critic1, critic2, ..."""
-    role, heads = network.plan.role, network.plan.heads
-    return [role] if role == "actor" else [f"{role}{head + 1}" for head in range(heads)]
-
-
 def dense_sizes(network: Network, member: int) -> tuple[int, ...]:
     """Return the layer sizes of the dense network that a member is compared with.
 
@@ -60,7 +54,7 @@ def member_tensors(algorithm: Algorithm, member: int) -> dict[str, NDArray[Any]]
     tensors: dict[str, NDArray[Any]] = {}
     for network in (algorithm.actor, algorithm.critic):
         layers = [tuple(part.cpu().numpy() for part in layer) for layer in network.layers(member)]
-        for head, name in enumerate(network_names(network)):
+        for head, name in enumerate(network.plan.head_names):
             weights, biases, masks = zip(
                 *((weight[head], bias[head], mask[head]) for weight, bias, mask in layers),
                 strict=True,
@@ -105,6 +99,7 @@ class Recorder:
         self.waiting = torch.empty(WAITING_STEPS, 3, members, device=algorithm.alive.device)
         self.waiting_from: list[int] = []  # the step of each row that waits
         self.changes: list[WaitingChange] = []
+        self.messages: list[tuple[int, str]] = []
         self.active = {
             network: [flops.ActiveCount(active) for active in network.active().sum((1, 2)).tolist()]
             for network in (algorithm.actor, algorithm.critic)
@@ -218,14 +213,22 @@ class Recorder:
         """Read and write the topology updates that wait."""
         changes, self.changes = self.changes, []
         for step, update, network, change in changes:
-            names = network_names(network)
-            for member, active, dropped, grown in change.by_member():
+            names = network.plan.head_names
+            for member, active, dropped, grown, spared in change.by_member():
                 if member not in self.recorded:
                     continue
+                self.messages += [(member, text) for text in kept_connections(names, spared)]
                 self.active[network][member].change(update, sum(map(sum, active)))
                 rows = topology_rows(step, names, (active, dropped, grown), change.fraction)
                 for sink in self.sinks[member]:
                     sink.topology(rows)
+
+    def take_messages(self) -> list[tuple[int, str]]:
+        """Return (member, text) of what the user should read and what was not told yet."""
+        messages, self.messages = self.messages, []
+        for network in (self.algorithm.actor, self.algorithm.critic):
+            messages += network.take_messages()
+        return messages
 
     def evaluation(
         self,
@@ -318,6 +321,16 @@ class Recorder:
             mean_active=self.active[network][member].mean(updates),
             dense=network.plan.heads * flops.weights(dense_sizes(network, member)),
         )
+
+
+def kept_connections(names: Sequence[str], spared: Counts) -> list[str]:
+    """Return which networks K kept the last connection of a layer; `spared` is [K][L]."""
+    return [
+        f"the last connection of {name}, layer {layer}, was to be dropped and was kept"
+        for name, layers in zip(names, spared, strict=True)
+        for layer, kept in enumerate(layers)
+        if kept
+    ]
 
 
 def topology_rows(

@@ -168,6 +168,9 @@ class Population:
     def poll(self) -> None:
         """Write the rows that wait, freeze members that diverged, and report progress."""
         self.recorder.flush()
+        for member, text in self.recorder.take_messages():
+            config = self.configs[member]
+            self.reporter.message(f"{config.method} seed {config.seed}: {text}")
         alive = self.algorithm.alive.tolist()
         for member in [m for m in self.training if not alive[m]]:
             error = f"the loss or the actions became NaN or infinite before step {self.steps}"

@@ -8,6 +8,7 @@ masks, weights and batch, an update gives the same numbers as the masked engine'
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,18 @@ from dstrl_cli.nets.sparse import kernels
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
+
+
+CORRECTED_STEPS = 40_000
+"""Steps after which both bias corrections are exactly 1 in double precision."""
+
+
+def bias_corrections(learning_rate: float, steps: int) -> tuple[np.float32, np.float32]:
+    """Return the learning rate over 1 - beta1^t, and 1 / sqrt(1 - beta2^t), at step t."""
+    return (
+        np.float32(learning_rate / (1 - BETA1**steps)),
+        np.float32(1 / np.sqrt(1 - BETA2**steps)),
+    )
 
 
 class Topology:
@@ -143,7 +156,7 @@ class SparseNetwork(Network):
         if plan.members != 1 or plan.device != "cpu":
             raise ValueError("the sparse engine holds one member on the CPU")
         self.config = plan.configs[0]
-        drawn = initial_layers(plan, 0)
+        drawn = initial_layers(plan, 0, functools.partial(self.tell, 0))
         self.masks = [mask.numpy() for _, _, mask in drawn]
         biases = np.concatenate([bias.numpy() for _, bias, _ in drawn], axis=1)
         topology = Topology.of(self.masks)
@@ -157,6 +170,13 @@ class SparseNetwork(Network):
         self.first_moment = np.zeros_like(self.params.flat)
         self.second_moment = np.zeros_like(self.params.flat)
         self.steps = 0
+        # by connection: steps since it was grown; float32, to be carried over like the moments
+        self.own_steps: Floats | None = None
+        if self.config.corrects_by_connection:
+            self.own_steps = np.zeros_like(self.params.flat)
+            rate, counts = self.config.learning_rate, range(1, CORRECTED_STEPS + 1)
+            table = [(0.0, 0.0), *(bias_corrections(rate, count) for count in counts)]
+            self.corrections = np.array(table, np.float32).T.copy()  # [2, steps]
         self.sizes = np.array(plan.sizes, dtype=np.int64)
         self.layer_rows = np.concatenate([[0], np.cumsum(plan.sizes[1:])]).astype(np.int64)
         self.buffers: dict[tuple[int, bool], Buffers] = {}
@@ -226,13 +246,14 @@ class SparseNetwork(Network):
         if not bool(apply[0]):
             return
         self.steps += 1
-        kernels.adam(
-            self.params.flat, self.grads.flat, self.first_moment, self.second_moment,
-            np.float32(self.config.learning_rate / (1 - BETA1**self.steps)),
-            np.float32(1 / np.sqrt(1 - BETA2**self.steps)),
-            np.float32(self.config.weight_decay),
-            np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON),
-        )  # fmt: skip
+        state = (self.params.flat, self.grads.flat, self.first_moment, self.second_moment)
+        decay = np.float32(self.config.weight_decay)
+        betas = np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON)
+        if self.own_steps is None:
+            size, scale = bias_corrections(self.config.learning_rate, self.steps)
+            kernels.adam(*state, size, scale, decay, *betas)
+        else:
+            kernels.adam_by_connection(*state, self.own_steps, *self.corrections, decay, *betas)
 
     @override
     def finish_update(self) -> None:
@@ -322,14 +343,19 @@ class SparseNetwork(Network):
     @override
     def set_masks(self, members: Members, layers: Sequence[Tensor]) -> None:
         old, masks = self.params.topology, [layer[0].numpy() for layer in layers]
+        flats = [self.params.flat, self.first_moment, self.second_moment]
+        if self.own_steps is not None:
+            flats.append(self.own_steps)
         carried = []
-        for flat in (self.params.flat, self.first_moment, self.second_moment):
+        for flat in flats:
             dense = self.dense(old, flat[: self.params.split])
             carried.append((selected(dense, masks), flat[self.params.split :]))
         self.masks = masks
         values, biases = carried[0]
         self.params = Parameters(Topology.of(masks), values, biases.reshape(self.plan.heads, -1))
-        self.first_moment, self.second_moment = (np.concatenate(part) for part in carried[1:])
+        self.first_moment, self.second_moment, *own_steps = map(np.concatenate, carried[1:])
+        if own_steps:
+            (self.own_steps,) = own_steps
         self.reset_gradients()
 
     # Reading.

@@ -243,6 +243,28 @@ def adam(
 
 
 @jit
+def adam_by_connection(
+    parameters: Array, gradient: Array, first: Array, second: Array, steps: Array,
+    sizes: Array, scales: Array, weight_decay: Float, beta1: Float, beta2: Float, epsilon: Float,
+) -> None:  # fmt: skip
+    """Take one Adam step in place, corrected by each parameter's own number of `steps` so far.
+
+    sizes[t] and scales[t] are `size` and `scale` of `adam` at step t. Steps are counted up to the
+    last of them, from which on the correction is one.
+    """
+    last = sizes.shape[0] - 1
+    for i in range(parameters.shape[0]):
+        t = min(int(steps[i]) + 1, last)
+        steps[i] = t
+        g = gradient[i] + weight_decay * parameters[i]
+        m = first[i] + (g - first[i]) * (np.float32(1.0) - beta1)
+        v = second[i] + (g * g - second[i]) * (np.float32(1.0) - beta2)
+        first[i] = m
+        second[i] = v
+        parameters[i] -= sizes[t] * m / (np.sqrt(v) * scales[t] + epsilon)
+
+
+@jit
 def blend(target: Array, online: Array, tau: Float) -> None:
     """Move target by tau towards online, in place."""
     for i in range(target.shape[0]):
@@ -338,7 +360,7 @@ def blend_union(
                 new_rows[k, r + 1] = written
 
 
-FUNCTIONS = (forward, backward, out_of_tiles, adam, blend, blend_union)
+FUNCTIONS = (forward, backward, out_of_tiles, adam, adam_by_connection, blend, blend_union)
 SOURCES = (__file__, simd.__file__)
 
 discard_stale(forward, SOURCES)
@@ -359,6 +381,9 @@ def compile_all() -> None:
     )  # fmt: skip
     out_of_tiles(first, x)
     adam(floats, floats, floats, floats, one, one, one, one, one, one)
+    adam_by_connection(
+        floats, floats, floats, floats, floats.copy(), floats, floats, one, one, one, one
+    )
     blend(floats, floats, one)
     blend_union(
         rows, index, floats, rows, index, floats, one, np.ones((1, 2), np.int64),
