@@ -13,9 +13,10 @@ from rich.text import Text
 from dstrl_cli.config.effects import changes_in_words
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.registry import algorithm_name
+from dstrl_cli.report.table import notably_more
 from dstrl_cli.sweep.memory import size
 from dstrl_cli.sweep.place import Placement
-from dstrl_cli.sweep.plan import layer_budgets
+from dstrl_cli.sweep.plan import layer_budgets, layers_in_words
 from dstrl_cli.terminal.display import ending, final_return
 from dstrl_cli.terminal.plan import env_label, identity, number_of_runs
 from dstrl_cli.training.run import Outcome, Run
@@ -27,6 +28,7 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
     """Return the resolved configuration of a run, or of one run with several seeds, in short."""
     run, config = runs[0], runs[0].config
     budgets = layer_budgets(config, run.spec)
+    layers = {role: layers_in_words(counts) for role, counts in budgets.items()}
     late = config.nstep > 1 and config.nstep_delay > 1
     delay = f" from critic update {config.nstep_delay:,} on" if late else ""
     seeds = ", ".join(str(each.config.seed) for each in runs)
@@ -35,7 +37,7 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
         "method": f"{config.method} on {algorithm_name(config.algo).upper()}",
         "environment": env_label(config),
         "sparsity": f"actor {config.actor.sparsity:.6g}, critics {config.critic.sparsity:.6g}",
-        "active": f"actor {_layers(budgets['actor'])}; each critic {_layers(budgets['critic'])}",
+        "active": f"actor {layers['actor']}; each critic {layers['critic']}",
         "topology": f"{changes_in_words(config)}, in this run",
         "n-step": f"{config.nstep}{delay}",
         "steps": f"{config.steps:,}, of which {min(config.learning_starts, config.steps):,} random",
@@ -45,10 +47,6 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
         "folder" if len(runs) == 1 else "folders": "\n".join(folders),
     }
     return _grid(rows)
-
-
-def _layers(budgets: Sequence[int]) -> str:
-    return " + ".join(f"{count:,}" for count in budgets)
 
 
 def _device(config: RunConfig, placement: Placement) -> str:
@@ -133,6 +131,9 @@ def _flops(summary: Mapping[str, Any]) -> str:
         return ""
     total = flops["train_total"]
     train = f"training {total:.3g}{_times(flops.get('train_ratio') if total else None)}"
+    if notably_more(full := flops.get("train_total_full"), total):
+        more = f"{full:.3g}{_times(flops.get('train_ratio_full'))}"
+        train += f", with the gradients of inactive connections {more}"
     return f"{train}, acting {flops['test']:.3g}{_times(flops.get('test_ratio'))}"
 
 
