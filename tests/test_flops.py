@@ -247,6 +247,8 @@ def test_summary_numbers_by_hand() -> None:
     assert numbers["flops"] == {
         "train_total": 10 * 100 * per_sample,
         "train_ratio": per_sample / (2.5 * 24 + 8.5 * 32),
+        "train_total_full": 10 * 100 * per_sample,
+        "train_ratio_full": per_sample / (2.5 * 24 + 8.5 * 32),
         "test": 16,
         "test_ratio": 16 / 24,
     }

@@ -99,6 +99,8 @@ class Connections:
         active: active ones at the end of the run.
         mean_active: active ones, averaged over the updates of the run.
         dense: of the dense networks that the ratios are against.
+        inactive_gradients: inactive ones whose gradient was formed, summed over the updates that
+            formed it.
 
     Raises ValueError where a number is negative, or `dense` is 0.
     """
@@ -106,9 +108,15 @@ class Connections:
     active: int
     mean_active: float
     dense: int
+    inactive_gradients: float = 0
+
+    @property
+    def sparsity(self) -> float:
+        """The realised sparsity at the end of the run."""
+        return 1 - self.active / self.dense
 
     def __post_init__(self) -> None:
-        if self.active < 0 or self.mean_active < 0 or self.dense < 1:
+        if min(self.active, self.mean_active, self.inactive_gradients) < 0 or self.dense < 1:
             raise ValueError(f"numbers of connections must not be negative, nor dense be 0: {self}")
 
 
@@ -122,13 +130,18 @@ def summary_numbers(
     policy_delay: int,
     nstep: int,
 ) -> dict[str, dict[str, Any]]:
-    """Return the `parameters` and `flops` blocks of a run's summary.json.
+    """Return the blocks `sparsity`, `parameters` and `flops` of a run's summary.json.
 
-    Parameters and FLOPs of acting are those of the final policy. Training FLOPs are the sum over
-    all updates at the connections that were active in each: the formulas are linear in them, so
-    their mean gives the exact sum. The ratio is against as many updates of the dense one-step
-    algorithm (only so do RLX's SAC numbers, of a two-step sparse agent, come out); an untrained run
-    has none. `nstep` counts as if it were in force from the first update on.
+    Sparsity, parameters and FLOPs of acting are those of the final policy. Training FLOPs are the
+    sum over all updates at the connections that were active in each: the formulas are linear in
+    them, so their mean gives the exact sum. The ratio is against as many updates of the dense
+    one-step algorithm (only so do RLX's SAC numbers, of a two-step sparse agent, come out); an
+    untrained run has none. `nstep` counts as if it were in force from the first update on.
+
+    `train_total` and `train_ratio` are the papers' formulas, in which the gradient of a weight
+    costs nothing where the weight is inactive. `train_total_full` and `train_ratio_full` add these
+    gradients, which growing by gradient needs at each topology update: 2 FLOPs per inactive
+    connection and sample, as the weights' half of a backward pass costs one forward pass.
 
     Args:
         row: the algorithm's.
@@ -144,7 +157,10 @@ def summary_numbers(
     per_sample = flops_per_sample(row, a, c, policy_delay=policy_delay, nstep=nstep)
     of_dense = flops_per_sample(row, dense_a, dense_c, policy_delay=policy_delay, nstep=1)
     acting = forward_flops([actor.active])
+    total = batch_size * updates * per_sample
+    left_out = forward_flops([actor.inactive_gradients, critics.inactive_gradients])  # per sample
     return {
+        "sparsity": {"actor": actor.sparsity, "critic": critics.sparsity},
         "parameters": {
             "sok_active": actor.active + critics.active,
             "sok_dense": actor.dense + critics.dense,
@@ -153,8 +169,10 @@ def summary_numbers(
             "rlx_dense": kept_weights(row, actor.dense, dense_critic),
         },
         "flops": {
-            "train_total": batch_size * updates * per_sample,
+            "train_total": total,
             "train_ratio": per_sample / of_dense if updates else None,
+            "train_total_full": total + batch_size * left_out,
+            "train_ratio_full": (per_sample + left_out / updates) / of_dense if updates else None,
             "test": acting,
             "test_ratio": acting / dense_a,
         },

@@ -1,7 +1,8 @@
 """What a configuration will do and what it will not, known before the run starts. No torch.
 
-How often topologies change, which rules never act in a run of this length, and which keys that
-were set have no effect because of another key's value. All of it is accepted; it is only said.
+How often topologies change, how many optimizer steps that costs, which rules never act in a run of
+this length, and which keys that were set have no effect because of another key's value. All of it
+is accepted; it is only said.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from dstrl_cli.registry import ALGORITHMS
 ROLES = ("actor", "critic")
 NAMES = {"actor": "actor", "critic": "critics"}
 
+REPLACED_SHARE = 0.01
+"""A larger share of optimizer steps that topology updates replace is told."""
+
 
 def notes(config: RunConfig, explicit: Mapping[str, Origin]) -> list[str]:
-    """Return what the user should know of a run: rules that never act, keys without effect.
+    """Return what the user should know of a run: idle rules, lost steps, keys without effect.
 
     Args:
         config: the configuration.
         explicit: the dotted keys that a preset, `--set` or a flag gave, and how they were written.
     """
     idle = never_acting(config) if updates(config, "critic") else []
-    return [*idle, *without_effect(config, explicit)]
+    return [*idle, *replaced_steps(config), *without_effect(config, explicit)]
 
 
 # --- how often topologies change ----------------------------------------------------------------
@@ -101,6 +105,25 @@ def changes_in_words(config: RunConfig) -> str:
     often = f"changes {', '.join(changing)}" if total else "never changes"
     parts = [often, *(f"{NAMES[role]} {how}" for role, how in fixed.items())]
     return "; ".join(parts)
+
+
+def replaced_steps(config: RunConfig) -> list[str]:
+    """Return which share of a network's optimizer steps topology updates replace, where it is much.
+
+    With `rewire: instead_of_step` each topology update takes the place of an optimizer step.
+    """
+    shares: dict[str, list[str]] = {}
+    for role in ROLES:
+        total, changes = updates(config, role), topology_changes(config, role).count
+        if config.rewire == "instead_of_step" and changes > REPLACED_SHARE * total:
+            shares.setdefault(f"{100 * changes / total:.2g} %", []).append(role)
+    if not shares:
+        return []
+    said = ", ".join(f"{share} of those of the {_and(roles)}" for share, roles in shares.items())
+    return [
+        f"topology updates replace optimizer steps (rewire is instead_of_step): {said}; raise "
+        "topology.update_interval, or set rewire=after_step"
+    ]
 
 
 # --- rules that never act -----------------------------------------------------------------------

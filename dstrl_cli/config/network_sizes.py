@@ -53,3 +53,13 @@ def network_sizes(
     actor = (observation_size, *(full.actor.hidden_sizes or ()))
     critic = (observation_size + action_size, *(full.critic.hidden_sizes or ()), 1)
     return (*actor, action_size * algorithm(config.algo).actor_outputs), critic
+
+
+def compared_sizes(config: RunConfig, role: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the layer sizes of the dense network that a run's `role` is compared with.
+
+    They are its own `sizes`, unless the network was narrowed to match parameters: then the run's
+    widths.
+    """
+    network: NetworkConfig = getattr(config, role)
+    return (sizes[0], *config.hidden_sizes, sizes[-1]) if network.match_parameters else sizes

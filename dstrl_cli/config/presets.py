@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from dstrl_cli.config.effects import NAMES, ROLES
 from dstrl_cli.config.fields import MetricName
 from dstrl_cli.config.identity import env_name
 from dstrl_cli.config.methods import (
@@ -24,7 +25,7 @@ from dstrl_cli.config.methods import (
     layer,
     presets_dir,
 )
-from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin, explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
@@ -271,6 +272,28 @@ def _refuse_sparsity_beside_lambdas(settings: Layer, default: Layer) -> None:
             )
 
 
+def _refuse_standstill(config: RunConfig, origins: Mapping[str, Origin]) -> None:
+    """A topology update that replaces the optimizer step, at every update, leaves none to learn by.
+
+    Refused where a run is planned, and not in RunConfig: stored runs of this kind stay readable.
+    """
+    if config.rewire != "instead_of_step":
+        return
+    found: dict[Origin, list[str]] = {}
+    for role in ROLES:
+        network: NetworkConfig = getattr(config, role)
+        if network.changes_topology and network.topology.update_interval == 1:
+            found.setdefault(origins[f"{role}.topology.update_interval"], []).append(role)
+    for origin, roles in found.items():
+        names = " and the ".join(NAMES[role] for role in roles)
+        rewire = origins["rewire"]
+        raise InputError(
+            f"{origin.key} = 1: the {names} would never learn, since each topology update replaces "
+            f"an optimizer step ({rewire.key} = 'instead_of_step', set by {rewire.source}); set "
+            f"{origin.key} to 2 or more, or {rewire.key} to after_step (set by {origin.source})"
+        )
+
+
 class Resolved(NamedTuple):
     """A checked configuration, and which of its keys a preset, `--set` or a flag gave."""
 
@@ -328,4 +351,5 @@ def resolve_explicit(
     shown = {"method_label": chosen.label, "method_order": chosen.order}
     named = {"algo": algo, "method": chosen.name} | ({} if chosen.shipped else shown)
     config = from_dict({**named, **_nested(settings)}, origins)
+    _refuse_standstill(config, origins)
     return Resolved(config, {key: origins[key] for key in _merge([*between, *above])})

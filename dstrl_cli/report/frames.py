@@ -20,7 +20,7 @@ from dstrl_cli.report.labels import method_label
 from dstrl_cli.report.metrics import WITHOUT_PARAMETER, Value, parse, stored_metric
 from dstrl_cli.report.runs import LoggedRun, Results, load
 
-SUMMARY_KEYS = ("parameters", "flops", "wall_time_s")
+SUMMARY_KEYS = ("sparsity", "parameters", "flops", "wall_time_s")
 """What of a summary becomes columns, groups with dotted names: `flops.train_total`."""
 
 
@@ -31,6 +31,7 @@ def read_results(folder: Path | str) -> pd.DataFrame:
         path: the run's folder, relative to `folder`.
         env, task, algo, method, label: the method as folders and as tables name it.
         sparsity, actor_sparsity, critic_sparsity: the label (`s0.95`), and the numbers in it.
+        sparsity.actor, sparsity.critic: what was realised of these, as in `summary.json`.
         seed, status: status is `finished`, `failed`, `diverged`, `interrupted` or `unfinished`.
         steps_trained: environment steps done, where the summary says it.
         metric, value: the metric that the run was trained to be shown by (else the default), and

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report.marks import Mark, ordered
 from dstrl_cli.report.papers import Match, Published
-from dstrl_cli.report.table import Cell, Section, Table
+from dstrl_cli.report.table import Cell, Cost, Section, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MISSING = "–"
 MAX_LISTED = 10
-ALL_PARTS = 4
+ALL_PARTS = 6
 """The most parts that a cell has."""
 
 
@@ -87,15 +87,32 @@ def _params_parts(cell: Cell) -> Parts | None:
         f"({cost.sok_ratio:.3f}x)",
         f"RLX {cost.rlx_active:.0f}",
         f"({cost.rlx_ratio:.3f}x)",
+        *_realised_parts(cost),
     ]
+
+
+def _realised_parts(cost: Cost) -> Parts:
+    """Return the realised sparsity, of actor and critics where they differ."""
+    found = (cost.realised_actor_sparsity, cost.realised_critic_sparsity)
+    shown = list(dict.fromkeys(_sparsity_digits(each) for each in found if each is not None))
+    return [f"sparsity {'/'.join(shown)}"] if shown else []
+
+
+def _sparsity_digits(sparsity: float) -> str:
+    """Return a sparsity to three digits of the density, so that 0.9996 does not become 1."""
+    return f"{1 - float(f'{1 - sparsity:.3g}'):.10g}"
 
 
 def _flops_parts(cell: Cell) -> Parts | None:
     if (cost := cell.cost) is None:
         return None
+    full = []
+    if cost.notably_more:
+        full = [f"full {cost.train_flops_full:.2e}", f"({cost.train_ratio_full:.3f}x)"]
     return [
         f"train {cost.train_flops:.2e}",
         f"({cost.train_ratio:.3f}x)",
+        *full,
         f"test {cost.test_flops:.2e}",
         f"({cost.test_ratio:.3f}x)",
     ]
@@ -329,8 +346,14 @@ def _flat_cell(cell: Cell, table: Table) -> dict[str, Any]:
 
 
 EXTRA_FIELDS = {
-    "params": ("sok_active", "sok_ratio", "rlx_active", "rlx_ratio"),
-    "flops": ("train_flops", "train_ratio", "test_flops", "test_ratio"),
+    "params": (
+        *("sok_active", "sok_ratio", "rlx_active", "rlx_ratio"),
+        *("realised_actor_sparsity", "realised_critic_sparsity"),
+    ),
+    "flops": (
+        *("train_flops", "train_ratio", "test_flops", "test_ratio"),
+        *("train_flops_full", "train_ratio_full"),
+    ),
 }
 
 

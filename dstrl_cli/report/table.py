@@ -17,12 +17,22 @@ from dstrl_cli.report.statistics import Interval
 
 DENSE = format_sparsity_label(0, 0)
 
+NOTABLE_SHARE = 0.01
+"""Full training FLOPs are shown where they exceed the papers' figure by a larger share."""
+
+
+def notably_more(full: float | None, published: float) -> bool:
+    """Whether full training FLOPs exceed those of the papers' formulas so much that it is said."""
+    return full is not None and full > (1 + NOTABLE_SHARE) * published
+
 
 @dataclass(frozen=True)
 class Cost:
     """Parameters and FLOPs of a cell's runs, averaged over them; ratios are to the dense network.
 
-    SOK counts the actor and two critics, RLX the targets too.
+    SOK counts the actor and two critics, RLX the targets too. Training FLOPs are those of the
+    papers' formulas; the full ones add the gradients of inactive connections. Full FLOPs and the
+    realised sparsities are None where summaries, written by an older dstrl, lack them.
     """
 
     sok_active: float
@@ -33,6 +43,16 @@ class Cost:
     train_ratio: float
     test_flops: float
     test_ratio: float
+    train_flops_full: float | None = None
+    train_ratio_full: float | None = None
+    realised_actor_sparsity: float | None = None
+    realised_critic_sparsity: float | None = None
+
+    @property
+    def notably_more(self) -> bool:
+        """Whether the full training FLOPs are shown beside the papers'."""
+        known = self.train_ratio_full is not None
+        return known and notably_more(self.train_flops_full, self.train_flops)
 
 
 @dataclass(frozen=True)
@@ -102,7 +122,7 @@ class Section:
     @property
     def title(self) -> str:
         """Such as `TD3, sparsity 0.95` or `SAC, actor sparsity 0.9, critic sparsity 0.8`."""
-        return f"{self.algo.upper()}, {_sparsity_title(self.sparsity)}"
+        return f"{self.algo.upper()}, {sparsity_title(self.sparsity)}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +151,8 @@ class Table:
         return tuple(sorted({env for section in self.sections for env in section.envs}))
 
 
-def _sparsity_title(label: str) -> str:
+def sparsity_title(label: str) -> str:
+    """Return a sparsity label in words: `sparsity 0.95`, `dense`."""
     if label == DENSE:
         return "dense"
     actor, critic = parse_sparsity_label(label)

@@ -7,6 +7,7 @@ else, shown alone; either way the cell is marked.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ from dstrl_cli.report.labels import MethodLabel, method_label
 from dstrl_cli.report.marks import Mark
 from dstrl_cli.report.metrics import Metric, Value, common_metric, parse
 from dstrl_cli.report.papers import Published, published
+from dstrl_cli.report.realised import one_network
 from dstrl_cli.report.runs import Damage, LoggedRun, Results, load
 from dstrl_cli.report.statistics import CENTERS
 from dstrl_cli.report.table import DENSE, Cell, Cost, Row, Section, Table
@@ -110,7 +112,13 @@ def build(
         paper=paper,
         unfinished=tuple(run for run in results.runs if not run.finished),
         damaged=(*results.damaged, *_without_value(empty, chosen, results.damaged)),
-        notes=(*notes, *_differences(cells), *_paper_notes(chosen, paper, cells.values())),
+        notes=(
+            *notes,
+            *_differences(cells),
+            *one_network(shown),
+            *_cost_notes(extra, cells.values()),
+            *_paper_notes(chosen, paper, cells.values()),
+        ),
     )
 
 
@@ -185,11 +193,17 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ..
 
 def _cost(runs: Iterable[LoggedRun]) -> Cost | None:
     costs = [cost for run in runs if (cost := _run_cost(run.summary)) is not None]
-    return Cost(*np.mean(costs, axis=0).tolist()) if costs else None
+    if not costs:
+        return None
+    means: list[Any] = [None if math.isnan(x) else x for x in np.mean(costs, axis=0).tolist()]
+    return Cost(*means)
 
 
 def _run_cost(summary: Mapping[str, Any]) -> list[float] | None:
-    """Return the fields of `Cost` of one run, or None where its summary lacks one."""
+    """Return the fields of `Cost` of one run, or None where its summary lacks one.
+
+    Of those that older summaries lack a missing one is NaN.
+    """
     try:
         size, flops = summary["parameters"], summary["flops"]
         numbers = [
@@ -202,9 +216,26 @@ def _run_cost(summary: Mapping[str, Any]) -> list[float] | None:
             flops["test"],
             flops["test_ratio"],
         ]
-        return [float(number) for number in numbers] if np.isfinite(numbers).all() else None
+        if not np.isfinite(numbers).all():
+            return None
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
+    newer = (
+        ("flops", "train_total_full"),
+        ("flops", "train_ratio_full"),
+        ("sparsity", "actor"),
+        ("sparsity", "critic"),
+    )
+    return [*map(float, numbers), *(_number(summary, *keys) for keys in newer)]
+
+
+def _number(summary: Mapping[str, Any], group: str, key: str) -> float:
+    """Return a number of a summary, or NaN where it is missing."""
+    try:
+        number = float(summary[group][key])
+    except (KeyError, TypeError, ValueError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 # --- sections and rows ----------------------------------------------------------------------------
@@ -248,6 +279,14 @@ def _differences(cells: Mapping[Key, Cell]) -> Iterator[str]:
 def _some(values: Sequence[Any]) -> str:
     shown = [str(value) for value in values[:MAX_VALUES]]
     return ", ".join([*shown, "..."] if len(values) > MAX_VALUES else shown)
+
+
+def _cost_notes(extra: Collection[str], cells: Iterable[Cell]) -> Iterator[str]:
+    if "flops" in extra and any(cell.cost and cell.cost.notably_more for cell in cells):
+        yield (
+            "FLOPs: 'full' adds the gradients of inactive connections that growing by gradient "
+            "needs; the papers' formulas ('train') leave them out"
+        )
 
 
 def _paper_notes(metric: Metric, paper: Published | None, cells: Iterable[Cell]) -> Iterator[str]:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from dstrl_cli.config import effects
 from dstrl_cli.config.identity import differences, run_path
 from dstrl_cli.config.models import EnvConfig, NetworkConfig, RunConfig
-from dstrl_cli.config.network_sizes import network_sizes, resolve_sizes
+from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolve_sizes
 from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
+from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import (
     check_free,
@@ -34,6 +35,9 @@ from dstrl_cli.training.run import Run
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
+
+SPARSITY_TOLERANCE = 0.005
+"""A realised sparsity that is further from the one asked for is told."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class _Families:
     def __init__(self, resolve: Callable[..., Resolved], flags: Mapping[str, Any]) -> None:
         self._resolve, self._flags = resolve, flags
         self._resolved: dict[str, tuple[RunConfig, tuple[str, ...]]] = {}
-        self._sized: dict[tuple[str, int, int], RunConfig] = {}
+        self._sized: dict[tuple[str, int, int], tuple[RunConfig, tuple[str, ...]]] = {}
         self._tasks: set[Any] = set()
 
     def configuration(
@@ -173,9 +177,11 @@ class _Families:
         spec = _spec(env)
         shape = family, spec.observation_size, spec.action_size
         if shape not in self._sized:
-            self._sized[shape] = sized(config, spec)
+            full = sized(config, spec)
+            self._sized[shape] = full, (*notes, *sparsity_notes(full, spec))
+        full, notes = self._sized[shape]
         env = env.model_copy(update={"id": spec.id})
-        return self._sized[shape].model_copy(update={"env": env}), spec, notes
+        return full.model_copy(update={"env": env}), spec, notes
 
 
 def _refuse_sharing(path: str, one: RunConfig, other: RunConfig) -> None:
@@ -283,6 +289,33 @@ def layer_budgets(config: RunConfig, spec: EnvSpec) -> dict[str, list[int]]:
         except InputError as error:
             raise InputError(f"{role}.{error}") from None
     return found
+
+
+def sparsity_notes(config: RunConfig, spec: EnvSpec) -> list[str]:
+    """Return where a network's realised sparsity is not the one that was asked for.
+
+    A layer has a whole number of connections and a matched network a whole number of units, so
+    small networks miss the sparsity.
+    """
+    active = layer_budgets(config, spec)
+    sizes = network_sizes(config, spec.observation_size, spec.action_size)
+    found = []
+    for role, widths in zip(effects.ROLES, sizes, strict=True):
+        network: NetworkConfig = getattr(config, role)
+        dense, kept = sum(layer_weights(compared_sizes(config, role, widths))), sum(active[role])
+        realised = 1 - kept / dense
+        if not network.dense and abs(realised - network.sparsity) > SPARSITY_TOLERANCE:
+            each = "the actor" if role == "actor" else "each critic"
+            found.append(
+                f"{each} realises a sparsity of {realised:.3g}, not {network.sparsity:.10g}: "
+                f"{kept:,} of {dense:,} connections ({layers_in_words(active[role])} in its layers)"
+            )
+    return found
+
+
+def layers_in_words(budgets: Sequence[int]) -> str:
+    """Return the active connections per layer: `1,200 + 31 + 7`."""
+    return " + ".join(f"{count:,}" for count in budgets)
 
 
 def _spec(env: EnvConfig) -> EnvSpec:

@@ -13,9 +13,10 @@ from rich.text import Text
 from dstrl_cli.config.effects import changes_in_words
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.registry import algorithm_name
+from dstrl_cli.report.table import notably_more
 from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Placement
-from dstrl_cli.sweep.plan import layer_budgets
+from dstrl_cli.sweep.plan import layer_budgets, layers_in_words
 from dstrl_cli.terminal.display import ending, final_return
 from dstrl_cli.terminal.pace import clock_time
 from dstrl_cli.terminal.plan import counted, env_label, identity
@@ -51,7 +52,7 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
 
 def _active(network: NetworkConfig, budgets: Sequence[int]) -> str:
     """Return the connections per layer; of Bernoulli masks only their expected number is known."""
-    layers = " + ".join(f"{count:,}" for count in budgets)
+    layers = layers_in_words(budgets)
     expected = network.initial_mask == "bernoulli" and not network.all_active
     return f"about {layers}" if expected else layers
 
@@ -136,6 +137,9 @@ def _flops(summary: Mapping[str, Any]) -> str:
         return ""
     total = flops["train_total"]
     train = f"training {total:.3g}{_times(flops.get('train_ratio') if total else None)}"
+    if notably_more(full := flops.get("train_total_full"), total):
+        more = f"{full:.3g}{_times(flops.get('train_ratio_full'))}"
+        train += f", with the gradients of inactive connections {more}"
     return f"{train}, acting {flops['test']:.3g}{_times(flops.get('test_ratio'))}"
 
 

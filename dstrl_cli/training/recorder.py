@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dstrl_cli.algos import flops
 from dstrl_cli.algos.base import Algorithm
+from dstrl_cli.config.network_sizes import compared_sizes
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.nets.groups import Counts, TopologyChange
@@ -38,15 +39,17 @@ WAITING_STEPS = 128
 """Steps of environments on the device that may wait there for `flush`."""
 
 
-def dense_sizes(network: Network, member: int) -> tuple[int, ...]:
-    """Return the layer sizes of the dense network that a member is compared with.
-
-    They are its own, unless the network was narrowed to match parameters: then the run's widths.
-    """
+def all_connections(network: Network, member: int) -> int:
+    """Return the connections of the dense network, or networks, that a member is compared with."""
     plan = network.plan
-    if not plan.network_config(member).match_parameters:
-        return plan.sizes
-    return (plan.sizes[0], *plan.configs[member].hidden_sizes, plan.sizes[-1])
+    sizes = compared_sizes(plan.configs[member], plan.role, plan.sizes)
+    return plan.heads * flops.weights(sizes)
+
+
+def grown_by_gradient(network: Network) -> set[int]:
+    """Return the members whose topology updates need the gradients of inactive connections."""
+    groups = [group for group in network.groups if group.rule.needs_gradient]
+    return {member for group in groups for member in group.members}
 
 
 def member_tensors(algorithm: Algorithm, member: int) -> dict[str, NDArray[Any]]:
@@ -100,10 +103,13 @@ class Recorder:
         self.waiting_from: list[int] = []  # the step of each row that waits
         self.changes: list[WaitingChange] = []
         self.messages: list[tuple[int, str]] = []
+        networks = (algorithm.actor, algorithm.critic)
         self.active = {
             network: [flops.ActiveCount(active) for active in network.active().sum((1, 2)).tolist()]
-            for network in (algorithm.actor, algorithm.critic)
+            for network in networks
         }
+        self.grown_by_gradient = {network: grown_by_gradient(network) for network in networks}
+        self.inactive_gradients = {network: [0] * members for network in networks}
 
     def initial(self) -> None:
         """Write `initial.safetensors` of every member."""
@@ -218,6 +224,7 @@ class Recorder:
                 if member not in self.recorded:
                     continue
                 self.messages += [(member, text) for text in kept_connections(names, spared)]
+                self.count_gradients(network, member)
                 self.active[network][member].change(update, sum(map(sum, active)))
                 rows = topology_rows(step, names, (active, dropped, grown), change.fraction)
                 for sink in self.sinks[member]:
@@ -229,6 +236,15 @@ class Recorder:
         for network in (self.algorithm.actor, self.algorithm.critic):
             messages += network.take_messages()
         return messages
+
+    def count_gradients(self, network: Network, member: int) -> None:
+        """Count the inactive connections whose gradient a topology update needed.
+
+        To be called before the update's new number of active connections is noted.
+        """
+        if member in self.grown_by_gradient[network]:
+            inactive = all_connections(network, member) - self.active[network][member].active
+            self.inactive_gradients[network][member] += inactive
 
     def evaluation(
         self,
@@ -315,11 +331,19 @@ class Recorder:
         self.recorded.discard(member)
 
     def connections(self, network: Network, member: int, updates: int) -> flops.Connections:
-        """Return the numbers of connections of a member's actor, or of its critics together."""
+        """Return the numbers of connections of a member's actor, or of its critics together.
+
+        With `gradients: dense` every update forms the gradients of inactive connections.
+        """
+        dense, mean = all_connections(network, member), self.active[network][member].mean(updates)
+        inactive_gradients: float = self.inactive_gradients[network][member]
+        if self.algorithm.configs[member].gradients == "dense":
+            inactive_gradients = network.updates * (dense - mean)
         return flops.Connections(
             active=int(network.active()[member].sum()),
-            mean_active=self.active[network][member].mean(updates),
-            dense=network.plan.heads * flops.weights(dense_sizes(network, member)),
+            mean_active=mean,
+            dense=dense,
+            inactive_gradients=inactive_gradients,
         )
 
 
