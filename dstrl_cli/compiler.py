@@ -1,7 +1,8 @@
-"""How loops are compiled here: one decorator, and the cache on disk of what was compiled.
+"""How loops are compiled by Numba: one decorator, and its cache of compiled code on disk.
 
-Compiled code runs on one thread, releases the interpreter lock, and is compiled once for an
-installation. The loops are in `nets.sparse.kernels`, `nets.sparse.simd` and `replay.kernels`.
+Compiled code runs on one thread and releases the interpreter lock. It is compiled at the first use
+after installation and then loaded from disk. The loops are in `nets.sparse.kernels`,
+`nets.sparse.simd` and `replay.kernels`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ jit: Any = numba.njit(
 )
 
 
-def changed(sources: Sequence[str]) -> float:
-    """Return when the file that changed last was changed, in seconds since the epoch."""
+def last_change(sources: Sequence[str]) -> float:
+    """Return when one of the files was last changed, in seconds since the epoch."""
     return max(Path(source).stat().st_mtime for source in sources)
 
 
@@ -31,7 +32,7 @@ def are_cached(functions: Sequence[Any], sources: Sequence[str]) -> bool:
     """Return whether functions are compiled on disk, and their sources have not changed since."""
     return all(
         any(
-            index.stat().st_mtime >= changed(sources)
+            index.stat().st_mtime >= last_change(sources)
             for index in Path(function.stats.cache_path).glob(
                 f"*.{function.py_func.__qualname__}-*.nbi"
             )
@@ -51,5 +52,5 @@ def discard_stale(function: Any, sources: Sequence[str]) -> None:
     """
     for file in Path(function.stats.cache_path).glob(f"{Path(sources[0]).stem}.*.nb[ci]"):
         with suppress(OSError):  # another process was faster, or the installation is read-only
-            if file.stat().st_mtime < changed(sources):
+            if file.stat().st_mtime < last_change(sources):
                 file.unlink()

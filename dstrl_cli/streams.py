@@ -2,8 +2,8 @@
 
 Every use of randomness is a named stream. The numbers of a stream at one step depend on the
 member's seed, the stream's name and the step alone: a block of steps is drawn at once from a
-generator seeded by (seed, name, block). A member therefore sees the same numbers whoever trains
-beside it, and the state of a stream is nothing but its step.
+generator seeded by (seed, name, block). So a member gets the same numbers alone and among others,
+and to resume a stream one needs to know its step only.
 
 Deriving a seed needs no torch, which is imported when the first generator is made.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK_NUMBERS = 65_536
-"""Numbers that one block holds per member, where a single step needs fewer."""
+"""Numbers in one block of one member; a step that needs more has a block of its own."""
 
 
 def derived_seed(seed: int, name: str, index: int = 0) -> int:

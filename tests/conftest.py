@@ -1,14 +1,25 @@
-"""Settings of all tests: one thread, the default of a run and the fastest on tiny networks."""
+"""Settings and fixtures of all tests.
+
+One thread is the default of a run, and the fastest on tiny networks.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an empty folder the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict
@@ -86,6 +86,24 @@ def step(network: MaskedNetwork, data: Data, alive: Tensor | None = None) -> Non
     everyone = torch.ones(network.plan.members, dtype=torch.bool)
     td_error = error.abs().sum((-2, -1))
     network.update(everyone if alive is None else alive, td_error, ROWS)
+
+
+def as_module(network: Network, head: int = 0) -> nn.Sequential:
+    """One head of the first member, copied into ordinary torch modules."""
+    layers: list[nn.Module] = []
+    for weight, bias, _ in network.layers(0):
+        linear = nn.Linear(weight.shape[1], weight.shape[2])
+        with torch.no_grad():
+            linear.weight.copy_(weight[head].T)
+            linear.bias.copy_(bias[head])
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def soft_update(target: nn.Module, source: nn.Module, tau: float) -> None:
+    with torch.no_grad():
+        for theirs, ours in zip(target.parameters(), source.parameters(), strict=True):
+            theirs.mul_(1 - tau).add_(tau * ours)
 
 
 def masks_of(network: MaskedNetwork) -> list[Tensor]:

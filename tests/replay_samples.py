@@ -25,16 +25,24 @@ class Row:
     truncated: bool = False
 
 
-def filled(capacity: int, *members: list[Row], kind: type[Replay] = PairedReplay) -> Replay:
-    replay = kind(len(members), capacity, 1, 1, GAMMA)
+def filled(
+    capacity: int, *members: list[Row], kind: Any = PairedReplay, chained: bool = False
+) -> Replay:
+    """A buffer with the rows of every member.
+
+    With `chained`, as the layout `once` needs it, the next observation is that of the next row
+    where no episode ended.
+    """
+    replay: Replay = kind(len(members), capacity, 1, 1, GAMMA)
     for rows in zip(*members, strict=True):
         number = torch.tensor([[float(row.number)] for row in rows])
+        ended = torch.tensor([[row.terminated or row.truncated] for row in rows])
         replay.add(
             Transition(
                 number,
                 -number,
                 torch.tensor([row.reward for row in rows]),
-                number + 0.5,
+                number + torch.where(ended | (not chained), 0.5, 1.0),
                 torch.tensor([row.terminated for row in rows]),
                 torch.tensor([row.truncated for row in rows]),
             )
@@ -62,27 +70,6 @@ def target(batch: Batch, member: int = 0) -> tuple[float, float, float, int]:
         batch.next_observation[member, 0, 0].item(),
         int(batch.last[member, 0]),
     )
-
-
-def chained(kind: Any, members: list[list[Row]], capacity: int) -> Replay:
-    """Rows whose next observation is the next row's, or number + 0.5 where an episode ended."""
-    replay: Replay = kind(len(members), capacity, 1, 1, GAMMA)
-    for rows in zip(*members, strict=True):
-        number = torch.tensor([[float(row.number)] for row in rows])
-        terminated = torch.tensor([row.terminated for row in rows])
-        truncated = torch.tensor([row.truncated for row in rows])
-        ended = (terminated | truncated).unsqueeze(1)
-        replay.add(
-            Transition(
-                number,
-                -number,
-                torch.tensor([row.reward for row in rows]),
-                number + torch.where(ended, 0.5, 1.0),
-                terminated,
-                truncated,
-            )
-        )
-    return replay
 
 
 @st.composite

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from network_samples import as_module, soft_update
 from torch import nn
 from torch.nn import functional
 
@@ -69,18 +70,6 @@ def batches(replay: Replay, n: int, count: int = UPDATES) -> list[Batch]:
     ]
 
 
-def modules(network, head: int = 0) -> nn.Sequential:
-    """Copy one head of a network into ordinary torch modules."""
-    layers: list[nn.Module] = []
-    for weight, bias, _ in network.layers(0):
-        linear = nn.Linear(weight.shape[1], weight.shape[2])
-        with torch.no_grad():
-            linear.weight.copy_(weight[head].T)
-            linear.bias.copy_(bias[head])
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
 def assert_same(network, plain: list[nn.Sequential]) -> None:
     for head, module in enumerate(plain):
         linears = [layer for layer in module if isinstance(layer, nn.Linear)]
@@ -89,17 +78,11 @@ def assert_same(network, plain: list[nn.Sequential]) -> None:
             torch.testing.assert_close(bias[head], linear.bias, rtol=2e-4, atol=2e-5)
 
 
-def soft_update(target: nn.Module, source: nn.Module, tau: float) -> None:
-    with torch.no_grad():
-        for theirs, ours in zip(target.parameters(), source.parameters(), strict=True):
-            theirs.mul_(1 - tau).add_(tau * ours)
-
-
 @pytest.mark.parametrize("weight_decay", [0.0, 1e-2])
 def test_dense_td3_equals_a_plain_td3(weight_decay: float) -> None:
     run = config("td3", seed=3, weight_decay=weight_decay)
     algorithm = TD3([run], OBS, ACT)
-    actor, critics = modules(algorithm.actor), [modules(algorithm.critic, k) for k in (0, 1)]
+    actor, critics = as_module(algorithm.actor), [as_module(algorithm.critic, k) for k in (0, 1)]
     actor_target, critic_targets = copy.deepcopy(actor), copy.deepcopy(critics)
     parameters = [p for c in critics for p in c.parameters()]
     critic_adam = torch.optim.Adam(parameters, RATE, weight_decay=weight_decay)
@@ -158,7 +141,7 @@ def plain_sample(module: nn.Module, s: torch.Tensor, noise: torch.Tensor, squash
 def test_dense_sac_equals_a_plain_sac(nstep: int, keys: dict) -> None:
     run = config("sac", seed=6, nstep=nstep, **keys)
     algorithm = SAC([run], OBS, ACT)
-    actor, critics = modules(algorithm.actor), [modules(algorithm.critic, k) for k in (0, 1)]
+    actor, critics = as_module(algorithm.actor), [as_module(algorithm.critic, k) for k in (0, 1)]
     critic_targets = copy.deepcopy(critics)
     critic_adam = torch.optim.Adam([p for c in critics for p in c.parameters()], RATE)
     actor_adam = torch.optim.Adam(actor.parameters(), RATE)

@@ -30,10 +30,7 @@ SMALL = {
 }
 HEAVY = ("torch", "gymnasium", "pandas", "mujoco", "numpy", "numba")
 
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def train(**keys: Any) -> dict[str, Any]:

@@ -36,8 +36,7 @@ REQUEST = {
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _screen_in_an_empty_folder(empty_folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
 
 

@@ -29,8 +29,7 @@ RUN = Path("results/2DNav-v1/td3-rlx2/s0.5/seed0")
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _screen_in_an_empty_folder(empty_folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
 

@@ -1,18 +1,13 @@
-"""An environment in a file of the current folder, found although `dstrl` is a console script.
-
-A console script's `sys.path` lacks the current folder, as does that of `python -P`.
-"""
+"""An environment in a file of the current folder, found although `sys.path` lacks that folder."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from program_samples import dstrl
 
 ROBOT = """
 import gymnasium
@@ -50,22 +45,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def dstrl(folder: Path, *arguments: str) -> str:
-    """Run a command in a folder as the console script does; return what it printed."""
-    path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "dstrl_cli.cli", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def returns(run: Path) -> set[float]:
     """Return the returns of all evaluation episodes of a run."""
     with (run / "eval.csv").open() as file:
@@ -76,7 +55,7 @@ def test_train_and_eval_with_workers_and_arguments(folder: Path) -> None:
     dstrl(folder, "train", *SMALL, "--set=env_workers=2", "--set=env.kwargs.wage=2.5")
     run = folder / "results/Robot-v0/td3-sst/s0.5/seed0"
     assert returns(run) == {25.0}
-    shown = json.loads(dstrl(folder, "eval", str(run), "--episodes=2", "--json"))
+    shown = json.loads(dstrl(folder, "eval", str(run), "--episodes=2", "--json").stdout)
     assert shown["return"]["mean"] == 25.0
 
 

@@ -34,10 +34,7 @@ SMALL = {
     "topology.update_interval": 50,
 }
 
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def trained(env: str, *, seed: int = 5, **keys: Any) -> Path:

@@ -83,7 +83,7 @@ def test_one_head_of_two_gives_only_its_input_gradient() -> None:
     assert (network.grads.flat == 7.0).all()
 
 
-def test_infer_is_forward_without_memory_and_the_target_starts_equal() -> None:
+def test_predict_is_forward_without_memory_and_the_target_starts_equal() -> None:
     network = build(run(0, 0.8), dst(1))
     x, grad = batch(2, 2)
     out = network.forward(x)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from graph_stand_in import Recordings
+from network_samples import as_module, soft_update
 from population_samples import ACT, OBS, batches, member
 from safetensors import safe_open
 from torch import nn
@@ -34,23 +35,11 @@ def trainable(method: str, seed: int, engine: str) -> RunConfig:
     return member(ALGO, method, seed).model_copy(update=keys)
 
 
-def module(network) -> nn.Sequential:
-    """The only network of a role as an ordinary torch module."""
-    layers: list[nn.Module] = []
-    for weight, bias, _ in network.layers(0):
-        linear = nn.Linear(weight.shape[1], weight.shape[2])
-        with torch.no_grad():
-            linear.weight.copy_(weight[0].T)
-            linear.bias.copy_(bias[0])
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
 @pytest.mark.parametrize("engine", ["masked", "sparse"])
 def test_a_dense_ddpg_equals_a_plain_one(engine: str) -> None:
     run = member(ALGO, "dense", 3)
     algorithm = build([run], engine)
-    actor, critic = module(algorithm.actor), module(algorithm.critic)
+    actor, critic = as_module(algorithm.actor), as_module(algorithm.critic)
     actor_target, critic_target = copy.deepcopy(actor), copy.deepcopy(critic)
     actor_adam = torch.optim.Adam(actor.parameters(), run.learning_rate)
     critic_adam = torch.optim.Adam(critic.parameters(), run.learning_rate)
@@ -65,13 +54,14 @@ def test_a_dense_ddpg_equals_a_plain_one(engine: str) -> None:
         actor_adam.zero_grad()
         (-critic(torch.cat([s, actor(s).tanh()], -1)).mean()).backward()
         actor_adam.step()
+        soft_update(actor_target, actor, run.tau)
+        soft_update(critic_target, critic, run.tau)
         with torch.no_grad():
-            for target, source in ((actor_target, actor), (critic_target, critic)):
-                for theirs, ours in zip(target.parameters(), source.parameters(), strict=True):
-                    theirs.mul_(1 - run.tau).add_(run.tau * ours)
             algorithm.update(batch)
     for network, plain in ((algorithm.actor, actor), (algorithm.critic, critic)):
-        for found, expected in zip(module(network).parameters(), plain.parameters(), strict=True):
+        for found, expected in zip(
+            as_module(network).parameters(), plain.parameters(), strict=True
+        ):
             torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-5)
     metrics = algorithm.take_metrics()
     assert metrics.keys() == {"critic_loss", "q_mean", "actor_loss"}

@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from outside_samples import METHOD, SCORE
-
-import dstrl_cli
+from program_samples import dstrl
 
 SAMPLES = Path(__file__).parent / "outside"
-PACKAGE = Path(dstrl_cli.__file__).parents[1]
 RUN = ("--algo", "ddpg_sample:DDPG", "--env", "line_example:Line-v0", "--steps", "300")
-
-
-def dstrl(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run dstrl as a program in the user's folder."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "dstrl_cli", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(PACKAGE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr + done.stdout
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from network_samples import ROWS, Data, build, copies, masks_of, moments, run, step
+from program_samples import REPOSITORY, dstrl
 from rule_samples import rule
 
 from dstrl_cli.config.identity import differences, identity
@@ -23,8 +24,6 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.registry import SCORES, load
 from dstrl_cli.topology.extensions import check_scores
 from dstrl_cli.topology.rule import Score, ScoreParams
-
-REPOSITORY = Path(__file__).parents[1]
 
 
 def outside(name: str, **keys: Any) -> RunConfig:
@@ -207,22 +206,12 @@ TRAIN = ["train", "--dst=saliency.yaml", "--env=2DNav-v1", "--steps=300", "--out
 TRAIN += [f"--set={key}" for key in KEYS]
 
 
-def dstrl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Start the command line as an installed one: nothing of the folder is on its path."""
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "100"}
-    command = [sys.executable, "-P", "-m", "dstrl_cli.cli", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-
-
 @pytest.mark.parametrize("engine", ["sparse", "masked"])
 def test_a_score_in_a_folder_of_ones_own_trains(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_score(tmp_path, monkeypatch)
-    done = dstrl(tmp_path, *TRAIN, "--engine", engine)
-    assert done.returncode == 0, done.stderr
+    dstrl(tmp_path, *TRAIN, "--engine", engine)
     folder = tmp_path / "runs/2DNav-v1/td3-saliency/s0.95/seed0"
     changes = pd.read_csv(folder / "topology.csv")
     assert set(changes.network) == {"actor", "critic1", "critic2"}
@@ -231,7 +220,6 @@ def test_a_score_in_a_folder_of_ones_own_trains(
     assert "drop: saliency:Saliency" in (folder / "config.yaml").read_text()
     (tmp_path / "saliency.py").unlink()  # what is read of a run imports nothing of its score
     table = dstrl(tmp_path, "table", "runs", "--metric", "final")
-    assert table.returncode == 0, table.stderr
     assert "2DNav-v1" in table.stdout
 
 
@@ -239,8 +227,7 @@ def test_a_wrong_parameter_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_score(tmp_path, monkeypatch)
-    done = dstrl(tmp_path, *TRAIN, "--set", "critic.topology.params.pwer=1")
-    assert done.returncode == 2
+    done = dstrl(tmp_path, *TRAIN, "--set", "critic.topology.params.pwer=1", code=2)
     assert "did you mean" in done.stderr
     assert not (tmp_path / "runs").exists()
 

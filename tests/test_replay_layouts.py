@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from population_samples import member
-from replay_samples import GAMMA, Row, chained, histories, numbered
+from replay_samples import GAMMA, Row, filled, histories, numbered
 from torch import Tensor
 
 from dstrl_cli.config.parse import from_dict
@@ -97,7 +97,9 @@ def test_observations_stored_once_give_the_same_batches(
 ) -> None:
     capacity, members, nsteps = history
     once = functools.partial(OnceReplay, time_limit=1)
-    twice, replay = chained(PairedReplay, members, capacity), chained(once, members, capacity)
+    twice, replay = (
+        filled(capacity, *members, kind=kind, chained=True) for kind in (PairedReplay, once)
+    )
     numbers = torch.rand(
         len(members), 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
@@ -121,7 +123,8 @@ def test_observations_stored_once_give_the_same_batches(
 @pytest.mark.parametrize("count", [9, 10, 11, 37])
 def test_time_limits_find_room_for_the_observations_that_they_end_at(count: int) -> None:
     rows = numbered(count, dict.fromkeys(range(2, count, 3), "limit"))
-    replay = chained(functools.partial(OnceReplay, time_limit=3), [rows], 10)
+    once = functools.partial(OnceReplay, time_limit=3)
+    replay = filled(10, rows, kind=once, chained=True)
     ends = replay.size.item() // 3 + 1
     assert replay.ends.shape[1] == 10 // 3 + 2  # type: ignore[attr-defined]
     batch = replay.sample(torch.linspace(0, 0.999, 32).double().unsqueeze(0), torch.ones(1, 1), 1)
@@ -135,10 +138,11 @@ def test_time_limits_find_room_for_the_observations_that_they_end_at(count: int)
 def test_an_episode_cut_before_the_time_limit_is_noticed() -> None:
     early = numbered(12, {2: "limit", 8: "limit", 10: "limit"})
     falls = numbered(12, {2: "fall", 8: "fall", 10: "fall"})
-    replay = chained(functools.partial(OnceReplay, time_limit=5), [early, falls], 20)
+    once = functools.partial(OnceReplay, time_limit=5)
+    replay = filled(20, early, falls, kind=once, chained=True)
     assert replay.cut_early.tolist() == [True, False]  # type: ignore[attr-defined]
     late = numbered(12, {2: "limit", 7: "limit"})  # the first episode may have begun before
-    replay = chained(functools.partial(OnceReplay, time_limit=5), [late], 20)
+    replay = filled(20, late, kind=once, chained=True)
     assert replay.cut_early.tolist() == [False]  # type: ignore[attr-defined]
 
 

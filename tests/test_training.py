@@ -208,7 +208,7 @@ def test_an_interrupt_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             return super().step(*arguments)
 
     frail(monkeypatch, Interrupted, 1)
-    (out,) = (tmp_path / "cut",)
+    out = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         train([run("dst", env="2DNav-v1")], out)
     (cut,) = (path.parent for path in out.rglob("summary.json"))

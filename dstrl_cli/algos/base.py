@@ -7,7 +7,8 @@ numbers as arguments, so that they can be captured and replayed.
 
 One update, in the order in which it happens:
 
-1. `trainer.Population.advance` calls `learner.Learner.update` after every environment step.
+1. `training.trainer.Population.advance` calls `training.learner.Learner.update` after every
+   environment step.
 2. The learner calls `Algorithm.begin_update`: count the update, and decide on the host what is due
    in it (`Due`): the actor, the targets, a topology update.
 3. It takes the random numbers of this update: `Algorithm.noise`, and those that choose the batch.
@@ -49,7 +50,7 @@ class Due(NamedTuple):
 
     actor: bool
     targets: bool
-    topology: bool  # a topology rule takes part: the update is executed and not replayed
+    topology: bool  # a topology rule takes part: the update is not replayed as a graph
 
 
 class Algorithm(ABC):
@@ -132,7 +133,7 @@ class Algorithm(ABC):
         """
 
     def update(self, batch: Batch) -> None:
-        """Take one whole update, without capture; see `learner.Learner.update`."""
+        """Take one whole update, without capture; see `training.learner.Learner.update`."""
         due = self.begin_update()
         self.train_step(batch, self.noise(len(batch.path)), due)
 

@@ -19,9 +19,13 @@ BACKWARD = 2  # a backward pass costs two forward passes (RLX eq. 17)
 
 
 def kept_weights(row: AlgorithmRow, actor: float, critic: float) -> float:
-    """Return all weights kept, targets included, of an actor and a critic of these sizes.
+    """Return how many weights an agent keeps, targets included, for these sizes of its networks.
 
-    RLX's model size (RLX Table 5).
+    It is RLX's model size (RLX Table 5).
+
+    Args:
+        row: the algorithm's.
+        actor, critic: weights of the actor, and of a single critic.
     """
     return (1 + row.target_actor) * actor + 2 * row.critics * critic
 
@@ -98,7 +102,7 @@ class Connections:
     Attributes:
         active: active ones at the end of the run.
         mean_active: active ones, averaged over the updates of the run.
-        dense: of the dense networks that the ratios are against.
+        dense: those of the dense networks that the ratios compare with.
         inactive_gradients: inactive ones whose gradient was formed, summed over the updates that
             formed it.
 
@@ -133,10 +137,11 @@ def summary_numbers(
     """Return the blocks `sparsity`, `parameters` and `flops` of a run's summary.json.
 
     Sparsity, parameters and FLOPs of acting are those of the final policy. Training FLOPs are the
-    sum over all updates at the connections that were active in each: the formulas are linear in
-    them, so their mean gives the exact sum. The ratio is against as many updates of the dense
-    one-step algorithm (only so do RLX's SAC numbers, of a two-step sparse agent, come out); an
-    untrained run has none. `nstep` counts as if it were in force from the first update on.
+    sum over all updates, each with the connections that were active in it; since the formulas are
+    linear in the connections, the mean number gives the exact sum. The ratio divides by as many
+    updates of the dense algorithm with one-step targets, which reproduces RLX's SAC numbers (of a
+    sparse agent with two-step targets); an untrained run has no ratio. `nstep` counts as if it were
+    in force from the first update on.
 
     `train_total` and `train_ratio` are the papers' formulas, in which the gradient of a weight
     costs nothing where the weight is inactive. `train_total_full` and `train_ratio_full` add these

@@ -215,7 +215,7 @@ def _cannot_be_made(env_id: str, arguments: dict[str, Any], failure: Exception) 
 
 
 def _accepted(env_id: str) -> list[str]:
-    """Return the arguments that an environment names in its signature, and Gymnasium's own one."""
+    """Return the arguments in the signature of an environment's class, and `max_episode_steps`."""
     parameters = inspect.signature(_creator(env_id.rpartition(":")[2])).parameters.values()
     named = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
     other_keys = {*_RESERVED, *(["task"] if has_tasks(env_id) else [])}

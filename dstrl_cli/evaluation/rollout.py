@@ -12,7 +12,8 @@ from torch import Tensor
 from dstrl_cli.envs.base import BatchEnv, Step
 
 CHECK_EVERY = 50
-"""On the device: steps between two checks whether any episode still runs. A check waits for it."""
+"""On the device: steps between two checks whether any episode still runs; a check waits for the
+device."""
 
 LONGEST_EPISODE = 10_000
 """Steps after which an episode ends where the environment itself sets no time limit."""

@@ -1,4 +1,4 @@
-"""The replay buffer of a population: rings `[P, capacity, ...]` and what every layout of them does.
+"""The replay buffer of a population: rings `[P, capacity, ...]` and what all its layouts share.
 
 All members write at the same position; how many of the newest transitions are valid is each
 member's own number (`size`), so a member's capacity can change without moving data. Position and
@@ -43,8 +43,8 @@ class Replay(ABC):
         observation_size, action_size: sizes of one row.
         gamma: discount factor.
         device: torch device.
-        policy_actions: also keep the noise-free action of the policy at the time, which the
-            authors' policy distance compares with.
+        policy_actions: whether to also store the action that the policy gave without noise, for
+            the policy distance of RLX's code (`capacity.mean_squared_distance`).
 
     Attributes:
         size: valid transitions of each member [P, 1].
@@ -68,7 +68,8 @@ class Replay(ABC):
         self.observation = self.state_action[..., :observation_size]
         self.action = self.state_action[..., observation_size:]
         self.policy_action = self.ring(members, action_size) if policy_actions else self.action
-        # read together: reward; 1 unless terminated; 1 unless the episode ended
+        # in one ring, since they are read together: reward; 1 unless the episode terminated at the
+        # step, else 0; 1 unless it terminated or was truncated there, else 0
         self.outcome = self.ring(members, 3)
         self.reward, self.not_terminated, self.not_done = self.outcome.unbind(-1)
         self.size = torch.zeros(members, 1, dtype=torch.long, device=device)
@@ -82,7 +83,7 @@ class Replay(ABC):
         """Return an uninitialised ring [P, capacity, size]."""
         return torch.empty(members, self.capacity, size, device=self.device)
 
-    # What a layout does.
+    # What each layout implements.
 
     @abstractmethod
     def add(self, transition: Transition) -> None:
@@ -90,7 +91,7 @@ class Replay(ABC):
 
     @abstractmethod
     def sample(self, numbers: Tensor, nstep: Tensor, max_nstep: int) -> Batch:
-        """Return a batch of n-step transitions, uniform over the starts with n steps ahead.
+        """Return a batch of n-step transitions, uniform over the starts that n stored steps follow.
 
         Args:
             numbers: uniform in [0, 1) [P, B], float64.
@@ -102,10 +103,10 @@ class Replay(ABC):
     def faults(self) -> dict[int, str]:
         """Return the members whose transitions could not be stored, and why.
 
-        It reads from the device: call it rarely.
+        This waits for the device: call it rarely.
         """
 
-    # What every layout shares.
+    # What all layouts share.
 
     def limit(self, largest: Tensor) -> None:
         """Forget the oldest transitions beyond `largest` [P] of each member."""

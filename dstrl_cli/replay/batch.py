@@ -21,8 +21,8 @@ class Batch:
         reward: sum of gamma^k r_k over the steps taken [P, B].
         next_observation: observation to bootstrap from [P, B, obs].
         discount: gamma^m after m steps, or 0 where the episode terminated [P, B].
-        path: for every step k the observation after it [P, B, obs]; beyond the last step taken,
-            that of the last step.
+        path: for every step k the observation after it [P, B, obs]; for steps beyond the last one
+            taken, the observation after that last one.
         path_discount: gamma^(k+1) where step k was taken and did not terminate, else 0 [P, B].
         last: m - 1, the step whose next observation is bootstrapped from [P, B], integer.
     """

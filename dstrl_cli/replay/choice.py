@@ -32,8 +32,9 @@ def is_on_host(config: RunConfig, device: str) -> bool:
 def layout(device: str, time_limit: int | None, engine: str) -> str:
     """Return the layout of a buffer on `device`.
 
-    Where the networks are compiled, the buffer is too. On an accelerator memory is scarce: each
-    observation is stored once, where a time limit bounds how many episodes are truncated.
+    The sparse engine's loops are compiled, and so are those of its buffer. On an accelerator memory
+    is scarce: each observation is stored once if a time limit bounds how many episodes are
+    truncated.
     """
     if engine == "sparse":
         return "compiled"
@@ -49,14 +50,12 @@ def make_replay(
         configs: the members' configurations.
         spec: the environment.
         device: where the buffer is kept.
-        engine: of the networks.
+        engine: that computes the networks.
 
     Raises InputError where it does not fit on the accelerator.
     """
-    chosen, largest = (
-        layout(device, spec.time_limit, engine),
-        max(each.replay_capacity for each in configs),
-    )
+    chosen = layout(device, spec.time_limit, engine)
+    largest = max(each.replay_capacity for each in configs)
     policy_actions = keeps_policy_actions(configs)
     more = {"time_limit": spec.time_limit} if chosen == "once" else {}
     if device != "cpu":

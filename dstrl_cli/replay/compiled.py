@@ -1,6 +1,6 @@
 """The layout of the sparse engine: next observations beside observations, in compiled loops.
 
-Dispatching two dozen small tensor operations costs more than the work. It needs the compiler and
+Dispatching two dozen small tensor operations costs more than the work. This layout needs Numba and
 gives the same numbers as `paired`.
 """
 

@@ -13,7 +13,7 @@ from dstrl_cli.replay import shapes
 
 
 class NStepReturn(NamedTuple):
-    """What m <= n steps from a start give; the attributes are those of `Batch`."""
+    """The return of m <= n steps from each start; the attributes mean what they do in `Batch`."""
 
     reward: Tensor  # [P, B]
     discount: Tensor  # [P, B]
@@ -34,7 +34,7 @@ def nstep_return(
     m is n, or fewer where the episode ends before.
 
     Args:
-        reward: of the steps from each start on [P, B, n], for the largest n of all members.
+        reward: rewards of the n steps from each start [P, B, n], n the largest of all members.
         not_terminated: 1 unless the episode terminated at the step, else 0 [P, B, n].
         not_done: 1 unless it terminated or was truncated there, else 0 [P, B, n].
         nstep: n of each member [P, 1], integer, at least 1.

@@ -1,4 +1,4 @@
-"""Checks of ranks and types at the edge of pure functions on tensors; no value is read."""
+"""Checks of the arguments of pure functions on tensors: rank and dtype; values are not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storing and sampling as torch operations: what the layouts for any device share."""
+"""Storing and sampling by torch operations, on any device: what `paired` and `once` share."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TensorReplay(Replay):
         )
 
     def sample_single(self, numbers: Tensor) -> Batch:
-        """Return a batch of one-step transitions: the same as `sample` for n = 1, but faster."""
+        """Return a batch of one-step transitions: the general case's numbers, but faster."""
         rows = self.rows((numbers * self.size).long())
         reward, not_terminated, _ = self.take(self.outcome, rows).unbind(-1)
         discount = self.gamma * not_terminated

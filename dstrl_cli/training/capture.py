@@ -1,10 +1,10 @@
-"""Capturing functions on an accelerator as CUDA graphs; elsewhere a function stays what it is.
+"""Capturing functions on an accelerator as CUDA graphs; on the CPU a function stays as it is.
 
-The update of a single agent is slowed down by launching its many small kernels; a graph launches
-them all at once. A function may be captured if it consists of torch operations alone: it reads
-nothing back to the host, takes no decision by a tensor's value, makes no tensor from host data, and
-changes state only in place. Tensors that it uses besides its arguments must keep their addresses
-for as long as the graph lives; anybody may change their contents in place between two replays.
+Launching the many small kernels of an update one by one takes longer than running them; a graph
+launches them all at once. A function may be captured if it consists of torch operations alone: it
+reads nothing back to the host, does not branch on a tensor's value, makes no tensor from host data,
+and changes state only in place. Tensors that it uses besides its arguments must keep their
+addresses for as long as the graph lives; their contents may change in place between two replays.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def capture(function: Function, *, device: str, compiled: bool = False) -> Funct
 
     Its arguments must keep their shapes from call to call, and the tensors that a captured function
     returns are valid until the next call. Every call does the function's work once; the first
-    calls, which warm up, execute it as it is. With `compiled`, torch.compile fuses its operations,
-    on any device.
+    `WARM_UP_CALLS` run it without a graph. With `compiled`, torch.compile fuses its operations, on
+    any device.
     """
     if compiled:
         function = torch.compile(function)
@@ -84,7 +84,7 @@ class Graph:
     def captured(self) -> torch.cuda.CUDAGraph:
         """Return the recorded function; recording does none of its work.
 
-        Calls of other threads are not checked: they may copy meanwhile.
+        Only this thread's calls are checked: other threads may copy between devices meanwhile.
         """
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):

@@ -2,8 +2,8 @@
 
 All of it happens on the training device and may be captured there (`capture`): storing a
 transition is one captured function, an update of one kind is another. The kind of an update is what
-is due in it and the largest n of its targets. An update that a topology rule takes part in is
-executed and not replayed; since it changes tensors in place, the replayed ones go on from there.
+is due in it and the largest n of its targets. An update that a topology rule takes part in runs
+without a graph. It changes the networks' tensors in place, so the graphs stay valid after it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Learner:
     """Stores the transitions of a population and takes its updates.
 
     Args:
-        algorithm: whose updates are taken.
-        replay: the buffer, empty.
+        algorithm: the networks and how they are updated.
+        replay: an empty buffer.
         capture: from a function of tensors to one that does the same; see `training.capture`.
         replay_on_host: whether the buffer is in main memory and the networks are not: then
             transitions and batches are copied between them.

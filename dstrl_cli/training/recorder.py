@@ -1,9 +1,9 @@
 """From a population's tensors to the rows that each member's sinks receive.
 
-The recorder is the only part of training that reads tensors back for the files, and it changes none
-of them. What happens on the device (topology updates, and the episodes of environments that are
-computed there) waits there until `flush`, so that no step waits for the device. Which files there
-are is the sinks' business (`runs.folder`).
+The recorder is the only part of training that reads tensors back for the files; it changes none of
+them. Topology updates, and the rewards and episode ends of environments computed on the device,
+stay on the device until `flush` reads them, so that no step waits for it. The sinks decide which
+files there are (`runs.folder`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dstrl_cli.runs.policy import (
 from dstrl_cli.training.sinks import Sink
 
 WAITING_STEPS = 128
-"""Steps of environments on the device that may wait there for `flush`."""
+"""Steps of environments computed on the device whose rewards may wait there for `flush`."""
 
 
 def all_connections(network: Network, member: int) -> int:
@@ -76,11 +76,11 @@ class WaitingChange(NamedTuple):
 
 
 class Recorder:
-    """Writes what the members of a population do to their sinks.
+    """Writes the episodes, evaluations, topology updates and networks of every member to its sinks.
 
     Args:
-        algorithm: what is trained.
-        sinks: of each member.
+        algorithm: the algorithm that is trained.
+        sinks: the sinks of each member.
         spec: the environment.
     """
 
@@ -135,8 +135,6 @@ class Recorder:
         for sink in self.sinks[member]:
             sink.policy(filename, tensors, metadata)
 
-    # Steps, topology updates and distances as they happen.
-
     def keep_best(self, member: int, step: int, mean: float) -> None:
         """Write `best.safetensors` where `mean` is above every evaluation since step 0.
 
@@ -145,6 +143,8 @@ class Recorder:
         if step > 0 and mean > self.best[member]:
             self.best[member] = mean
             self.write_policy(member, BEST_FILE, step)
+
+    # Steps, topology updates and distances as they happen.
 
     def step(self, step: int, result: Step) -> None:
         """Follow the training episodes through environment step `step`."""
@@ -176,7 +176,7 @@ class Recorder:
     # Writing what waits.
 
     def flush(self) -> None:
-        """Write the rows of all that happened until now."""
+        """Write the rows of everything that happened until now."""
         self.flush_steps()
         self.flush_topology()
 

@@ -1,4 +1,4 @@
-"""The interface through which training tells somebody of its progress; screens implement it."""
+"""The interface through which training reports its progress; screens implement it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class Reporter(Protocol):
-    """Who is told what happens during training."""
+    """Receives what happens during training."""
 
     def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Report that `step` of `total` environment steps are done."""

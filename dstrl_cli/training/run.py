@@ -1,6 +1,6 @@
 """From a resolved configuration to a trained run: device, engine, folder, training.
 
-Every run starts here, alone or in a sweep. The training itself is `trainer`'s.
+Every run starts here, alone or in a sweep. The training loop itself is in `training.trainer`.
 """
 
 from __future__ import annotations
@@ -129,26 +129,26 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
         try:
             trainer.train(configs, [[folder] for folder in opened], runs[0].spec, device, reporter)
         except BaseException as error:
-            if told := out_of_memory(error):
-                _leave_summaries(opened, told, over_failed=True)
-                raise told from error
+            if remedy := out_of_memory(error):
+                _leave_summaries(opened, remedy, over_failed=True)
+                raise remedy from error
             _leave_summaries(opened, error)
             raise
     return [read_summary(run.path) or _NO_SUMMARY for run in runs]
 
 
 NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")
-"""What libraries say, in errors of no class of their own, where memory ran out."""
+"""Parts of the messages of plain RuntimeErrors that libraries raise when memory runs out."""
 
 
 def out_of_memory(error: BaseException) -> DstrlError | None:
-    """Return an error with the remedy where `error`, or one that caused it, is of memory."""
+    """Return an error with the remedy if memory ran out, in `error` or in what caused it."""
     import torch
 
     each: BaseException | None = error
     while each is not None:
-        told = isinstance(each, RuntimeError) and any(word in str(each) for word in NO_MEMORY)
-        if told or isinstance(each, torch.OutOfMemoryError | MemoryError):
+        by_message = isinstance(each, RuntimeError) and any(word in str(each) for word in NO_MEMORY)
+        if by_message or isinstance(each, torch.OutOfMemoryError | MemoryError):
             return DstrlError(f"{OUT_OF_MEMORY_REMEDY} ({explain(each)})")
         each = each.__cause__ or each.__context__
     return None

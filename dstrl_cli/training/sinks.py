@@ -1,4 +1,4 @@
-"""The interface of what the recorder writes to: one sink receives what one member records.
+"""The interface that the recorder writes to: one sink receives the rows of one member.
 
 The run folder (`runs.folder.RunFolder`) is one; a member may have several.
 """

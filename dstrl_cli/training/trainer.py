@@ -1,9 +1,9 @@
 """The only training loop: collect, update, evaluate, record, for a population in lock-step.
 
-One run is a population of one. The loop never asks which method a member follows: rules are in the
-networks, n-step and capacity in the replay buffer, files in the recorder. Nor does it ask where it
-runs: what an accelerator should replay goes through `capture`. What happens inside one update is
-listed at the head of `algos.base`.
+One run is a population of one. The loop does not depend on the members' methods: topology rules are
+in the networks, n-step returns and capacity in the replay buffer, files in the recorder. Nor does
+it depend on the device: functions that an accelerator can replay as a graph are passed through
+`capture`. What happens inside one update is listed at the head of `algos.base`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Population:
         sinks: what each member's rows are written to.
         spec: the environment.
         device: torch device.
-        reporter: who is told of the progress.
+        reporter: receives the progress.
         capturing: how functions of tensors are captured; None: CUDA graphs on an accelerator.
     """
 
@@ -191,7 +191,7 @@ class Population:
         self.training.remove(member)
         self.algorithm.alive[member].fill_(False)
         self.recorder.finish(member, status, self.steps, error)
-        if len(self.configs) > 1:  # the end of a run that is alone says it
+        if len(self.configs) > 1:  # of a single run, the command prints the same error at its end
             config = self.configs[member]
             self.reporter.message(f"{config.method} seed {config.seed} {status}: {error}")
 
@@ -261,7 +261,7 @@ def train(
         sinks: what each member's rows are written to: an open run folder, for example.
         spec: the environment.
         device: torch device.
-        reporter: who is told of the progress; None: nobody.
+        reporter: receives the progress; None: nobody.
         capturing: see `Population`.
 
     Raises:
@@ -283,7 +283,7 @@ def train(
     except Exception as error:
         known = isinstance(error, DstrlError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        with contextlib.suppress(RuntimeError):  # a lost device cannot be read; the caller marks
+        with contextlib.suppress(RuntimeError):  # a lost device cannot be read; `run.train` marks
             population.finish("failed", reason)
         if known:
             raise

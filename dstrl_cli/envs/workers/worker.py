@@ -1,4 +1,4 @@
-"""The program of a worker process: it steps its rows of a batch when told to, and sleeps otherwise.
+"""The program of a worker process: it steps its environments when told to, and sleeps otherwise.
 
 `process` starts it and `pool` describes what is sent in both directions. No torch, so that a worker
 starts quickly and needs little memory.

@@ -14,7 +14,7 @@ from policy_samples import actor, metadata
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict, to_dict
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs import folder as rundir
+from dstrl_cli.runs import folder as run_folder
 from dstrl_cli.runs.folder import RunFolder, read_config, read_status
 from dstrl_cli.runs.provenance import provenance
 
@@ -131,13 +131,13 @@ def test_overwrite_replaces_run_files_and_nothing_else(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
-    rundir.check_writable(tmp_path / "not" / "yet" / "there")
+    run_folder.check_writable(tmp_path / "not" / "yet" / "there")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file is not a folder\): choose another --out"):
-        rundir.check_writable(tmp_path / "file" / "run")
-    monkeypatch.setattr(rundir.os, "access", lambda path, mode: False)  # root is never refused
+        run_folder.check_writable(tmp_path / "file" / "run")
+    monkeypatch.setattr(run_folder.os, "access", lambda path, mode: False)  # root is never refused
     with pytest.raises(InputError, match="no permission for"):
-        rundir.check_writable(tmp_path / "run")
+        run_folder.check_writable(tmp_path / "run")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -189,7 +189,7 @@ def test_a_run_that_died_is_marked(tmp_path):
     folder = RunFolder(tmp_path / "run").create(config())
     folder.close()
     (folder.path / ".lock").write_text("")  # as a killed process leaves it
-    rundir.mark_ended(folder.path, "failed", "killed by SIGKILL")
+    run_folder.mark_ended(folder.path, "failed", "killed by SIGKILL")
     assert read_status(folder.path) == "failed"
     assert not (folder.path / ".lock").exists()
 
@@ -197,14 +197,14 @@ def test_a_run_that_died_is_marked(tmp_path):
 def test_a_summary_that_the_run_wrote_itself_is_kept(tmp_path):
     with RunFolder(tmp_path / "run").create(config()) as folder:
         folder.summary({"status": "failed", "steps": 7})
-    assert rundir.mark_ended(folder.path, "failed", "later")["steps"] == 7
+    assert run_folder.mark_ended(folder.path, "failed", "later")["steps"] == 7
 
 
 def test_marking_touches_no_folder_that_is_not_there_or_is_in_use(tmp_path):
-    rundir.mark_ended(tmp_path / "never made", "failed", "killed")
+    run_folder.mark_ended(tmp_path / "never made", "failed", "killed")
     assert not (tmp_path / "never made").exists()
     with RunFolder(tmp_path / "run").create(config()):
-        assert rundir.mark_ended(tmp_path / "run", "failed", "killed")["status"] == "failed"
+        assert run_folder.mark_ended(tmp_path / "run", "failed", "killed")["status"] == "failed"
         assert read_status(tmp_path / "run") == "running"
         assert not (tmp_path / "run" / "summary.json").exists()
 
