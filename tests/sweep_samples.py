@@ -1,0 +1,21 @@
+"""Small runs of sweeps, for the tests of planning and of running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dstrl_cli.sweep.plan import Axes, expand
+
+SMALL = ("hidden_sizes=8,8", "batch_size=8", "learning_starts=50", "eval_episodes=2")
+SHORT = {"env.id": "2DNav-v1", "steps": 200}
+
+
+def runs(axes: Axes, out: Path = Path("results"), **options):
+    flags = {"steps": 200, "out": str(out), **options.pop("flags", {})}
+    if not axes.envs:
+        flags["env.id"] = "2DNav-v1"
+    return expand(axes, sets=(*SMALL, *options.pop("sets", ())), flags=flags, **options)
+
+
+def labels(axes: Axes, **options) -> list[str]:
+    return [run.label for run in runs(axes, **options)]
