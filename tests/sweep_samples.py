@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dstrl_cli.config.parse import to_dict
+from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep.plan import Axes, expand
 
 SMALL = ("hidden_sizes=8,8", "batch_size=8", "learning_starts=50", "eval_episodes=2")
@@ -19,3 +21,10 @@ def runs(axes: Axes, out: Path = Path("results"), **options):
 
 def labels(axes: Axes, **options) -> list[str]:
     return [run.label for run in runs(axes, **options)]
+
+
+def leave(run, status: str | None, **changes) -> None:
+    config = run.config.model_copy(update=changes)
+    with RunFolder(run.path).create(to_dict(config)) as folder:
+        if status:
+            folder.summary({"status": status})

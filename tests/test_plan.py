@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sweep_samples import SHORT, labels, runs
+from sweep_samples import SHORT, labels, leave, runs
 
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.config.presets import load_sweep_preset
@@ -154,13 +154,6 @@ def test_a_budget_that_cannot_be_met_names_the_network():
 
 
 # --- the states of the folders ------------------------------------------------------------------
-
-
-def leave(run, status: str | None, **changes) -> None:
-    config = run.config.model_copy(update=changes)
-    with RunFolder(run.path).create(to_dict(config)) as folder:
-        if status:
-            folder.summary({"status": status})
 
 
 def test_finished_runs_are_skipped_and_unfinished_ones_start_over(tmp_path):

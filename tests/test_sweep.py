@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 from rich.console import Console
-from sweep_samples import SMALL, runs
+from sweep_samples import SMALL, leave, runs
 
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import DstrlError
