@@ -28,7 +28,7 @@ def train(
     *,
     algo: str | None = None,
     dst: str | Path | None = None,
-    ours: bool = False,
+    ours: bool | None = None,
     env: str | None = None,
     task: int | None = None,
     sparsity: float | None = None,

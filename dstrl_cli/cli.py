@@ -47,7 +47,8 @@ Set = Annotated[
     ),
 ]
 Ours = Annotated[
-    bool, typer.Option("--ours/--no-ours", help="Let the critics adapt by importance scores.")
+    bool | None,
+    typer.Option("--ours/--no-ours", help="Let the critics adapt by importance scores."),
 ]
 ActorSparsity = Annotated[
     str | None, typer.Option(help="Sparsity of the actor alone.", metavar="S")
@@ -136,7 +137,7 @@ def train(
             metavar="METHOD",
         ),
     ] = None,
-    ours: Ours = False,
+    ours: Ours = None,
     env: Annotated[
         str | None, typer.Option(help="Gymnasium id (default: HalfCheetah-v5).", metavar="ID")
     ] = None,
@@ -213,7 +214,7 @@ def sweep(
             metavar="LIST",
         ),
     ] = None,
-    ours: Ours = False,
+    ours: Ours = None,
     env: Annotated[
         list[str] | None,
         typer.Option(help="Gymnasium id; repeat for more (default: HalfCheetah-v5).", metavar="ID"),

@@ -47,7 +47,7 @@ class RunRequest:
 
     axes: Axes
     flags: Mapping[str, Any]
-    ours: bool
+    ours: bool | None
     preset: str | None
     sets: Sequence[str]
     overwrite: bool

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -146,6 +147,20 @@ def import_here(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+def import_problem(module: str, error: BaseException) -> str:
+    """Return in words why a module could not be imported, and what helps."""
+    missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+    if missing and f"{module}.".startswith(f"{missing}."):
+        return (
+            f"module '{module}' is not found; check its name, and that it is installed or lies in "
+            "the current folder"
+        )
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f", {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    cause = f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+    return f"module '{module}' cannot be imported ({cause}); mend it, or install what it needs"
+
+
 def load(table: Mapping[str, Any], name: str) -> Any:
     """Return what `name` stands for: an entry of `table`, or `module:Name` of a user's module.
 
@@ -163,12 +178,8 @@ def load_outside(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         found = import_here(module)
-    except Exception as error:  # a module may raise anything while it is imported
-        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise InputError(
-            f"'{name}': module '{module}' cannot be imported ({cause}); start dstrl in its folder, "
-            "or install it"
-        ) from error
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+        raise InputError(f"'{name}': {import_problem(module, error)}") from error
     try:
         return getattr(found, attribute)
     except AttributeError:
@@ -176,8 +187,8 @@ def load_outside(name: str) -> Any:
 
 
 def module_file(name: str) -> Path:
-    """Return the file of the module of `module:Name`, which has been loaded."""
-    return Path(str(sys.modules[name.partition(":")[0]].__file__))
+    """Return the file of the module of `module:Name`, which can be imported."""
+    return Path(str(import_here(name.partition(":")[0]).__file__))
 
 
 @cache

@@ -145,9 +145,9 @@ def test_unknown_ids_get_the_closest_match() -> None:
         spec("HalfCheeta-v5")
     with pytest.raises(InputError, match="did you mean '2DNav-v1'"):
         spec("2dnav-v1")
-    with pytest.raises(InputError, match="module 'no_such_module' cannot be imported"):
+    with pytest.raises(InputError, match="module 'no_such_module' is not found"):
         spec("no_such_module:Thing-v0")
-    with pytest.raises(InputError, match="unknown environment 'json:Thing-v0'"):
+    with pytest.raises(InputError, match="module 'json' was imported, but registers no 'Thing-v0'"):
         spec("json:Thing-v0")
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from outside_samples import METHOD, SCORE
 from program_samples import dstrl
+
+from dstrl_cli.cli import main
 
 SAMPLES = Path(__file__).parent / "outside"
 RUN = ("--algo", "ddpg_sample:DDPG", "--env", "line_example:Line-v0", "--steps", "300")
@@ -53,31 +56,102 @@ def test_another_algorithm_is_planned_for_an_accelerator(folder: Path) -> None:
     assert (population["algo"], population["members"]) == ("ddpg", 1)
 
 
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder as the current one of this process, whose modules come first."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "ddpg_sample", raising=False)
+    return folder
+
+
+SALIENCY = (*RUN, "--dst", "saliency.yaml", "--set")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--algo", "nowhere:DDPG"], "'nowhere:DDPG': module 'nowhere' cannot be imported"),
+        (["--algo", "nowhere:DDPG"], "'nowhere:DDPG': module 'nowhere' is not found"),
         (["--algo", "ddpg_sample:Missing"], "module 'ddpg_sample' has no 'Missing'"),
         (["--algo", "line_example:Line"], "needs an attribute `row`"),
         ([*RUN, "--dst", "rlx2"], "'rlx2' has keys for td3 and sac, but none for ddpg"),
+        ([*SALIENCY, "topology.params.powr=2"], "topology.params.powr"),
+        ([*SALIENCY, "topology.params.power=much"], "topology.params.power"),
+        ([*SALIENCY, "topology.drop=line_example:Line"], "topology.drop"),
         (
-            [*RUN, "--dst", "saliency.yaml", "--set", "topology.params.powr=2"],
-            "topology.params.powr",
+            [*SALIENCY, "topology.drop=exiting:X"],
+            "imported (SystemExit: 3, exiting.py:1)",
         ),
-        (
-            [*RUN, "--dst", "saliency.yaml", "--set", "topology.params.power=much"],
-            "topology.params.power",
-        ),
-        (
-            [*RUN, "--dst", "saliency.yaml", "--set", "topology.drop=line_example:Line"],
-            "topology.drop",
-        ),
+        ([*SALIENCY, "topology.drop=lacking:X"], "No module named 'absent_package', lacking.py:1)"),
+        (["--env", "lacking:X-v0"], "module 'lacking' cannot be imported (ModuleNotFoundError"),
+        (["--env", "empty:X-v0"], "module 'empty' was imported, but registers no 'X-v0'"),
+        (["--dst", "our-rlx2", "--no-ours"], "--dst our-rlx2 and --no-ours: give one of them"),
+        (["--dst", "nothing.yaml"], "nothing.yaml: it sets nothing"),
     ],
 )
 def test_what_cannot_be_had_is_said_in_one_message(
-    folder: Path, arguments: list[str], expected: str
+    here: Path, arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = dstrl(folder, "train", *arguments, "--out", "wrong", code=2)
-    assert expected in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
-    assert not (folder / "wrong").exists()
+    (here / "exiting.py").write_text("raise SystemExit(3)\n")
+    (here / "lacking.py").write_text("import absent_package\n")
+    (here / "empty.py").write_text("")
+    (here / "nothing.yaml").write_text("label: Nothing\n")
+    assert main(["train", *arguments, "--out", "wrong"]) == 2
+    assert expected in " ".join(capsys.readouterr().err.split())
+    assert not (here / "wrong").exists()
+
+
+def test_settings_of_an_algorithm_may_be_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = Path(__file__).with_name("ddpg_sample.py").read_text()
+    (tmp_path / "plain_ddpg.py").write_text(sample.replace('"ddpg"', '"plain_ddpg"'))
+    (tmp_path / "plain_ddpg.yaml").write_text("learning_rate: 1.0e-3\n")
+    (tmp_path / "mine.yaml").write_text(
+        "extends: rlx2\nalgos: [plain_ddpg]\nplain_ddpg:\n  nstep: 2\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    run = ("train", "--algo", "plain_ddpg:DDPG", "--env", "Pendulum-v1", "--dry-run")
+    for method in ("sst", "dense", "rigl", "mine.yaml"):
+        assert main([*run, "--dst", method]) == 0
+    assert "plain_ddpg-mine" in capsys.readouterr().out
+
+
+USERS_CODE = """
+from dstrl_cli.topology.rule import Score
+from dstrl_cli.topology.schedules import Schedule
+
+
+class Seven(Schedule):
+    def fraction(self, progress):
+        return 7.0
+
+
+class Flat(Score):
+    def drop(self, view, layer, fraction):
+        return view.weights[layer][0, 0]
+
+
+class Broken(Score):
+    def drop(self, view, layer, fraction):
+        raise KeyError("boom")
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "expected"),
+    [
+        ("schedule", "Seven", "(ValueError: a fraction must lie in [0, 1], not be 7.0"),
+        ("drop", "Flat", "(ValueError: a score must be [M, K, in, out], here [1, 1, 1, 16]"),
+        ("drop", "Broken", "(KeyError: 'boom', users_code.py:"),
+    ],
+)
+def test_what_fails_in_a_users_code_is_said_with_its_name(
+    here: Path, key: str, name: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "users_code.py").write_text(USERS_CODE)
+    sets = ("--set", "topology.update_interval=40", "--set", f"topology.{key}=users_code:{name}")
+    assert main(["train", *RUN, "--dst", "rigl", *sets, "--out", f"failed-{name}"]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"topology.{key} = 'users_code:{name}' failed {expected}" in told

@@ -131,7 +131,7 @@ def write_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             ["critic.topology.params.power=wide"],
-            r"critic\.topology\.params\.power = 'wide': sh",
+            r"critic\.topology\.params\.power = 'wide': must be a number",
         ),
         (
             ["critic.topology.params.pwer=1"],
@@ -143,7 +143,7 @@ def write_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "'actor.topology.params.power': neither magnitude nor gradient has parameters",
         ),
         (["critic.topology.drop=saliency:Salency"], "critic.topology.drop = 'saliency:Salency'"),
-        (["critic.topology.drop=sliency:S"], "module 'sliency' cannot be imported"),
+        (["critic.topology.drop=sliency:S"], "module 'sliency' is not found"),
         (["critic.topology.grow=saliency:Saliency"], "Saliency has no method `grow`"),
         (
             ["actor.topology.drop=outside_samples:not_a_score"],

@@ -149,9 +149,11 @@ class Method:
             )
         if self.blocks and algo not in self.blocks:
             only = " and ".join(self.blocks)
+            listed = "" if algo in ALGORITHMS else f", 'algos: [{algo}]'"
             return (
-                f"method '{self.name}' has keys for {only}, but none for {algo}; write a method "
-                f"file with 'extends: {self.name}' and a block '{algo}:', or choose another --dst"
+                f"method '{self.name}' has keys for {only}, but none for {algo}; choose another "
+                f"--dst, such as sst, or write a method file with 'extends: {self.name}'{listed} "
+                f"and a block '{algo}:'"
             )
         return None
 
@@ -183,6 +185,8 @@ def _read_method(path: Path, seen: tuple[Path, ...] = ()) -> Method:
     for name in file.algos or ():
         if name not in (*ALGORITHMS, *file.by_algo):
             raise InputError(f"{path}: algos: {suggest('algorithm', name, ALGORITHMS)}")
+    if not (file.all or file.by_algo or file.extends):
+        raise InputError(f"{path}: it sets nothing; give it keys under 'all:', or 'extends: NAME'")
     shared = layer(file.all, str(path))
     blocks = {name: layer(block, str(path)) for name, block in file.by_algo.items()}
     algos = tuple(file.algos) if file.algos else None
@@ -279,17 +283,22 @@ def _overlays() -> list[Method]:
     return [method for path in _files("methods").values() if (method := _shipped(path)).overlay]
 
 
-def find_method(name: str | Path, *, ours: bool = False) -> Method:
+def find_method(name: str | Path, *, ours: bool | None = None) -> Method:
     """Return a method by name (`rlx2`, `our-rlx2`) or from a user's own file.
 
-    `ours` puts the overlay of that name on top, where the name has not already done so. Raises
-    InputError for an unknown name, a faulty file, or a host that the overlay does not fit.
+    `ours` puts the overlay of that name on top, where the name has not already done so; False
+    refuses names that do. Raises InputError for an unknown name, a faulty file, or a host that the
+    overlay does not fit.
     """
     overlays = _overlays()
     if isinstance(name, str) and name not in _files("methods") and not _is_path(name):
         for overlay in overlays:
             host = name.removeprefix(overlay.prefix)
             if overlay.prefix and host != name and host in _files("methods"):
+                if ours is False:
+                    raise InputError(
+                        f"--dst {name} and --no-ours: give one of them, or --dst {host}"
+                    )
                 return _covered(find_method(host), overlay)
     path = _method_path(name)
     method = _own(path) if _is_path(name) else _shipped(path)

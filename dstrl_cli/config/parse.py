@@ -19,6 +19,17 @@ class Origin(NamedTuple):
     source: str
 
 
+_REASONS = {
+    "too_short": "must hold at least one value",
+    "string_too_short": "must not be empty",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "string_type": "must be text",
+}
+"""What pydantic's kinds of errors mean for a user, where its own words would not say."""
+
+
 def explain(
     error: ValidationError,
     unknown: Callable[[str], str] = unknown_key,
@@ -30,7 +41,8 @@ def explain(
         dotted = ".".join(part for part in item["loc"] if isinstance(part, str))
         origin = (origins or {}).get(dotted)
         key = origin.key if origin else dotted
-        reason = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        reason = _REASONS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+        reason = reason.replace("Input should", "should")
         if item["type"] == "extra_forbidden":
             line = unknown(key)
         elif item["type"] == "missing":

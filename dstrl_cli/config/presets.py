@@ -263,8 +263,8 @@ def _refuse_sparsity_beside_lambdas(settings: Layer, default: Layer) -> None:
     for network in ("actor", "critic"):
         key = f"{network}.sparsity"
         by_lambda = settings.get(f"{network}.allocation", ("",))[0] == "lambda"
-        value, origin = settings[key]
-        if by_lambda and settings[key] != default[key]:
+        if by_lambda and key in settings and settings[key] != default.get(key):
+            value, origin = settings[key]
             raise InputError(
                 f"{origin.key} = {value!r}: the {network}'s sparsity follows from "
                 f"{network}.lambdas; leave it out, or set {network}.allocation=erdos_renyi and "
@@ -305,7 +305,7 @@ def resolve(
     method: str | Path | None = None,
     algo: str | None = None,
     *,
-    ours: bool = False,
+    ours: bool | None = None,
     preset: SweepPreset | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
@@ -314,7 +314,8 @@ def resolve(
 
     `method` is a name (`rlx2`, `our-rlx2`) or a user's own file; without one, or without `algo`,
     the preset's only one is taken, or else the default. `sets` are `key=value` texts with YAML
-    values; `flags` are dotted keys or macros, None where a flag was not given. Raises InputError.
+    values; `flags` are dotted keys or macros, None where a flag was not given; `ours` is that of
+    `find_method`. Raises InputError.
     """
     return resolve_explicit(method, algo, ours=ours, preset=preset, sets=sets, flags=flags).config
 
@@ -323,7 +324,7 @@ def resolve_explicit(
     method: str | Path | None = None,
     algo: str | None = None,
     *,
-    ours: bool = False,
+    ours: bool | None = None,
     preset: SweepPreset | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,

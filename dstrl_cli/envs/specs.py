@@ -23,7 +23,7 @@ from dstrl_cli.envs.quiet import log_mujoco_warnings, version_advice_ignored
 from dstrl_cli.envs.registration import NAVIGATION_TASKS, PREFIX, has_tasks
 from dstrl_cli.envs.tasks.task_sets import check_task
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.registry import import_here
+from dstrl_cli.registry import import_here, import_problem
 
 Arguments = tuple[tuple[str, Any], ...]
 """Keyword arguments as sorted pairs, with tuples for lists: they can be hashed."""
@@ -141,7 +141,12 @@ def _candidates(env_id: str) -> list[str]:
     module, _, plain = env_id.rpartition(":")
     if module and module != __package__:
         _import(module, env_id)
-        found = [env_id] if plain in gymnasium.registry else []
+        if plain not in gymnasium.registry:
+            raise InputError(
+                f"env '{env_id}': module '{module}' was imported, but registers no '{plain}'; see "
+                "gymnasium.register"
+            )
+        found = [env_id]
     else:
         found = [name for name in (plain, PREFIX + plain) if name in gymnasium.registry]
     if not found:
@@ -152,11 +157,8 @@ def _candidates(env_id: str) -> list[str]:
 def _import(module: str, env_id: str) -> None:
     try:
         import_here(module)
-    except Exception as error:
-        raise InputError(
-            f"env '{env_id}': module '{module}' cannot be imported ({error}); check its name, and "
-            "that it is installed or lies in the current folder"
-        ) from error
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+        raise InputError(f"env '{env_id}': {import_problem(module, error)}") from error
 
 
 def _check_task_choice(env_id: str, task: int, arguments: Arguments) -> None:

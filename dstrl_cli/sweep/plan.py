@@ -103,7 +103,7 @@ class Planned:
 def expand(
     axes: Axes,
     *,
-    ours: bool = False,
+    ours: bool | None = None,
     preset: SweepPreset | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,

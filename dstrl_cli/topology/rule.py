@@ -16,6 +16,7 @@ from torch import Tensor
 from dstrl_cli.config.models import TopologyConfig
 from dstrl_cli.registry import SCHEDULES, SCORES, load
 from dstrl_cli.topology import masks
+from dstrl_cli.topology.blame import blamed, checked
 from dstrl_cli.topology.schedules import Schedule
 
 
@@ -153,7 +154,11 @@ class Rule:
     def fraction(self, update: int) -> float:
         """Return the fraction of active connections to exchange at `update`."""
         progress = min(1.0, update / self.end) if self.end > 0 else 1.0
-        return self.schedule.fraction(progress)
+        with blamed("schedule", self.config.schedule):
+            fraction = self.schedule.fraction(progress)
+            if not 0 <= fraction <= 1:
+                raise ValueError(f"a fraction must lie in [0, 1], not be {fraction!r}")
+        return fraction
 
     def observe(self, view: NetworkView) -> None:
         """Let the scores that observe updates see one."""
@@ -175,9 +180,11 @@ class Rule:
 
     def rewired(self, view: NetworkView, layer: int, fraction: float, last: bool) -> masks.Rewired:
         """Return the new mask of one layer."""
-        drop_score = self.drop.drop(view, layer, fraction)
-        grow_score = self.grow.grow(view, layer)
-        count = self.drop.count(view, layer, fraction)
+        with blamed("drop", self.config.drop):
+            drop_score = checked(self.drop.drop(view, layer, fraction), view.masks[layer])
+            count = self.drop.count(view, layer, fraction)
+        with blamed("grow", self.config.grow):
+            grow_score = checked(self.grow.grow(view, layer), view.masks[layer])
         if view.alive is not None:
             count = count * view.alive.unsqueeze(-1)
         return masks.rewire(
