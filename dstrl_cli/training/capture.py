@@ -9,6 +9,7 @@ addresses for as long as the graph lives; their contents may change in place bet
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -84,9 +85,17 @@ class Graph:
     def captured(self) -> torch.cuda.CUDAGraph:
         """Return the recorded function; recording does none of its work.
 
-        Only this thread's calls are checked: other threads may copy between devices meanwhile.
+        Only this thread's calls are checked: other threads may copy between devices meanwhile. No
+        garbage is collected while recording: a graph that dies then would break the recording.
         """
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-            self.outputs = self.function(*self.inputs)
+        gc.collect()
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self.outputs = self.function(*self.inputs)
+        finally:
+            if collecting:
+                gc.enable()
         return graph
