@@ -168,7 +168,8 @@ def test_runs_with_everything_replayed_write_the_same_files(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
-@pytest.mark.filterwarnings("default:::torch")  # the compiler warns of its own parts
+# torch.compile warns of its own parts and of float32 products
+@pytest.mark.filterwarnings("default::DeprecationWarning", "default::UserWarning")
 @pytest.mark.parametrize("keys", [(), ("replay_device=cpu",), ("compile=true",)], ids=str)
 @pytest.mark.parametrize(("algo", "env"), [("td3", "2DNav-v1"), ("sac", "Pendulum-v1")])
 def test_an_accelerator_replays_what_it_does_eagerly(
