@@ -115,7 +115,7 @@ def test_a_damaged_configuration_beside_the_policy_is_named(capsys):
     assert main(["eval", str(run)]) == 2
     said = capsys.readouterr().err
     assert "config.yaml, which says how this run evaluates, cannot be read" in said
-    assert "method is missing; env" in said
+    assert "seems cut off: it lacks keys that every run has (method, env, seed and " in said
 
 
 def test_another_task_or_environment_can_be_chosen(capsys):

@@ -145,6 +145,25 @@ def test_the_metric_that_all_runs_name_is_shown(tmp_path: Path) -> None:
     )
 
 
+def test_a_damaged_run_changes_no_number_of_the_others(tmp_path: Path) -> None:
+    path = "Hopper-v5/td3-dst/s0.95"
+    for seed, final in enumerate((1.0, 3.0, 80.0, 90.0)):
+        write_run(
+            tmp_path, f"{path}/seed{seed}", {500: [9.0], 1000: [final]}, config={"metric": "best"}
+        )
+    (tmp_path / path / "seed2/config.yaml").write_text("algo: td3\nmethod: dst\nenv: Hopper-v5\n")
+    evaluations = tmp_path / path / "seed3/eval.csv"
+    evaluations.write_text("".join(evaluations.read_text().splitlines(keepends=True)[:2]))
+    table = tables.table(tmp_path)
+    assert (table.metric.name, table.notes) == ("best", ())
+    found = cell(table, "dst", "Hopper-v5")
+    assert (found.values, found.marks) == ({0: 9.0, 1: 9.0}, frozenset())
+    assert [damage.path for damage in table.damaged] == [
+        f"{path}/seed2/config.yaml",
+        f"{path}/seed3/eval.csv",
+    ]
+
+
 def test_a_window_longer_than_the_run_is_marked(tmp_path: Path) -> None:
     seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0])
     table = tables.table(tmp_path)

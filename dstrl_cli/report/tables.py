@@ -146,7 +146,7 @@ def _cell(key: Key, members: Sequence[Member], center: str, paper: Published | N
     values = {seed: float(np.mean([v.value for _, v in tasks])) for seed, tasks in used.items()}
     scores = np.array(list(values.values()))
     interval = statistics.stratified_bootstrap([scores], CENTERS[center])
-    differing = _differing([run.settings for run in runs if run.config])
+    differing = _differing([run.settings for run in runs])
     conditions = {
         Mark.UNFINISHED: not finished,
         Mark.LEFT_OUT: bool(finished) and len(finished) < len(seeds),
