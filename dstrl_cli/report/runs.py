@@ -10,7 +10,7 @@ for is therefore not found: a table of evaluation returns does not open `episode
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -27,6 +27,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.report.csvfile import Columns, Report, first_line, read_csv
 from dstrl_cli.report.identity import Identity, identify
 from dstrl_cli.report.sources import find_runs, nothing_found
+from dstrl_cli.report.words import counted
 from dstrl_cli.runs.folder import CONFIG_FILE, SUMMARY_FILE
 
 FINISHED = "finished"
@@ -150,16 +151,19 @@ def load(results: Path | str, only: Collection[Path] | None = None) -> Results:
     else:
         folders = [path for path in only if path.is_dir()]
         if not folders:
-            raise InputError(f"none of the {len(only)} runs asked for has a folder in {root}")
+            raise InputError(f"none of the runs asked for has a folder in {root}")
     absolute = root.resolve()
     read = [run for path in folders if (run := _read_run(root, absolute, path, damaged))]
     if not read:
-        first = damaged[0]
-        raise InputError(
-            f"results folder {root} holds no usable run; {len(damaged)} problems, the first: "
-            f"{first.path}: {first.cause}"
-        )
+        raise InputError(f"results folder {root} holds no usable run; {problems(damaged)}")
     return Results(tuple(_without_duplicates(read, damaged)), damaged)
+
+
+def problems(damaged: Sequence[Damage]) -> str:
+    """Return how much damage there is, and the first of it: there must be some."""
+    first = damaged[0]
+    which = ", the first" if len(damaged) > 1 else ""
+    return f"{counted(len(damaged), 'problem')}{which}: {first.path}: {first.cause}"
 
 
 def _read_run(root: Path, absolute: Path, folder: Path, damaged: list[Damage]) -> LoggedRun | None:

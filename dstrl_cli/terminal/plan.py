@@ -13,6 +13,7 @@ from dstrl_cli.config import effects
 from dstrl_cli.config.identity import env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.registry import algorithm_name
+from dstrl_cli.report.words import counted
 from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.sweep.plan import Planned
@@ -108,11 +109,6 @@ def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
     engines = " and ".join(f"{name} ({count})" for name, count in placement.engines.items())
     parts = [", ".join(parts), *([where, f"engine {engines}"] if to_do else [])]
     return "; ".join([*parts, f"results in {placement.out}"])
-
-
-def counted(count: int, noun: str) -> str:
-    """Return `1 run`, `3 runs`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 # --- what the user should know ------------------------------------------------------------------
