@@ -155,7 +155,7 @@ def _print_plan(planned: Sequence[Planned], placement: Placement, console: Conso
     """Print the plan of a sweep."""
     console.print(plan.plan_table(planned, console.width))
     if not placement.on_cpu and placement.populations:
-        console.print(plan.packing_table(placement))
+        console.print(plan.packing_table(placement, console.width))
         describe.print_lines(console, plan.packing_lines(placement))
     describe.print_lines(console, plan.topology_lines(planned))
     describe.print_lines(console, plan.note_lines(planned))
@@ -302,7 +302,7 @@ def list_names(what: str, as_json: bool) -> None:
     if as_json:
         _print_json({what: found})
     else:
-        _console().print(listing.table(found))
+        _console().print(listing.table(found, _console().width))
         if what in listing.FOOTNOTES:
             describe.print_lines(_console(), [listing.FOOTNOTES[what]])
 
