@@ -18,6 +18,7 @@ import numpy as np
 from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report import statistics
+from dstrl_cli.report.extra import EXTRA_COLUMNS
 from dstrl_cli.report.labels import MethodLabel, method_label
 from dstrl_cli.report.marks import Mark
 from dstrl_cli.report.metrics import Metric, Value, common_metric, parse
@@ -28,7 +29,6 @@ from dstrl_cli.report.statistics import CENTERS
 from dstrl_cli.report.table import DENSE, Cell, Cost, Row, Section, Table
 from dstrl_cli.report.words import counted
 
-EXTRA_COLUMNS = ("params", "flops")
 METRIC_FILES = ("eval.csv", "episodes.csv")
 """The files that metrics read."""
 
