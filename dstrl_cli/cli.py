@@ -337,8 +337,11 @@ def table(
         str | None, typer.Option(help="Further columns: params,flops.", metavar="LIST")
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", help="rich, md, csv, latex or json.", metavar="FORMAT")
-    ] = "rich",
+        str | None,
+        typer.Option(
+            "--format", help="rich, md, csv, latex or json (default: rich).", metavar="FORMAT"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Print the table of the runs in a folder: mean and spread over seeds."""
@@ -346,7 +349,7 @@ def table(
 
     options = {"metric": metric, "center": center, "compare": compare, "columns": columns}
     with interruptible():
-        commands.table(results, "json" if as_json else format_, options)
+        commands.table(results, format_, as_json, options)
 
 
 @app.command(name="list", cls=HintingCommand)

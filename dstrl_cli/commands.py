@@ -20,6 +20,8 @@ from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
 from dstrl_cli.report import papers, tables
 from dstrl_cli.report.render import render
+from dstrl_cli.report.words import counted
+from dstrl_cli.runs.folder import CONFIG_FILE
 from dstrl_cli.sweep import launcher, local
 from dstrl_cli.sweep.memory import parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
@@ -153,7 +155,7 @@ def _print_plan(planned: Sequence[Planned], placement: Placement, console: Conso
     """Print the plan of a sweep."""
     console.print(plan.plan_table(planned, console.width))
     if not placement.on_cpu and placement.populations:
-        console.print(plan.packing_table(placement))
+        console.print(plan.packing_table(placement, console.width))
         describe.print_lines(console, plan.packing_lines(placement))
     describe.print_lines(console, plan.topology_lines(planned))
     describe.print_lines(console, plan.note_lines(planned))
@@ -252,6 +254,12 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     seed = request.seed
     if seed is None:
         seed = config.seed if config else stored.SEED
+        if config is None and (request.run.is_dir() or stored.without_config(file)):
+            warning = (
+                f"warning: {CONFIG_FILE} is missing: the starts are those of seed {seed}, "
+                "not the run's"
+            )
+            describe.print_lines(_console(stderr=True), [warning])
     starts = start_seeds(seed, episodes)
     run = stored.evaluate if request.render is None else video.show
     result = run(policy, spec, starts)
@@ -267,15 +275,21 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     title = f"{policy.algo.upper()} policy of step {policy.step:,} on {where}"
     own = config is not None and seed == config.seed
     starting = "the starts of training's evaluations" if own else f"the starts of seed {seed}"
-    lines = [f"{title}, {plan.counted(episodes, 'episode')} from {starting}:"]
+    lines = [f"{title}, {counted(episodes, 'episode')} from {starting}:"]
     describe.print_lines(_console(), lines)
     _console().print(describe.evaluation_table(shown))
     if request.video is not None:
         describe.print_lines(_console(), [f"video: {request.video}"])
 
 
-def table(results: Path, style: str, options: Mapping[str, Any]) -> None:
-    """Print the table of the runs in a folder."""
+def table(results: Path, style: str | None, as_json: bool, options: Mapping[str, Any]) -> None:
+    """Print the table of the runs in a folder, for a person unless `style` or `as_json` says else.
+
+    Raises InputError where these two contradict each other.
+    """
+    if as_json and style not in (None, "json"):
+        raise InputError(f"--format {style} and --json: give one of them")
+    style = "json" if as_json else style or "rich"
     chosen = {key: value for key, value in options.items() if value is not None}
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
@@ -288,7 +302,7 @@ def list_names(what: str, as_json: bool) -> None:
     if as_json:
         _print_json({what: found})
     else:
-        _console().print(listing.table(found))
+        _console().print(listing.table(found, _console().width))
         if what in listing.FOOTNOTES:
             describe.print_lines(_console(), [listing.FOOTNOTES[what]])
 

@@ -25,6 +25,6 @@ def labels(axes: Axes, **options) -> list[str]:
 
 def leave(run, status: str | None, **changes) -> None:
     config = run.config.model_copy(update=changes)
-    with RunFolder(run.path).create(to_dict(config)) as folder:
+    with RunFolder(run.path).create(to_dict(config) | {"run": {}}) as folder:
         if status:
             folder.summary({"status": status})

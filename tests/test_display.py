@@ -5,9 +5,12 @@ import io
 import pytest
 from rich.console import Console
 
+from dstrl_cli.machine import Host
 from dstrl_cli.sweep.display import DisplayReporter
+from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes, Planned, expand
-from dstrl_cli.terminal import plan
+from dstrl_cli.terminal import describe, plan
+from dstrl_cli.terminal.columns import Layout, fitting_table
 from dstrl_cli.terminal.display import LineDisplay, LiveDisplay
 from dstrl_cli.terminal.pace import Pace, clock_time, seconds_left
 
@@ -163,3 +166,54 @@ def test_names_of_methods_are_never_broken_in_the_middle(width):
     assert "+buffer_size10000 " in text
     assert "+buffer_size1000000 " in text
     assert ("td3-rlx2+buffer_size1000000" in text) == (width == 120)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_names_of_environments_are_never_broken_in_the_middle(width):
+    envs = ("Pendulum-v1", "InvertedDoublePendulum-v5")
+    axes = Axes(methods=("rlx2", "our-rlx2"), envs=envs, seeds=(0, 1))
+    text = shown(expand(axes, flags={"actor.sparsity": 0.9}), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert {*envs, "td3-our-rlx2", "a0.9-c0.95"} <= set(text.split())
+
+
+def test_populations_are_shown_with_whole_words_in_narrow_terminals():
+    axes = Axes(methods=("rlx2", "our-rlx2"), envs=("Pendulum-v1",), sparsities=(0.5, 0.9))
+    flags = {"device": "cuda", "steps": 200}
+    planned = [Planned(run, "new") for run in expand(axes, flags=flags)]
+    host = Host(cores=4, memory=64 * 10**9)
+    placement = place_runs(planned, Limits(device_memory=10**10), host, dry_run=True)
+    for width in (60, 80):
+        out = io.StringIO()
+        Console(file=out, width=width).print(plan.packing_table(placement, width))
+        assert max(map(len, out.getvalue().splitlines())) <= width
+        words = {word.strip(",") for word in out.getvalue().split()}
+        assert {"Pendulum-v1", "rlx2", "our-rlx2", "cuda:0"} <= words
+
+
+def test_notes_are_wrapped_in_a_terminal_and_whole_in_a_pipe():
+    note = "note for td3-dst: buffer.check_interval has no effect: buffer.dynamic is false"
+    for terminal, lines in ((True, 2), (False, 1)):
+        out = io.StringIO()
+        describe.print_lines(Console(file=out, width=60, force_terminal=terminal), [note])
+        assert len(out.getvalue().splitlines()) == lines
+        assert out.getvalue().split() == note.split()
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (16, ["a b", "one two three"]),
+        (12, ["a b", "one three", "two"]),
+        (11, ["a, b", "one", "two", "three"]),
+    ],
+)
+def test_a_table_takes_the_first_layout_that_breaks_no_word(width, expected):
+    layouts = [
+        Layout(["a", "b"], [["one two", "three"]]),
+        Layout(["a, b"], [["one\ntwo\nthree"]]),
+    ]
+    out = io.StringIO()
+    Console(file=out, width=width).print(fitting_table(layouts, width))
+    lines = [line for line in out.getvalue().splitlines() if line.strip(" ─")]
+    assert [" ".join(line.split()) for line in lines] == expected

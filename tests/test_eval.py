@@ -105,8 +105,23 @@ def test_a_file_outside_a_run_takes_ten_episodes_of_seed_0(capsys, tmp_path):
     run = trained("2DNav-v1", steps=1)
     alone = tmp_path / "alone"
     shutil.copy(run / "policy.safetensors", alone)
-    found = evaluated(capsys, alone)
+    assert main(["eval", str(alone), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    found = json.loads(captured.out)
     assert (found["seed"], len(found["returns"])) == (0, 10)
+
+
+@pytest.mark.parametrize("file", ["", "policy.safetensors"])
+def test_a_run_whose_configuration_is_missing_is_told_which_starts_it_gets(capsys, file):
+    run = trained("2DNav-v1", steps=1)
+    (run / "config.yaml").unlink()
+    said = "config.yaml is missing: the starts are those of seed 0, not the run's"
+    for arguments in ([], ["--json"]):
+        assert main(["eval", str(run / file), *arguments]) == 0
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert main(["eval", str(run / file), "--seed=5"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_damaged_configuration_beside_the_policy_is_named(capsys):
@@ -115,7 +130,7 @@ def test_a_damaged_configuration_beside_the_policy_is_named(capsys):
     assert main(["eval", str(run)]) == 2
     said = capsys.readouterr().err
     assert "config.yaml, which says how this run evaluates, cannot be read" in said
-    assert "method is missing; env" in said
+    assert "seems cut off: it lacks keys that every run has (method, env, seed and " in said
 
 
 def test_another_task_or_environment_can_be_chosen(capsys):

@@ -46,14 +46,18 @@ def test_every_key_is_listed_with_type_and_default(capsys):
 
 @pytest.mark.parametrize("width", ["60", "80", "200"])
 @pytest.mark.parametrize("what", ["methods", "scores", "keys", "presets", "envs"])
-def test_lists_fit_the_terminal_and_break_no_name(capsys, monkeypatch, what, width):
+def test_lists_fit_the_terminal_and_break_no_word(capsys, monkeypatch, what, width):
     names = listed(capsys, what)
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert main(["list", what]) == 0
+    whole = capsys.readouterr().out.splitlines()[3:]  # without the headings
     monkeypatch.setenv("COLUMNS", width)
     assert main(["list", what]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert max(map(len, shown[:-1])) <= int(width)
     words = {word for line in shown for word in line.split()}
     assert names.keys() <= words
+    assert {word for line in whole for word in line.split()} <= words
 
 
 def test_an_unknown_list_names_the_known_ones(capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_samples import write_run
 
 from dstrl_cli.cli import main
 
@@ -57,3 +58,16 @@ def test_a_table_remembers_the_metric_of_the_sweep_and_the_name_of_the_method(
     assert cell["mean"] == pytest.approx((returns[200] + returns[300]) / 2)
     assert cell["marks"] == ["window"]
     assert returns[0] == returns[100]  # nothing is learned before: that is why 100 is left out
+
+
+def test_two_formats_at_once_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path, "Hopper-v5/td3-dst/s0.95/seed0", {5: [1.0]})
+    for style in ("csv", "rich"):
+        assert main(["table", str(tmp_path), f"--format={style}", "--json"]) == 2
+        captured = capsys.readouterr()
+        assert f"--format {style} and --json: give one of them" in captured.err
+        assert captured.out == ""
+    both = printed(capsys, "table", str(tmp_path), "--format=json", "--json")
+    assert both == printed(capsys, "table", str(tmp_path), "--json")

@@ -96,7 +96,7 @@ def test_damage_is_a_warning_and_listed(results: Path) -> None:
     with damaged.open("a") as file:
         file.write("1500,0,1.0")
     expected = "Hopper-v5/td3-dst/a0.9-c0.8/seed0/eval.csv: last line cut off, left out"
-    with pytest.warns(UserWarning, match="1 problems in .*, the first: Hopper"):
+    with pytest.warns(UserWarning, match="1 problem in .*, the first: Hopper"):
         frame = read_evaluations(results)
     assert frame.attrs["damaged"] == [expected]
     assert frame["step"].tolist() == [0, 500, 1000]

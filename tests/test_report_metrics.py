@@ -142,7 +142,7 @@ def test_runs_that_name_no_metric_have_the_default(
 def test_where_runs_disagree_the_default_is_taken_and_said(tmp_path: Path) -> None:
     assert named(tmp_path, "final", "final", None) == (
         DEFAULT_METRIC,
-        "the runs ask for different metrics: final (2 runs), last-steps:125000 (1 runs); "
+        "the runs ask for different metrics: final (2 runs), last-steps:125000 (1 run); "
         "shown is the default",
     )
 

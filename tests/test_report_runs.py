@@ -96,7 +96,7 @@ def test_unfinished_runs_say_so(tmp_path: Path, status: str | None, expected: st
 
 def with_eval(root: Path, content: bytes) -> tuple[list[float], list[Damage]]:
     """Returns read from, and damage of, a run whose eval.csv holds `content`."""
-    folder = write_run(root, HOPPER, {}, episodes={10: [1.0]})
+    folder = write_run(root, HOPPER, {}, episodes={10: [1.0]}, status=None)
     (folder / "eval.csv").write_bytes(content)
     results = load(root)
     return results.runs[0].evaluations["return"].tolist(), results.damaged
@@ -184,6 +184,46 @@ def test_a_step_logged_twice_counts_once(tmp_path: Path) -> None:
     assert (returns, damaged) == ([1.5, 9.5], [])
 
 
+@pytest.mark.parametrize(
+    ("lines", "cause"),
+    [
+        (5, ""),
+        (4.5, "its last evaluation has 1 of 2 episodes"),
+        (4, "its last evaluation has 1 of 2 episodes"),
+        (3, "the run has 1,000 steps, its last evaluation here is that of 500"),
+    ],
+)
+def test_evaluations_of_a_finished_run_that_stop_early_are_damage(
+    tmp_path: Path, lines: float, cause: str
+) -> None:
+    evaluations = {500: [1.0, 2.0], 1000: [3.0, 4.0]}
+    file = write_run(tmp_path, HOPPER, evaluations) / "eval.csv"
+    whole = file.read_text().splitlines(keepends=True)
+    half_a_line = whole[int(lines)][:5] if lines % 1 else ""
+    file.write_text("".join(whole[: int(lines)]) + half_a_line)
+    results = load(tmp_path)
+    assert len(results.runs[0].evaluations["step"]) == (0 if cause else 4)
+    cut = [damage.cause for damage in results.damaged if "not used" in damage.cause]
+    assert cut == ([f"cut off, not used: {cause}"] if cause else [])
+
+
+def test_where_evaluations_must_end_is_known_without_a_summary_of_the_steps(tmp_path: Path) -> None:
+    summary = {"steps": None}
+    write_run(tmp_path, HOPPER, {500: [1.0]}, summary=summary)  # of 1,000 steps
+    assert load(tmp_path).runs[0].evaluations["step"].tolist() == []
+    other = HOPPER.replace("seed0", "seed1")
+    write_run(tmp_path, other, {500: [1.0]}, summary=summary, config={"steps": 500})
+    assert load(tmp_path / other).runs[0].evaluations["step"].tolist() == [500]
+
+
+def test_evaluations_of_an_unfinished_run_may_stop_anywhere(tmp_path: Path) -> None:
+    summary = {"steps": 1000}
+    write_run(tmp_path, HOPPER, {500: [1.0]}, status="interrupted", summary=summary)
+    results = load(tmp_path)
+    assert results.runs[0].evaluations["step"].tolist() == [500]
+    assert results.damaged == []
+
+
 def test_damage_leaves_the_other_runs(tmp_path: Path) -> None:
     write_run(tmp_path, "Hopper-v5/td3-rlx2/s0.95/seed1", {5: [1.0]})
     bad = write_run(tmp_path, HOPPER, {5: [1.0]})
@@ -195,13 +235,29 @@ def test_damage_leaves_the_other_runs(tmp_path: Path) -> None:
     assert names == ["summary.json", "eval.csv"]
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "\t- x: :", ""])
-def test_a_bad_config_is_damage_but_the_path_still_names_the_run(tmp_path: Path, text: str) -> None:
-    folder = write_run(tmp_path, HOPPER, {5: [1.0]})
-    (folder / "config.yaml").write_text(text)
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("[1, 2]\n", "holds no keys"),
+        ("a: [\n", "unreadable: "),
+        ("a: [", "seems cut off: "),
+        ("\t- x: :\n", "unreadable: "),
+        ("", "holds no keys, seems cut off"),
+        ("algo: td3\nmethod: rlx2\n", "seems cut off: it lacks keys that every run has (env, seed"),
+        (None, "missing"),
+    ],
+)
+def test_a_run_whose_config_cannot_be_read_whole_is_damage(
+    tmp_path: Path, text: str | None, cause: str
+) -> None:
+    write_run(tmp_path, HOPPER.replace("seed0", "seed1"), {5: [1.0]})
+    file = write_run(tmp_path, HOPPER, {5: [1.0]}) / "config.yaml"
+    file.unlink() if text is None else file.write_text(text)
     results = load(tmp_path)
-    assert results.runs[0].identity.method == "rlx2"
-    assert [damage.path for damage in results.damaged] == [f"{HOPPER}/config.yaml"]
+    assert [run.identity.seed for run in results.runs] == [1]
+    (damage,) = results.damaged
+    assert damage.path == f"{HOPPER}/config.yaml"
+    assert damage.cause.startswith(cause)
 
 
 def test_a_wrong_task_in_the_config_does_no_harm(tmp_path: Path) -> None:
@@ -236,7 +292,7 @@ def test_errors_name_the_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no runs"):
         load(tmp_path)
     (tmp_path / "config.yaml").write_text("model: resnet\n")  # taken for a run
-    with pytest.raises(InputError, match=r"no usable run; \d+ problems, the first: "):
+    with pytest.raises(InputError, match=r"no usable run; 1 problem: \.: not a run of dstrl"):
         load(tmp_path)
     with pytest.raises(InputError, match=r"is not a folder"):
         load(tmp_path / "config.yaml")
@@ -247,5 +303,5 @@ def test_only_the_given_folders_are_read(tmp_path: Path) -> None:
     write_run(tmp_path, "Hopper-v5/td3-sst/s0.95/seed1", {0: [1.0], 10: [2.0]})
     assert [run.identity.seed for run in load(tmp_path, only=[first]).runs] == [0]
     assert len(load(tmp_path).runs) == 2
-    with pytest.raises(InputError, match="none of the 1 runs asked for has a folder in"):
+    with pytest.raises(InputError, match="none of the runs asked for has a folder in"):
         load(tmp_path, only=[tmp_path / "nowhere"])

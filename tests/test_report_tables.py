@@ -141,8 +141,46 @@ def test_the_metric_that_all_runs_name_is_shown(tmp_path: Path) -> None:
     table = tables.table(tmp_path)
     assert table.metric.name == "last-steps:125000"
     assert table.notes == (
-        "the runs ask for different metrics: best (2 runs), lca (1 runs); shown is the default",
+        "the runs ask for different metrics: best (2 runs), lca (1 run); shown is the default",
     )
+
+
+def test_a_damaged_run_changes_no_number_of_the_others(tmp_path: Path) -> None:
+    path = "Hopper-v5/td3-dst/s0.95"
+    for seed, final in enumerate((1.0, 3.0, 80.0, 90.0)):
+        write_run(
+            tmp_path, f"{path}/seed{seed}", {500: [9.0], 1000: [final]}, config={"metric": "best"}
+        )
+    (tmp_path / path / "seed2/config.yaml").write_text("algo: td3\nmethod: dst\nenv: Hopper-v5\n")
+    evaluations = tmp_path / path / "seed3/eval.csv"
+    evaluations.write_text("".join(evaluations.read_text().splitlines(keepends=True)[:2]))
+    table = tables.table(tmp_path)
+    assert (table.metric.name, table.notes) == ("best", ())
+    found = cell(table, "dst", "Hopper-v5")
+    assert (found.values, found.marks) == ({0: 9.0, 1: 9.0}, frozenset())
+    assert [damage.path for damage in table.damaged] == [
+        f"{path}/seed2/config.yaml",
+        f"{path}/seed3/eval.csv",
+    ]
+
+
+def test_where_no_run_has_a_value_the_message_says_what_they_have(tmp_path: Path) -> None:
+    path = "Hopper-v5/td3-dst/s0.95"
+    write_run(tmp_path, f"{path}/seed0", {0: [1.0]}, status="failed")
+    only = r"takes at least one evaluation after step 0, .*: 1 run \(failed\): Hopper-v5/.*/seed0$"
+    with pytest.raises(InputError, match=only):
+        final(tmp_path)
+    for seed, status in ((1, "failed"), (2, None), (3, "finished")):
+        write_run(tmp_path, f"{path}/seed{seed}", {0: [1.0]}, status=status, summary={"steps": 5})
+    several = (
+        r"takes at least one training episode, .*: 4 runs \(2 failed, 1 unfinished, 1 finished\), "
+        r"the first: Hopper-v5/.*/seed0$"
+    )
+    with pytest.raises(InputError, match=several):
+        tables.table(tmp_path, metric="all-episodes")
+    damaged = r"seed0; 1 problem: .*/seed3/eval\.csv: cut off, not used: the run has 5 steps"
+    with pytest.raises(InputError, match=damaged):
+        final(tmp_path)
 
 
 def test_a_window_longer_than_the_run_is_marked(tmp_path: Path) -> None:
@@ -400,5 +438,5 @@ def test_an_unknown_format(tmp_path: Path) -> None:
 
 def test_nothing_logged_anywhere(tmp_path: Path) -> None:
     write_run(tmp_path, "Hopper-v5/td3-dst/s0.95/seed0", {0: [1.0]}, status=None)
-    with pytest.raises(InputError, match=r"metric 'final': no run has logged anything"):
+    with pytest.raises(InputError, match=r"metric 'final' takes at least one evaluation after"):
         final(tmp_path)

@@ -21,7 +21,7 @@ from dstrl_cli.runs.provenance import provenance
 
 def config(**changes) -> dict:
     base = {"algo": "td3", "method": "rlx2", "env": "dstrl/2DNav-v1", "steps": 100}
-    return to_dict(from_dict(base | changes))
+    return to_dict(from_dict(base | changes)) | {"run": {"device": "cpu"}}
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -155,6 +155,21 @@ def test_a_damaged_configuration_is_an_input_error(tmp_path, text):
         RunFolder(tmp_path).create(config())
     RunFolder(tmp_path).create(config(), overwrite=True).close()
     assert read_config(tmp_path).method == "rlx2"
+
+
+def test_a_configuration_that_was_cut_off_anywhere_is_said_to_be(tmp_path):
+    RunFolder(tmp_path).create(config()).close()
+    file = tmp_path / "config.yaml"
+    whole = file.read_text()
+    first, last = whole.index("algo:"), whole.index("run:")
+    boundaries = [at + 1 for at in range(first, last) if whole[at] == "\n"]
+    cut_tau = whole.index("tau: 0.005") + len("tau: 0.0")  # valid YAML, and out of tau's bounds
+    for at in (*range(first, last, 13), *boundaries, cut_tau):
+        file.write_text(whole[:at])
+        with pytest.raises(InputError, match=r"config\.yaml cannot be read \(.*seems cut off"):
+            read_config(tmp_path)
+    file.write_text(whole)
+    assert read_config(tmp_path).tau == 0.005
 
 
 def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):

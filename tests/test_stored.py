@@ -68,7 +68,7 @@ def test_shipped_runs_are_reported_where_they_lie(study: str) -> None:
 
 
 def test_the_format_is_the_first_key_that_is_written(tmp_path: Path) -> None:
-    RunFolder(tmp_path).create(to_dict(resolve("dst"))).close()
+    RunFolder(tmp_path).create(to_dict(resolve("dst")) | {"run": {}}).close()
     assert (tmp_path / "config.yaml").read_text().startswith(f"format: {FORMAT}\n")
     assert read_config(tmp_path) == resolve("dst")
 
@@ -109,7 +109,7 @@ def test_a_run_of_format_1_with_lambdas_is_never_taken_for_one_of_the_default_sp
 ) -> None:
     """It was filed as s0.95; the sparsity that its lambdas give is stored inside."""
     wanted = resolve("dst", flags={"sparsity": 0.95})
-    config = to_dict(wanted)
+    config = to_dict(wanted) | {"run": {}}
     for network, sparsity in (("actor", 0.493), ("critic", 0.512)):
         config[network] |= {"sparsity": sparsity, **LAMBDA}
     folder = tmp_path / "HalfCheetah-v5/td3-dst/s0.95/seed0"

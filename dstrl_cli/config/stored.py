@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from dstrl_cli.config.labels import format_sparsity_label
+from dstrl_cli.config.models import RunConfig
 from dstrl_cli.errors import InputError
 
 FORMAT = 2
@@ -40,6 +41,34 @@ ADDED_KEYS: Mapping[str, Any] = {
 The value says what runs without the key did, whatever today's default is: they stepped their
 environments in their own process, kept the replay buffer beside the networks, and so on.
 """
+
+
+REQUIRED_KEYS = (*(key for key in RunConfig.model_fields if key not in ADDED_KEYS), "run")
+"""What every run wrote, in this order; `run`, the block that says where it ran, comes last."""
+
+MAX_NAMED = 3
+"""Missing keys that a message names."""
+
+
+def check_whole(document: Mapping[str, Any]) -> None:
+    """Raise InputError where a stored document lacks keys that every run wrote.
+
+    The rest of a file that was cut off is often valid YAML, and its missing keys would be taken
+    for the defaults.
+    """
+    lacking = [key for key in REQUIRED_KEYS if key not in document]
+    if lacking:
+        more = len(lacking) - MAX_NAMED
+        named = ", ".join(lacking[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+        raise InputError(f"seems cut off: it lacks keys that every run has ({named})")
+
+
+def seems_cut_off(text: str) -> bool:
+    """Whether the text of a stored file ends in the middle of a line, which none does as written.
+
+    An empty text does, too.
+    """
+    return not text.endswith("\n")
 
 
 def up_to_date(document: Mapping[str, Any]) -> dict[str, Any]:

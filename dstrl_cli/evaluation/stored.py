@@ -18,7 +18,7 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec, make_batch
 from dstrl_cli.errors import InputError
 from dstrl_cli.evaluation import rollout
-from dstrl_cli.runs.folder import CONFIG_FILE, read_config
+from dstrl_cli.runs.folder import COLUMNS, CONFIG_FILE, SUMMARY_FILE, read_config
 from dstrl_cli.runs.policy import Policy
 
 AT_ONCE = 10
@@ -52,6 +52,13 @@ def run_config(policy_file: Path) -> RunConfig | None:
             f"{folder / CONFIG_FILE}, which says how this run evaluates, cannot be read ({cause}); "
             "repair it, or move the policy file out of the folder"
         ) from error
+
+
+def without_config(policy_file: Path) -> bool:
+    """Whether a policy file lies among other files of a run, and `config.yaml` is missing there."""
+    folder = policy_file.parent
+    others = (SUMMARY_FILE, *COLUMNS)
+    return not (folder / CONFIG_FILE).is_file() and any((folder / each).exists() for each in others)
 
 
 def check_fit(policy: Policy, spec: EnvSpec) -> None:

@@ -19,6 +19,7 @@ from dstrl_cli.config.metrics import DEFAULT_METRIC
 from dstrl_cli.report.labels import method_label
 from dstrl_cli.report.metrics import WITHOUT_PARAMETER, Value, parse, stored_metric
 from dstrl_cli.report.runs import LoggedRun, Results, load
+from dstrl_cli.report.words import counted
 
 SUMMARY_KEYS = ("sparsity", "parameters", "flops", "wall_time_s")
 """What of a summary becomes columns, groups with dotted names: `flops.train_total`."""
@@ -125,6 +126,6 @@ def _with_damage(frame: pd.DataFrame, results: Results, folder: Path | str) -> p
     damaged = [f"{item.path}: {item.cause}" for item in results.damaged]
     frame.attrs["damaged"] = damaged
     if damaged:
-        message = f"{len(damaged)} problems in {folder}, the first: {damaged[0]}"
+        message = f"{counted(len(damaged), 'problem')} in {folder}, the first: {damaged[0]}"
         warnings.warn(f'{message}; all are in attrs["damaged"]', stacklevel=3)
     return frame

@@ -17,6 +17,7 @@ from dstrl_cli.config.metrics import DEFAULT_METRIC, METRICS, canonical_metric, 
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.marks import Mark
 from dstrl_cli.report.runs import LoggedRun
+from dstrl_cli.report.words import counted
 
 Array = NDArray[np.float64]
 
@@ -31,10 +32,14 @@ class Value:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric with its parameter filled in: `compute(run)` is None where nothing is logged yet."""
+    """A metric with its parameter filled in: `compute(run)` is None where nothing is logged yet.
+
+    `needs` is what a run must have logged for it, as `evaluation after step 0`.
+    """
 
     name: str
     description: str
+    needs: str
     compute: Callable[[LoggedRun], Value | None]
 
 
@@ -114,6 +119,7 @@ class _Kind:
     description: str
     reduce: Callable[[Returns, int], Value]
     log: Callable[[LoggedRun], Returns] = evaluation_returns
+    needs: str = "evaluation after step 0"
 
 
 KINDS: dict[str, _Kind] = {
@@ -122,7 +128,9 @@ KINDS: dict[str, _Kind] = {
         "mean return of the last {0:,} evaluations (10: SOK, 30: RLX)", _last_evals
     ),
     "all-evals": _Kind("mean return of all evaluations", _mean),
-    "all-episodes": _Kind("mean return of all training episodes (XU)", _mean, episode_returns),
+    "all-episodes": _Kind(
+        "mean return of all training episodes (XU)", _mean, episode_returns, "training episode"
+    ),
     "lca": _Kind(
         "learning curve area: sum of evaluation returns / environment steps (SOK; printed there as "
         "x5000: times 5,000 it is the mean evaluation return)",
@@ -152,7 +160,7 @@ def parse(text: str) -> Metric:
         untrained = returns.steps[-1] <= returns.started
         return replace(value, marks=value.marks | {Mark.UNTRAINED}) if untrained else value
 
-    return Metric(canonical_metric(text), kind.description.format(parameter), compute)
+    return Metric(canonical_metric(text), kind.description.format(parameter), kind.needs, compute)
 
 
 # --- which metric runs ask for ------------------------------------------------------------------
@@ -178,6 +186,6 @@ def common_metric(runs: Iterable[LoggedRun]) -> tuple[Metric, str | None]:
         counts[name] = counts.get(name, 0) + 1
     if len(counts) == 1:
         return parse(*counts), None
-    named = ", ".join(f"{name} ({count} runs)" for name, count in sorted(counts.items()))
+    named = ", ".join(f"{name} ({counted(count, 'run')})" for name, count in sorted(counts.items()))
     why = f"the runs ask for different metrics: {named}; shown is the default"
     return parse(DEFAULT_METRIC), why

@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.report.extra import EXTRA_COLUMNS, ExtraColumn, Parts
 from dstrl_cli.report.marks import Mark, ordered
 from dstrl_cli.report.papers import Match, Published
-from dstrl_cli.report.table import Cell, Cost, Section, Table
+from dstrl_cli.report.table import Cell, Section, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,9 +37,6 @@ def render(table: Table, format: str, console: Console | None = None) -> str:
 
 # --- what the cells say ---------------------------------------------------------------------------
 
-Parts = list[str]
-"""The text of a cell, in pieces that may stand beside or below one another."""
-
 
 @dataclass(frozen=True)
 class Column:
@@ -55,7 +53,11 @@ def columns(table: Table, env: str) -> list[Column]:
     if table.paper is not None:
         paper = table.paper
         found.append(Column(env, paper.name, lambda cell: _paper_parts(cell.paper, paper)))
-    return found + [Column(env, *EXTRA[name]) for name in table.extra]
+    return found + [_extra_column(env, EXTRA_COLUMNS[name]) for name in table.extra]
+
+
+def _extra_column(env: str, extra: ExtraColumn) -> Column:
+    return Column(env, extra.heading, lambda cell: extra.parts(cell.cost) if cell.cost else None)
 
 
 def _result_parts(cell: Cell, center: str) -> Parts:
@@ -77,51 +79,6 @@ def _paper_parts(match: Match | None, paper: Published) -> Parts | None:
     first = f"{entry.mean:.{digits}f}{paper.unit}"
     *rest, last = [part for part in (first, spread) if part]
     return [*rest, last + _symbols(match.marks)]
-
-
-def _params_parts(cell: Cell) -> Parts | None:
-    if (cost := cell.cost) is None:
-        return None
-    return [
-        f"SOK {cost.sok_active:.0f}",
-        f"({cost.sok_ratio:.3f}x)",
-        f"RLX {cost.rlx_active:.0f}",
-        f"({cost.rlx_ratio:.3f}x)",
-        *_realised_parts(cost),
-    ]
-
-
-def _realised_parts(cost: Cost) -> Parts:
-    """Return the realised sparsity, of actor and critics where they differ."""
-    found = (cost.realised_actor_sparsity, cost.realised_critic_sparsity)
-    shown = list(dict.fromkeys(_sparsity_digits(each) for each in found if each is not None))
-    return [f"sparsity {'/'.join(shown)}"] if shown else []
-
-
-def _sparsity_digits(sparsity: float) -> str:
-    """Return a sparsity to three digits of the density, so that 0.9996 does not become 1."""
-    return f"{1 - float(f'{1 - sparsity:.3g}'):.10g}"
-
-
-def _flops_parts(cell: Cell) -> Parts | None:
-    if (cost := cell.cost) is None:
-        return None
-    full = []
-    if cost.notably_more:
-        full = [f"full {cost.train_flops_full:.2e}", f"({cost.train_ratio_full:.3f}x)"]
-    return [
-        f"train {cost.train_flops:.2e}",
-        f"({cost.train_ratio:.3f}x)",
-        *full,
-        f"test {cost.test_flops:.2e}",
-        f"({cost.test_ratio:.3f}x)",
-    ]
-
-
-EXTRA: dict[str, tuple[str, Callable[[Cell], Parts | None]]] = {
-    "params": ("parameters", _params_parts),
-    "flops": ("FLOPs", _flops_parts),
-}
 
 
 def _digits(value: float) -> int:
@@ -340,21 +297,9 @@ def _flat_cell(cell: Cell, table: Table) -> dict[str, Any]:
             "paper_marks": " ".join(ordered(paper.marks)) if paper else None,
         }
     if table.extra:
-        names = [name for extra in table.extra for name in EXTRA_FIELDS[extra]]
+        names = [name for extra in table.extra for name in EXTRA_COLUMNS[extra].fields]
         flat |= {name: getattr(cell.cost, name) if cell.cost else None for name in names}
     return flat
-
-
-EXTRA_FIELDS = {
-    "params": (
-        *("sok_active", "sok_ratio", "rlx_active", "rlx_ratio"),
-        *("realised_actor_sparsity", "realised_critic_sparsity"),
-    ),
-    "flops": (
-        *("train_flops", "train_ratio", "test_flops", "test_ratio"),
-        *("train_flops_full", "train_ratio_full"),
-    ),
-}
 
 
 def _json(table: Table, _: Console | None) -> str:

@@ -10,7 +10,7 @@ for is therefore not found: a table of evaluation returns does not open `episode
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -18,14 +18,16 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from dstrl_cli.config.identity import NOT_IDENTITY
 from dstrl_cli.config.keys import flatten
-from dstrl_cli.config.stored import parse_document, up_to_date
+from dstrl_cli.config.stored import check_whole, parse_document, seems_cut_off, up_to_date
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.csvfile import Columns, Report, first_line, read_csv
 from dstrl_cli.report.identity import Identity, identify
 from dstrl_cli.report.sources import find_runs, nothing_found
+from dstrl_cli.report.words import counted
 from dstrl_cli.runs.folder import CONFIG_FILE, SUMMARY_FILE
 
 FINISHED = "finished"
@@ -54,7 +56,7 @@ class LoggedRun:
         path: the folder, relative to the results folder.
         identity: environment, algorithm, method, sparsity, seed and task.
         status: `finished`, `failed`, `diverged`, `interrupted`, or `unfinished` without a summary.
-        config: dotted keys of config.yaml without its block `run`; empty where it is unreadable.
+        config: dotted keys of config.yaml, without its block `run`.
         summary: summary.json; empty where there is none.
     """
 
@@ -68,8 +70,16 @@ class LoggedRun:
 
     @cached_property
     def evaluations(self) -> Columns:
-        """Columns of eval.csv: step, episode, return, length."""
-        return self._read("eval.csv", EPISODE_COLUMNS)
+        """Columns of eval.csv: step, episode, return, length.
+
+        None of them has rows where a finished run's file does not reach the last evaluation.
+        """
+        columns = self._read("eval.csv", EPISODE_COLUMNS)
+        cause = self._cut_off(columns["step"]) if self.finished and len(columns["step"]) else None
+        if cause is None:
+            return columns
+        self._report("eval.csv", f"cut off, not used: {cause}")
+        return {name: values[:0] for name, values in columns.items()}
 
     @cached_property
     def episodes(self) -> Columns:
@@ -91,13 +101,23 @@ class LoggedRun:
         """The keys that the seeds and tasks of one table cell share."""
         return {key: value for key, value in self.config.items() if key not in _PER_RUN}
 
+    def _cut_off(self, steps: NDArray[np.float64]) -> str | None:
+        """Return what of its evaluations a finished run lacks; it evaluates at its last step."""
+        wanted = self.summary.get("steps") or self.config.get("steps")
+        last = steps.max()
+        if isinstance(wanted, int) and last < wanted:
+            return f"the run has {wanted:,} steps, its last evaluation here is that of {last:,.0f}"
+        episodes, count = self.config.get("eval_episodes"), int((steps == last).sum())
+        if isinstance(episodes, int) and count < episodes:
+            return f"its last evaluation has {count} of {episodes} episodes"
+        return None
+
+    def _report(self, name: str, cause: str) -> None:
+        self._damaged.append(Damage(PurePosixPath(self.path, name).as_posix(), cause))
+
     def _read(self, name: str, columns: Iterable[str]) -> Columns:
         """Return a file's usable rows; of an unusable file none, so that no metric uses it."""
-
-        def report(name: str, cause: str) -> None:
-            self._damaged.append(Damage(PurePosixPath(self.path, name).as_posix(), cause))
-
-        table = read_csv(self._folder / name, report, columns)
+        table = read_csv(self._folder / name, self._report, columns)
         return {name: np.empty(0) for name in columns} if table is None else table
 
 
@@ -131,41 +151,51 @@ def load(results: Path | str, only: Collection[Path] | None = None) -> Results:
     else:
         folders = [path for path in only if path.is_dir()]
         if not folders:
-            raise InputError(f"none of the {len(only)} runs asked for has a folder in {root}")
+            raise InputError(f"none of the runs asked for has a folder in {root}")
     absolute = root.resolve()
     read = [run for path in folders if (run := _read_run(root, absolute, path, damaged))]
     if not read:
-        first = damaged[0]
-        raise InputError(
-            f"results folder {root} holds no usable run; {len(damaged)} problems, the first: "
-            f"{first.path}: {first.cause}"
-        )
+        raise InputError(f"results folder {root} holds no usable run; {problems(damaged)}")
     return Results(tuple(_without_duplicates(read, damaged)), damaged)
 
 
+def problems(damaged: Sequence[Damage]) -> str:
+    """Return how much damage there is, and the first of it: there must be some."""
+    first = damaged[0]
+    which = ", the first" if len(damaged) > 1 else ""
+    return f"{counted(len(damaged), 'problem')}{which}: {first.path}: {first.cause}"
+
+
 def _read_run(root: Path, absolute: Path, folder: Path, damaged: list[Damage]) -> LoggedRun | None:
-    """Return the run in a folder of `root`, whose absolute path is given, or None for damage."""
+    """Return the run in a folder of `root`, whose absolute path is given, or None for damage.
+
+    A run whose configuration is not there to the last key is of no use: nobody knows which metric
+    it asks for, when its training began, or whether other runs may be averaged with it.
+    """
 
     def report(name: str, cause: str) -> None:
         damaged.append(_damage(root, folder / name, cause))
 
     document = _read_mapping(folder / CONFIG_FILE, parse_document, report, required=True)
-    try:
-        config = flatten(_without_origin(up_to_date(document))) if document else {}
-    except InputError as error:
-        report(CONFIG_FILE, str(error))
-        return None
     path = folder.relative_to(root)
-    identity = identify(absolute / path, config)
+    identity = identify(absolute / path, flatten(document))
     if identity is None:
         report("", f"not a run of dstrl: neither its path nor its {CONFIG_FILE} names one")
+        return None
+    if not document:  # which is told already
+        return None
+    try:
+        current = up_to_date(document)
+        check_whole(current)
+    except InputError as error:
+        report(CONFIG_FILE, str(error))
         return None
     summary = _read_mapping(folder / SUMMARY_FILE, json.loads, report, required=False)
     return LoggedRun(
         path=path.as_posix(),
         identity=identity,
         status=str(summary.get("status", UNFINISHED)),
-        config=config,
+        config=flatten(_without_origin(current)),
         summary=summary,
         _folder=folder,
         _damaged=damaged,
@@ -184,17 +214,20 @@ def _damage(root: Path, path: Path, cause: str) -> Damage:
 def _read_mapping(
     path: Path, parse: Callable[[str], Any], report: Report, *, required: bool
 ) -> dict[str, Any]:
+    text = "\n"
     try:
-        content = parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = parse(text)
     except FileNotFoundError:
         if required:
             report(path.name, "missing")
         return {}
     except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
-        report(path.name, f"unreadable: {first_line(error)}")
+        cause = "seems cut off" if seems_cut_off(text) else "unreadable"
+        report(path.name, f"{cause}: {first_line(error)}")
         return {}
-    if not isinstance(content, dict):
-        report(path.name, "holds no keys")
+    if not isinstance(content, dict) or not content:
+        report(path.name, "holds no keys" + (", seems cut off" if seems_cut_off(text) else ""))
         return {}
     return {str(key): value for key, value in content.items()}
 

@@ -8,7 +8,7 @@ else, shown alone; either way the cell is marked.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,16 +18,17 @@ import numpy as np
 from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report import statistics
+from dstrl_cli.report.extra import EXTRA_COLUMNS
 from dstrl_cli.report.labels import MethodLabel, method_label
 from dstrl_cli.report.marks import Mark
 from dstrl_cli.report.metrics import Metric, Value, common_metric, parse
 from dstrl_cli.report.papers import Published, published
 from dstrl_cli.report.realised import one_network
-from dstrl_cli.report.runs import Damage, LoggedRun, Results, load
+from dstrl_cli.report.runs import Damage, LoggedRun, Results, load, problems
 from dstrl_cli.report.statistics import CENTERS
 from dstrl_cli.report.table import DENSE, Cell, Cost, Row, Section, Table
+from dstrl_cli.report.words import counted
 
-EXTRA_COLUMNS = ("params", "flops")
 METRIC_FILES = ("eval.csv", "episodes.csv")
 """The files that metrics read."""
 
@@ -94,10 +95,7 @@ def build(
             gathered[who.algo, who.sparsity, who.method, who.env].append((run, value))
     shown = {key: each for key, each in gathered.items() if any(v is not None for _, v in each)}
     if not shown:
-        raise InputError(
-            f"metric '{chosen.name}': no run has logged anything for it yet; "
-            f"{len(results.runs)} runs, the first: {results.runs[0].path}"
-        )
+        raise InputError(_no_value(chosen, results))
     cells = {key: _cell(key, members, center, paper) for key, members in shown.items()}
     labels = {
         run.identity.method: method_label(run.identity.method, run.config)
@@ -119,6 +117,20 @@ def build(
             *_cost_notes(extra, cells.values()),
             *_paper_notes(chosen, paper, cells.values()),
         ),
+    )
+
+
+def _no_value(metric: Metric, results: Results) -> str:
+    """Return the message for runs of which none has a value."""
+    counts = Counter(run.status for run in results.runs)
+    several = len(results.runs) > 1
+    statuses = ", ".join(f"{n} {status}" if several else status for status, n in counts.items())
+    which = ", the first" if several else ""
+    damage = f"; {problems(results.damaged)}" if results.damaged else ""
+    return (
+        f"metric '{metric.name}' takes at least one {metric.needs}, and no run has one that can be "
+        f"used: {counted(len(results.runs), 'run')} ({statuses}){which}: "
+        f"{results.runs[0].path}{damage}"
     )
 
 
@@ -146,7 +158,7 @@ def _cell(key: Key, members: Sequence[Member], center: str, paper: Published | N
     values = {seed: float(np.mean([v.value for _, v in tasks])) for seed, tasks in used.items()}
     scores = np.array(list(values.values()))
     interval = statistics.stratified_bootstrap([scores], CENTERS[center])
-    differing = _differing([run.settings for run in runs if run.config])
+    differing = _differing([run.settings for run in runs])
     conditions = {
         Mark.UNFINISHED: not finished,
         Mark.LEFT_OUT: bool(finished) and len(finished) < len(seeds),

@@ -21,7 +21,7 @@ import yaml
 from dstrl_cli.config.identity import differences
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict
-from dstrl_cli.config.stored import FORMAT, parse_document, up_to_date
+from dstrl_cli.config.stored import FORMAT, check_whole, parse_document, seems_cut_off, up_to_date
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE, dump
 
@@ -210,15 +210,26 @@ def read_config(path: Path) -> RunConfig:
     Raises InputError where it cannot be read.
     """
     try:
-        document = parse_document((path / CONFIG_FILE).read_text(encoding="utf-8"))
-        if not isinstance(document, dict):
-            raise InputError("it holds no keys")
-        return from_dict(up_to_date(document))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, InputError) as error:
+        return _parse_config((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, InputError) as error:
         raise InputError(
             f"{path / CONFIG_FILE} cannot be read ({' '.join(str(error).split())}). "
             "Choose another --out, or replace the run with --overwrite"
         ) from error
+
+
+def _parse_config(text: str) -> RunConfig:
+    """Return the configuration in a `config.yaml`. Raises InputError, with the cause alone."""
+    try:
+        document = parse_document(text)
+    except yaml.YAMLError as error:
+        cause = "seems cut off" if seems_cut_off(text) else "is not valid YAML"
+        raise InputError(f"{cause}: {error}") from error
+    if not isinstance(document, dict):
+        raise InputError("holds no keys" + (", seems cut off" if seems_cut_off(text) else ""))
+    current = up_to_date(document)
+    check_whole(current)
+    return from_dict(current)
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:

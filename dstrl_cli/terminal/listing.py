@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from dstrl_cli.config.keys import MACROS, flatten
 from dstrl_cli.config.methods import find_method, list_methods
@@ -30,6 +28,7 @@ from dstrl_cli.registry import (
     SCHEDULES,
     SCORES,
 )
+from dstrl_cli.terminal.columns import Layout, fitting_table
 
 Item = Mapping[str, Any]
 
@@ -41,14 +40,26 @@ def items(what: str) -> list[Item]:
     return KINDS[what]()
 
 
-def table(found: list[Item]) -> Table:
-    """Return a row for each item; no name is broken."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for number, heading in enumerate(found[0]):
-        shown.add_column(heading, overflow="fold", no_wrap=number == 0)
-    for item in found:
-        shown.add_row(*(Text(_in_words(value)) for value in item.values()))
-    return shown
+def table(found: list[Item], width: int) -> Table:
+    """Return a row for each item, for a terminal of `width` columns.
+
+    Where the columns do not fit beside one another, all but the first stand below one another.
+    """
+    headings, rest = list(found[0]), list(found[0])[1:]
+    beside = Layout(headings, [[_in_words(value) for value in item.values()] for item in found])
+    if len(rest) < 2:
+        return fitting_table([beside], width)
+    below = Layout(
+        [headings[0], ", ".join(rest)],
+        [
+            [
+                _in_words(item[headings[0]]),
+                "\n".join(f"{name}: {_in_words(item[name])}" for name in rest),
+            ]
+            for item in found
+        ],
+    )
+    return fitting_table([beside, below], width)
 
 
 def _in_words(value: Any) -> str:

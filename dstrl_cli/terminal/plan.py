@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from dstrl_cli.config import effects
 from dstrl_cli.config.identity import env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.registry import algorithm_name
+from dstrl_cli.report.words import counted
 from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.sweep.plan import Planned
+from dstrl_cli.terminal.columns import Layout, fitting_table
 from dstrl_cli.training.run import Run
 
 MAX_ROWS = 40
@@ -40,27 +40,28 @@ def plan_table(planned: Sequence[Planned], width: int) -> Table:
     if len(rows) > MAX_ROWS:
         rows = _grouped(planned, by_sparsity=False)
     with_tasks = any(each.run.config.env.task for each in planned)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("method", no_wrap=True)
-    for heading in ("env", *(["tasks"] if with_tasks else []), "sparsity", "seeds"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("runs", justify="right")
-    table.add_column("to do", justify="right")
+    headings = [*(["tasks"] if with_tasks else []), "sparsity", "seeds", "runs", "to do"]
+    cells = []
     for (method, env, _), group in rows.items():
         configs = [each.run.config for each in group]
         tasks = [_ranges(config.env.task for config in configs)] if with_tasks else []
         sparsities = list(dict.fromkeys(each.run.label.split("/")[2] for each in group))
-        cells = [
-            method.replace("+", "\n+") if width < WIDE and len(method) > LONG_NAME else method,
-            env,
+        long = width < WIDE and len(method) > LONG_NAME
+        others = [
             *tasks,
             _ends(sparsities),
             _ranges(config.seed for config in configs),
             str(len(group)),
             str(sum(each.to_do for each in group)),
         ]
-        table.add_row(*map(Text, cells))
-    return table
+        cells.append((method.replace("+", "\n+") if long else method, env, others))
+    beside = [[method, env, *others] for method, env, others in cells]
+    below = [[f"{method}\n{env}", *others] for method, env, others in cells]
+    layouts = [
+        Layout(["method", "env", *headings], beside),
+        Layout(["method, env", *headings], below),
+    ]
+    return fitting_table(layouts, width, right=("runs", "to do"))
 
 
 def _grouped(
@@ -108,11 +109,6 @@ def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
     engines = " and ".join(f"{name} ({count})" for name, count in placement.engines.items())
     parts = [", ".join(parts), *([where, f"engine {engines}"] if to_do else [])]
     return "; ".join([*parts, f"results in {placement.out}"])
-
-
-def counted(count: int, noun: str) -> str:
-    """Return `1 run`, `3 runs`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 # --- what the user should know ------------------------------------------------------------------
@@ -196,32 +192,31 @@ def identity(run: Run) -> dict[str, Any]:
 # --- populations --------------------------------------------------------------------------------
 
 
-def packing_table(placement: Placement) -> Table:
-    """Return the populations of a sweep: a row for each, with its memory and device."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("#", justify="right", no_wrap=True)
-    for heading in ("env", "algo"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("members", justify="right")
-    for heading in ("methods", "sparsity", "seeds"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("memory", "device"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def packing_table(placement: Placement, width: int) -> Table:
+    """Return the populations of a sweep: a row for each, with its memory and device.
+
+    `width` is the terminal's.
+    """
+    headings = ("methods", "sparsity", "seeds")
+    beside, below = [], []
     for number, population in enumerate(placement.populations, start=1):
         configs = [run.config for run in population.runs]
-        cells = [
-            str(number),
-            env_label(configs[0]),
-            algorithm_name(configs[0].algo),
-            str(len(configs)),
+        env, algo = env_label(configs[0]), algorithm_name(configs[0].algo)
+        members = str(len(configs))
+        who = [
             _two_or_count([config.method for config in configs]),
             _two_or_count([sparsity_label(config).removeprefix("s") for config in configs]),
             _ranges(config.seed for config in configs),
-            format_bytes(population.memory.device),
-            population.device.name,
         ]
-        table.add_row(*map(Text, cells))
-    return table
+        where = [format_bytes(population.memory.device), population.device.name]
+        beside.append([str(number), env, algo, members, *who, *where])
+        named = [f"{name}: {each}" for name, each in zip(headings, who, strict=True)]
+        below.append([str(number), "\n".join([f"{env}, {algo}", *named]), members, *where])
+    layouts = [
+        Layout(["#", "env", "algo", "members", *headings, "memory", "device"], beside),
+        Layout(["#", "population", "members", "memory", "device"], below),
+    ]
+    return fitting_table(layouts, width, right=("#", "members", "memory", "device"))
 
 
 def _two_or_count(values: Sequence[str]) -> str:
