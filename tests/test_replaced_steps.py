@@ -92,7 +92,7 @@ def test_the_command_ends_with_2_and_writes_nothing(
 
 def test_stored_runs_of_this_kind_stay_readable(tmp_path: Path) -> None:
     stored = to_dict(resolve("rigl", sets=[f"{INTERVAL}=2"], flags={"env.id": "2DNav-v1"}))
-    stored["run"] = {}
+    stored |= {"run": {}, "steps": 500, "eval_episodes": 1}
     for role in ("actor", "critic"):
         stored[role]["topology"]["update_interval"] = 1
     assert from_dict(stored).critic.topology.update_interval == 1
