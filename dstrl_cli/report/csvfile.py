@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -92,12 +92,26 @@ def _parse_damaged(text: str) -> tuple[Columns, list[str]]:
 
 def _without_repeated(table: Columns, keys: Iterable[str]) -> Columns:
     """Return the columns with only the last of the rows that have the same values in `keys`."""
-    rows = list(zip(*(table[name].tolist() for name in keys), strict=True))
+    chosen = [table[name] for name in keys]
+    if _ascend(chosen):  # as a run writes them
+        return table
+    rows = list(zip(*(values.tolist() for values in chosen), strict=True))
     last = {row: number for number, row in enumerate(rows)}
     if len(last) == len(rows):
         return table
     kept = sorted(last.values())
     return {name: values[kept] for name, values in table.items()}
+
+
+def _ascend(columns: Sequence[NDArray[np.float64]]) -> bool:
+    """Return whether rows stand in strictly ascending order, the first column counting most."""
+    rises = np.zeros(max(len(columns[0]) - 1, 0), dtype=bool)
+    equal = ~rises
+    for values in columns:
+        steps = np.diff(values)
+        rises |= equal & (steps > 0)
+        equal &= steps == 0
+    return bool(rises.all())
 
 
 def first_line(error: Exception) -> str:
