@@ -283,10 +283,10 @@ class MaskedNetwork(Network):
         """Let connections that do not stay [M, K, in, out] begin bias correction anew."""
         if self.restarted is None:
             return
-        goes_on = stays | ~self.restarted[members].view(-1, 1, 1, 1)
+        keeps_powers = stays | ~self.restarted[members].view(-1, 1, 1, 1)
         for power in (Flat(each, self.plan) for each in self.adam.powers):
             weights = power.weights[layer]
-            weights[members] = weights[members].masked_fill(~goes_on, 1.0)
+            weights[members] = weights[members].masked_fill(~keeps_powers, 1.0)
 
     # Reading.
 
