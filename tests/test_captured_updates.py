@@ -64,6 +64,22 @@ def store(learner: Learner, step: int, count: int = 1) -> None:
         learner.store(observation, action.tanh(), result, action.tanh())
 
 
+def take_updates(*learners: Learner) -> None:
+    """Store the same transitions in each and take `UPDATES` updates."""
+    with torch.no_grad():
+        for each in learners:
+            store(each, 0, 20)
+            for number in range(UPDATES):
+                store(each, 20 + number)
+                each.update()
+
+
+def assert_equal_members(one: Algorithm, other: Algorithm) -> None:
+    for index in range(len(one.configs)):
+        for a, b in zip(state(one, index), state(other, index), strict=True):
+            assert torch.equal(a, b)
+
+
 MIXED = [name for name in METHODS if name != "our-rlx2"]  # its critic rule watches every update
 
 
@@ -151,15 +167,8 @@ def test_a_buffer_on_the_host_gives_the_same_updates(algo: str) -> None:
     plain, here = make(configs, eager)
     recordings = Recordings()
     fed, away = make(configs, recordings, replay_on_host=True)
-    with torch.no_grad():
-        for each in (here, away):
-            store(each, 0, 20)
-            for number in range(UPDATES):
-                store(each, 20 + number)
-                each.update()
-    for index in range(len(configs)):
-        for a, b in zip(state(plain, index), state(fed, index), strict=True):
-            assert torch.equal(a, b)
+    take_updates(here, away)
+    assert_equal_members(plain, fed)
     assert min(recording.replays for recording in recordings.made) > 0
     assert torch.equal(here.replay.not_done[:, :50], away.replay.not_done[:, :50])
 
@@ -171,15 +180,8 @@ def test_an_accelerators_buffer_is_captured_as_well(algo: str) -> None:
         make(runs(algo, MIXED), eager, once),
         make(runs(algo, MIXED), Recordings(), once),
     )
-    with torch.no_grad():
-        for each in (one, other):
-            store(each, 0, 20)
-            for number in range(UPDATES):
-                store(each, 20 + number)
-                each.update()
-    for index in range(len(MIXED)):
-        for a, b in zip(state(plain, index), state(replayed, index), strict=True):
-            assert torch.equal(a, b)
+    take_updates(one, other)
+    assert_equal_members(plain, replayed)
     for name in ("slot", "slots", "size"):  # all but what no row holds yet
         ours, theirs = (getattr(each.replay, name)[..., : 20 + UPDATES, :] for each in (one, other))
         assert torch.equal(ours, theirs)

@@ -116,6 +116,14 @@ def test_settings_of_an_algorithm_may_be_few(
     for method in ("sst", "dense", "rigl", "mine.yaml"):
         assert main([*run, "--dst", method]) == 0
     assert "plain_ddpg-mine" in capsys.readouterr().out
+    preset = ("--preset", "quick", "--algo", "plain_ddpg:DDPG", "--dst", "sst", "--dry-run")
+    assert main(["sweep", *preset]) == 0  # the preset alone names an environment
+    assert "2DNav-v1" in capsys.readouterr().out
+    assert main(["train", "--algo", "plain_ddpg:DDPG", "--dst", "sst", "--dry-run"]) == 2
+    assert (
+        "env is missing: choose one with --env, or set it in plain_ddpg.yaml"
+        in capsys.readouterr().err
+    )
 
 
 USERS_CODE = """

@@ -74,26 +74,26 @@ def test_the_same_content_gives_the_same_bytes_in_another_process(tmp_path):
     assert other == dump(tensors, metadata())
 
 
-def refused(path: Path, match: str) -> None:
+def assert_refused(path: Path, match: str) -> None:
     with pytest.raises(InputError, match=match):
         Policy.load(path)
 
 
 def test_unreadable_files_are_refused(tmp_path):
-    refused(tmp_path / "missing", "does not exist")
+    assert_refused(tmp_path / "missing", "does not exist")
     (tmp_path / "text").write_text("not a policy")
-    refused(tmp_path / "text", "cannot be read")
+    assert_refused(tmp_path / "text", "cannot be read")
     whole = write_policy(tmp_path / "p").read_bytes()
     (tmp_path / "cut").write_bytes(whole[:-5])
-    refused(tmp_path / "cut", "cannot be read")
+    assert_refused(tmp_path / "cut", "cannot be read")
 
 
 def test_another_format_is_refused(tmp_path):
     tensors = network_tensors("actor", [W0], [B0], [M0])
     (tmp_path / "p").write_bytes(dump(tensors, {"format": "pt"}))
-    refused(tmp_path / "p", "not a policy file of dstrl")
+    assert_refused(tmp_path / "p", "not a policy file of dstrl")
     (tmp_path / "q").write_bytes(dump(tensors, {"format": policy.FORMAT}))
-    refused(tmp_path / "q", "damaged metadata")
+    assert_refused(tmp_path / "q", "damaged metadata")
 
 
 @pytest.mark.parametrize(
@@ -106,22 +106,24 @@ def test_another_format_is_refused(tmp_path):
     ],
 )
 def test_shapes_that_do_not_fit_the_metadata_are_refused(tmp_path, changes, match):
-    refused(write_policy(tmp_path / "p", **changes), match)
+    assert_refused(write_policy(tmp_path / "p", **changes), match)
 
 
 def test_missing_tensors_are_refused(tmp_path):
-    refused(write_policy(tmp_path / "p", network_tensors("critic1", [W0], [B0], [M0])), "no actor")
+    assert_refused(
+        write_policy(tmp_path / "p", network_tensors("critic1", [W0], [B0], [M0])), "no actor"
+    )
     for name in ("actor.bias.1", "actor.mask.0"):
         tensors = actor()
         del tensors[name]
-        refused(write_policy(tmp_path / "p", tensors), "lacks the bias or mask")
+        assert_refused(write_policy(tmp_path / "p", tensors), "lacks the bias or mask")
     tensors["actor.mask.0"] = np.ones((1, 2), dtype=np.uint8)
-    refused(write_policy(tmp_path / "p", tensors), "but a mask")
+    assert_refused(write_policy(tmp_path / "p", tensors), "but a mask")
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path):
     tensors = network_tensors("actor", [W0, W1 * np.nan], [B0, B1], [M0, M1])
-    refused(
+    assert_refused(
         write_policy(tmp_path / "p", tensors), "actor layer 1 holds numbers that are not finite"
     )
 

@@ -344,9 +344,11 @@ def resolve_explicit(
     above = [*map(_parse_set, sets), *_flag_layers(flags or {})]
     between: list[Layer] = []
     for _ in range(2 if preset else 0):  # the environment chooses the cases; any layer may name it
-        env_id = str(_merge([*below, *between, *above])["env.id"][0])
+        env_id = str(_merge([*below, *between, *above]).get("env.id", ("",))[0])
         between = preset.layers(name, chosen.name, env_id) if preset else []
     settings = _merge([*below, *between, *above])
+    if "env.id" not in settings:
+        raise InputError(f"env is missing: choose one with --env, or set it in {name}.yaml")
     _refuse_sparsity_beside_lambdas(settings, below[0])
     origins = {key: origin for key, (_, origin) in settings.items()}
     shown = {"method_label": chosen.label, "method_order": chosen.order}
