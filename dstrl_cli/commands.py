@@ -21,7 +21,7 @@ from dstrl_cli.machine import this_host
 from dstrl_cli.report import papers, tables
 from dstrl_cli.report.render import render
 from dstrl_cli.report.words import counted
-from dstrl_cli.runs.folder import CONFIG_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE
 from dstrl_cli.sweep import launcher, local
 from dstrl_cli.sweep.memory import parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs

@@ -16,7 +16,7 @@ from dstrl_cli.algos.flops import Connections, summary_numbers
 from dstrl_cli.registry import algorithm
 from dstrl_cli.report.render import render
 from dstrl_cli.report.tables import table
-from dstrl_cli.runs.folder import read_summary
+from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.plan import prepare
 from dstrl_cli.terminal.describe import outcome_overview
 from dstrl_cli.training.run import Outcome

@@ -15,7 +15,7 @@ from dstrl_cli.report.frames import read_results
 from dstrl_cli.report.render import render
 from dstrl_cli.report.table import Table
 from dstrl_cli.report.tables import table
-from dstrl_cli.runs.folder import read_summary
+from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.plan import Axes, expand
 
 # --- the plan -----------------------------------------------------------------------------------

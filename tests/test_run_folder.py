@@ -15,8 +15,9 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict, to_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs import folder as run_folder
-from dstrl_cli.runs.folder import RunFolder, read_config, read_status
+from dstrl_cli.runs.folder import RunFolder, read_config
 from dstrl_cli.runs.provenance import provenance
+from dstrl_cli.runs.summary import mark_ended, read_status
 
 
 def config(**changes) -> dict:
@@ -204,7 +205,7 @@ def test_a_run_that_died_is_marked(tmp_path):
     folder = RunFolder(tmp_path / "run").create(config())
     folder.close()
     (folder.path / ".lock").write_text("")  # as a killed process leaves it
-    run_folder.mark_ended(folder.path, "failed", "killed by SIGKILL")
+    mark_ended(folder.path, "failed", "killed by SIGKILL")
     assert read_status(folder.path) == "failed"
     assert not (folder.path / ".lock").exists()
 
@@ -212,14 +213,14 @@ def test_a_run_that_died_is_marked(tmp_path):
 def test_a_summary_that_the_run_wrote_itself_is_kept(tmp_path):
     with RunFolder(tmp_path / "run").create(config()) as folder:
         folder.summary({"status": "failed", "steps": 7})
-    assert run_folder.mark_ended(folder.path, "failed", "later")["steps"] == 7
+    assert mark_ended(folder.path, "failed", "later")["steps"] == 7
 
 
 def test_marking_touches_no_folder_that_is_not_there_or_is_in_use(tmp_path):
-    run_folder.mark_ended(tmp_path / "never made", "failed", "killed")
+    mark_ended(tmp_path / "never made", "failed", "killed")
     assert not (tmp_path / "never made").exists()
     with RunFolder(tmp_path / "run").create(config()):
-        assert run_folder.mark_ended(tmp_path / "run", "failed", "killed")["status"] == "failed"
+        assert mark_ended(tmp_path / "run", "failed", "killed")["status"] == "failed"
         assert read_status(tmp_path / "run") == "running"
         assert not (tmp_path / "run" / "summary.json").exists()
 

@@ -15,7 +15,8 @@ from sweep_samples import SMALL, leave, runs
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.machine import Host
-from dstrl_cli.runs.folder import RunFolder, read_status, read_summary
+from dstrl_cli.runs.folder import RunFolder
+from dstrl_cli.runs.summary import read_status, read_summary
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.launcher import End, Launcher, Note, execute, summary_of
 from dstrl_cli.sweep.local import LocalLauncher

@@ -19,7 +19,7 @@ from dstrl_cli.algos.td3 import TD3
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.envs.tasks.navigation_batch import NavigationBatch
-from dstrl_cli.runs.folder import read_summary
+from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.plan import prepare
 from dstrl_cli.terminal.describe import outcome_overview
 from dstrl_cli.training import trainer

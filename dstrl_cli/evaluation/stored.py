@@ -18,8 +18,10 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec, make_batch
 from dstrl_cli.errors import InputError
 from dstrl_cli.evaluation import rollout
-from dstrl_cli.runs.folder import COLUMNS, CONFIG_FILE, SUMMARY_FILE, read_config
+from dstrl_cli.runs.folder import read_config
+from dstrl_cli.runs.logs import COLUMNS
 from dstrl_cli.runs.policy import Policy
+from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE
 
 AT_ONCE = 10
 """Environments that run side by side."""

@@ -28,7 +28,7 @@ from dstrl_cli.report.csvfile import Columns, Report, first_line, read_csv
 from dstrl_cli.report.identity import Identity, identify
 from dstrl_cli.report.sources import find_runs, nothing_found
 from dstrl_cli.report.words import counted
-from dstrl_cli.runs.folder import CONFIG_FILE, SUMMARY_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE
 
 FINISHED = "finished"
 UNFINISHED = "unfinished"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dstrl_cli.runs.folder import mark_ended, read_summary
+from dstrl_cli.runs.summary import mark_ended, read_summary
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.interrupts import interrupts_held
 from dstrl_cli.sweep.packing import PlannedPopulation

@@ -23,13 +23,9 @@ from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolv
 from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.folder import (
-    check_free,
-    check_unused,
-    check_writable,
-    read_config,
-    read_status,
-)
+from dstrl_cli.runs.folder import check_free, check_writable, read_config
+from dstrl_cli.runs.lock import check_unused
+from dstrl_cli.runs.summary import read_status
 from dstrl_cli.topology import budgets
 from dstrl_cli.training.run import Run
 

@@ -18,8 +18,9 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.nets.choice import choose
-from dstrl_cli.runs.folder import RunFolder, read_summary
+from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.provenance import provenance
+from dstrl_cli.runs.summary import read_summary
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
