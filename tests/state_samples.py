@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from dstrl_cli.runs.checkpoint import read_state, write_state
 from dstrl_cli.training.learner import Learner
 
 OBS, ACT, LIMIT = 3, 2, 7
-STEPS, STOPS = 130, (58, 91)
+STEPS, STOPS = 130, (58, 91, 104)
 """Steps in all, and those after which a run is stopped: in the middle of everything below."""
 
 SMALL = (
@@ -75,6 +76,8 @@ class Trainee:
                 if self.steps > self.configs[0].learning_starts:
                     self.learner.update()
                 self.capacity.check(self.steps, self.replay, self.algorithm.act)
+                if self.steps % 40 == 0:
+                    self.algorithm.take_metrics()
         return self
 
     def store(self, step: int) -> None:
@@ -111,6 +114,11 @@ class Trainee:
 
 def drawn(seeds: Sequence[int], step: int) -> torch.Tensor:
     """The numbers of one step, by each seed alone."""
+    return _drawn(tuple(seeds), step)
+
+
+@functools.cache
+def _drawn(seeds: tuple[int, ...], step: int) -> torch.Tensor:
     sources = [torch.Generator().manual_seed(10**7 * seed + step) for seed in seeds]
     return torch.stack([torch.randn(OBS + ACT + 1, generator=each) for each in sources])
 
