@@ -61,6 +61,20 @@ def test_what_belongs_to_members_goes_with_them(tmp_path: Path) -> None:
     assert pair.train().algorithm.alive.all()
 
 
+class Counting(Score):
+    """Has attributes of the names of methods."""
+
+    def __init__(self, state: int) -> None:
+        self.state, self.set_state = state, [state]  # type: ignore[assignment, method-assign]
+
+
+def test_attributes_may_be_called_state() -> None:
+    rules = [rule_with(None), rule_with(None)]
+    rules[0].scores, rules[1].scores = (Counting(5),), (Counting(0),)
+    rules[1].set_state([rules[0].state(0, 1)], "cpu")
+    assert vars(rules[1].scores[0]) == {"state": 5, "set_state": [5]}
+
+
 # --- what cannot be kept, and what cannot be joined -----------------------------------------------
 
 

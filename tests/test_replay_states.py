@@ -259,6 +259,17 @@ def test_an_early_end_is_noticed_after_a_stop_as_before_it() -> None:
         assert list(replay.faults()) == [0]
 
 
+@pytest.mark.parametrize(("end", "faulty"), [(8, [0]), (9, [])])
+def test_the_steps_of_an_episode_are_counted_from_where_the_last_one_was_lost(
+    end: int, faulty: list[int]
+) -> None:
+    kind = functools.partial(OnceReplay, time_limit=5)
+    replay = filled(20, numbered(5, {1: "fall"}), kind=kind, chained=True)
+    replay.cut_newest(0)  # after row 4, the third step of its episode
+    add(replay, numbered(12, {end: "limit"})[5:], chained=True)
+    assert list(replay.faults()) == faulty
+
+
 def test_a_member_whose_observations_were_overwritten_cannot_be_kept() -> None:
     kind = functools.partial(OnceReplay, time_limit=5)
     early = numbered(12, {2: "limit", 5: "limit"})

@@ -58,14 +58,15 @@ def unlinked(observation: Tensor, next_observation: Tensor, start: int, size: in
     Both are rings [capacity, obs] with `size` valid rows. They are compared bit by bit; the newest
     row always counts.
     """
-    found = []
-    capacity = len(observation)
-    for first in range(0, size - 1, CHUNK):
-        ages = torch.arange(first, min(first + CHUNK, size - 1), device=observation.device)
-        here, following = (start + ages) % capacity, (start + ages + 1) % capacity
-        held, seen = next_observation[here], observation[following]
+    found, age, capacity = [], 0, len(observation)
+    while age < size - 1:
+        here, following = (start + age) % capacity, (start + age + 1) % capacity
+        count = min(CHUNK, size - 1 - age, capacity - here, capacity - following)
+        held = next_observation[here : here + count]
+        seen = observation[following : following + count]
         differs = (held.view(torch.int32) != seen.view(torch.int32)).any(1)
-        found.append(ages[differs])
+        found.append(age + differs.nonzero().squeeze(1))
+        age += count
     newest = torch.arange(max(0, size - 1), size, device=observation.device)
     return torch.cat([*found, newest])
 

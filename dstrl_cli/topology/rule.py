@@ -171,8 +171,9 @@ class Rule:
 
         Raises DstrlError for a score that keeps what cannot be put into a checkpoint.
         """
+        # by the class: a score may keep an attribute that is called `state`
         scores = {
-            str(number): take_attributes(owner, score.state(), row, members)
+            str(number): take_attributes(owner, type(score).state(score), row, members)
             for number, (owner, score) in enumerate(self.owners())
         }
         return {"finished": self.finished, "scores": scores}
@@ -182,7 +183,7 @@ class Rule:
         self.finished = states[0]["finished"]
         for number, (owner, score) in enumerate(self.owners()):
             parts = [state["scores"][str(number)] for state in states]
-            score.set_state(join_attributes(owner, parts, device))
+            type(score).set_state(score, join_attributes(owner, parts, device))
 
     def owners(self) -> list[tuple[str, Score]]:
         """Return the scores, each after the key and the name that chose it."""
