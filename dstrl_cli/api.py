@@ -14,11 +14,12 @@ from typing import Any
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_steps
-from dstrl_cli.errors import DstrlError
+from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
 from dstrl_cli.runs.policy import Policy, find_policy
+from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.place import Limits, place_runs
-from dstrl_cli.sweep.plan import Axes, expand, fresh, refuse_several
+from dstrl_cli.sweep.plan import Axes, expand, fresh, refuse_several, resumed
 from dstrl_cli.terminal import describe
 from dstrl_cli.training.run import Outcome
 from dstrl_cli.training.run import train as train_runs
@@ -43,6 +44,7 @@ def train(
     replay_device: str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Train one run in this process, as `dstrl train` with the same keys would.
@@ -69,6 +71,8 @@ def train(
         replay_device: `auto` or `cpu`.
         out: folder of the results.
         overwrite: start over where a run is already.
+        resume: go on with the run that is in the folder, if it was stopped; a finished one is not
+            trained again, unless `steps` are more than it had and it kept its checkpoint.
         quiet: say nothing; else a line is printed for every evaluation and message.
 
     Returns:
@@ -99,11 +103,15 @@ def train(
         refuse_several(axes, flags, texts, loaded)
     given = {key: value for key, value in flags.items() if value is not None}
     found = expand(axes, ours=ours, preset=loaded, sets=texts, flags=given)
-    placement = place_runs(fresh(found, overwrite), Limits(), this_host())
-    (run,) = placement.runs
+    if resume and overwrite:
+        raise InputError("resume and overwrite: give one of them")
+    planned = resumed(found, False, lengthen=True) if resume else fresh(found, overwrite)
+    placement = place_runs(planned, Limits(), this_host())
+    summaries = [read_summary(planned[0].run.path) or {"status": planned[0].status}]
     with _torch_settings_restored():
-        (summary,) = train_runs([run], placement.devices[0].name, _Lines(quiet))
-    outcome = Outcome(run, summary)
+        for run in placement.runs:  # one, or none where it has finished
+            summaries = train_runs([run], placement.devices[0].name, _Lines(quiet))
+    outcome = Outcome(planned[0].run, summaries[0])
     if failures := describe.failures([outcome]):
         raise DstrlError(failures)
     return describe.outcome_json(outcome)

@@ -95,6 +95,17 @@ ReplayDevice = Annotated[
 Out = Annotated[
     str | None, typer.Option(help="Folder of the results (default: results).", metavar="FOLDER")
 ]
+CheckpointEvery = Annotated[
+    str | None,
+    typer.Option(
+        help="Steps, or a time as 10m or 2h, between checkpoints; 0: none (default: 10m).",
+        metavar="N|TIME",
+    ),
+]
+KeepCheckpoint = Annotated[
+    bool,
+    typer.Option("--keep-checkpoint", help="Keep the last checkpoint of a finished run, too."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be run, and write nothing.")
 ]
@@ -164,6 +175,20 @@ def train(
     members_per_device: MembersPerDevice = None,
     replay_device: ReplayDevice = None,
     out: Out = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Train the run of a stored config.yaml exactly as it was.", metavar="FILE"
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with a run that was stopped; with more --steps, with a longer."
+        ),
+    ] = False,
+    checkpoint_every: CheckpointEvery = None,
+    keep_checkpoint: KeepCheckpoint = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start over where a run is already.")
     ] = False,
@@ -177,6 +202,24 @@ def train(
     from dstrl_cli import commands
     from dstrl_cli.config.ranges import parse_integers
 
+    if config is not None:
+        given = {
+            "--algo": algo,
+            "--dst": dst,
+            "--ours": ours,
+            "--env": env,
+            "--task": task,
+            "--sparsity": sparsity,
+            "--actor-sparsity": actor_sparsity,
+            "--critic-sparsity": critic_sparsity,
+            "--seed": seed,
+            "--seeds": seeds,
+            "--steps": steps,
+            "--preset": preset,
+            "--set": set_,
+            "--engine": engine,
+        }
+        commands.refuse_beside_config(given)
     axes = commands.Axes(
         algos=[] if algo is None else [algo],
         methods=[] if dst is None else [dst],
@@ -193,9 +236,11 @@ def train(
         "device": device,
         "engine": engine,
         "replay_device": replay_device,
+        "checkpoint_every": checkpoint_every,
+        "keep_checkpoint": keep_checkpoint or None,
         "out": out,
     }
-    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
+    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite, resume, config)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
     with interruptible():
@@ -242,6 +287,8 @@ def sweep(
     out: Out = None,
     metric: Metric = None,
     compare: Compare = None,
+    checkpoint_every: CheckpointEvery = None,
+    keep_checkpoint: KeepCheckpoint = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Start all runs over, also finished or different ones."),
@@ -251,7 +298,8 @@ def sweep(
 ) -> None:
     """Train every combination of methods, environments, sparsities and seeds.
 
-    Finished runs are skipped, so the same command continues a sweep. The table comes at the end.
+    The same command continues a sweep: finished runs are skipped, and those that were stopped go on
+    from their checkpoints. The table comes at the end.
 
     Example: dstrl sweep --dst sst,rlx2,our-rlx2 --sparsity 0.15:0.95 --seeds 0-4
     """
@@ -274,6 +322,8 @@ def sweep(
         "device": device,
         "engine": engine,
         "replay_device": replay_device,
+        "checkpoint_every": checkpoint_every,
+        "keep_checkpoint": keep_checkpoint or None,
         "out": out,
         "metric": metric,
     }

@@ -107,6 +107,35 @@ def _auto_or_count(value: Any) -> int | Literal["auto"]:
     return number
 
 
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+
+
+def interval_seconds(interval: int | str) -> float | None:
+    """Return the seconds of an interval in time (`90s`, `10m`, `2h`); None for one in steps."""
+    if isinstance(interval, int):
+        return None
+    found = _DURATION.fullmatch(interval)
+    if found is None or float(found[1]) == 0:
+        raise ValueError("must be a number of steps (0: never), or a time as in 90s, 10m or 2h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _steps_or_time(value: Any) -> int | str:
+    """Accept a number of steps, or a time with its unit; a bare number is one of steps."""
+    if isinstance(value, str) and value.strip()[-1:] in _UNITS:
+        value = value.strip()
+        interval_seconds(value)
+        return str(value)
+    try:
+        number = _integral(value)
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or number < 0:
+        raise ValueError("must be a number of steps (0: never), or a time as in 90s, 10m or 2h")
+    return number
+
+
 Whole = Annotated[int, BeforeValidator(_integral)]
 PositiveInt = Annotated[Whole, Field(ge=1)]
 NonNegativeInt = Annotated[Whole, Field(ge=0)]
@@ -120,4 +149,5 @@ Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_pair)]
 Device = Annotated[str, AfterValidator(_known_device)]
 MetricName = Annotated[str, AfterValidator(_known_metric)]
 Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
+Interval = Annotated[int | str, PlainValidator(_steps_or_time)]
 Name = Annotated[str, Field(min_length=1)]

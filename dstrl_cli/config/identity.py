@@ -18,6 +18,7 @@ NOT_IDENTITY = frozenset(
         "engine",
         "threads",
         "checkpoint_every",
+        "keep_checkpoint",
         "env_workers",
         "replay_device",
         "compile",

@@ -22,6 +22,7 @@ from dstrl_cli.config.fields import (
     Bounds,
     Device,
     Fraction,
+    Interval,
     Lambdas,
     MetricName,
     Name,
@@ -195,7 +196,8 @@ class RunConfig(_Model):
 
     Defaults are TD3's of the shared base; `presets/algos` states every one with its source.
     `env_workers` are processes that step environments (0: none, the run's own process), and
-    `replay_device: auto` keeps the replay buffer beside the networks. `metric` is what tables of
+    `replay_device: auto` keeps the replay buffer beside the networks. `checkpoint_every` is a number
+    of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps the last one of a finished run. `metric` is what tables of
     the run show unless they are asked for another; `method_label` and `method_order` are how they
     name and sort a user's own method.
     """
@@ -245,7 +247,8 @@ class RunConfig(_Model):
 
     eval_every: PositiveInt = 5_000
     eval_episodes: PositiveInt = 10
-    checkpoint_every: NonNegativeInt = 0
+    checkpoint_every: Interval = "10m"
+    keep_checkpoint: bool = False
     device: Device = "auto"
     engine: Annotated[str, one_of("engine", ("auto", *ENGINES))] = "auto"
     threads: PositiveInt = 1

@@ -230,14 +230,25 @@ def _parse_set(text: str) -> Layer:
     return layer({key.strip(): parse_yaml(value, f"--set {key}")}, "--set")
 
 
-_FLAGS = {"env.id": "--env", "env.task": "--task", "replay_device": "--replay-device"}
+_FLAGS = {
+    "env.id": "--env",
+    "env.task": "--task",
+    "replay_device": "--replay-device",
+    "checkpoint_every": "--checkpoint-every",
+    "keep_checkpoint": "--keep-checkpoint",
+}
 """The flags of keys whose name is not simply the key."""
+
+
+def flag_name(key: str) -> str:
+    """Return the flag of a key: `--env` of `env.id`."""
+    return _FLAGS.get(key) or "--" + key.replace(".", "-")
 
 
 def _flag_layers(flags: Mapping[str, Any]) -> list[Layer]:
     """Return a layer per given flag, those of one network after those of both."""
     return [
-        layer({key: value}, _FLAGS.get(key) or "--" + key.replace(".", "-"))
+        layer({key: value}, flag_name(key))
         for key, value in sorted(flags.items(), key=lambda item: item[0].count("."))
         if value is not None
     ]

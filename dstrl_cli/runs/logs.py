@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dstrl_cli.errors import InputError
 from dstrl_cli.runs.files import write
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -49,6 +51,44 @@ def append(folder: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         # Opened anew each time: a population of hundreds would run out of file handles.
         with (folder / name).open("ab", buffering=0) as file:
             file.write(data)
+
+
+def sync(folder: Path) -> dict[str, int]:
+    """Bring every CSV file to the disk; return its length in bytes."""
+    lengths = {}
+    for name in COLUMNS:
+        with (folder / name).open("rb+") as file:
+            os.fsync(file.fileno())
+            lengths[name] = os.fstat(file.fileno()).st_size
+    return lengths
+
+
+def check_lengths(folder: Path, lengths: Mapping[str, int]) -> None:
+    """Raise InputError where a CSV file has other columns or is shorter than `lengths` says."""
+    for name, columns in COLUMNS.items():
+        try:
+            with (folder / name).open("rb") as file:
+                header = file.readline()
+                length = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            cause = f"cannot be read ({error.strerror})"
+        else:
+            if header != _csv_line(columns) or name not in lengths:
+                cause = "has other columns than this dstrl writes"
+            elif length < lengths[name]:
+                cause = f"was cut since: {length:,} bytes of {lengths[name]:,}"
+            else:
+                continue
+        raise InputError(
+            f"{folder / name} {cause}, so the run cannot go on from its checkpoint: start it over "
+            "with --overwrite"
+        )
+
+
+def cut(folder: Path, lengths: Mapping[str, int]) -> None:
+    """Remove the rows of every CSV file beyond its length in bytes at the checkpoint."""
+    for name in COLUMNS:
+        os.truncate(folder / name, lengths[name])
 
 
 def _csv_line(values: Iterable[Any]) -> bytes:

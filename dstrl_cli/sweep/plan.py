@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dstrl_cli.config import effects
 from dstrl_cli.config.identity import differences, run_path
@@ -26,6 +26,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import check_free, check_writable, read_config
 from dstrl_cli.runs.lock import check_unused
 from dstrl_cli.runs.summary import read_status
+from dstrl_cli.sweep.going_on import going_on, is_longer, longer
 from dstrl_cli.topology import budgets
 from dstrl_cli.training.run import Run
 
@@ -90,7 +91,7 @@ class Planned:
     @property
     def to_do(self) -> bool:
         """Whether the run will be trained."""
-        return self.run.replace or self.status == "new"
+        return self.run.start != "new" or self.status == "new"
 
 
 # --- from axes to runs --------------------------------------------------------------------------
@@ -340,11 +341,13 @@ def fresh(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
     return planned
 
 
-def resumed(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
-    """Plan runs of which the finished ones are skipped and unfinished ones start over.
+def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> list[Planned]:
+    """Plan runs of which the finished ones are skipped.
 
-    `overwrite` starts all of them over, and replaces other configurations. Raises InputError where
-    a folder holds another configuration, or something that is no run.
+    Unfinished ones go on from their checkpoints; those without one start over. `overwrite` starts
+    all of them over, and replaces other configurations. With `lengthen`, a finished run that has
+    fewer steps than are wanted goes on, too. Raises InputError where a folder holds another
+    configuration, a damaged checkpoint, or something that is no run.
     """
     planned = []
     empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
@@ -354,21 +357,37 @@ def resumed(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
             empty[parent] = not os.path.lexists(parent)
             if empty[parent]:
                 check_writable(run.path)
-        planned.append(Planned(run, "new") if empty[parent] else _resumed(run, overwrite))
+        new = empty[parent]
+        planned.append(Planned(run, "new") if new else _resumed(run, overwrite, lengthen))
     return planned
 
 
-def _resumed(run: Run, overwrite: bool) -> Planned:
+def _resumed(run: Run, overwrite: bool, lengthen: bool) -> Planned:
     status = read_status(run.path)
-    if overwrite or status is None or differences(read_config(run.path), run.config):
+    if overwrite or status is None:
         check_free(run.path, run.config, overwrite)
-    return _planned(run, overwrite or status != "finished")
+        return _planned(run, overwrite)
+    check_unused(run.path)
+    stored = read_config(run.path)
+    if lengthen and is_longer(run, stored):
+        same_length = run.config.model_copy(update={"steps": stored.steps})
+        if not differences(stored, same_length):
+            return _writable(Planned(longer(run, stored), status))
+    if differences(stored, run.config):
+        check_free(run.path, run.config, overwrite)
+    if status == "finished":
+        return Planned(run, status)
+    return _writable(Planned(going_on(run, stored), status))
 
 
 def _planned(run: Run, start_over: bool) -> Planned:
     check_unused(run.path)
     status = read_status(run.path)
-    planned = Planned(replace(run, replace=start_over and status is not None), status or "new")
+    start: Literal["new", "over"] = "over" if start_over and status is not None else "new"
+    return _writable(Planned(replace(run, start=start), status or "new"))
+
+
+def _writable(planned: Planned) -> Planned:
     if planned.to_do:
-        check_writable(run.path)
+        check_writable(planned.run.path)
     return planned

@@ -79,8 +79,6 @@ def warnings(runs: Iterable[Run]) -> list[str]:
             f"not exceed learning_starts ({config.learning_starts:,}); raise --steps or lower it "
             "with --set learning_starts=N"
         )
-    if any(run.config.checkpoint_every for run in runs):
-        found.append("checkpoint_every has no effect in this version: no checkpoint is written")
     return found
 
 

@@ -8,6 +8,7 @@ files there are (`runs.folder`).
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -75,6 +76,14 @@ class WaitingChange(NamedTuple):
     change: TopologyChange
 
 
+class Times(NamedTuple):
+    """Seconds that a run took, all in all and for parts of it."""
+
+    wall: float = 0.0
+    evaluation: float = 0.0
+    checkpoint: float = 0.0
+
+
 class Recorder:
     """Writes the episodes, evaluations, topology updates and networks of every member to its sinks.
 
@@ -89,8 +98,10 @@ class Recorder:
     ) -> None:
         self.algorithm, self.sinks, self.spec = algorithm, sinks, spec
         self.started = self.row_time = time.perf_counter()
-        self.row_step, self.evaluation_time = 0, 0.0
+        self.row_step, self.evaluation_time, self.checkpoint_time = 0, 0.0, 0.0
         members = len(sinks)
+        self.before = [Times()] * members  # what each took before it was resumed
+        self.restarts = [0] * members  # episodes that had to begin anew when it was resumed
         self.recorded = set(range(members))  # members whose summary is not written yet
         self.episode_return = np.zeros(members)
         self.episode_length = np.zeros(members, dtype=np.int64)
@@ -172,6 +183,78 @@ class Recorder:
     def policy_distances(self, measured: Mapping[int, Tensor]) -> None:
         """Keep the policy distances of some members for the next evaluation's row."""
         self.distances.update(measured)
+
+    def checkpoint_took(self, seconds: float) -> None:
+        """Count the time of a checkpoint, which does not count into steps per second."""
+        self.checkpoint_time += seconds
+        self.row_time += seconds
+
+    def evaluation_stopped(self, seconds: float) -> None:
+        """Leave the time of an evaluation that was not completed out of steps per second."""
+        self.row_time += seconds
+
+    # What a checkpoint needs.
+
+    def times(self, member: int) -> Times:
+        """Return what a member took so far, before it was resumed too."""
+        before, wall = self.before[member], time.perf_counter() - self.started
+        return Times(
+            before.wall + wall,
+            before.evaluation + self.evaluation_time,
+            before.checkpoint + self.checkpoint_time,
+        )
+
+    def state(self, member: int) -> dict[str, Any]:
+        """Return what a member's next rows depend on; everything that waits must be written."""
+        distance, best = self.distances.get(member), self.best[member]
+        networks = {
+            network.plan.role: {
+                **vars(self.active[network][member]),
+                "inactive_gradients": self.inactive_gradients[network][member],
+            }
+            for network in (self.algorithm.actor, self.algorithm.critic)
+        }
+        return {
+            "episode_return": float(self.episode_return[member]),
+            "episode_length": int(self.episode_length[member]),
+            "episode_count": int(self.episode_count[member]),
+            "recent_returns": self.recent_returns[member],
+            "distance": None if distance is None else float(distance),
+            "last_evaluation": json.dumps(self.last_evaluation.get(member)),
+            "best": None if best == -math.inf else best,
+            "networks": networks,
+            "restarts": self.restarts[member],
+            "times": list(self.times(member)),
+            "row_step": self.row_step,
+            "row_seconds": time.perf_counter() - self.row_time,
+        }
+
+    def set_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Take the states of all members; the rows that follow are those that would have been."""
+        now = time.perf_counter()
+        self.started, self.row_time = now, now - states[0]["row_seconds"]
+        self.row_step = states[0]["row_step"]
+        for member, state in enumerate(states):
+            self.episode_return[member] = state["episode_return"]
+            self.episode_length[member] = state["episode_length"]
+            self.episode_count[member] = state["episode_count"]
+            self.recent_returns[member] = list(state["recent_returns"])
+            if state["distance"] is not None:
+                self.distances[member] = torch.tensor(state["distance"])
+            if (evaluation := json.loads(state["last_evaluation"])) is not None:
+                self.last_evaluation[member] = evaluation
+            self.best[member] = -math.inf if state["best"] is None else state["best"]
+            for network in (self.algorithm.actor, self.algorithm.critic):
+                counts = dict(state["networks"][network.plan.role])
+                self.inactive_gradients[network][member] = counts.pop("inactive_gradients")
+                vars(self.active[network][member]).update(counts)
+            self.restarts[member] = state["restarts"]
+            self.before[member] = Times(*state["times"])
+
+    def restart_episode(self, member: int) -> None:
+        """Forget the episode that a member is in, and count that."""
+        self.episode_return[member], self.episode_length[member] = 0.0, 0
+        self.restarts[member] += 1
 
     # Writing what waits.
 
@@ -279,7 +362,7 @@ class Recorder:
             self.last_evaluation[member] = {"mean": mean, "std": std}
             row = {
                 "step": step,
-                "time_s": round(now - self.started, 3),
+                "time_s": round(self.before[member].wall + now - self.started, 3),
                 "steps_per_s": None if rate is None else round(rate, 2),
                 "eval_return_mean": mean,
                 "eval_return_std": std,
@@ -315,13 +398,16 @@ class Recorder:
             policy_delay=config.policy_delay,
             nstep=config.nstep,
         )
+        times = self.times(member)
         summary = {
             "status": status,
             "steps": steps,
             "final_return": self.last_evaluation.get(member),
             **numbers,
-            "wall_time_s": round(time.perf_counter() - self.started, 3),
-            "evaluation_time_s": round(self.evaluation_time, 3),
+            "wall_time_s": round(times.wall, 3),
+            "evaluation_time_s": round(times.evaluation, 3),
+            "checkpoint_time_s": round(times.checkpoint, 3),
+            "restarts": self.restarts[member],
             "engine": algorithm.engine,
             "device": algorithm.device,
             "error": error,

@@ -32,5 +32,8 @@ class Sink(Protocol):
     ) -> None:
         """Take the networks as they are now: arrays by name, and what they were trained for."""
 
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Take the state of the training, from which it can go on; it replaces the former one."""
+
     def summary(self, summary: Mapping[str, Any]) -> None:
         """Take how the run ended; nothing follows."""

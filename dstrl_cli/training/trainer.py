@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,11 +29,13 @@ from dstrl_cli.nets.choice import choose
 from dstrl_cli.registry import ALGORITHMS, load
 from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.replay.choice import is_on_host, make_replay
+from dstrl_cli.training import checkpoint
 from dstrl_cli.training.capture import Capture, capture
 from dstrl_cli.training.learner import Learner
 from dstrl_cli.training.recorder import Recorder
 from dstrl_cli.training.reporter import Reporter, Silent
 from dstrl_cli.training.sinks import Sink
+from dstrl_cli.training.stop import Stop, Stopped, listening
 
 CHECK_EVERY = 100
 """Steps after which the device is read: to write files, report progress, and find members that
@@ -84,7 +87,8 @@ class Population:
         self.warm_up = streams.uniform(seeds, "warm_up", (spec.action_size,), device)
         self.sample_action = captured(self.finite_actions)
         self.policy = captured(self.policy_actions)
-        self.steps = 0
+        self.steps, self.evaluated = 0, -1  # the step of the last evaluation
+        self.checkpoints, self.stop = checkpoint.Schedule(configs), Stop()
         self.clock, self.clock_step = time.perf_counter(), 0
 
     def make_environments(self, spec: EnvSpec, seeds: Sequence[int]) -> None:
@@ -99,17 +103,75 @@ class Population:
         self.env_seeds = [streams.derived_seed(seed, "env") % 2**31 for seed in seeds]
         self.eval_seeds = [start for seed in seeds for start in start_seeds(seed, episodes)]
 
-    def run(self) -> None:
-        """Train to the end, or until no member trains any more."""
-        total = self.config.steps
+    def run(self, states: Sequence[Mapping[str, Any]] | None = None) -> None:
+        """Train to the end, or until no member trains any more.
+
+        states: of the members, at the same step; None: the run begins.
+        Raises Stopped, after a checkpoint, where that was asked for.
+        """
+        try:
+            observation = self.begin() if states is None else checkpoint.restore(self, states)
+            self.evaluate_if_due()
+            while self.steps < self.config.steps and self.training:
+                observation = self.advance(observation)
+                if self.steps == self.config.steps:
+                    self.save_last()
+                self.evaluate_if_due()
+                self.stop.check()
+                if self.checkpoints.due(self.steps):
+                    self.save(self.training)
+        except Stopped:
+            if self.checkpoints.on and self.steps:
+                self.save(self.training)
+            raise
+
+    def begin(self) -> Tensor:
+        """Write the initial networks and start the first episodes; return their observations."""
         self.recorder.initial()
         observation = self.env.reset(self.env_seeds)
         self.freeze_failed(self.env, 1)
-        self.evaluate()
-        while self.steps < total and self.training:
-            observation = self.advance(observation)
-            if self.steps % self.config.eval_every == 0 or self.steps == total:
-                self.evaluate()
+        return observation
+
+    def evaluate_if_due(self) -> None:
+        """Evaluate at step 0, every `eval_every` steps and at the end, once each.
+
+        An evaluation that a checkpoint interrupted is due when the run goes on.
+        """
+        due = self.steps % self.config.eval_every == 0 or self.steps == self.config.steps
+        if due and self.evaluated != self.steps:
+            self.evaluate()
+
+    def save(self, members: Iterable[int]) -> None:
+        """Write a checkpoint of some members.
+
+        Where that fails, the training goes on: the former checkpoint is still there.
+        """
+        started = time.perf_counter()
+        self.recorder.flush()
+        environments, problem = checkpoint.environment_texts(self.env)
+        try:
+            for member in members:
+                state = checkpoint.member_state(self, member, environments[member], problem)
+                for sink in self.recorder.sinks[member]:
+                    sink.checkpoint(state)
+        except OSError as error:
+            self.reporter.message(f"warning: no checkpoint was written at {self.steps:,}: {error}")
+        except DstrlError as error:
+            self.checkpoints.on = False
+            self.reporter.message(f"warning: this run writes no checkpoints: {error}")
+        seconds = time.perf_counter() - started
+        self.checkpoints.written(seconds)
+        self.recorder.checkpoint_took(seconds)
+        self.clock += seconds
+        self.tell()
+
+    def save_last(self) -> None:
+        """Write the checkpoint from which finished members that keep it can be made longer.
+
+        The last evaluation still is to come: a longer run may have none at this step.
+        """
+        if kept := [each for each in self.training if self.configs[each].keep_checkpoint]:
+            self.save(kept)
 
     def advance(self, observation: Tensor) -> Tensor:
         """Take one environment step and, after warm-up, one update of every member."""
@@ -168,9 +230,7 @@ class Population:
     def poll(self) -> None:
         """Write the rows that wait, freeze members that diverged, and report progress."""
         self.recorder.flush()
-        for member, text in self.recorder.take_messages():
-            config = self.configs[member]
-            self.reporter.message(f"{config.method} seed {config.seed}: {text}")
+        self.tell()
         alive = self.algorithm.alive.tolist()
         for member in [m for m in self.training if not alive[m]]:
             error = f"the loss or the actions became NaN or infinite before step {self.steps}"
@@ -184,6 +244,12 @@ class Population:
         rate = (self.steps - self.clock_step) / max(now - self.clock, 1e-9)
         self.reporter.progress(self.steps, self.config.steps, rate)
         self.clock, self.clock_step = now, self.steps
+
+    def tell(self) -> None:
+        """Report what networks and topology updates have to say."""
+        for member, text in self.recorder.take_messages():
+            config = self.configs[member]
+            self.reporter.message(f"{config.method} seed {config.seed}: {text}")
 
     def freeze(self, member: int, status: str, error: str) -> None:
         """End a member's training where it is; the others go on."""
@@ -206,7 +272,13 @@ class Population:
         if not self.training:
             return
         started = time.perf_counter()
-        returns, lengths = rollout.episodes(self.eval_env, self.policy, self.eval_seeds)
+        try:
+            returns, lengths = rollout.episodes(
+                self.eval_env, self.evaluation_actions, self.eval_seeds
+            )
+        except Stopped:
+            self.recorder.evaluation_stopped(time.perf_counter() - started)
+            raise
         seconds = time.perf_counter() - started
         self.clock += seconds
         self.poll()
@@ -219,8 +291,15 @@ class Population:
             self.learner.nsteps.values,
             self.replay.size.squeeze(1).tolist(),
         )
+        self.evaluated = self.steps
         for member, row in rows.items():
             self.reporter.evaluation(member, row)
+
+    def evaluation_actions(self, observation: Tensor) -> Tensor:
+        """Return `policy_actions` for one step of an evaluation, unless a stop was asked for."""
+        self.stop.check()
+        actions: Tensor = self.policy(observation)
+        return actions
 
     def policy_actions(self, observation: Tensor) -> Tensor:
         """Return actions without noise [P * E, act] for observations [P * E, obs],
@@ -253,6 +332,7 @@ def train(
     device: str,
     reporter: Reporter | None = None,
     capturing: Capture | None = None,
+    states: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """Train one population; every member's summary says how it ended.
 
@@ -263,6 +343,7 @@ def train(
         device: torch device.
         reporter: receives the progress; None: nobody.
         capturing: see `Population`.
+        states: the members' states, where they go on from checkpoints of the same step.
 
     Raises:
         KeyboardInterrupt: after the members were marked interrupted.
@@ -274,12 +355,13 @@ def train(
         torch.cuda.set_device(device)
     population = Population(configs, sinks, spec, device, reporter or Silent(), capturing)
     try:
-        population.run()
-        population.finish("finished")
-    except KeyboardInterrupt:
+        with listening(population.stop):
+            population.run(states)
+            population.finish("finished")
+    except (KeyboardInterrupt, Stopped):
         with contextlib.suppress(RuntimeError):
             population.finish("interrupted")
-        raise
+        raise KeyboardInterrupt from None
     except Exception as error:
         known = isinstance(error, DstrlError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
