@@ -38,6 +38,7 @@ class SAC(Algorithm):
     """SAC; n-step targets include the entropy of every step (RLX eq. 11)."""
 
     METRICS: ClassVar[dict[str, str]] = Algorithm.METRICS | {"alpha": "actor"}
+    STATE: ClassVar[tuple[str, ...]] = ("log_alpha", "temperature")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -6,8 +6,14 @@ to the gradient, as in Adam (not AdamW).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from dstrl_cli.topology.kept import to_array
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -71,3 +77,22 @@ class Adam:
         denominator = torch.sqrt(self.second, out=self.scratch).mul_(scale).add_(EPSILON)
         torch.div(self.first, denominator, out=denominator)
         self.parameters.addcmul_(denominator, size, value=-1.0)
+
+    def state(self, member: int) -> dict[str, NDArray[Any]]:
+        """Return moments [1, ...] and powers [2, 1, ...] of one member."""
+        one = slice(member, member + 1)
+        return {
+            "first": to_array(self.first[one]),
+            "second": to_array(self.second[one]),
+            "powers": to_array(self.powers[:, one]),
+        }
+
+    def set_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Take up the states of all members, in order, in place."""
+        for member, state in enumerate(states):
+            one = slice(member, member + 1)
+            self.first[one].copy_(torch.from_numpy(state["first"]))
+            self.second[one].copy_(torch.from_numpy(state["second"]))
+            powers, given = self.powers[:, one], torch.from_numpy(state["powers"])
+            # a member whose parameters are counted together, before or now: all powers are equal
+            powers.copy_(given[tuple(map(slice, powers.shape))])

@@ -6,8 +6,9 @@ One `Rule` serves the members of a population that share its settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +18,7 @@ from dstrl_cli.config.models import TopologyConfig
 from dstrl_cli.registry import SCHEDULES, SCORES, load
 from dstrl_cli.topology import masks
 from dstrl_cli.topology.blame import blamed, checked
+from dstrl_cli.topology.kept import join_attributes, take_attributes
 from dstrl_cli.topology.schedules import Schedule
 
 
@@ -63,6 +65,10 @@ class ScoreParams(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+CODE = (BuiltinFunctionType, FunctionType, ModuleType, type)
+"""Attributes of these types are no state: `__init__` chooses them."""
 
 
 class Score:
@@ -117,6 +123,27 @@ class Score:
         """Return how many connections to drop [M, K]: int(fraction * active)."""
         return masks.whole_part(fraction, view.masks[layer].sum((-2, -1)))
 
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of this score, by name: its attributes.
+
+        Numbers, text, tensors, and lists, tuples or dicts of them can be kept. A tensor whose first
+        axis has length M holds something of every member; all else is common to the members.
+        `config`, `params`, and attributes that are functions, classes or modules are left out.
+        """
+        left_out = ("config", "params")
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in left_out and not isinstance(value, CODE)
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` returned, of a score that was made with the same keys.
+
+        Tensors are on the network's device; the number of members M may be another one.
+        """
+        vars(self).update(state)
+
 
 class Rule:
     """The topology rule of one network for those members that share its settings.
@@ -138,6 +165,29 @@ class Rule:
         self.observers = [score for score in self.scores if score.observes_updates]
         self.observes_gradients = any(score.observes_gradients for score in self.observers)
         self.finished = False
+
+    def state(self, row: int, members: int) -> dict[str, Any]:
+        """Return the state of the member at `row` of this rule, which has so many members.
+
+        Raises DstrlError for a score that keeps what cannot be put into a checkpoint.
+        """
+        scores = {
+            str(number): take_attributes(owner, score.state(), row, members)
+            for number, (owner, score) in enumerate(self.owners())
+        }
+        return {"finished": self.finished, "scores": scores}
+
+    def set_state(self, states: Sequence[Mapping[str, Any]], device: str) -> None:
+        """Take up the states of this rule's members, in order; tensors are put on `device`."""
+        self.finished = states[0]["finished"]
+        for number, (owner, score) in enumerate(self.owners()):
+            parts = [state["scores"][str(number)] for state in states]
+            score.set_state(join_attributes(owner, parts, device))
+
+    def owners(self) -> list[tuple[str, Score]]:
+        """Return the scores, each after the key and the name that chose it."""
+        names = [f"topology.{key} = '{getattr(self.config, key)}'" for key in ("drop", "grow")]
+        return list(zip(names, self.scores, strict=False))
 
     def due(self, update: int) -> bool:
         """Return whether the network's `update` (from 1) is one of this rule's topology updates.

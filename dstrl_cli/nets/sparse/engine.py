@@ -9,7 +9,7 @@ masks, weights and batch, an update gives the same numbers as the masked engine'
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -373,3 +373,40 @@ class SparseNetwork(Network):
     def active(self) -> Tensor:
         counts = np.stack([mask.sum((1, 2)) for mask in self.masks], axis=1)
         return torch.from_numpy(counts).unsqueeze(0)
+
+    # Checkpoints.
+
+    @override
+    def weights_state(self, member: int) -> dict[str, Any]:
+        target = self.target_params
+        # whether the target has the network's topology decides how it is updated
+        own = target.topology is not self.params.topology
+        topology = {"rows": target.topology.rows, "index": target.topology.index} if own else {}
+        return {
+            "masks": {str(layer): mask.copy() for layer, mask in enumerate(self.masks)},
+            "params": self.params.flat.copy(),
+            "target": target.flat.copy(),
+            "target_topology": {name: array.copy() for name, array in topology.items()} or None,
+            "first": self.first_moment.copy(),
+            "second": self.second_moment.copy(),
+            "steps": self.steps,
+            "own_steps": None if self.own_steps is None else self.own_steps.copy(),
+        }
+
+    @override
+    def set_weights_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        (state,) = states
+        self.masks = [state["masks"][str(layer)].copy() for layer in range(len(self.plan.shapes))]
+        online, own = Topology.of(self.masks), state["target_topology"]
+        self.params = self.parameters(online, state["params"])
+        target = online if own is None else Topology(own["rows"].copy(), own["index"].copy())
+        self.target_params = self.parameters(target, state["target"])
+        self.first_moment, self.second_moment = state["first"].copy(), state["second"].copy()
+        self.steps, own_steps = state["steps"], state["own_steps"]
+        self.own_steps = None if own_steps is None else own_steps.copy()
+        self.reset_gradients()
+
+    def parameters(self, topology: Topology, flat: Floats) -> Parameters:
+        """Return values and biases, one after the other, on a topology."""
+        values, biases = np.split(flat, [len(topology.index)])
+        return Parameters(topology, values, biases.reshape(self.plan.heads, -1))
