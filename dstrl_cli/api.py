@@ -21,7 +21,7 @@ from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes, expand, fresh, refuse_several, resumed
 from dstrl_cli.terminal import describe
-from dstrl_cli.training.run import Outcome
+from dstrl_cli.training.run import Outcome, Summary
 from dstrl_cli.training.run import train as train_runs
 
 
@@ -107,7 +107,8 @@ def train(
         raise InputError("resume and overwrite: give one of them")
     planned = resumed(found, False, lengthen=True) if resume else fresh(found, overwrite)
     placement = place_runs(planned, Limits(), this_host())
-    summaries = [read_summary(planned[0].run.path) or {"status": planned[0].status}]
+    before: Summary = read_summary(planned[0].run.path) or {"status": planned[0].status}
+    summaries = [before]
     with _torch_settings_restored():
         for run in placement.runs:  # one, or none where it has finished
             summaries = train_runs([run], placement.devices[0].name, _Lines(quiet))

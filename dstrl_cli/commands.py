@@ -136,9 +136,8 @@ def train(request: RunRequest, options: RunOptions) -> None:
             options.console.print(describe.run_overview(placement.runs, placement))
         lines = plan.going_on_lines(planned) if request.resume else []
         describe.print_lines(options.console, [*plan.note_lines(planned), *lines])
-    outcomes = _carry_out(
-        planned, placement, options, here=len(planned) == len(placement.runs) == 1
-    )
+    here = len(planned) == len(placement.runs) == 1
+    outcomes = _carry_out(planned, placement, options, here)
     if outcomes is None:
         return
     if options.as_json:

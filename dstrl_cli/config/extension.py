@@ -40,7 +40,7 @@ def _rule_refusals(config: RunConfig, role: str) -> list[str]:
     end, first = effects.end_of_changes(config, role), rule.update_offset or rule.update_interval
     if end >= first and (end - first) % rule.update_interval == 0:
         found.append(
-            f"update_interval = {rule.update_interval}: the last update, number {end:,}, would have "
-            "changed the topology in a longer run"
+            f"update_interval = {rule.update_interval}: the last update, number {end:,}, would "
+            "have changed the topology in a longer run"
         )
     return found

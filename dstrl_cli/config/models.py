@@ -196,10 +196,10 @@ class RunConfig(_Model):
 
     Defaults are TD3's of the shared base; `presets/algos` states every one with its source.
     `env_workers` are processes that step environments (0: none, the run's own process), and
-    `replay_device: auto` keeps the replay buffer beside the networks. `checkpoint_every` is a number
-    of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps the last one of a finished run. `metric` is what tables of
-    the run show unless they are asked for another; `method_label` and `method_order` are how they
-    name and sort a user's own method.
+    `replay_device: auto` keeps the replay buffer beside the networks. `checkpoint_every` is a
+    number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps the last checkpoint of
+    a finished run. `metric` is what tables of the run show unless they are asked for another;
+    `method_label` and `method_order` are how they name and sort a user's own method.
     """
 
     algo: Annotated[str, named("algorithm", ALGORITHMS)]

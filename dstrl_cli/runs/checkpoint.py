@@ -81,7 +81,7 @@ def write_state(folder: Path, state: State) -> None:
             checksum = 0
             for pieces in arrays.values():
                 for piece in pieces:
-                    data = np.ascontiguousarray(piece).reshape(-1).view(np.uint8)
+                    data = np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data
                     checksum = zlib.crc32(data, checksum)
                     file.write(data)
             file.seek(0)  # now that the checksum is known: a header of the same length
@@ -108,7 +108,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         header = json.loads(content[8 : 8 + length].tobytes())
         data = content[8 + length :]
         leaves = json.loads(metadata["values"])
-        if zlib.crc32(data) != int(metadata["checksum"], 16):
+        if zlib.crc32(data.data) != int(metadata["checksum"], 16):
             raise ValueError("its checksum is wrong")
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(path, error) from error
@@ -193,9 +193,9 @@ def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _header(arrays: Mapping[str, Pieces], values: Mapping[str, Any], checksum: int) -> bytes:
-    """Return the header of a safetensors file whose data follow in the order of `arrays`.
+    """Return the header of a safetensors file, whose data follow in the order of `arrays`.
 
-    Its length does not depend on the checksum.
+    It begins with its own length, as the format wants. That does not depend on the checksum.
     """
     metadata = {"format": FORMAT, "checksum": f"{checksum:08x}", "values": json.dumps(values)}
     header: dict[str, Any] = {"__metadata__": metadata}
@@ -209,4 +209,5 @@ def _header(arrays: Mapping[str, Pieces], values: Mapping[str, Any], checksum: i
         }
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()
-    return text + b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

@@ -1,4 +1,4 @@
-"""How a run goes on in the folder that holds it: from its checkpoint, made longer, or from the start.
+"""How a run goes on in the folder that holds it: from its checkpoint, longer, or from the start.
 
 Nothing is written here.
 """

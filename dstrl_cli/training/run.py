@@ -133,7 +133,7 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
             opened.append(folders.enter_context(folder))
             if run.start == "resume":
                 states.append(folder.resume(document))
-                _say_resumed(run, states[-1], now, reporter)
+                _say_changed(run, states[-1]["made_by"], now, reporter)
             else:
                 folder.create(document, overwrite=run.start == "over")
         sinks = [[folder] for folder in opened]
@@ -152,12 +152,10 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
     return [read_summary(run.path) or _NO_SUMMARY for run in runs]
 
 
-def _say_resumed(
-    run: Run, state: Mapping[str, Any], now: Mapping[str, Any], reporter: Reporter
+def _say_changed(
+    run: Run, then: Mapping[str, Any], now: Mapping[str, Any], reporter: Reporter
 ) -> None:
-    """Say where a run goes on, and what is not as it was when its checkpoint was written."""
-    reporter.message(f"{run.label} goes on at step {state['steps']:,}")
-    then = state["made_by"]
+    """Say which versions and device are not those with which a run's checkpoint was written."""
     pairs = {name: (then["versions"].get(name), new) for name, new in now["versions"].items()}
     pairs["device"] = then["device"], now["device"]
     changed = [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]
