@@ -25,7 +25,7 @@ from dstrl_cli.runs.summary import CONFIG_FILE
 from dstrl_cli.sweep import launcher, local
 from dstrl_cli.sweep.memory import parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
-from dstrl_cli.sweep.plan import Axes, Planned, expand, fresh, refuse_several, resumed
+from dstrl_cli.sweep.plan import Axes, Planned, expand, fresh, refuse_several, repaired, resumed
 from dstrl_cli.terminal import describe, listing, plan
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.training.run import Outcome, Run
@@ -159,6 +159,7 @@ def _print_plan(planned: Sequence[Planned], placement: Placement, console: Conso
         describe.print_lines(console, plan.packing_lines(placement))
     describe.print_lines(console, plan.topology_lines(planned))
     describe.print_lines(console, plan.note_lines(planned))
+    describe.print_lines(console, plan.damage_lines(planned))
     describe.print_lines(console, [plan.plan_line(planned, placement)])
 
 
@@ -183,6 +184,7 @@ def _carry_out(
         if options.as_json:
             _print_json(plan.plan_json(planned, placement))
         return None
+    describe.print_lines(errors, repaired(planned))
     with make_display(options.console, errors, placement, evaluations=here) as display:
         if here:
             return [local.train_here(placement, display)]
@@ -239,6 +241,7 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     from dstrl_cli.runs.policy import Policy, find_policy
 
     file = find_policy(request.run)
+    stored.check_content(file)
     policy, config = Policy.load(file), stored.run_config(file)
     task = request.task
     if task is None:

@@ -79,6 +79,10 @@ class RunFolder:
         """Append the layers of one or several topology updates."""
         logs.append(self.path, "topology.csv", rows)
 
+    def hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append the digests of the networks at one evaluation."""
+        logs.append(self.path, "hashes.csv", rows)
+
     def policy(
         self, filename: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]
     ) -> None:

@@ -23,9 +23,10 @@ from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolv
 from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs.checksums import differing_logs
 from dstrl_cli.runs.folder import check_free, check_writable, read_config
 from dstrl_cli.runs.lock import check_unused
-from dstrl_cli.runs.summary import read_status
+from dstrl_cli.runs.summary import DAMAGED, SUMMARY_FILE, read_status, read_summary, repair_summary
 from dstrl_cli.topology import budgets
 from dstrl_cli.training.run import Run
 
@@ -82,10 +83,12 @@ class Planned:
     Attributes:
         run: the run.
         status: `new`, `finished`, or how an earlier attempt ended (`interrupted`, ...).
+        damage: how the logs of a finished run are not what it wrote.
     """
 
     run: Run
     status: str
+    damage: tuple[str, ...] = ()
 
     @property
     def to_do(self) -> bool:
@@ -344,7 +347,8 @@ def resumed(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
     """Plan runs of which the finished ones are skipped and unfinished ones start over.
 
     `overwrite` starts all of them over, and replaces other configurations. Raises InputError where
-    a folder holds another configuration, or something that is no run.
+    a folder holds another configuration, or something that is no run, or a run of which it is not
+    known whether it finished.
     """
     planned = []
     empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
@@ -362,7 +366,16 @@ def _resumed(run: Run, overwrite: bool) -> Planned:
     status = read_status(run.path)
     if overwrite or status is None or differences(read_config(run.path), run.config):
         check_free(run.path, run.config, overwrite)
-    return _planned(run, overwrite or status != "finished")
+    if status == DAMAGED and not overwrite:
+        raise InputError(
+            f"run {run.path}: its {SUMMARY_FILE} cannot be read, and its other files do not show "
+            "whether it finished: train it again with --overwrite, or after removing its folder"
+        )
+    planned = _planned(run, overwrite or status != "finished")
+    if planned.to_do:
+        return planned
+    damage = differing_logs(run.path, read_summary(run.path) or {})
+    return replace(planned, damage=tuple(f"{name} is {cause}" for name, cause in damage))
 
 
 def _planned(run: Run, start_over: bool) -> Planned:
@@ -372,3 +385,13 @@ def _planned(run: Run, start_over: bool) -> Planned:
     if planned.to_do:
         check_writable(run.path)
     return planned
+
+
+def repaired(planned: Iterable[Planned]) -> list[str]:
+    """Write the summaries that finished runs have lost; return a line about each."""
+    return [
+        f"repaired: {each.run.label} had no {SUMMARY_FILE} to read, it was written again from the "
+        "other files"
+        for each in planned
+        if not each.to_do and repair_summary(each.run.path)
+    ]

@@ -277,13 +277,14 @@ def train(
         population.run()
         population.finish("finished")
     except KeyboardInterrupt:
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, DstrlError):
             population.finish("interrupted")
         raise
     except Exception as error:
         known = isinstance(error, DstrlError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        with contextlib.suppress(RuntimeError):  # a lost device cannot be read; `run.train` marks
+        # A lost device cannot be read, and a full disk not written; `run.train` marks what it can.
+        with contextlib.suppress(RuntimeError, DstrlError):
             population.finish("failed", reason)
         if known:
             raise
