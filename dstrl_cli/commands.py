@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,17 @@ from dstrl_cli.runs.summary import CONFIG_FILE
 from dstrl_cli.sweep import launcher, local
 from dstrl_cli.sweep.memory import parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
-from dstrl_cli.sweep.plan import Axes, Planned, expand, fresh, refuse_several, repaired, resumed
-from dstrl_cli.terminal import describe, listing, plan
+from dstrl_cli.sweep.plan import (
+    Axes,
+    Planned,
+    expand,
+    fresh,
+    prepare,
+    refuse_several,
+    repaired,
+    resumed,
+)
+from dstrl_cli.terminal import describe, listing, plan, verified
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.training.run import Outcome, Run
 
@@ -40,6 +49,7 @@ __all__ = [
     "sweep",
     "table",
     "train",
+    "verify",
 ]
 
 
@@ -297,6 +307,29 @@ def table(results: Path, style: str | None, as_json: bool, options: Mapping[str,
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
     print(render(tables.table(results, **chosen), style, _console()).rstrip("\n"))
+
+
+def verify(folder: Path, updates: int | None, as_json: bool) -> None:
+    """Repeat the first updates of a stored run and print whether all is equal.
+
+    Raises InputError where the folder holds no run, or none that can be repeated here, and
+    DstrlError where something differs.
+    """
+    from dstrl_cli.runs.folder import read_config
+    from dstrl_cli.training import verify as verification
+
+    if not (folder / CONFIG_FILE).is_file():
+        raise InputError(f"run '{folder}' holds no {CONFIG_FILE}: give the folder of one run")
+    run = replace(prepare(read_config(folder), folder), path=folder)
+    errors = _console(stderr=True)
+    wanted = verification.UPDATES if updates is None else updates
+    found = verification.verify(run, wanted, lambda line: describe.print_lines(errors, [line]))
+    if as_json:
+        _print_json(verified.as_json(folder, found))
+    else:
+        describe.print_lines(_console(), verified.lines(found))
+    if found.difference is not None:
+        raise DstrlError(f"run {folder} and its repetition here are not equal")
 
 
 def list_names(what: str, as_json: bool) -> None:
