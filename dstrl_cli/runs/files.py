@@ -18,6 +18,7 @@ CAUSES = {
     errno.EDQUOT: "the quota of the disk is used up",
     errno.EFBIG: "the file would be larger than this system or a limit (ulimit -f) allows",
     errno.EROFS: "the file system is read-only",
+    errno.ELOOP: "it is a link, which may lead to any file",
 }
 """Why a file cannot be written, in words that say more than the system's."""
 
