@@ -16,6 +16,7 @@ from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_steps
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
+from dstrl_cli.runs.checksums import check_policy
 from dstrl_cli.runs.policy import Policy, find_policy
 from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.place import Limits, place_runs
@@ -124,7 +125,9 @@ def load_policy(path: str | Path) -> Policy:
     `.act(observation)` gives the action for one observation [obs] or for a batch [N, obs], in the
     environment's bounds. Raises InputError where there is no policy, or a damaged one.
     """
-    return Policy.load(find_policy(Path(path)))
+    file = find_policy(Path(path))
+    check_policy(file, read_summary(file.parent) or {})
+    return Policy.load(file)
 
 
 class _Lines:

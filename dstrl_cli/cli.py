@@ -402,6 +402,28 @@ def table(
         commands.table(results, format_, as_json, options)
 
 
+@app.command(cls=HintingCommand)
+def verify(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    updates: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Updates of the critics to repeat at least (default: 2000).", metavar="N"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the beginning of a stored run again, and compare what both logged.
+
+    Equal rows and hashes of the weights mean that this machine gives the run's numbers. Training
+    ends at the next evaluation that the run logged; nothing is written to its folder.
+    """
+    from dstrl_cli import commands
+
+    with interruptible():
+        commands.verify(run, updates, as_json)
+
+
 @app.command(name="list", cls=HintingCommand)
 def list_(
     what: Annotated[

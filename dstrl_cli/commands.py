@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,17 @@ from dstrl_cli.sweep import launcher, local
 from dstrl_cli.sweep.again import stored_run
 from dstrl_cli.sweep.memory import parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
-from dstrl_cli.sweep.plan import Axes, Planned, expand, fresh, refuse_several, resumed
-from dstrl_cli.terminal import describe, listing, plan
+from dstrl_cli.sweep.plan import (
+    Axes,
+    Planned,
+    expand,
+    fresh,
+    prepare,
+    refuse_several,
+    repaired,
+    resumed,
+)
+from dstrl_cli.terminal import describe, listing, plan, verified
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.training.run import Outcome, Run
 
@@ -41,6 +50,7 @@ __all__ = [
     "sweep",
     "table",
     "train",
+    "verify",
 ]
 
 
@@ -190,6 +200,7 @@ def _print_plan(planned: Sequence[Planned], placement: Placement, console: Conso
     describe.print_lines(console, plan.topology_lines(planned))
     describe.print_lines(console, plan.note_lines(planned))
     describe.print_lines(console, plan.resuming_lines(planned))
+    describe.print_lines(console, plan.damage_lines(planned))
     describe.print_lines(console, [plan.plan_line(planned, placement)])
 
 
@@ -216,6 +227,7 @@ def _carry_out(
         if options.as_json:
             _print_json(plan.plan_json(planned, placement))
         return None
+    describe.print_lines(errors, repaired(planned))
     with make_display(options.console, errors, placement, evaluations=here) as display:
         if here:
             return [local.train_here(placement, display)]
@@ -272,6 +284,7 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     from dstrl_cli.runs.policy import Policy, find_policy
 
     file = find_policy(request.run)
+    stored.check_content(file)
     policy, config = Policy.load(file), stored.run_config(file)
     task = request.task
     if task is None:
@@ -327,6 +340,29 @@ def table(results: Path, style: str | None, as_json: bool, options: Mapping[str,
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
     print(render(tables.table(results, **chosen), style, _console()).rstrip("\n"))
+
+
+def verify(folder: Path, updates: int | None, as_json: bool) -> None:
+    """Repeat the first updates of a stored run and print whether all is equal.
+
+    Raises InputError where the folder holds no run, or none that can be repeated here, and
+    DstrlError where something differs.
+    """
+    from dstrl_cli.runs.folder import read_config
+    from dstrl_cli.training import verify as verification
+
+    if not (folder / CONFIG_FILE).is_file():
+        raise InputError(f"run '{folder}' holds no {CONFIG_FILE}: give the folder of one run")
+    run = replace(prepare(read_config(folder), folder), path=folder)
+    errors = _console(stderr=True)
+    wanted = verification.UPDATES if updates is None else updates
+    found = verification.verify(run, wanted, lambda line: describe.print_lines(errors, [line]))
+    if as_json:
+        _print_json(verified.as_json(folder, found))
+    else:
+        describe.print_lines(_console(), verified.lines(found))
+    if found.difference is not None:
+        raise DstrlError(f"run {folder} and its repetition here are not equal")
 
 
 def list_names(what: str, as_json: bool) -> None:

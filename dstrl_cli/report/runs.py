@@ -9,6 +9,7 @@ for is therefore not found: a table of evaluation returns does not open `episode
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,10 +29,10 @@ from dstrl_cli.report.csvfile import Columns, Report, first_line, read_csv
 from dstrl_cli.report.identity import Identity, identify
 from dstrl_cli.report.sources import find_runs, nothing_found
 from dstrl_cli.report.words import counted
-from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE
+from dstrl_cli.runs import checksums, repair
+from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, missing_status
 
 FINISHED = "finished"
-UNFINISHED = "unfinished"
 
 EPISODE_COLUMNS = ("step", "episode", "return", "length")
 PROGRESS_COLUMNS = ("step",)
@@ -55,9 +56,11 @@ class LoggedRun:
     Attributes:
         path: the folder, relative to the results folder.
         identity: environment, algorithm, method, sparsity, seed and task.
-        status: `finished`, `failed`, `diverged`, `interrupted`, or `unfinished` without a summary.
+        status: `finished`, `failed`, `diverged`, `interrupted`; without a summary `unfinished`, and
+            `damaged` where it cannot be read.
         config: dotted keys of config.yaml, without its block `run`.
-        summary: summary.json; empty where there is none.
+        summary: summary.json; where there is none to read, what the files of a finished run show
+            of it, or nothing.
     """
 
     path: str
@@ -97,6 +100,11 @@ class LoggedRun:
         return self.status == FINISHED
 
     @property
+    def has_checksums(self) -> bool:
+        """Whether its files can be compared with what the run wrote."""
+        return checksums.are_known(self.summary)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The keys that the seeds and tasks of one table cell share."""
         return {key: value for key, value in self.config.items() if key not in _PER_RUN}
@@ -117,7 +125,8 @@ class LoggedRun:
 
     def _read(self, name: str, columns: Iterable[str]) -> Columns:
         """Return a file's usable rows; of an unusable file none, so that no metric uses it."""
-        table = read_csv(self._folder / name, self._report, columns)
+        check = functools.partial(checksums.difference, name, summary=self.summary)
+        table = read_csv(self._folder / name, self._report, columns, check)
         return {name: np.empty(0) for name in columns} if table is None else table
 
 
@@ -191,10 +200,12 @@ def _read_run(root: Path, absolute: Path, folder: Path, damaged: list[Damage]) -
         report(CONFIG_FILE, str(error))
         return None
     summary = _read_mapping(folder / SUMMARY_FILE, json.loads, report, required=False)
+    if "status" not in summary:
+        summary = repair.summary_from_files(folder, current) or {"status": missing_status(folder)}
     return LoggedRun(
         path=path.as_posix(),
         identity=identity,
-        status=str(summary.get("status", UNFINISHED)),
+        status=str(summary["status"]),
         config=flatten(_without_origin(current)),
         summary=summary,
         _folder=folder,

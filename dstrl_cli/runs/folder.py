@@ -82,14 +82,13 @@ class RunFolder:
         self.lock()
         try:
             state = read_state(self.path / CHECKPOINT_FOLDER)
-            logs.check_lengths(self.path, state["logs"])
             document = self._resumed_document(config, state["steps"])
+            logs.cut(self.path, state["logs"])
         except InputError:
             self.close()
             raise
         (self.path / SUMMARY_FILE).unlink(missing_ok=True)
         write(self.path / CONFIG_FILE, as_yaml(document).encode())
-        logs.cut(self.path, state["logs"])
         for name in POLICY_FILES:
             if name in state["policies"]:
                 write(self.path / name, state["policies"][name].tobytes())
@@ -114,16 +113,20 @@ class RunFolder:
     def checkpoint(self, state: State) -> None:
         """Store the state of the training, beside how long the CSV files are and the policies.
 
-        Raises OSError where it cannot be written; the former checkpoint is then still there.
+        Raises OSError or DstrlError where that fails; the former checkpoint is then still there.
         """
-        lengths = logs.sync(self.path)
+        logs.sync(self.path)
         policies = {
             name: np.frombuffer((self.path / name).read_bytes(), dtype=np.uint8)
             for name in POLICY_FILES
             if (self.path / name).is_file()
         }
         folder = self.path / CHECKPOINT_FOLDER
-        about = {"made_by": dict(self._run), "logs": lengths, "policies": policies}
+        about = {
+            "made_by": dict(self._run),
+            "logs": logs.positions(self.path),
+            "policies": policies,
+        }
         write_state(folder, {**state, **about})
 
     def remove_checkpoint(self) -> None:
@@ -150,6 +153,10 @@ class RunFolder:
     def topology(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append the layers of one or several topology updates."""
         logs.append(self.path, "topology.csv", rows)
+
+    def hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append the digests of the networks at one evaluation."""
+        logs.append(self.path, "hashes.csv", rows)
 
     def policy(
         self, filename: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]

@@ -23,9 +23,10 @@ from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolv
 from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs.checksums import differing_logs
 from dstrl_cli.runs.folder import check_free, check_writable, read_config
 from dstrl_cli.runs.lock import check_unused
-from dstrl_cli.runs.summary import read_status
+from dstrl_cli.runs.summary import DAMAGED, SUMMARY_FILE, read_status, read_summary, repair_summary
 from dstrl_cli.sweep.going_on import going_on, is_longer, longer
 from dstrl_cli.topology import budgets
 from dstrl_cli.training.run import Run
@@ -83,10 +84,12 @@ class Planned:
     Attributes:
         run: the run.
         status: `new`, `finished`, or how an earlier attempt ended (`interrupted`, ...).
+        damage: how the logs of a finished run are not what it wrote.
     """
 
     run: Run
     status: str
+    damage: tuple[str, ...] = ()
 
     @property
     def to_do(self) -> bool:
@@ -347,7 +350,8 @@ def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> lis
     Unfinished ones go on from their checkpoints; those without one start over. `overwrite` starts
     all of them over, and replaces other configurations. With `lengthen`, a finished run that has
     fewer steps than are wanted goes on, too. Raises InputError where a folder holds another
-    configuration, a damaged checkpoint, or something that is no run.
+    configuration, a damaged checkpoint, something that is no run, or a run of which it is not known
+    whether it finished.
     """
     planned = []
     empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
@@ -375,8 +379,14 @@ def _resumed(run: Run, overwrite: bool, lengthen: bool) -> Planned:
             return _writable(Planned(longer(run, stored), status))
     if differences(stored, run.config):
         check_free(run.path, run.config, overwrite)
+    if status == DAMAGED:
+        raise InputError(
+            f"run {run.path}: its {SUMMARY_FILE} cannot be read, and its other files do not show "
+            "whether it finished: train it again with --overwrite, or after removing its folder"
+        )
     if status == "finished":
-        return Planned(run, status)
+        damage = differing_logs(run.path, read_summary(run.path) or {})
+        return Planned(run, status, tuple(f"{name} is {cause}" for name, cause in damage))
     return _writable(Planned(going_on(run, stored), status))
 
 
@@ -391,3 +401,13 @@ def _writable(planned: Planned) -> Planned:
     if planned.to_do:
         check_writable(planned.run.path)
     return planned
+
+
+def repaired(planned: Iterable[Planned]) -> list[str]:
+    """Write the summaries that finished runs have lost; return a line about each."""
+    return [
+        f"repaired: {each.run.label} had no {SUMMARY_FILE} to read, it was written again from the "
+        "other files"
+        for each in planned
+        if not each.to_do and repair_summary(each.run.path)
+    ]

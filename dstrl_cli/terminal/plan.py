@@ -155,6 +155,16 @@ def going_on_lines(planned: Sequence[Planned]) -> list[str]:
     return [*found, *resuming_lines(planned)]
 
 
+def damage_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return which finished runs have logs that are not what they wrote."""
+    return [
+        f"warning: {each.run.label} finished, but {', '.join(each.damage)}: the run is left out of "
+        "tables; remove its folder to train it again"
+        for each in planned
+        if each.damage
+    ]
+
+
 def topology_lines(planned: Sequence[Planned]) -> list[str]:
     """Return how often topologies change in the runs that are to do, with the methods."""
     first_seeds = {each.run.path.parent: each.run for each in reversed(planned) if each.to_do}
@@ -197,6 +207,7 @@ def plan_json(planned: Sequence[Planned], placement: Placement) -> dict[str, Any
                     for role in effects.ROLES
                 },
                 "notes": list(each.run.notes),
+                "damage": list(each.damage),
             }
             for each in planned
         ],

@@ -27,6 +27,7 @@ from dstrl_cli.envs.base import Step
 from dstrl_cli.nets.groups import Counts, TopologyChange
 from dstrl_cli.nets.network import Network
 from dstrl_cli.registry import algorithm_name
+from dstrl_cli.runs.hashes import hash_rows
 from dstrl_cli.runs.policy import (
     BEST_FILE,
     INITIAL_FILE,
@@ -115,6 +116,7 @@ class Recorder:
         self.changes: list[WaitingChange] = []
         self.messages: list[tuple[int, str]] = []
         networks = (algorithm.actor, algorithm.critic)
+        self.hashed = {network.plan.role: network.plan.head_names for network in networks}
         self.active = {
             network: [flops.ActiveCount(active) for active in network.active().sum((1, 2)).tolist()]
             for network in networks
@@ -127,8 +129,8 @@ class Recorder:
         for member in sorted(self.recorded):
             self.write_policy(member, INITIAL_FILE, 0)
 
-    def write_policy(self, member: int, filename: str, step: int) -> None:
-        """Write a member's networks and what they were trained for."""
+    def write_policy(self, member: int, filename: str, step: int) -> dict[str, NDArray[Any]]:
+        """Write a member's networks and what they were trained for; return their arrays."""
         spec, config = self.spec, self.algorithm.configs[member]
         metadata = policy_metadata(
             algo=algorithm_name(config.algo),
@@ -145,6 +147,7 @@ class Recorder:
         tensors = member_tensors(self.algorithm, member)
         for sink in self.sinks[member]:
             sink.policy(filename, tensors, metadata)
+        return tensors
 
     def keep_best(self, member: int, step: int, mean: float) -> None:
         """Write `best.safetensors` where `mean` is above every evaluation since step 0.
@@ -377,9 +380,11 @@ class Recorder:
             self.recent_returns[member] = []
             for sink in self.sinks[member]:
                 sink.evaluation(step, returns[member].tolist(), lengths[member].tolist())
-            self.write_policy(member, POLICY_FILE, step)
+            tensors = self.write_policy(member, POLICY_FILE, step)
             self.keep_best(member, step, mean)
+            hashes = hash_rows(step, tensors, self.hashed)
             for sink in self.sinks[member]:
+                sink.hashes(hashes)
                 sink.progress(row)
             rows[member] = row
         self.row_time, self.row_step = time.perf_counter(), step

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 class Sink(Protocol):
     """Takes the records of one member, in the order in which they were made.
 
-    Rows are mappings with the columns that `runs.folder.COLUMNS` names.
+    Rows are mappings with the columns that `runs.logs.COLUMNS` names.
     """
 
     def progress(self, row: Mapping[str, Any]) -> None:
@@ -26,6 +26,9 @@ class Sink(Protocol):
 
     def topology(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take the layers of a topology update."""
+
+    def hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take the digests of the networks at an evaluation."""
 
     def policy(
         self, filename: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]

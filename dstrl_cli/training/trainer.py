@@ -149,16 +149,18 @@ class Population:
         started = time.perf_counter()
         self.recorder.flush()
         environments, problem = checkpoint.environment_texts(self.env)
-        try:
-            for member in members:
+        for member in members:
+            try:
                 state = checkpoint.member_state(self, member, environments[member], problem)
+            except DstrlError as error:
+                self.checkpoints.on = False
+                self.reporter.message(f"warning: no checkpoints are written: {error}")
+                break
+            try:
                 for sink in self.recorder.sinks[member]:
                     sink.checkpoint(state)
-        except OSError as error:
-            self.reporter.message(f"warning: no checkpoint was written at {self.steps:,}: {error}")
-        except DstrlError as error:
-            self.checkpoints.on = False
-            self.reporter.message(f"warning: this run writes no checkpoints: {error}")
+            except (OSError, DstrlError) as error:
+                self.reporter.message(f"warning: no checkpoint at step {self.steps:,}: {error}")
         seconds = time.perf_counter() - started
         self.checkpoints.written(seconds)
         self.recorder.checkpoint_took(seconds)
@@ -359,13 +361,14 @@ def train(
             population.run(states)
             population.finish("finished")
     except (KeyboardInterrupt, Stopped):
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, DstrlError):
             population.finish("interrupted")
         raise KeyboardInterrupt from None
     except Exception as error:
         known = isinstance(error, DstrlError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        with contextlib.suppress(RuntimeError):  # a lost device cannot be read; `run.train` marks
+        # A lost device cannot be read, and a full disk not written; `run.train` marks what it can.
+        with contextlib.suppress(RuntimeError, DstrlError):
             population.finish("failed", reason)
         if known:
             raise
