@@ -35,6 +35,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "compile": False,
     "target_trim": "budget",
     "grown_bias_correction": "network",
+    "episodes": None,
 }
 """Dotted keys that stored documents may lack because they did not exist yet.
 

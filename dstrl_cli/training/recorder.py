@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -254,26 +254,30 @@ class Recorder:
         seconds: float,
         nstep: Sequence[int],
         sizes: Sequence[int],
+        only: Collection[int] | None = None,
     ) -> dict[int, dict[str, Any]]:
         """Write one evaluation; return each member's row of `progress.csv`.
 
-        Members whose summary is written have none.
+        Members whose summary is written have none. With `only` no other member has one, and the
+        next rows of the others are as they would be without this evaluation.
 
         Args:
             step: environment steps so far.
             returns, lengths: [P, episodes].
             seconds: what the evaluation took; it does not count into steps per second.
             nstep, sizes: n-step and buffer size of each member.
+            only: the members that were evaluated; None: all.
         """
         now = time.perf_counter()
         training = now - self.row_time - seconds
         rate = (step - self.row_step) / training if step > self.row_step else None
         self.evaluation_time += seconds
-        metrics = self.algorithm.take_metrics()
+        every = only is None
+        metrics = self.algorithm.take_metrics() if every else self.algorithm.mean_metrics()
         actor_active = self.algorithm.actor.active().sum((1, 2)).tolist()
         critic_active = self.algorithm.critic.active().sum((1, 2)).tolist()
         rows = {}
-        for member in sorted(self.recorded):
+        for member in sorted(self.recorded if only is None else self.recorded.intersection(only)):
             distance, recent = self.distances.get(member), self.recent_returns[member]
             mean, std = float(returns[member].mean()), float(returns[member].std())
             self.last_evaluation[member] = {"mean": mean, "std": std}
@@ -299,7 +303,10 @@ class Recorder:
             for sink in self.sinks[member]:
                 sink.progress(row)
             rows[member] = row
-        self.row_time, self.row_step = time.perf_counter(), step
+        if every:
+            self.row_time, self.row_step = time.perf_counter(), step
+        else:
+            self.row_time += seconds + time.perf_counter() - now
         return rows
 
     def finish(self, member: int, status: str, steps: int, error: str | None) -> None:
@@ -318,6 +325,7 @@ class Recorder:
         summary = {
             "status": status,
             "steps": steps,
+            "episodes": int(self.episode_count[member]),
             "final_return": self.last_evaluation.get(member),
             **numbers,
             "wall_time_s": round(time.perf_counter() - self.started, 3),
