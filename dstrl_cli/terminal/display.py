@@ -213,9 +213,12 @@ class _Active:
 class _Count(ProgressColumn):
     """Steps done of all steps or, where episodes end the training, the same of episodes."""
 
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
+
     def render(self, task: Task) -> Text:
         count = task.fields.get("count", f"{task.completed:,.0f}/{task.total or 0:,.0f}")
-        return Text(count, style="progress.download")
+        return Text(count)
 
 
 class _Speed(ProgressColumn):
