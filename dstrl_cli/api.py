@@ -38,6 +38,7 @@ def train(
     critic_sparsity: float | None = None,
     seed: int | None = None,
     steps: float | None = None,
+    episodes: float | None = None,
     preset: str | Path | None = None,
     sets: Mapping[str, Any] | None = None,
     device: str | None = None,
@@ -64,6 +65,7 @@ def train(
         critic_sparsity: sparsity of the critics alone.
         seed: the seed of everything that is random.
         steps: environment steps; `1e6` is accepted.
+        episodes: training episodes; training ends at whichever of steps and episodes comes first.
         preset: a preset's name, or the path of a YAML file.
         sets: further keys and values, as `--set` takes them: `{"nstep": 3}`; keys may be dotted or
             nested.
@@ -92,6 +94,7 @@ def train(
         "critic.sparsity": critic_sparsity,
         "seed": seed,
         "steps": None if steps is None else parse_steps(steps),
+        "episodes": None if episodes is None else parse_steps(episodes, "--episodes", "episodes"),
         "device": device,
         "engine": engine,
         "replay_device": replay_device,
@@ -138,6 +141,9 @@ class _Lines:
 
     def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Ignore progress between evaluations."""
+
+    def episodes(self, done: int, total: int) -> None:
+        """Ignore episodes between evaluations."""
 
     def evaluation(self, member: int, row: dict[str, Any]) -> None:
         """Print the mean return of an evaluation."""

@@ -57,6 +57,14 @@ CriticSparsity = Annotated[
     str | None, typer.Option(help="Sparsity of the critics alone.", metavar="S")
 ]
 Steps = Annotated[str | None, typer.Option(help="Environment steps; 1e6 is accepted.", metavar="N")]
+Episodes = Annotated[
+    str | None,
+    typer.Option(
+        help="Training episodes: training ends here or after --steps, whichever comes first "
+        "(then --steps defaults to what they can take).",
+        metavar="N",
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(help="auto, cpu, cuda (all of them) or cuda:N (default: auto).", metavar="DEVICE"),
@@ -113,8 +121,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Metric = Annotated[
     str | None,
     typer.Option(
-        help="last-steps:N, last-evals:N, all-episodes, all-evals, lca, final or best "
-        "(default: the preset's or the runs' own, else last-steps:125000).",
+        help="last-steps:N, last-evals:N, all-episodes, first-episodes:N, all-evals, lca, final or "
+        "best (default: the preset's or the runs' own, else last-steps:125000).",
         metavar="METRIC",
     ),
 ]
@@ -166,6 +174,7 @@ def train(
         str | None, typer.Option(help="Several seeds: 0-4 or 1,3,5.", metavar="SEEDS")
     ] = None,
     steps: Steps = None,
+    episodes: Episodes = None,
     preset: Preset = None,
     set_: Set = None,
     device: Device = None,
@@ -233,6 +242,7 @@ def train(
         "critic.sparsity": commands.one_number(critic_sparsity, "--critic-sparsity"),
         "seed": commands.one_of(seed, "--seed", seeds, "--seeds"),
         "steps": commands.steps(steps),
+        "episodes": commands.episodes(episodes),
         "device": device,
         "engine": engine,
         "replay_device": replay_device,
@@ -276,6 +286,7 @@ def sweep(
     seed: Annotated[str | None, typer.Option(help="Seed (default: 0).", metavar="N")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds: 0-4 or 1,3,5.", metavar="SEEDS")] = None,
     steps: Steps = None,
+    episodes: Episodes = None,
     preset: Preset = None,
     set_: Set = None,
     device: Device = None,
@@ -319,6 +330,7 @@ def sweep(
         "critic.sparsity": commands.one_number(critic_sparsity, "--critic-sparsity"),
         "seed": commands.one_of(seed, "--seed", seeds, "--seeds"),
         "steps": commands.steps(steps),
+        "episodes": commands.episodes(episodes),
         "device": device,
         "engine": engine,
         "replay_device": replay_device,

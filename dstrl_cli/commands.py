@@ -125,6 +125,11 @@ def steps(text: str | None) -> int | None:
     return None if text is None else parse_steps(text)
 
 
+def episodes(text: str | None) -> int | None:
+    """Return the number of episodes that `--episodes` gives."""
+    return None if text is None else parse_steps(text, "--episodes", "episodes")
+
+
 # --- train and sweep ----------------------------------------------------------------------------
 
 
@@ -197,6 +202,7 @@ def _print_plan(planned: Sequence[Planned], placement: Placement, console: Conso
     if not placement.on_cpu and placement.populations:
         console.print(plan.packing_table(placement, console.width))
         describe.print_lines(console, plan.packing_lines(placement))
+    describe.print_lines(console, plan.length_lines(planned))
     describe.print_lines(console, plan.topology_lines(planned))
     describe.print_lines(console, plan.note_lines(planned))
     describe.print_lines(console, plan.resuming_lines(planned))

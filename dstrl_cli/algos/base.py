@@ -158,8 +158,8 @@ class Algorithm(ABC):
         for name, value in values.items():
             self.sums[name].add_(value)
 
-    def take_metrics(self) -> dict[str, list[float]]:
-        """Return the mean of every metric since the last call, per member, on the host.
+    def mean_metrics(self) -> dict[str, list[float]]:
+        """Return the mean of every metric since `take_metrics`, per member, on the host.
 
         Metrics of a network that had no update since are left out.
         """
@@ -168,7 +168,13 @@ class Algorithm(ABC):
             count = getattr(self, role).updates - self.averaged[role]
             if count:
                 means[name] = (self.sums[name] / count).tolist()
-            self.sums[name].zero_()
+        return means
+
+    def take_metrics(self) -> dict[str, list[float]]:
+        """Return `mean_metrics` and begin new means."""
+        means = self.mean_metrics()
+        for total in self.sums.values():
+            total.zero_()
         self.averaged = {role: getattr(self, role).updates for role in self.averaged}
         return means
 

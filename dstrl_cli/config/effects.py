@@ -36,7 +36,7 @@ def notes(config: RunConfig, explicit: Mapping[str, Origin]) -> list[str]:
 
 
 def updates(config: RunConfig, role: str) -> int:
-    """Return how many updates a network has in the whole run."""
+    """Return how many updates a network has in the whole run, if steps end it."""
     critic_updates = max(0, config.steps - config.learning_starts)
     return critic_updates // updates_apart(config, role)
 
@@ -95,6 +95,8 @@ def changes_in_words(config: RunConfig) -> str:
             found = topology_changes(config, role)
             total += found.count
             often = {0: "never", 1: "once"}.get(found.count, f"{found.count:,} times")
+            if config.episodes is not None and found.count:  # episodes may end early
+                often = f"at most {often}"
             drop = " (the last one only drops)" if found.last_only_drops else ""
             changing.append(f"{often} in the {NAMES[role]}{drop}")
         else:

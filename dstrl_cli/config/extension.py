@@ -17,6 +17,8 @@ UNMOVED = ("static", "constant")
 def refusals(config: RunConfig) -> list[str]:
     """Return what keeps a finished run from being made longer, each as `key = value: why`."""
     found = []
+    if config.episodes is not None:
+        found.append(f"episodes = {config.episodes}: they end it, not its steps")
     for role in effects.ROLES:
         network: NetworkConfig = getattr(config, role)
         if network.changes_topology and effects.updates(config, role):

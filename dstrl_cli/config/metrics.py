@@ -13,6 +13,7 @@ METRICS: dict[str, str] = {
     "last-evals": "COUNT",
     "all-evals": "",
     "all-episodes": "",
+    "first-episodes": "COUNT",
     "lca": "",
     "final": "",
     "best": "",
@@ -60,6 +61,6 @@ def _whole_number(text: str, number: str) -> int:
     if not (1 <= value < 1e18 and value.is_integer()):
         raise InputError(
             f"metric '{text}': '{number}' must be a whole number of at least 1, "
-            "as in last-steps:125000 or last-evals:10"
+            "as in last-steps:125000, last-evals:10 or first-episodes:100"
         )
     return int(value)

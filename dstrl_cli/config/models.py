@@ -49,8 +49,14 @@ from dstrl_cli.registry import (
     is_outside,
 )
 
+MAX_LENGTH = 1_000_000_000
+"""The most environment steps, or episodes, of a run."""
+
 MAX_NSTEP = 20
 """The largest n of n-step targets."""
+
+Length = Annotated[Whole, Field(ge=1, le=MAX_LENGTH)]
+"""How long a run is, in environment steps or in episodes."""
 
 ALL_ACTIVE_KEYS = ("dense", "match_parameters")
 """Keys of a network each of which makes all its connections active."""
@@ -195,6 +201,8 @@ class RunConfig(_Model):
     """One run: an algorithm, a method, an environment and a seed, with every key resolved.
 
     Defaults are TD3's of the shared base; `presets/algos` states every one with its source.
+    Training ends after `steps` or after `episodes`, whichever comes first; null leaves it to the
+    steps, which also bound the replay buffer.
     `env_workers` are processes that step environments (0: none, the run's own process), and
     `replay_device: auto` keeps the replay buffer beside the networks. `checkpoint_every` is a
     number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps the last checkpoint of
@@ -206,7 +214,8 @@ class RunConfig(_Model):
     method: Name
     env: Annotated[EnvConfig, BeforeValidator(_env_shorthand)]
     seed: NonNegativeInt = 0
-    steps: Annotated[Whole, Field(ge=1, le=1_000_000_000)] = 1_000_000
+    steps: Length = 1_000_000
+    episodes: Length | None = None
 
     learning_starts: NonNegativeInt = 25_000
     learning_rate: PositiveFloat = 3e-4

@@ -85,9 +85,12 @@ def parse_names(value: Any, flag: str) -> list[str]:
     return _checked(_parts(value), value, flag)
 
 
-def parse_steps(value: Any, flag: str = "--steps") -> int:
-    """Return a number of environment steps, `1e6` accepted: a whole number from 1 to 1e9."""
-    valid = "a whole number of steps from 1 to 1e9"
+def parse_steps(value: Any, flag: str = "--steps", unit: str = "steps") -> int:
+    """Return a number of environment steps, `1e6` accepted: a whole number from 1 to 1e9.
+
+    `unit` is what is counted instead.
+    """
+    valid = f"a whole number of {unit} from 1 to 1e9"
     number = _decimal(str(value), value, flag, valid)
     if number != number.to_integral_value() or not 1 <= number <= 1_000_000_000:
         raise InputError(f"{flag}: {value!r} is not {valid}")

@@ -36,6 +36,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "target_trim": "budget",
     "grown_bias_correction": "network",
     "keep_checkpoint": False,
+    "episodes": None,
 }
 """Dotted keys that stored documents may lack because they did not exist yet.
 

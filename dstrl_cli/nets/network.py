@@ -240,6 +240,15 @@ class Network(ABC):
         fraction = group.rule.fraction(self.updates)
         self.changes.append(TopologyChange(group.members, counts, fraction))
 
+    def set_episode_share(self, member: int, share: float) -> None:
+        """Tell the rule of a member which share of the run's episodes is done, in [0, 1].
+
+        Only for members whose length is given in episodes: they share no rule.
+        """
+        for group in self.groups:
+            if group.members == [member]:
+                group.rule.episode_share = share
+
     def take_changes(self) -> list[TopologyChange]:
         """Return the topology updates since the last call; their counts stay on the device."""
         changes, self.changes = self.changes, []

@@ -95,6 +95,11 @@ def _last_evals(returns: Returns, count: int) -> Value:
     return Value(float(trained.values[-count:].mean()), marks)
 
 
+def _first(returns: Returns, count: int) -> Value:
+    marks = frozenset({Mark.WINDOW}) if count > len(returns.values) else frozenset[Mark]()
+    return Value(float(returns.values[:count].mean()), marks)
+
+
 def _mean(returns: Returns, _: int) -> Value:
     return Value(float(returns.values.mean()))
 
@@ -130,6 +135,12 @@ KINDS: dict[str, _Kind] = {
     "all-evals": _Kind("mean return of all evaluations", _mean),
     "all-episodes": _Kind(
         "mean return of all training episodes (XU)", _mean, episode_returns, "training episode"
+    ),
+    "first-episodes": _Kind(
+        "mean return of the first {0:,} training episodes",
+        _first,
+        episode_returns,
+        "training episode",
     ),
     "lca": _Kind(
         "learning curve area: sum of evaluation returns / environment steps (SOK; printed there as "

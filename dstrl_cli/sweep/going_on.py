@@ -53,14 +53,14 @@ def longer(run: Run, stored: RunConfig) -> Run:
     folder = run.path / CHECKPOINT_FOLDER
     if not has_state(folder):
         raise InputError(f"{asked} without a checkpoint, which --keep-checkpoint keeps: {over}")
+    if reasons := extension.refusals(stored):
+        raise InputError(
+            f"{asked}, and a longer run would have differed before. {'; '.join(reasons)}: {over}"
+        )
     step = read_values(folder)["steps"]
     if step < stored.steps:
         raise InputError(
             f"{asked} that is at step {step:,}: let it finish first, with --resume "
             f"--keep-checkpoint --steps {stored.steps}"
-        )
-    if reasons := extension.refusals(stored):
-        raise InputError(
-            f"{asked}, and a longer run would have differed before. {'; '.join(reasons)}: {over}"
         )
     return going_on(run, stored)

@@ -34,6 +34,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Episodes:
+    """How many episodes a population has had, where episodes end the training."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A new row of `progress.csv` of a member."""
 
@@ -60,7 +68,7 @@ class End:
     error: str | None = None
 
 
-Message = Progress | Evaluation | Note | End
+Message = Progress | Episodes | Evaluation | Note | End
 
 
 class Launcher(ABC):
@@ -140,6 +148,8 @@ class _Running:
         match message:
             case Progress(step, total, steps_per_s):
                 self.display.progress(number, step, total, steps_per_s)
+            case Episodes(done, total):
+                self.display.episodes(number, done, total)
             case Evaluation(member, row):
                 self.display.evaluation(number, population.runs[member].label, row)
             case Note(text):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dstrl_cli.config import effects
 from dstrl_cli.config.identity import differences, run_path
+from dstrl_cli.config.lengths import with_default_steps
 from dstrl_cli.config.models import EnvConfig, NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolve_sizes
 from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
@@ -153,8 +154,8 @@ class _Families:
 
     def __init__(self, resolve: Callable[..., Resolved], flags: Mapping[str, Any]) -> None:
         self._resolve, self._flags = resolve, flags
-        self._resolved: dict[str, tuple[RunConfig, tuple[str, ...]]] = {}
-        self._sized: dict[tuple[str, int, int], tuple[RunConfig, tuple[str, ...]]] = {}
+        self._resolved: dict[str, Resolved] = {}
+        self._sized: dict[tuple[str, int, int, int | None], tuple[RunConfig, tuple[str, ...]]] = {}
         self._tasks: set[Any] = set()
 
     def configuration(
@@ -169,16 +170,17 @@ class _Families:
         others = {key: value for key, value in given.items() if key != "env.task"}
         family = repr((algo, method, others))
         if family not in self._resolved or task not in self._tasks:
-            config, explicit = self._resolve(method, algo, flags={**given, **self._flags})
-            self._resolved[family] = config, tuple(effects.notes(config, explicit))
+            self._resolved[family] = self._resolve(method, algo, flags={**given, **self._flags})
             self._tasks.add(task)
-        config, notes = self._resolved[family]
+        config, explicit = self._resolved[family]
         env = config.env if task is None else config.env.model_copy(update={"task": task})
         spec = _spec(env)
-        shape = family, spec.observation_size, spec.action_size
+        shape = family, spec.observation_size, spec.action_size, spec.time_limit
         if shape not in self._sized:
+            config = with_default_steps(config, explicit, spec.time_limit)
             full = sized(config, spec)
-            self._sized[shape] = full, (*notes, *sparsity_notes(full, spec))
+            told = (*effects.notes(config, explicit), *sparsity_notes(full, spec))
+            self._sized[shape] = full, told
         full, notes = self._sized[shape]
         env = env.model_copy(update={"id": spec.id})
         return full.model_copy(update={"env": env}), spec, notes

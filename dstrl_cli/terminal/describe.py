@@ -42,13 +42,24 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
         f"each critic {_active(config.critic, budgets['critic'])}",
         "topology": f"{changes_in_words(config)}, in this run",
         "n-step": f"{config.nstep}{delay}",
-        "steps": f"{config.steps:,}, of which {min(config.learning_starts, config.steps):,} random",
+        **_length(config),
         "seed" if len(runs) == 1 else "seeds": seeds,
         "device": _device(config, placement),
         "engine": f"{', '.join(placement.engines)}: {placement.engine_reason}",
         "folder" if len(runs) == 1 else "folders": "\n".join(folders),
     }
     return _grid(rows)
+
+
+def _length(config: RunConfig) -> dict[str, str]:
+    """Return the rows that say how long a run is."""
+    random = f"of which {min(config.learning_starts, config.steps):,} random"
+    if config.episodes is None:
+        return {"steps": f"{config.steps:,}, {random}"}
+    return {
+        "episodes": f"{config.episodes:,}, unless the steps come to their end before",
+        "steps": f"at most {config.steps:,}, {random}",
+    }
 
 
 def _active(network: NetworkConfig, budgets: Sequence[int]) -> str:
@@ -74,9 +85,10 @@ def warnings(runs: Iterable[Run]) -> list[str]:
     found = []
     if idle:
         config = idle[0].config
+        longer = "--steps" if config.episodes is None else "--episodes (or --steps)"
         found.append(
             f"nothing will be trained in {counted(len(idle), 'run')}: steps ({config.steps:,}) do "
-            f"not exceed learning_starts ({config.learning_starts:,}); raise --steps or lower it "
+            f"not exceed learning_starts ({config.learning_starts:,}); raise {longer} or lower it "
             "with --set learning_starts=N"
         )
     return found
@@ -92,6 +104,10 @@ def outcome_overview(outcome: Outcome) -> RenderableType:
     if result := final_return(summary):
         rows["return"] = (
             f"{result} in the last evaluation ({counted(run.config.eval_episodes, 'episode')})"
+        )
+    if run.config.episodes is not None and summary.get("episodes") is not None:
+        rows["length"] = (
+            f"{counted(summary['episodes'], 'episode')} in {summary.get('steps', 0):,} steps"
         )
     rows |= {
         "sparsity": _sparsity(summary),

@@ -19,6 +19,9 @@ FLAGS = {
         "--steps N",
     ),
     **dict.fromkeys(
+        ("n_episodes", "num_episodes", "max_episodes", "total_episodes"), "--episodes N"
+    ),
+    **dict.fromkeys(
         ("env_id", "env_name", "environment", "gym_id", "task_name", "domain"), "--env ID"
     ),
     **dict.fromkeys(("algorithm", "agent", "policy"), "--algo NAME"),

@@ -165,6 +165,17 @@ def damage_lines(planned: Sequence[Planned]) -> list[str]:
     ]
 
 
+def length_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return how long the runs that are to do are, where that is given in episodes."""
+    configs = [each.run.config for each in planned if each.to_do]
+    lengths = dict.fromkeys(
+        f"{counted(config.episodes, 'episode')}, at most {config.steps:,} steps"
+        for config in configs
+        if config.episodes is not None
+    )
+    return [f"length of each run: {' or '.join(lengths)}"] if lengths else []
+
+
 def topology_lines(planned: Sequence[Planned]) -> list[str]:
     """Return how often topologies change in the runs that are to do, with the methods."""
     first_seeds = {each.run.path.parent: each.run for each in reversed(planned) if each.to_do}
@@ -226,6 +237,7 @@ def identity(run: Run) -> dict[str, Any]:
         "sparsity": {"actor": config.actor.sparsity, "critic": config.critic.sparsity},
         "seed": config.seed,
         "steps": config.steps,
+        "episodes": config.episodes,
     }
 
 

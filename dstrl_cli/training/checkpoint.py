@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,34 @@ class Schedule:
 # --- the states of the members ------------------------------------------------------------------
 
 
+def save(population: Population, members: Iterable[int]) -> None:
+    """Write a checkpoint of some members of a population that is between two steps.
+
+    Where that fails, the training goes on: the former checkpoint is still there.
+    """
+    started = time.perf_counter()
+    step, tell = population.steps, population.reporter.message
+    population.recorder.flush()
+    environments, problem = environment_texts(population.env)
+    for member in members:
+        try:
+            state = member_state(population, member, environments[member], problem)
+        except DstrlError as error:
+            population.checkpoints.on = False
+            tell(f"warning: no checkpoints are written: {error}")
+            break
+        try:
+            for sink in population.recorder.sinks[member]:
+                sink.checkpoint(state)
+        except (OSError, DstrlError) as error:
+            tell(f"warning: no checkpoint was written at step {step:,}: {error}")
+    seconds = time.perf_counter() - started
+    population.checkpoints.written(seconds)
+    population.recorder.checkpoint_took(seconds)
+    population.clock += seconds
+    population.tell()
+
+
 def environment_texts(env: BatchEnv) -> tuple[list[str | None], str | None]:
     """Return the states of all environments as text, or why they cannot be read."""
     try:
@@ -108,6 +136,7 @@ def restore(population: Population, states: Sequence[Mapping[str, Any]]) -> Tens
     population.algorithm.set_state([state["algorithm"] for state in states])
     population.replay.set_state([state["replay"] for state in states])
     population.recorder.set_state([state["recorder"] for state in states])
+    population.episodes.follow(population.recorder.episode_count)
     population.learner.nsteps.set(max(1, population.algorithm.updates))
     texts = [state["environment"] for state in states]
     if None not in texts:

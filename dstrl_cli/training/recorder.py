@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.network_sizes import compared_sizes
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
-from dstrl_cli.nets.groups import Counts, TopologyChange
+from dstrl_cli.nets.groups import TopologyChange
 from dstrl_cli.nets.network import Network
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.runs.hashes import hash_rows
@@ -35,6 +35,7 @@ from dstrl_cli.runs.policy import (
     network_tensors,
     policy_metadata,
 )
+from dstrl_cli.training.rows import kept_connections, topology_rows
 from dstrl_cli.training.sinks import Sink
 
 WAITING_STEPS = 128
@@ -340,26 +341,30 @@ class Recorder:
         seconds: float,
         nstep: Sequence[int],
         sizes: Sequence[int],
+        only: Collection[int] | None = None,
     ) -> dict[int, dict[str, Any]]:
         """Write one evaluation; return each member's row of `progress.csv`.
 
-        Members whose summary is written have none.
+        Members whose summary is written have none. With `only` no other member has one, and the
+        next rows of the others are as they would be without this evaluation.
 
         Args:
             step: environment steps so far.
             returns, lengths: [P, episodes].
             seconds: what the evaluation took; it does not count into steps per second.
             nstep, sizes: n-step and buffer size of each member.
+            only: the members that were evaluated; None: all.
         """
         now = time.perf_counter()
         training = now - self.row_time - seconds
         rate = (step - self.row_step) / training if step > self.row_step else None
         self.evaluation_time += seconds
-        metrics = self.algorithm.take_metrics()
+        every = only is None
+        metrics = self.algorithm.take_metrics() if every else self.algorithm.mean_metrics()
         actor_active = self.algorithm.actor.active().sum((1, 2)).tolist()
         critic_active = self.algorithm.critic.active().sum((1, 2)).tolist()
         rows = {}
-        for member in sorted(self.recorded):
+        for member in sorted(self.recorded if only is None else self.recorded.intersection(only)):
             distance, recent = self.distances.get(member), self.recent_returns[member]
             mean, std = float(returns[member].mean()), float(returns[member].std())
             self.last_evaluation[member] = {"mean": mean, "std": std}
@@ -387,7 +392,10 @@ class Recorder:
                 sink.hashes(hashes)
                 sink.progress(row)
             rows[member] = row
-        self.row_time, self.row_step = time.perf_counter(), step
+        if every:
+            self.row_time, self.row_step = time.perf_counter(), step
+        else:
+            self.row_time += seconds + time.perf_counter() - now
         return rows
 
     def finish(self, member: int, status: str, steps: int, error: str | None) -> None:
@@ -407,6 +415,7 @@ class Recorder:
         summary = {
             "status": status,
             "steps": steps,
+            "episodes": int(self.episode_count[member]),
             "final_return": self.last_evaluation.get(member),
             **numbers,
             "wall_time_s": round(times.wall, 3),
@@ -436,39 +445,3 @@ class Recorder:
             dense=dense,
             inactive_gradients=inactive_gradients,
         )
-
-
-def kept_connections(names: Sequence[str], spared: Counts) -> list[str]:
-    """Return which networks K kept the last connection of a layer; `spared` is [K][L]."""
-    return [
-        f"the last connection of {name}, layer {layer}, was to be dropped and was kept"
-        for name, layers in zip(names, spared, strict=True)
-        for layer, kept in enumerate(layers)
-        if kept
-    ]
-
-
-def topology_rows(
-    step: int, names: Sequence[str], counts: tuple[Counts, Counts, Counts], fraction: float
-) -> list[dict[str, Any]]:
-    """Return the rows of `topology.csv` of one topology update: one for each network and layer.
-
-    Args:
-        step: environment steps so far.
-        names: of the networks K.
-        counts: active, dropped and grown connections, each [K][L].
-        fraction: of the active connections that was to be exchanged.
-    """
-    return [
-        {
-            "step": step,
-            "network": name,
-            "layer": layer,
-            "active": active,
-            "dropped": dropped,
-            "grown": grown,
-            "fraction": fraction,
-        }
-        for name, *of_network in zip(names, *counts, strict=True)
-        for layer, (active, dropped, grown) in enumerate(zip(*of_network, strict=True))
-    ]

@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dstrl_cli import envs, streams
@@ -31,6 +33,7 @@ from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.replay.choice import is_on_host, make_replay
 from dstrl_cli.training import checkpoint
 from dstrl_cli.training.capture import Capture, capture
+from dstrl_cli.training.episodes import EpisodeCount
 from dstrl_cli.training.learner import Learner
 from dstrl_cli.training.recorder import Recorder
 from dstrl_cli.training.reporter import Reporter, Silent
@@ -78,6 +81,7 @@ class Population:
         )
         self.training = list(range(len(configs)))
         self.recorder = Recorder(self.algorithm, sinks, spec)
+        self.episodes = EpisodeCount(configs, self.algorithm)
         seeds = [each.seed for each in configs]
         self.make_environments(spec, seeds)
         self.capacity = CapacityControl(configs, device)
@@ -111,18 +115,20 @@ class Population:
         """
         try:
             observation = self.begin() if states is None else checkpoint.restore(self, states)
-            self.evaluate_if_due()
+            self.evaluate_and_finish()
             while self.steps < self.config.steps and self.training:
                 observation = self.advance(observation)
                 if self.steps == self.config.steps:
                     self.save_last()
-                self.evaluate_if_due()
-                self.stop.check()
-                if self.checkpoints.due(self.steps):
-                    self.save(self.training)
+                self.evaluate_and_finish()
+                if self.steps < self.config.steps:
+                    self.stop.check()
+                    if self.checkpoints.due(self.steps):
+                        checkpoint.save(self, self.training)
         except Stopped:
             if self.checkpoints.on and self.steps:
-                self.save(self.training)
+                checkpoint.save(self, self.training)
+                self.reporter.message(f"stopped at step {self.steps:,}, where it can be resumed")
             raise
 
     def begin(self) -> Tensor:
@@ -132,40 +138,15 @@ class Population:
         self.freeze_failed(self.env, 1)
         return observation
 
-    def evaluate_if_due(self) -> None:
-        """Evaluate at step 0, every `eval_every` steps and at the end, once each.
+    def evaluate_and_finish(self) -> None:
+        """Evaluate at step 0, every `eval_every` steps and at the end; end complete members.
 
-        An evaluation that a checkpoint interrupted is due when the run goes on.
+        An evaluation that was stopped is still to be done when the run goes on at the same step.
         """
         due = self.steps % self.config.eval_every == 0 or self.steps == self.config.steps
         if due and self.evaluated != self.steps:
             self.evaluate()
-
-    def save(self, members: Iterable[int]) -> None:
-        """Write a checkpoint of some members.
-
-        Where that fails, the training goes on: the former checkpoint is still there.
-        """
-        started = time.perf_counter()
-        self.recorder.flush()
-        environments, problem = checkpoint.environment_texts(self.env)
-        for member in members:
-            try:
-                state = checkpoint.member_state(self, member, environments[member], problem)
-            except DstrlError as error:
-                self.checkpoints.on = False
-                self.reporter.message(f"warning: no checkpoints are written: {error}")
-                break
-            try:
-                for sink in self.recorder.sinks[member]:
-                    sink.checkpoint(state)
-            except (OSError, DstrlError) as error:
-                self.reporter.message(f"warning: no checkpoint at step {self.steps:,}: {error}")
-        seconds = time.perf_counter() - started
-        self.checkpoints.written(seconds)
-        self.recorder.checkpoint_took(seconds)
-        self.clock += seconds
-        self.tell()
+        self.finish_complete(due)
 
     def save_last(self) -> None:
         """Write the checkpoint from which finished members that keep it can be made longer.
@@ -173,7 +154,7 @@ class Population:
         The last evaluation still is to come: a longer run may have none at this step.
         """
         if kept := [each for each in self.training if self.configs[each].keep_checkpoint]:
-            self.save(kept)
+            checkpoint.save(self, kept)
 
     def advance(self, observation: Tensor) -> Tensor:
         """Take one environment step and, after warm-up, one update of every member."""
@@ -193,6 +174,9 @@ class Population:
         self.learner.store(observation, action, step, policy_action)
         self.steps += 1
         self.recorder.step(self.steps, step)
+        if self.episodes.counts:
+            self.recorder.flush_steps()  # the end of an episode may be the end of its run
+            self.episodes.follow(self.recorder.episode_count)
         self.freeze_failed(self.env, 1)
         return step.observation
 
@@ -233,17 +217,13 @@ class Population:
         """Write the rows that wait, freeze members that diverged, and report progress."""
         self.recorder.flush()
         self.tell()
-        alive = self.algorithm.alive.tolist()
-        for member in [m for m in self.training if not alive[m]]:
-            error = f"the loss or the actions became NaN or infinite before step {self.steps}"
-            self.freeze(member, "diverged", error)
-        for member, cause in self.replay.faults().items():
-            if member in self.training:
-                self.freeze(member, "failed", cause)
+        self.freeze_faulty(self.training)
         if self.steps == self.clock_step:  # reported at this step already
             return
         now = time.perf_counter()
         rate = (self.steps - self.clock_step) / max(now - self.clock, 1e-9)
+        if self.episodes.counts and self.training:
+            self.reporter.episodes(*self.episodes.slowest(self.training))
         self.reporter.progress(self.steps, self.config.steps, rate)
         self.clock, self.clock_step = now, self.steps
 
@@ -253,38 +233,76 @@ class Population:
             config = self.configs[member]
             self.reporter.message(f"{config.method} seed {config.seed}: {text}")
 
-    def freeze(self, member: int, status: str, error: str) -> None:
+    def end(self, member: int, status: str, error: str | None) -> None:
         """End a member's training where it is; the others go on."""
         self.recorder.flush()
         self.training.remove(member)
         self.algorithm.alive[member].fill_(False)
         self.recorder.finish(member, status, self.steps, error)
+
+    def finish_complete(self, evaluated: bool) -> None:
+        """End the members that have had all their episodes, after a last evaluation.
+
+        `evaluated`: whether every member was evaluated at this step already.
+        """
+        if not self.episodes.counts:
+            return
+        complete = self.episodes.complete(self.training)
+        if complete and not evaluated:
+            self.evaluate(None if complete == self.training else complete)
+        for member in self.episodes.complete(self.training):
+            self.end(member, "finished", None)
+
+    def freeze(self, member: int, status: str, error: str) -> None:
+        """End the training of a member that went wrong, and say so."""
+        self.end(member, status, error)
         if len(self.configs) > 1:  # of a single run, the command prints the same error at its end
             config = self.configs[member]
             self.reporter.message(f"{config.method} seed {config.seed} {status}: {error}")
 
-    def freeze_failed(self, env: BatchEnv, per_member: int) -> None:
-        """Freeze the members one of whose environments, `per_member` each, has failed."""
-        for index, cause in env.failures.items():
-            if index // per_member in self.training:
-                self.freeze(index // per_member, "failed", cause)
+    def freeze_faulty(self, members: Sequence[int]) -> None:
+        """Freeze those of the members that diverged or whose replay buffer has failed."""
+        alive = self.algorithm.alive.tolist()
+        for member in [m for m in members if not alive[m]]:
+            error = f"the loss or the actions became NaN or infinite before step {self.steps}"
+            self.freeze(member, "diverged", error)
+        for member, cause in self.replay.faults().items():
+            if member in self.training and member in members:
+                self.freeze(member, "failed", cause)
 
-    def evaluate(self) -> None:
-        """Evaluate every member; write and report the rows of those that still train."""
+    def freeze_failed(
+        self, env: BatchEnv, per_member: int, only: Sequence[int] | None = None
+    ) -> None:
+        """Freeze the members one of whose environments, `per_member` each, has failed.
+
+        `only`: the members that are looked at; None: all.
+        """
+        for index, cause in env.failures.items():
+            member = index // per_member
+            if member in self.training and (only is None or member in only):
+                self.freeze(member, "failed", cause)
+
+    def evaluate(self, only: Sequence[int] | None = None) -> None:
+        """Evaluate every member; write and report the rows of those that still train.
+
+        With `only` some members are evaluated, and nothing changes for the others.
+        """
         if not self.training:
             return
         started = time.perf_counter()
         try:
-            returns, lengths = rollout.episodes(
-                self.eval_env, self.evaluation_actions, self.eval_seeds
-            )
+            returns, lengths = self.roll_out(only)
         except Stopped:
             self.recorder.evaluation_stopped(time.perf_counter() - started)
             raise
         seconds = time.perf_counter() - started
         self.clock += seconds
-        self.poll()
-        self.freeze_failed(self.eval_env, self.config.eval_episodes)
+        if only is None:
+            self.poll()
+        else:
+            self.recorder.flush()
+            self.freeze_faulty(only)
+        self.freeze_failed(self.eval_env, self.config.eval_episodes, only)
         rows = self.recorder.evaluation(
             self.steps,
             returns.reshape(len(self.configs), -1),
@@ -292,6 +310,7 @@ class Population:
             seconds,
             self.learner.nsteps.values,
             self.replay.size.squeeze(1).tolist(),
+            only,
         )
         self.evaluated = self.steps
         for member, row in rows.items():
@@ -302,6 +321,20 @@ class Population:
         self.stop.check()
         actions: Tensor = self.policy(observation)
         return actions
+
+    def roll_out(self, only: Sequence[int] | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the evaluation returns and lengths [P * E], of `only` some members or of all."""
+        if only is None:
+            return rollout.episodes(self.eval_env, self.evaluation_actions, self.eval_seeds)
+        evaluated = np.isin(np.arange(len(self.configs)), only)
+        environments = evaluated.repeat(self.config.eval_episodes)
+        alive = self.algorithm.alive.clone()
+        result = rollout.episodes(
+            self.eval_env, self.evaluation_actions, self.eval_seeds, environments
+        )
+        others = torch.from_numpy(~evaluated).to(alive.device)
+        self.algorithm.alive.copy_(torch.where(others, alive, self.algorithm.alive))
+        return result
 
     def policy_actions(self, observation: Tensor) -> Tensor:
         """Return actions without noise [P * E, act] for observations [P * E, obs],

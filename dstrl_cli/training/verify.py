@@ -170,6 +170,9 @@ class _Until:
     def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Ignore progress between evaluations."""
 
+    def episodes(self, done: int, total: int) -> None:
+        """Ignore episodes."""
+
     def evaluation(self, member: int, row: Mapping[str, Any]) -> None:
         """Tell how far the training is; it ends here where that is far enough."""
         self.say(f"step {row['step']:,} of {self.last:,} repeated")
@@ -187,6 +190,7 @@ def _train(
     """Train a run up to its evaluation at step `until`."""
     from dstrl_cli.training import trainer
 
+    run = replace(run, config=run.config.model_copy(update={"checkpoint_every": 0}))
     document = to_dict(run.config) | {"run": origin}
     with RunFolder(run.path).create(document) as folder, suppress(_Enough):
         trainer.train([run.config], [[folder]], run.spec, device, _Until(until, say))
