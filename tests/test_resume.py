@@ -1,6 +1,7 @@
 """Runs that are stopped and go on give the files of a run that was never stopped."""
 
 import csv
+import functools
 import signal
 from dataclasses import replace
 
@@ -41,9 +42,9 @@ def rows(path) -> list[dict[str, str]]:
     ("algo", "method", "engine", "env"),
     [
         ("td3", "rlx2", "sparse", "2DNav-v1"),
-        ("sac", "our-rlx2", "masked", "2DNav-v1"),
-        ("td3", "our-dst", "masked", "InvertedPendulum-v5"),
-        ("sac", "dst", "sparse", "Pendulum-v1"),
+        ("sac", "our-rlx2", "masked", "InvertedPendulum-v5"),
+        ("td3", "our-dst", "masked", "Pendulum-v1"),
+        ("sac", "dst", "sparse", "InvertedPendulum-v5"),
     ],
 )
 def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_one_that_was_not(
@@ -119,20 +120,20 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path, monk
 # --- stopped ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_stops_a_run_with_a_checkpoint_from_which_it_goes_on(tmp_path, name):
-    run = make_run(tmp_path / "run")
-    handler = signal.getsignal(getattr(signal, name))
-    said = StopAt(50, lambda: signal.raise_signal(getattr(signal, name)))
-    with pytest.raises(KeyboardInterrupt):
-        train(run, said)
-    assert signal.getsignal(getattr(signal, name)) is handler
-    summary = read_summary(run.path)
-    assert (summary["status"], summary["steps"]) == ("interrupted", 50)
-    assert "stopped at step 50, where it can be resumed" in said.lines
-    assert go_on(run, run.path)["status"] == "finished"
-    train(make_run(tmp_path / "whole"))
-    assert numbers(run.path) == numbers(tmp_path / "whole")
+def test_a_signal_stops_a_run_with_a_checkpoint_from_which_it_goes_on(tmp_path):
+    whole = make_run(tmp_path / "whole")
+    train(whole)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        run, handler = replace(whole, path=tmp_path / number.name), signal.getsignal(number)
+        said = StopAt(70, functools.partial(signal.raise_signal, number))
+        with pytest.raises(KeyboardInterrupt):
+            train(run, said)
+        assert signal.getsignal(number) is handler
+        summary = read_summary(run.path)
+        assert (summary["status"], summary["steps"]) == ("interrupted", 70)
+        assert "stopped at step 70, where it can be resumed" in said.lines
+        assert go_on(run, run.path)["status"] == "finished"
+        assert numbers(run.path) == numbers(whole.path)
 
 
 def test_a_second_signal_ends_a_run_at_once(tmp_path):
@@ -142,7 +143,7 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path):
 
     run = make_run(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train(run, StopAt(50, twice))
+        train(run, StopAt(70, twice))
     assert read_summary(run.path)["status"] == "interrupted"
     assert not (run.path / "checkpoint").exists()
 
@@ -151,7 +152,7 @@ def test_an_ignored_signal_stays_ignored(tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         run = make_run(tmp_path / "run", "sst")
-        summary = train(run, StopAt(50, lambda: signal.raise_signal(signal.SIGHUP)))
+        summary = train(run, StopAt(70, lambda: signal.raise_signal(signal.SIGHUP)))
     finally:
         signal.signal(signal.SIGHUP, before)
     assert summary["status"] == "finished"
@@ -161,7 +162,7 @@ def test_a_run_stopped_during_an_evaluation_repeats_it(tmp_path, monkeypatch):
     whole = make_run(tmp_path / "whole", sets=("checkpoint_every=10m",))
     train(whole)
     first = max(int(row["length"]) for row in rows(whole.path / "eval.csv") if row["step"] == "0")
-    before = first + 49  # how often it looked before the evaluation at step 50
+    before = first + 69  # how often it looked before the evaluation at step 70
     for number in (before + 1, before + 3):
         run = replace(whole, path=tmp_path / str(number))
         stop_at_check(monkeypatch, number)
@@ -169,7 +170,7 @@ def test_a_run_stopped_during_an_evaluation_repeats_it(tmp_path, monkeypatch):
             train(run)
         monkeypatch.undo()
         values = read_values(run.path / "checkpoint")
-        assert (values["steps"], values["evaluated"]) == (50, 0)
+        assert (values["steps"], values["evaluated"]) == (70, 0)
         assert {row["step"] for row in rows(run.path / "eval.csv")} == {"0"}
         go_on(run, run.path)
         assert numbers(run.path) == numbers(whole.path)

@@ -22,10 +22,10 @@ from dstrl_cli.sweep.packing import groups
 from dstrl_cli.sweep.plan import Axes, expand, resumed
 
 FLAGS = [
-    *("--dst=sst", "--env=2DNav-v1", "--sparsity=0.6", "--steps=110", "--engine=masked"),
+    *("--dst=sst", "--env=InvertedPendulum-v5", "--sparsity=0.6", "--steps=110", "--engine=masked"),
     *(f"--set={each}" for each in SMALL if not each.startswith(("topology", "buffer"))),
 ]
-RUN = Path("results/2DNav-v1/td3-sst/s0.6/seed0")
+RUN = Path("results/InvertedPendulum-v5/td3-sst/s0.6/seed0")
 
 
 @pytest.fixture(autouse=True)
@@ -97,24 +97,19 @@ def test_a_finished_run_is_made_longer_on_the_command_line(capsys):
     assert numbers(RUN) == numbers(Path("whole", *RUN.parts[1:]))
 
 
-@pytest.mark.parametrize("damage", ["cut", "byte", "other"])
-def test_a_damaged_checkpoint_is_refused_with_the_remedy(capsys, damage):
+def test_a_damaged_checkpoint_is_refused_with_the_remedy(capsys):
     stop_after(["train", *FLAGS, "--checkpoint-every=60"])
-    file = RUN / "checkpoint" / "state.safetensors"
-    content = bytearray(file.read_bytes())
-    if damage == "cut":
-        del content[-100:]
-    elif damage == "byte":
-        content[-100] ^= 1
-    else:
-        content = bytearray(b"no checkpoint")
-    file.write_bytes(content)
-    before = numbers(RUN)
-    capsys.readouterr()
-    assert main(["train", *FLAGS, "--resume"]) == 2
-    assert "--overwrite" in capsys.readouterr().err
-    assert numbers(RUN) == before
-    assert read_summary(RUN)["status"] == "interrupted"
+    file, before = RUN / "checkpoint" / "state.safetensors", numbers(RUN)
+    content = file.read_bytes()
+    changed = bytearray(content)
+    changed[-100] ^= 1
+    for damaged in (content[:-100], bytes(changed), b"no checkpoint"):
+        file.write_bytes(damaged)
+        capsys.readouterr()
+        assert main(["train", *FLAGS, "--resume"]) == 2
+        assert "--overwrite" in capsys.readouterr().err
+        assert numbers(RUN) == before
+        assert read_summary(RUN)["status"] == "interrupted"
     assert main(["train", *FLAGS, "--overwrite"]) == 0
 
 
@@ -152,7 +147,7 @@ def test_a_sweep_goes_on_from_the_checkpoints_of_its_runs(capsys):
     capsys.readouterr()
     assert main(sweep) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "2DNav-v1/td3-sst/s0.6/seed0 resumes at step 60" in out
+    assert "InvertedPendulum-v5/td3-sst/s0.6/seed0 resumes at step 60" in out
     assert "2 to do, 1 of them resumed" in out
     assert main([*sweep, "--json"]) == 0
     told = [
@@ -169,7 +164,7 @@ def test_a_sweep_goes_on_from_the_checkpoints_of_its_runs(capsys):
 def test_runs_of_different_steps_do_not_share_a_population():
     stop_after(["train", *FLAGS, "--checkpoint-every=60"])
     sets = [each.removeprefix("--set=") for each in FLAGS if each.startswith("--set=")]
-    flags = {"env.id": "2DNav-v1", "sparsity": 0.6, "steps": 110, "engine": "auto"}
+    flags = {"env.id": "InvertedPendulum-v5", "sparsity": 0.6, "steps": 110, "engine": "auto"}
     axes = Axes(methods=("sst",), seeds=(0, 1, 2))
     planned = [each.run for each in resumed(expand(axes, sets=sets, flags=flags), False)]
     assert [(run.start, run.config.engine) for run in planned] == [
@@ -182,7 +177,7 @@ def test_runs_of_different_steps_do_not_share_a_population():
 
 def test_another_engine_than_that_of_the_checkpoint_is_said_and_not_taken():
     stop_after(["train", *FLAGS, "--checkpoint-every=60"])
-    flags = {"env.id": "2DNav-v1", "sparsity": 0.6, "steps": 110, "engine": "sparse"}
+    flags = {"env.id": "InvertedPendulum-v5", "sparsity": 0.6, "steps": 110, "engine": "sparse"}
     sets = [each.removeprefix("--set=") for each in FLAGS if each.startswith("--set=")]
     (planned,) = resumed(expand(Axes(methods=("sst",)), sets=sets, flags=flags), False)
     assert planned.run.config.engine == "masked"
@@ -202,7 +197,13 @@ def test_another_version_or_device_than_that_of_the_checkpoint_is_said(capsys, m
 def test_python_resumes_as_the_command_line_does():
     sets = dict(each.removeprefix("--set=").split("=", 1) for each in FLAGS if "--set" in each)
     sets = {key: yaml.safe_load(value) for key, value in sets.items()} | {"checkpoint_every": 60}
-    keys = {"dst": "sst", "env": "2DNav-v1", "sparsity": 0.6, "steps": 110, "engine": "masked"}
+    keys = {
+        "dst": "sst",
+        "env": "InvertedPendulum-v5",
+        "sparsity": 0.6,
+        "steps": 110,
+        "engine": "masked",
+    }
     with stopping(), pytest.raises(KeyboardInterrupt):
         api.train(**keys, sets=sets)
     resumed_run = api.train(**keys, sets=sets, resume=True)
