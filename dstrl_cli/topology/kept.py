@@ -53,7 +53,8 @@ def taken(value: Any, row: int, members: int) -> Any:
             return {"is": name, "plain": list(value)}
         items = {str(number): taken(item, row, members) for number, item in enumerate(value)}
         return {"is": name, "items": items}
-    raise TypeError(f"of type {type(value).__name__}")
+    kind = type(value).__name__
+    raise TypeError(f"{kind} of {value.dtype}" if isinstance(value, Tensor) else kind)
 
 
 def joined(parts: Sequence[Any], device: str) -> Any:
@@ -62,10 +63,10 @@ def joined(parts: Sequence[Any], device: str) -> Any:
     Tensors are put on `device`. Raises ValueError where members differ in what is common.
     """
     first = parts[0]
+    _check_equal([part["is"] if isinstance(part, Mapping) else None for part in parts])
     if not isinstance(first, Mapping):
         _check_equal(parts)
         return first
-    _check_equal([part["is"] for part in parts])
     match first["is"]:
         case "row":
             rows = np.concatenate([part["value"] for part in parts])
@@ -108,7 +109,7 @@ def take_attributes(
         except TypeError as error:
             raise DstrlError(
                 f"{owner}: its attribute '{name}' cannot be put into a checkpoint, since it is or "
-                f"holds something {error}; keep {KINDS}, or give the score methods `state` and "
+                f"holds a {error}; keep {KINDS}, or give the score methods `state` and "
                 "`set_state`"
             ) from None
     return found

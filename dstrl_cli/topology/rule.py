@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -68,7 +68,7 @@ class ScoreParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-CODE = (BuiltinFunctionType, FunctionType, ModuleType, type)
+CODE = (BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType, type)
 """Attributes of these types are no state: `__init__` chooses them."""
 
 
