@@ -93,12 +93,12 @@ def test_flops_are_those_of_the_updates_that_were_taken(tmp_path: Path) -> None:
 
 def test_members_end_at_steps_of_their_own_and_are_the_same_alone(tmp_path: Path) -> None:
     methods, keys = ("sst", "our-rlx2", "dst"), {"learning_rate": 1e-5}
-    configs = [small(9, 1000, method, seed, keys=keys) for seed, method in enumerate(methods)]
+    configs = [small(15, 1000, method, seed, keys=keys) for seed, method in enumerate(methods)]
     together = train(configs, tmp_path / "among")
-    assert len({end_of(folder, 9) for folder in together}) == len(methods)
+    assert len({end_of(folder, 15) for folder in together}) == len(methods)
     for config, among in zip(configs, together, strict=True):
         (alone,) = train([config], tmp_path / f"alone{config.seed}")
-        assert end_of(alone, 9) == end_of(among, 9)
+        assert end_of(alone, 15) == end_of(among, 15)
         for name in ("eval", "episodes", "topology", "progress"):
             ours, theirs = (rows(folder, name) for folder in (among, alone))
             if name == "progress":
