@@ -16,6 +16,7 @@ from dstrl_cli.runs import lock
 from dstrl_cli.runs.folder import RunFolder, read_config
 from dstrl_cli.runs.summary import read_status, read_summary, repair_summary
 from dstrl_cli.sweep.plan import prepare, repaired, resumed
+from dstrl_cli.terminal.plan import damage_lines
 from dstrl_cli.training.reporter import Silent
 from dstrl_cli.training.run import Run, train
 
@@ -65,6 +66,19 @@ def test_a_finished_run_that_lost_its_summary_gets_it_again(
     assert after["repaired"] is True
     assert after["wall_time_s"] == pytest.approx(before["wall_time_s"], abs=1)
     assert repaired([plan]) == []
+
+
+def test_a_sweep_says_that_the_logs_of_a_finished_run_are_not_what_it_wrote(folder: Path) -> None:
+    file = folder / "eval.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    (plan,) = resumed([planned(folder)], overwrite=False)
+    assert (plan.status, plan.to_do) == ("finished", False)
+    assert plan.damage == ("eval.csv is not as the run wrote it: it has 7 of 8 rows",)
+    (line,) = damage_lines([plan])
+    assert line.startswith(f"warning: {LAYOUT} finished, but eval.csv is not as the run wrote it")
+    (again,) = resumed([planned(folder)], overwrite=True)
+    assert again.to_do
+    assert damage_lines([again]) == []
 
 
 def cut_last_line(file: Path, whole: bool) -> None:
