@@ -16,6 +16,8 @@ Columns = Mapping[str, NDArray[np.float64]]
 """The columns of a CSV file by name, each [rows]. No DataFrame: building one takes longer than
 reading the file."""
 
+LAST_LINE = "last line cut off, left out"
+"""What is reported of a last line without its newline."""
 
 Check = Callable[[bytes], str | None]
 """Called with what a file holds; returns why it may not be used, None where it may."""
@@ -89,7 +91,7 @@ def _parse_damaged(text: str) -> tuple[Columns, list[str]]:
     causes = []
     if text and not text.endswith("\n"):
         text = text[: text.rfind("\n") + 1]
-        causes.append("last line cut off, left out")
+        causes.append(LAST_LINE)
     if not text:
         raise ValueError("empty file")
     try:

@@ -25,11 +25,11 @@ from dstrl_cli.config.identity import NOT_IDENTITY
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.stored import check_whole, parse_document, seems_cut_off, up_to_date
 from dstrl_cli.errors import InputError
-from dstrl_cli.report.csvfile import Columns, Report, first_line, read_csv
+from dstrl_cli.report.csvfile import LAST_LINE, Columns, Report, first_line, read_csv
 from dstrl_cli.report.identity import Identity, identify
 from dstrl_cli.report.sources import find_runs, nothing_found
 from dstrl_cli.report.words import counted
-from dstrl_cli.runs import checksums, repair
+from dstrl_cli.runs import checksums, lock, repair
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, missing_status
 
 FINISHED = "finished"
@@ -121,6 +121,8 @@ class LoggedRun:
         return None
 
     def _report(self, name: str, cause: str) -> None:
+        if cause == LAST_LINE and lock.in_use(self._folder):  # it is just being written
+            return
         self._damaged.append(Damage(PurePosixPath(self.path, name).as_posix(), cause))
 
     def _read(self, name: str, columns: Iterable[str]) -> Columns:
@@ -201,7 +203,10 @@ def _read_run(root: Path, absolute: Path, folder: Path, damaged: list[Damage]) -
         return None
     summary = _read_mapping(folder / SUMMARY_FILE, json.loads, report, required=False)
     if "status" not in summary:
-        summary = repair.summary_from_files(folder, current) or {"status": missing_status(folder)}
+        made = repair.summary_from_files(folder, current)
+        if made is None or lock.in_use(folder):
+            made = {"status": missing_status(folder)}
+        summary = made
     return LoggedRun(
         path=path.as_posix(),
         identity=identity,

@@ -1,11 +1,12 @@
 """The summary of a finished run, made again from its other files.
 
 A run is known to have finished without its summary where its files show all of this:
-- there is no checkpoint, from which the run would be resumed, and no process holds the folder;
+- there is no checkpoint, from which the run would be resumed;
 - the last row of `progress.csv` is whole and is that of the last step: `steps`, or where the run
   counts `episodes`, the step by which `episodes.csv` has that many;
 - `eval.csv` has every episode of every evaluation up to that step, and nothing else.
-The row of `progress.csv` is the last thing that an evaluation writes, policies included.
+The row of `progress.csv` is the last thing that an evaluation writes, policies included. A run
+that is about to write its summary looks the same: ask for the lock of its folder, too.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def summary_from_files(folder: Path, config: Mapping[str, Any]) -> dict[str, Any
         ended = last is not None and _ended(folder, config, int(last["step"]))
     except (OSError, KeyError, TypeError, ValueError):
         return None
-    if last is None or not ended or has_checkpoint(folder) or lock.in_use(folder):
+    if last is None or not ended or has_checkpoint(folder):
         return None
     where = config.get("run")
     origin = where if isinstance(where, Mapping) else {}

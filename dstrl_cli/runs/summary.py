@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from dstrl_cli.config.stored import parse_document, up_to_date
+from dstrl_cli.config.stored import check_whole, parse_document, up_to_date
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs import checksums, lock, repair
 from dstrl_cli.runs.files import as_json, write
@@ -69,12 +69,10 @@ def repair_summary(path: Path) -> bool:
     summary = read_summary(path)
     if summary is not None and "status" in summary:
         return False
-    made = _from_files(path)
-    if made is None:
-        return False
     with suppress(InputError), lock.held(path):
-        write_summary(path, made)
-        return True
+        if made := _from_files(path):
+            write_summary(path, made)
+            return True
     return False
 
 
@@ -82,7 +80,9 @@ def _from_files(path: Path) -> dict[str, Any] | None:
     """Return the summary that a run's files give, or None where they show no finished run."""
     try:
         document = parse_document((path / CONFIG_FILE).read_text(encoding="utf-8"))
-        return repair.summary_from_files(path, up_to_date(document))
+        current = up_to_date(document)
+        check_whole(current)
+        return repair.summary_from_files(path, current)
     except (OSError, ValueError, AttributeError, yaml.YAMLError, InputError):
         return None
 

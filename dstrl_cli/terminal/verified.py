@@ -18,6 +18,9 @@ def lines(found: Verification) -> Iterator[str]:
     yield outcome(found)
     if found.difference is None:
         yield f"compared: {', '.join(f'{name} ({n:,})' for name, n in found.rows.items())}"
+        differing = [f"{name} {a} | {b}" for name, a, b in _origins(found) if a != b]
+        if differing:
+            yield f"although these differ (the run | this repetition): {'; '.join(differing)}"
     else:
         yield from _difference_lines(found.difference)
         yield "where they trained (the run | this repetition):"

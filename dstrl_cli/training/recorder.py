@@ -128,10 +128,12 @@ class Recorder:
     def initial(self) -> None:
         """Write `initial.safetensors` of every member."""
         for member in sorted(self.recorded):
-            self.write_policy(member, INITIAL_FILE, 0)
+            self.write_policy(member, INITIAL_FILE, 0, member_tensors(self.algorithm, member))
 
-    def write_policy(self, member: int, filename: str, step: int) -> dict[str, NDArray[Any]]:
-        """Write a member's networks and what they were trained for; return their arrays."""
+    def write_policy(
+        self, member: int, filename: str, step: int, tensors: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Write a member's networks and what they were trained for."""
         spec, config = self.spec, self.algorithm.configs[member]
         metadata = policy_metadata(
             algo=algorithm_name(config.algo),
@@ -145,19 +147,19 @@ class Recorder:
             step=step,
             env_kwargs=dict(spec.kwargs),
         )
-        tensors = member_tensors(self.algorithm, member)
         for sink in self.sinks[member]:
             sink.policy(filename, tensors, metadata)
-        return tensors
 
-    def keep_best(self, member: int, step: int, mean: float) -> None:
+    def keep_best(
+        self, member: int, step: int, mean: float, tensors: Mapping[str, NDArray[Any]]
+    ) -> None:
         """Write `best.safetensors` where `mean` is above every evaluation since step 0.
 
         The evaluation at step 0 does not count: it is that of untrained networks.
         """
         if step > 0 and mean > self.best[member]:
             self.best[member] = mean
-            self.write_policy(member, BEST_FILE, step)
+            self.write_policy(member, BEST_FILE, step, tensors)
 
     # Steps, topology updates and distances as they happen.
 
@@ -385,8 +387,9 @@ class Recorder:
             self.recent_returns[member] = []
             for sink in self.sinks[member]:
                 sink.evaluation(step, returns[member].tolist(), lengths[member].tolist())
-            tensors = self.write_policy(member, POLICY_FILE, step)
-            self.keep_best(member, step, mean)
+            tensors = member_tensors(self.algorithm, member)
+            self.write_policy(member, POLICY_FILE, step, tensors)
+            self.keep_best(member, step, mean, tensors)
             hashes = hash_rows(step, tensors, self.hashed)
             for sink in self.sinks[member]:
                 sink.hashes(hashes)
