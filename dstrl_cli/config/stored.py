@@ -120,6 +120,15 @@ def stored_sparsity_label(config: Mapping[str, Any]) -> str | None:
     return format_sparsity_label(actor, critic)
 
 
+def folder_names_sparsity(config: Mapping[str, Any], stored_format: int) -> bool:
+    """Whether the folder of a run is named after the sparsity of its networks.
+
+    By `FORMAT` 1 it was not where a network has `allocation: lambda`.
+    """
+    lambdas = (config.get(f"{network}.allocation") == "lambda" for network in ("actor", "critic"))
+    return stored_format > 1 or not any(lambdas)
+
+
 def _has_no_sparsity(config: Mapping[str, Any], network: str) -> bool:
     dense, matched = (config.get(f"{network}.{key}") for key in ("dense", "match_parameters"))
     return bool(dense) and not matched
