@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.config import effects
-from dstrl_cli.config.identity import differences, run_path
+from dstrl_cli.config.identity import differences, env_identity, env_name, run_path
 from dstrl_cli.config.models import EnvConfig, NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolve_sizes
 from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
@@ -111,6 +111,7 @@ def expand(
     """
     axes, flags = axes.over(preset, sets), flags or {}
     with_task = len(axes.tasks) > 1
+    shared_names = _shared_names(axes.envs)
     families = _Families(
         functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets), flags
     )
@@ -130,9 +131,10 @@ def expand(
         given = {key: value for key, value in keys.items() if value is not None}
         config, spec, notes = families.configuration(algo, method, given)
         name = suffix(extra, axes.sets)
+        with_module = env_name(config.env.id) in shared_names
         for seed in _values(seeds):
             seeded = config if seed is None else config.model_copy(update={"seed": seed})
-            path = run_path(seeded, name, with_task=with_task)
+            path = run_path(seeded, name, with_task=with_task, with_module=with_module)
             label = str(path)
             if label in found:
                 _refuse_sharing(label, found[label].config, seeded)
@@ -178,6 +180,12 @@ class _Families:
         full, notes = self._sized[shape]
         env = env.model_copy(update={"id": spec.id})
         return full.model_copy(update={"env": env}), spec, notes
+
+
+def _shared_names(env_ids: Iterable[str]) -> set[str]:
+    """Return the names that several environments have: those of different modules."""
+    names = Counter(env_name(env_id) for env_id in set(map(env_identity, env_ids)))
+    return {name for name, count in names.items() if count > 1}
 
 
 def _refuse_sharing(path: str, one: RunConfig, other: RunConfig) -> None:
