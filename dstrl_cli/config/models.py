@@ -160,6 +160,15 @@ class BufferConfig(_Model):
     distance_threshold: NonNegativeFloat = 0.2
     distance: Literal["mean_squared", "l2"] = "mean_squared"
 
+    @property
+    def smallest(self) -> int:
+        """Transitions that a dynamic buffer keeps: the least that shrinking it leaves.
+
+        It shrinks while it holds more than `min_size`, each time by int(shrink * size).
+        """
+        size = self.min_size + 1
+        return min(self.min_size, size - int(round(self.shrink * size, 6)))
+
 
 def _plain(value: Any) -> Any:
     """Return a value that YAML and JSON write and read without loss; a tuple becomes a list."""
