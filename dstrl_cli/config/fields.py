@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from dstrl_cli.config.metrics import canonical_metric
+from dstrl_cli.config.ranges import whole_number
 from dstrl_cli.errors import InputError, suggest
 
 
@@ -21,19 +22,18 @@ def _integral(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a whole number, not true or false")
     if isinstance(value, str):
-        try:
-            return int(value)  # exact, where a float would round a long seed
-        except ValueError:
-            pass
-        try:
-            value = float(value)
-        except ValueError:
-            raise ValueError("must be a whole number") from None
+        return whole_number(value)
     if isinstance(value, float):
         if not value.is_integer():
             raise ValueError("must be a whole number")
+        if abs(value) >= LARGEST_EXACT:
+            raise ValueError("is too large to be exact in this form: write all its digits")
         return int(value)
     return value
+
+
+LARGEST_EXACT = 2**53
+"""From this number on floating point does not hold every whole number."""
 
 
 def _not_a_bool(value: Any) -> Any:

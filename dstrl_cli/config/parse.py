@@ -25,7 +25,7 @@ _REASONS = {
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
-    "string_type": "must be text",
+    "string_type": "must be text; what looks like something else needs quotes",
 }
 """What pydantic's kinds of errors mean for a user, where its own words would not say."""
 
