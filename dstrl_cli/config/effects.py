@@ -7,12 +7,13 @@ is accepted; it is only said.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
-from dstrl_cli.registry import ALGORITHMS
+from dstrl_cli.errors import InputError
+from dstrl_cli.registry import ALGORITHMS, is_outside
 
 ROLES = ("actor", "critic")
 NAMES = {"actor": "actor", "critic": "critics"}
@@ -252,9 +253,37 @@ def _network_key(network: NetworkConfig, key: str) -> str | None:
     return None
 
 
+def refuse_unread(sets: Sequence[str], algos: Collection[str]) -> None:
+    """Raise InputError for a key of `--set` that belongs to algorithms which no run has.
+
+    A preset may hold such keys: those for several algorithms are shared. What an algorithm of
+    somebody else's reads is not known.
+
+    Args:
+        sets: `key=value` texts.
+        algos: the algorithms of all runs that are planned.
+    """
+    if any(map(is_outside, algos)):
+        return
+    for text in sets:
+        key = text.partition("=")[0].strip()
+        readers = _readers(key)
+        if readers and not readers.keys() & set(algos):
+            none = " and ".join(sorted(algos))
+            raise InputError(
+                f"--set {text}: {key} is a key of {', '.join(readers)}, and {none} does not use "
+                f"it; leave it out, or choose --algo {next(iter(readers))}"
+            )
+
+
+def _readers(key: str) -> dict[str, None]:
+    """Return the algorithms that a key belongs to, in order; none where it is everybody's."""
+    return {name: None for name, row in ALGORITHMS.items() if key in row.keys}
+
+
 def _run_key(config: RunConfig, key: str) -> str | None:
     networks = (config.actor, config.critic)
-    readers = {name for name, row in ALGORITHMS.items() if key in row.keys}
+    readers = _readers(key)
     if readers and config.algo in ALGORITHMS and config.algo not in readers:
         return f"{config.algo} does not use it"
     if key == "nstep_delay" and config.nstep == 1:

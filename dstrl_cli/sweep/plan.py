@@ -140,6 +140,7 @@ def expand(
                 _refuse_sharing(label, found[label].config, seeded)
                 continue
             found[label] = Run(seeded, spec, Path(seeded.out) / path, label, notes=notes)
+    effects.refuse_unread(sets, {run.config.algo for run in found.values()})
     return list(found.values())
 
 
