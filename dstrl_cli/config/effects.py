@@ -38,20 +38,19 @@ def notes(config: RunConfig, explicit: Mapping[str, Origin]) -> list[str]:
 
 def updates(config: RunConfig, role: str) -> int:
     """Return how many updates a network has in the whole run."""
-    critic_updates = max(0, config.steps - config.learning_starts)
-    return critic_updates // updates_apart(config, role)
+    return max(0, config.updates_until(config.steps)) // updates_apart(config, role)
 
 
 def updates_apart(config: RunConfig, role: str) -> int:
-    """Return the environment steps from one update of a network to the next."""
+    """Return the updates of the critics from one update of a network to the next."""
     return config.policy_delay if role == "actor" else 1
 
 
 def end_of_changes(config: RunConfig, role: str) -> int:
     """Return the update of a network at which `stop_before_end` begins; it may be negative."""
     network: NetworkConfig = getattr(config, role)
-    training = config.steps - config.learning_starts - network.topology.stop_before_end
-    return int(training / updates_apart(config, role))
+    stop = config.steps - network.topology.stop_before_end
+    return int(config.updates_until(stop) / updates_apart(config, role))
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,16 @@ def topology_changes(config: RunConfig, role: str) -> TopologyChanges:
     next_due = first + before_end * rule.update_interval
     drops = rule.final_drop and next_due <= total
     return TopologyChanges(before_end + drops, drops)
+
+
+def training_in_words(config: RunConfig) -> str:
+    """Return when a run trains and how much: `64 updates after every 64 steps`."""
+    every, unit = config.train_every, "episode" if config.trains_after_episodes else "step"
+    after = f"every {unit}" if every == 1 else f"every {every:,} {unit}s"
+    if config.gradient_steps < 0:
+        return f"as many updates as steps after {after}"
+    updates = "1 update" if config.gradient_steps == 1 else f"{config.gradient_steps:,} updates"
+    return f"{updates} after {after}"
 
 
 def changes_in_words(config: RunConfig) -> str:

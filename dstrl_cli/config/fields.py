@@ -6,11 +6,19 @@ checked strictly. Which key has which type is in `models`.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+)
 
 from dstrl_cli.config.metrics import canonical_metric
 from dstrl_cli.config.ranges import whole_number
@@ -107,6 +115,58 @@ def _auto_or_count(value: Any) -> int | Literal["auto"]:
     return number
 
 
+class LinearRate(BaseModel):
+    """A learning rate that falls linearly from `linear` at step 0 to 0 at the run's last step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    linear: float
+
+
+def _learning_rate(value: Any) -> float | LinearRate:
+    """Accept a number, or `{linear: NUMBER}`."""
+    if isinstance(value, LinearRate):
+        return value
+    if isinstance(value, Mapping):
+        if set(value) != {"linear"}:
+            raise ValueError("must be a number, or {linear: NUMBER}, which falls to 0 at the end")
+        return LinearRate(linear=_positive(value["linear"]))
+    if isinstance(value, str) and value.startswith("lin_"):
+        raise ValueError(f"a rate that falls linearly is written {{linear: {value[4:]}}}")
+    return _positive(value)
+
+
+def _positive(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        raise ValueError("must be a number, or {linear: NUMBER}") from None
+    if not 0 < number < math.inf:
+        raise ValueError("must be a finite number greater than 0")
+    return number
+
+
+def _train_freq(value: Any) -> int | tuple[int, Literal["episode"]]:
+    """Accept a number of steps, `[N, step]` and `[N, episode]`, also as `N,episode`."""
+    count, *units = _as_sequence(value) or [None]
+    try:
+        number = _integral(count)
+    except ValueError:
+        number = None
+    unit = units[0] if len(units) == 1 else "step" if not units else None
+    if not isinstance(number, int) or number < 1 or unit not in ("step", "episode"):
+        raise ValueError("must be a whole number of steps, or [N, step] or [N, episode]")
+    return (number, "episode") if unit == "episode" else number
+
+
+def _gradient_steps(value: int) -> int:
+    if value < 1 and value != -1:
+        raise ValueError(
+            "must be at least 1, or -1 for as many updates as steps since the last training"
+        )
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_integral)]
 PositiveInt = Annotated[Whole, Field(ge=1)]
 NonNegativeInt = Annotated[Whole, Field(ge=0)]
@@ -119,5 +179,8 @@ Lambdas = Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_sequence), Fi
 Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_pair)]
 Device = Annotated[str, AfterValidator(_known_device)]
 MetricName = Annotated[str, AfterValidator(_known_metric)]
+LearningRate = Annotated[float | LinearRate, PlainValidator(_learning_rate)]
+TrainFreq = Annotated[int | tuple[int, Literal["episode"]], PlainValidator(_train_freq)]
+GradientSteps = Annotated[Whole, AfterValidator(_gradient_steps)]
 Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 Name = Annotated[str, Field(min_length=1)]

@@ -25,6 +25,10 @@ FREE_FORM = ("env.kwargs", "actor.topology.params", "critic.topology.params")
 """Groups below which every name is a key; the environment or the score decides which it knows."""
 
 
+MAPPINGS = ("learning_rate",)
+"""Keys of which a value may be a mapping, as in `learning_rate: {linear: 7.3e-4}`."""
+
+
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

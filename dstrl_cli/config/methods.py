@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from dstrl_cli.config.keys import expand, free_form_group, keys, unknown_key
+from dstrl_cli.config.keys import MAPPINGS, expand, free_form_group, keys, unknown_key
 from dstrl_cli.config.models import ALL_ACTIVE_KEYS
 from dstrl_cli.config.parse import Origin, explain
 from dstrl_cli.config.yamlfile import read_yaml
@@ -45,10 +45,16 @@ Layer = dict[str, Setting]
 
 
 def _dotted(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the keys of a nested or dotted mapping, dotted; `env: ID` is short for `env.id`."""
+    """Yield the keys of a nested or dotted mapping, dotted; `env: ID` is short for `env.id`.
+
+    A key whose value may be a mapping keeps it, also where it is written dotted.
+    """
     for name, value in block.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
+        group, _, leaf = key.rpartition(".")
+        if group in MAPPINGS:
+            yield group, {leaf: value}
+        elif isinstance(value, Mapping) and key not in MAPPINGS:
             yield from _dotted(value, f"{key}.")
         else:
             yield ("env.id" if key == "env" else key), value

@@ -22,7 +22,10 @@ from dstrl_cli.config.fields import (
     Bounds,
     Device,
     Fraction,
+    GradientSteps,
     Lambdas,
+    LearningRate,
+    LinearRate,
     MetricName,
     Name,
     NonNegativeFloat,
@@ -30,6 +33,7 @@ from dstrl_cli.config.fields import (
     PositiveFloat,
     PositiveInt,
     Real,
+    TrainFreq,
     Whole,
     Widths,
     Workers,
@@ -203,6 +207,8 @@ class RunConfig(_Model):
     """One run: an algorithm, a method, an environment and a seed, with every key resolved.
 
     Defaults are TD3's of the shared base; `presets/algos` states every one with its source.
+    `gradient_steps` updates (-1: as many as environment steps since) follow every `train_freq`
+    steps, or episodes: as in Stable-Baselines3.
     `env_workers` are processes that step environments (0: none, the run's own process), and
     `replay_device: auto` keeps the replay buffer beside the networks. `metric` is what tables of
     the run show unless they are asked for another; `method_label` and `method_order` are how they
@@ -216,7 +222,9 @@ class RunConfig(_Model):
     steps: Annotated[Whole, Field(ge=1, le=1_000_000_000)] = 1_000_000
 
     learning_starts: NonNegativeInt = 25_000
-    learning_rate: PositiveFloat = 3e-4
+    train_freq: TrainFreq = 1
+    gradient_steps: GradientSteps = 1
+    learning_rate: LearningRate = 3e-4
     weight_decay: NonNegativeFloat = 0.0
     batch_size: PositiveInt = 256
     gamma: Annotated[Real, Field(ge=0, le=1)] = 0.99
@@ -275,6 +283,31 @@ class RunConfig(_Model):
         correction.
         """
         return self.grown_bias_correction == "connection" and self.moments == "reset"
+
+    @property
+    def trains_after_episodes(self) -> bool:
+        """Whether `train_freq` counts episodes, and not environment steps."""
+        return isinstance(self.train_freq, tuple)
+
+    @property
+    def train_every(self) -> int:
+        """Environment steps, or episodes, from one training to the next."""
+        return self.train_freq[0] if isinstance(self.train_freq, tuple) else self.train_freq
+
+    def updates_until(self, step: int) -> int:
+        """Return the updates of the critics up to an environment step; negative before the first.
+
+        How long episodes are is not known: after episodes, `gradient_steps: -1` is about one update
+        for every step, and a fixed number is counted as if every step ended an episode.
+        """
+        every = 1 if self.trains_after_episodes else self.train_every
+        trainings = step // every - self.learning_starts // every
+        return trainings * (every if self.gradient_steps < 0 else self.gradient_steps)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of the updates that follow an environment step."""
+        rate = self.learning_rate
+        return rate.linear * (1 - step / self.steps) if isinstance(rate, LinearRate) else rate
 
     @property
     def replay_capacity(self) -> int:

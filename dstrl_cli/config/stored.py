@@ -35,6 +35,8 @@ ADDED_KEYS: Mapping[str, Any] = {
     "compile": False,
     "target_trim": "budget",
     "grown_bias_correction": "network",
+    "train_freq": 1,
+    "gradient_steps": 1,
 }
 """Dotted keys that stored documents may lack because they did not exist yet.
 

@@ -91,9 +91,14 @@ def _host_memory(run: Run) -> Memory:
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """Group runs that may train in lock-step on one device, in the order given."""
+    """Group runs that may train in lock-step on one device, in the order given.
+
+    Episodes of different members end at different steps: a run that trains after episodes is alone.
+    """
     found: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run, keys in zip(runs, for_each(runs, lambda run: shared_keys(run.config)), strict=True):
+        if run.config.trains_after_episodes:
+            keys = (*keys, ("path", str(run.path)))
         found.setdefault(keys, []).append(run)
     return list(found.values())
 

@@ -249,6 +249,8 @@ def _readable(value: Any) -> str:
         return f"-{value}".lower()
     if isinstance(value, int | float):
         return f"{value:.10g}"
+    if isinstance(value, Mapping):
+        return "".join(f"-{name}{_readable(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return "x".join(_readable(item) for item in value)
     return "-" + re.sub(r"[^A-Za-z0-9._-]+", "-", str(value))

@@ -33,6 +33,7 @@ from dstrl_cli.training.learner import Learner
 from dstrl_cli.training.recorder import Recorder
 from dstrl_cli.training.reporter import Reporter, Silent
 from dstrl_cli.training.sinks import Sink
+from dstrl_cli.training.timing import UpdateTiming
 
 CHECK_EVERY = 100
 """Steps after which the device is read: to write files, report progress, and find members that
@@ -84,7 +85,7 @@ class Population:
         self.warm_up = streams.uniform(seeds, "warm_up", (spec.action_size,), device)
         self.sample_action = captured(self.finite_actions)
         self.policy = captured(self.policy_actions)
-        self.steps = 0
+        self.steps, self.timing = 0, UpdateTiming(config)
         self.clock, self.clock_step = time.perf_counter(), 0
 
     def make_environments(self, spec: EnvSpec, seeds: Sequence[int]) -> None:
@@ -112,10 +113,12 @@ class Population:
                 self.evaluate()
 
     def advance(self, observation: Tensor) -> Tensor:
-        """Take one environment step and, after warm-up, one update of every member."""
+        """Take one environment step and, after warm-up, the updates that are due."""
         observation = self.collect(observation)
-        if self.steps > self.config.learning_starts:
-            self.update()
+        if updates := self.timing.updates_after(self.steps):
+            self.learner.follow_schedule(self.steps)
+            for _ in range(updates):
+                self.update()
         measured = self.capacity.check(self.steps, self.replay, self.algorithm.act)
         self.recorder.policy_distances(measured)
         if self.steps % CHECK_EVERY == 0:
@@ -128,6 +131,7 @@ class Population:
         step = self.env.step(self.actions_for_env(action))
         self.learner.store(observation, action, step, policy_action)
         self.steps += 1
+        self.timing.count(step)
         self.recorder.step(self.steps, step)
         self.freeze_failed(self.env, 1)
         return step.observation
