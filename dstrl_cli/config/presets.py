@@ -28,6 +28,7 @@ from dstrl_cli.config.methods import (
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin, explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
+from dstrl_cli.config.refusals import refuse_short_buffer, refuse_unknown_end
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.registry import ALGORITHMS, algorithm_name, is_outside, module_file
@@ -294,27 +295,6 @@ def _refuse_standstill(config: RunConfig, origins: Mapping[str, Origin]) -> None
         )
 
 
-def _refuse_short_buffer(config: RunConfig, origins: Mapping[str, Origin]) -> None:
-    """A target sums the rewards of n stored steps, which a buffer of fewer never holds.
-
-    Refused where a run is planned, and not in RunConfig: stored runs of this kind stay readable.
-    """
-    buffer, size = config.buffer, config.buffer_size
-    key, held = "buffer_size", size
-    if buffer.dynamic and size > buffer.min_size:
-        key, held = "buffer.min_size", buffer.smallest
-    if config.nstep <= held:
-        return
-    nstep, limit = (origins.get(name, Origin(name, "the defaults")) for name in ("nstep", key))
-    value = size if key == "buffer_size" else buffer.min_size
-    shrinks = "" if held == value else f", from which it may shrink to {held:,}"
-    raise InputError(
-        f"{nstep.key} = {config.nstep}: a target sums the rewards of that many stored steps, and "
-        f"the buffer would hold fewer ({limit.key} = {value:,}{shrinks}); lower nstep, or raise "
-        f"{limit.key} (set by {nstep.source}; {limit.key} by {limit.source})"
-    )
-
-
 class Resolved(NamedTuple):
     """A checked configuration, and which of its keys a preset, `--set` or a flag gave."""
 
@@ -376,5 +356,6 @@ def resolve_explicit(
     named = {"algo": algo, "method": chosen.name} | ({} if chosen.shipped else shown)
     config = from_dict({**named, **_nested(settings)}, origins)
     _refuse_standstill(config, origins)
-    _refuse_short_buffer(config, origins)
+    refuse_short_buffer(config, origins)
+    refuse_unknown_end(config, origins)
     return Resolved(config, {key: origins[key] for key in _merge([*between, *above])})
