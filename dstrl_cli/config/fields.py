@@ -136,6 +136,12 @@ def _learning_rate(value: Any) -> float | LinearRate:
     return _positive(value)
 
 
+def _entropy(value: Any) -> Any:
+    if value == "auto":
+        raise ValueError("must be a number; null means minus the number of actions")
+    return value
+
+
 def _positive(value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
@@ -180,6 +186,7 @@ Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_pair)]
 Device = Annotated[str, AfterValidator(_known_device)]
 MetricName = Annotated[str, AfterValidator(_known_metric)]
 LearningRate = Annotated[float | LinearRate, BeforeValidator(_learning_rate)]
+TargetEntropy = Annotated[Real | None, BeforeValidator(_entropy)]
 TrainFreq = Annotated[int | tuple[int, Literal["episode"]], BeforeValidator(_train_freq)]
 GradientSteps = Annotated[Whole, AfterValidator(_gradient_steps)]
 Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]

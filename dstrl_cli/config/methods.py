@@ -63,10 +63,11 @@ def _dotted(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, A
 def layer(block: Mapping[Any, Any], source: str) -> Layer:
     """Return a block of keys as a layer; within it a network's own key beats a macro.
 
-    Raises InputError for an unknown key, naming `source` (a file, `--set`).
+    Raises InputError for unknown keys, all of them, naming `source` (a file, `--set`).
     """
     macros: Layer = {}
     own: Layer = {}
+    unknown: list[str] = []
     for key, value in _dotted(block):
         if key in ("algo", "method"):
             raise InputError(f"{source}: '{key}' cannot be set here; use --algo or --dst")
@@ -78,7 +79,9 @@ def layer(block: Mapping[Any, Any], source: str) -> Layer:
         elif inner := [known for known in keys() if known.startswith(f"{key}.")]:
             raise InputError(f"{source}: {key} = {value!r}: is a group of keys, such as {inner[0]}")
         else:
-            raise InputError(f"{source}: {unknown_key(key)}")
+            unknown.append(f"{source}: {unknown_key(key, value)}")
+    if unknown:
+        raise InputError("\n".join(unknown))
     return macros | own
 
 

@@ -33,6 +33,7 @@ from dstrl_cli.config.fields import (
     PositiveFloat,
     PositiveInt,
     Real,
+    TargetEntropy,
     TrainFreq,
     Whole,
     Widths,
@@ -241,7 +242,7 @@ class RunConfig(_Model):
 
     temperature: Literal["learned", "fixed"] = "learned"
     alpha: PositiveFloat = 1.0
-    target_entropy: Real | None = None
+    target_entropy: TargetEntropy = None
     log_std_squash: Literal["tanh", "clamp"] = "tanh"
     log_std_bounds: Bounds = (-5.0, 2.0)
     collect: Literal["stochastic", "mean"] = "stochastic"
