@@ -8,7 +8,7 @@ numbers as arguments, so that they can be captured and replayed.
 One update, in the order in which it happens:
 
 1. `training.trainer.Population.advance` calls `training.learner.Learner.update` after every
-   environment step.
+   environment step, or as `train_freq` and `gradient_steps` say (`training.timing`).
 2. The learner calls `Algorithm.begin_update`: count the update, and decide on the host what is due
    in it (`Due`): the actor, the targets, a topology update.
 3. It takes the random numbers of this update: `Algorithm.noise`, and those that choose the batch.
@@ -152,6 +152,11 @@ class Algorithm(ABC):
         for network in updated:
             network.begin_update()
         return Due(actor, targets, any(network.watched for network in updated))
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Take further optimizer steps with another learning rate."""
+        self.actor.set_learning_rate(rate)
+        self.critic.set_learning_rate(rate)
 
     def record(self, **values: Tensor) -> None:
         """Add metrics [P] of this update to the running sums."""

@@ -48,12 +48,12 @@ def rule_groups(plan: NetworkPlan) -> list[Group]:
         config = plan.network_config(member)
         if not config.changes_topology:
             continue
-        training = run.steps - run.learning_starts
-        end = int((training - config.topology.stop_before_end) / plan.steps_per_update)
-        run_updates = max(0, training // plan.steps_per_update)
+        stop = run.steps - config.topology.stop_before_end
+        end = int(run.updates_until(stop) / plan.updates_apart)
+        run_updates = max(0, run.updates_until(run.steps) // plan.updates_apart)
         alone, end_share = None, 1.0
         if run.episodes is not None:
-            alone, end_share = member, (run.steps - config.topology.stop_before_end) / run.steps
+            alone, end_share = member, stop / run.steps
         key = (config.topology, end, end_share, run_updates, run.rewire, alone)
         found.setdefault(key, []).append(member)
     return [

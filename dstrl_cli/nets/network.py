@@ -75,6 +75,10 @@ class Network(ABC):
         """Take one Adam step for the members marked in `apply` [P]."""
 
     @abstractmethod
+    def set_learning_rate(self, rate: float) -> None:
+        """Take further optimizer steps with another learning rate."""
+
+    @abstractmethod
     def view_layers(self, members: Members) -> tuple[list[Tensor], list[Tensor]]:
         """Return weights (zero where inactive) and masks of some members, [M, K, in, out] each."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,12 +21,12 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from dstrl_cli.config.identity import NOT_IDENTITY
+from dstrl_cli.config.identity import NOT_IDENTITY, env_name
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.stored import check_whole, parse_document, seems_cut_off, up_to_date
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.csvfile import LAST_LINE, Columns, Report, first_line, read_csv
-from dstrl_cli.report.identity import Identity, identify
+from dstrl_cli.report.identity import Identity, identify, misplaced
 from dstrl_cli.report.sources import find_runs, nothing_found
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs import checksums, lock, repair
@@ -167,7 +167,7 @@ def load(results: Path | str, only: Collection[Path] | None = None) -> Results:
     read = [run for path in folders if (run := _read_run(root, absolute, path, damaged))]
     if not read:
         raise InputError(f"results folder {root} holds no usable run; {problems(damaged)}")
-    return Results(tuple(_without_duplicates(read, damaged)), damaged)
+    return Results(tuple(_with_short_names(_without_duplicates(read, damaged))), damaged)
 
 
 def problems(damaged: Sequence[Damage]) -> str:
@@ -200,6 +200,9 @@ def _read_run(root: Path, absolute: Path, folder: Path, damaged: list[Damage]) -
         check_whole(current)
     except InputError as error:
         report(CONFIG_FILE, str(error))
+        return None
+    if cause := misplaced(absolute / path, flatten(current), document.get("format", 1)):
+        report("", cause)
         return None
     summary = _read_mapping(folder / SUMMARY_FILE, json.loads, report, required=False)
     if "status" not in summary:
@@ -246,6 +249,20 @@ def _read_mapping(
         report(path.name, "holds no keys" + (", seems cut off" if seems_cut_off(text) else ""))
         return {}
     return {str(key): value for key, value in content.items()}
+
+
+def _with_short_names(runs: Iterable[LoggedRun]) -> list[LoggedRun]:
+    """Leave out the modules of environments, but of those that would then share a name."""
+    runs = list(runs)
+    named: dict[str, set[str]] = {}
+    for run in runs:
+        named.setdefault(env_name(run.identity.env), set()).add(run.identity.env)
+
+    def short(run: LoggedRun) -> LoggedRun:
+        name = env_name(run.identity.env)
+        return replace(run, identity=replace(run.identity, env=name))
+
+    return [short(run) if len(named[env_name(run.identity.env)]) == 1 else run for run in runs]
 
 
 def _without_duplicates(runs: Iterable[LoggedRun], damaged: list[Damage]) -> Iterator[LoggedRun]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dstrl_cli.config import effects
-from dstrl_cli.config.identity import differences, run_path
+from dstrl_cli.config.identity import differences, env_identity, env_name, run_path
 from dstrl_cli.config.lengths import with_default_steps
 from dstrl_cli.config.models import EnvConfig, NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolve_sizes
@@ -116,6 +116,7 @@ def expand(
     """
     axes, flags = axes.over(preset, sets), flags or {}
     with_task = len(axes.tasks) > 1
+    shared_names = _shared_names(axes.envs)
     families = _Families(
         functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets), flags
     )
@@ -135,14 +136,16 @@ def expand(
         given = {key: value for key, value in keys.items() if value is not None}
         config, spec, notes = families.configuration(algo, method, given)
         name = suffix(extra, axes.sets)
+        with_module = env_name(config.env.id) in shared_names
         for seed in _values(seeds):
             seeded = config if seed is None else config.model_copy(update={"seed": seed})
-            path = run_path(seeded, name, with_task=with_task)
+            path = run_path(seeded, name, with_task=with_task, with_module=with_module)
             label = str(path)
             if label in found:
                 _refuse_sharing(label, found[label].config, seeded)
                 continue
             found[label] = Run(seeded, spec, Path(seeded.out) / path, label, notes=notes)
+    effects.refuse_unread(sets, {run.config.algo for run in found.values()})
     return list(found.values())
 
 
@@ -184,6 +187,12 @@ class _Families:
         full, notes = self._sized[shape]
         env = env.model_copy(update={"id": spec.id})
         return full.model_copy(update={"env": env}), spec, notes
+
+
+def _shared_names(env_ids: Iterable[str]) -> set[str]:
+    """Return the names that several environments have: those of different modules."""
+    names = Counter(env_name(env_id) for env_id in set(map(env_identity, env_ids)))
+    return {name for name, count in names.items() if count > 1}
 
 
 def _refuse_sharing(path: str, one: RunConfig, other: RunConfig) -> None:
@@ -246,6 +255,8 @@ def _readable(value: Any) -> str:
         return f"-{value}".lower()
     if isinstance(value, int | float):
         return f"{value:.10g}"
+    if isinstance(value, Mapping):
+        return "".join(f"-{name}{_readable(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return "x".join(_readable(item) for item in value)
     return "-" + re.sub(r"[^A-Za-z0-9._-]+", "-", str(value))

@@ -72,8 +72,8 @@ def _grouped(
 ) -> dict[tuple[str, str, str], list[Planned]]:
     groups: dict[tuple[str, str, str], list[Planned]] = {}
     for each in planned:
-        _, method, sparsity, _ = each.run.label.split("/")
-        env = env_name(each.run.config.env.id)
+        folder, method, sparsity, _ = each.run.label.split("/")
+        env = folder.removesuffix(f".task{each.run.config.env.task}")
         groups.setdefault((method, env, sparsity if by_sparsity else ""), []).append(each)
     return groups
 

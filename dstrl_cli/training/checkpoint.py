@@ -117,6 +117,7 @@ def member_state(
     return {
         "steps": population.steps,
         "evaluated": population.evaluated,
+        "timing": population.timing.state(),
         "environment": environment,
         "environment_problem": problem,
         "algorithm": population.algorithm.state(member),
@@ -133,6 +134,7 @@ def restore(population: Population, states: Sequence[Mapping[str, Any]]) -> Tens
     """
     population.steps, population.evaluated = states[0]["steps"], states[0]["evaluated"]
     population.clock_step = population.steps
+    population.timing.set_state(states[0]["timing"])
     population.algorithm.set_state([state["algorithm"] for state in states])
     population.replay.set_state([state["replay"] for state in states])
     population.recorder.set_state([state["recorder"] for state in states])

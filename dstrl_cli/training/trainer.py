@@ -39,6 +39,7 @@ from dstrl_cli.training.recorder import Recorder
 from dstrl_cli.training.reporter import Reporter, Silent
 from dstrl_cli.training.sinks import Sink
 from dstrl_cli.training.stop import Stop, Stopped, listening
+from dstrl_cli.training.timing import UpdateTiming
 
 CHECK_EVERY = 100
 """Steps after which the device is read: to write files, report progress, and find members that
@@ -92,6 +93,7 @@ class Population:
         self.sample_action = captured(self.finite_actions)
         self.policy = captured(self.policy_actions)
         self.steps, self.evaluated = 0, -1  # the step of the last evaluation
+        self.timing = UpdateTiming(config)
         self.checkpoints, self.stop = checkpoint.Schedule(configs), Stop()
         self.clock, self.clock_step = time.perf_counter(), 0
 
@@ -157,10 +159,12 @@ class Population:
             checkpoint.save(self, kept)
 
     def advance(self, observation: Tensor) -> Tensor:
-        """Take one environment step and, after warm-up, one update of every member."""
+        """Take one environment step and, after warm-up, the updates that are due."""
         observation = self.collect(observation)
-        if self.steps > self.config.learning_starts:
-            self.update()
+        if updates := self.timing.updates_after(self.steps):
+            self.learner.follow_schedule(self.steps)
+            for _ in range(updates):
+                self.update()
         measured = self.capacity.check(self.steps, self.replay, self.algorithm.act)
         self.recorder.policy_distances(measured)
         if self.steps % CHECK_EVERY == 0:
@@ -173,6 +177,7 @@ class Population:
         step = self.env.step(self.actions_for_env(action))
         self.learner.store(observation, action, step, policy_action)
         self.steps += 1
+        self.timing.count(step)
         self.recorder.step(self.steps, step)
         if self.episodes.counts:
             self.recorder.flush_steps()  # the end of an episode may be the end of its run
