@@ -69,6 +69,18 @@ def test_a_stopped_run_goes_on_with_resume_and_ends_alike(capsys):
     assert numbers(RUN) == numbers(Path("whole", *RUN.parts[1:]))
 
 
+def test_a_stopped_run_whose_logs_were_altered_does_not_go_on(capsys):
+    stop_after(["train", *FLAGS, "--checkpoint-every=60"])
+    file = RUN / "eval.csv"
+    whole = file.read_text()
+    file.write_text(whole.replace("0,0,", "0,0,1", 1))
+    assert main(["train", *FLAGS, "--resume"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "cannot go on: eval.csv is not as the run wrote it" in said
+    file.write_text(whole)
+    assert main(["train", *FLAGS, "--resume"]) == 0
+
+
 def test_resume_says_what_it_finds(capsys):
     assert main(["train", *FLAGS, "--resume"]) == 0
     assert "has not been started: it starts" in capsys.readouterr().out

@@ -363,8 +363,8 @@ def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> lis
     Unfinished ones go on from their checkpoints; those without one start over. `overwrite` starts
     all of them over, and replaces other configurations. With `lengthen`, a finished run that has
     fewer steps than are wanted goes on, too. Raises InputError where a folder holds another
-    configuration, a damaged checkpoint, something that is no run, or a run of which it is not known
-    whether it finished.
+    configuration, a damaged checkpoint, something that is no run, a run of which it is not known
+    whether it finished, or one to go on with whose logs are not as it left them.
     """
     planned = []
     empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
@@ -389,6 +389,7 @@ def _resumed(run: Run, overwrite: bool, lengthen: bool) -> Planned:
     if lengthen and is_longer(run, stored):
         same_length = run.config.model_copy(update={"steps": stored.steps})
         if not differences(stored, same_length):
+            _check_logs(run)
             return _writable(Planned(longer(run, stored), status))
     if differences(stored, run.config):
         check_free(run.path, run.config, overwrite)
@@ -400,7 +401,18 @@ def _resumed(run: Run, overwrite: bool, lengthen: bool) -> Planned:
     if status == "finished":
         damage = differing_logs(run.path, read_summary(run.path) or {})
         return Planned(run, status, tuple(f"{name} is {cause}" for name, cause in damage))
-    return _writable(Planned(going_on(run, stored), status))
+    planned = _writable(Planned(going_on(run, stored), status))
+    if planned.run.start == "resume":
+        _check_logs(run)
+    return planned
+
+
+def _check_logs(run: Run) -> None:
+    """Raise InputError where the logs are not as the run left them when it stopped."""
+    for name, cause in differing_logs(run.path, read_summary(run.path) or {}):
+        raise InputError(
+            f"run {run.path} cannot go on: {name} is {cause}. --overwrite starts it over"
+        )
 
 
 def _planned(run: Run, start_over: bool) -> Planned:

@@ -57,7 +57,7 @@ def _origins(found: Verification) -> Iterator[tuple[str, str, str]]:
         yield name, str(theirs.get(name, UNKNOWN)), str(ours.get(name, UNKNOWN))
 
 
-HIDDEN = ("versions", "command")
+HIDDEN = ("versions", "command", "resumed", "extended_from")
 """What of the origin of a run says nothing about its numbers, or is shown one by one."""
 
 

@@ -135,6 +135,9 @@ def _notes(run: Run, document: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
         )
     if added := [key for key in ADDED_KEYS if key.partition(".")[0] not in document]:
         yield f"keys that did not exist then do what it did: {', '.join(added)}"
+    if resumed := theirs.get("resumed"):
+        steps = ", ".join(f"{each['step']:,}" for each in resumed)
+        yield f"it was stopped and went on at step {steps}; shown is where it began"
     if str(theirs.get("device", "cpu")).startswith("cuda"):
         yield "it trained on an accelerator, where equal numbers are not promised"
     for name, cause in differing_logs(run.path, read_summary(run.path) or {}):
@@ -190,7 +193,6 @@ def _train(
     """Train a run up to its evaluation at step `until`."""
     from dstrl_cli.training import trainer
 
-    run = replace(run, config=run.config.model_copy(update={"checkpoint_every": 0}))
     document = to_dict(run.config) | {"run": origin}
     with RunFolder(run.path).create(document) as folder, suppress(_Enough):
         trainer.train([run.config], [[folder]], run.spec, device, _Until(until, say))
