@@ -100,7 +100,8 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
     """
     found: dict[tuple[object, ...], list[Run]] = {}
     for run, keys in zip(runs, for_each(runs, lambda run: shared_keys(run.config)), strict=True):
-        kept = run.start == "resume", run.step, run.config.engine, run.config.threads
+        at = run.start == "resume", run.step, run.evaluated
+        kept = *at, run.config.engine, run.config.threads
         alone = str(run.path) if run.config.trains_after_episodes else None
         found.setdefault((*kept, alone, keys), []).append(run)
     return list(found.values())

@@ -47,6 +47,7 @@ class Run:
         start: `new`: the folder holds no run; `over`: what it holds is replaced; `resume`: the run
             in it goes on from its checkpoint.
         step: where it goes on.
+        evaluated: the step of its last evaluation before that.
         notes: what the user should know before it starts.
     """
 
@@ -56,6 +57,7 @@ class Run:
     label: str
     start: Literal["new", "over", "resume"] = "new"
     step: int = 0
+    evaluated: int = -1
     notes: tuple[str, ...] = ()
 
 
@@ -126,7 +128,7 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
     ]
     with ExitStack() as folders:
         opened: list[RunFolder] = []
-        states: list[Mapping[str, Any]] = []
+        states: list[dict[str, Any]] = []
         for run, config in zip(runs, configs, strict=True):
             now = provenance(config, device_name(device))
             document, folder = to_dict(config) | {"run": now}, RunFolder(run.path)
