@@ -95,8 +95,8 @@ def _host_memory(run: Run) -> Memory:
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
     """Group runs that may train in lock-step on one device, in the order given.
 
-    Those that go on from checkpoints must be at the same step. Episodes of different members end at
-    different steps: a run that trains after episodes is alone.
+    Those that go on from checkpoints must be at the same step, with the same last evaluation.
+    Episodes of different members end at different steps: a run that trains after episodes is alone.
     """
     found: dict[tuple[object, ...], list[Run]] = {}
     for run, keys in zip(runs, for_each(runs, lambda run: shared_keys(run.config)), strict=True):
