@@ -119,6 +119,8 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
     """
     from dstrl_cli.training import trainer
 
+    if len({(run.start == "resume", run.step, run.evaluated) for run in runs}) > 1:
+        raise DstrlError("these runs are at different steps, and cannot train in lock-step")
     choices = [choose(run.config, device, reporter.message, members=len(runs)) for run in runs]
     for warning in dict.fromkeys(choice.warning for choice in choices if choice.warning):
         reporter.message(f"warning: {warning}")
