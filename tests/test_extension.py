@@ -71,14 +71,17 @@ def test_what_depends_on_the_length_refuses_to_be_longer(tmp_path, method, sets,
     assert read_config(run.path).steps == 120
 
 
-def test_a_score_or_a_number_of_episodes_of_ones_own_refuses_to_be_longer(tmp_path):
+def test_a_score_of_ones_own_episodes_and_a_falling_rate_refuse_to_be_longer(tmp_path):
     config = make_run(tmp_path, "dst").config
     topology = config.critic.topology.model_copy(update={"grow": "mine:Score"})
     critic = config.critic.model_copy(update={"topology": topology})
-    changed = config.model_copy(update={"critic": critic, "episodes": 3})
+    rate = make_run(tmp_path, sets=("learning_rate={linear: 0.001}",)).config.learning_rate
+    changes = {"critic": critic, "episodes": 3, "learning_rate": rate}
+    changed = config.model_copy(update=changes)
     found = " ".join(extension.refusals(changed))
     assert "critic.topology.grow = mine:Score: a score of one's own" in found
     assert "episodes = 3" in found
+    assert "learning_rate: it falls" in found
 
 
 def test_a_run_without_a_checkpoint_cannot_be_made_longer(tmp_path):

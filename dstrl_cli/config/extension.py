@@ -7,6 +7,7 @@ it holds `buffer_size` transitions, or as many as the run has steps, and then no
 from __future__ import annotations
 
 from dstrl_cli.config import effects
+from dstrl_cli.config.fields import LinearRate
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.registry import is_outside
 
@@ -19,6 +20,8 @@ def refusals(config: RunConfig) -> list[str]:
     found = []
     if config.episodes is not None:
         found.append(f"episodes = {config.episodes}: they end it, not its steps")
+    if isinstance(config.learning_rate, LinearRate):
+        found.append("learning_rate: it falls over the whole length of the run")
     for role in effects.ROLES:
         network: NetworkConfig = getattr(config, role)
         if network.changes_topology and effects.updates(config, role):

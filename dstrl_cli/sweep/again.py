@@ -28,7 +28,10 @@ def stored_run(file: Path, flags: Mapping[str, Any]) -> Run:
     Raises InputError for a file that is not a run's `config.yaml`.
     """
     if file.name != CONFIG_FILE or not file.is_file():
-        raise InputError(f"--config {file}: there is no such {CONFIG_FILE} of a run")
+        raise InputError(
+            f"--config {file}: there is no such {CONFIG_FILE} of a run (keys of your own go into a "
+            "file for --preset)"
+        )
     given = {key: value for key, value in flags.items() if value is not None}
     origins = {key: Origin(flag_name(key), flag_name(key)) for key in given}
     folder = file.absolute().parent

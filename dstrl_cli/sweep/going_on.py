@@ -25,7 +25,7 @@ def going_on(run: Run, stored: RunConfig) -> Run:
     folder = run.path / CHECKPOINT_FOLDER
     if not has_state(folder):
         return replace(run, start="over")
-    step = read_values(folder)["steps"]
+    state = read_values(folder)
     kept = {key: getattr(stored, key) for key in KEPT}
     notes = [
         f"{key} stays {value}, with which it began"
@@ -34,7 +34,8 @@ def going_on(run: Run, stored: RunConfig) -> Run:
     ]
     kept["keep_checkpoint"] = stored.keep_checkpoint or run.config.keep_checkpoint
     config = run.config.model_copy(update=kept)
-    return replace(run, config=config, start="resume", step=step, notes=(*run.notes, *notes))
+    at = {"step": state["steps"], "evaluated": state["evaluated"]}
+    return replace(run, config=config, start="resume", notes=(*run.notes, *notes), **at)
 
 
 def is_longer(run: Run, stored: RunConfig) -> bool:

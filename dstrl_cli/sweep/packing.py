@@ -95,12 +95,13 @@ def _host_memory(run: Run) -> Memory:
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
     """Group runs that may train in lock-step on one device, in the order given.
 
-    Those that go on from checkpoints must be at the same step. Episodes of different members end at
-    different steps: a run that trains after episodes is alone.
+    Those that go on from checkpoints must be at the same step, with the same last evaluation.
+    Episodes of different members end at different steps: a run that trains after episodes is alone.
     """
     found: dict[tuple[object, ...], list[Run]] = {}
     for run, keys in zip(runs, for_each(runs, lambda run: shared_keys(run.config)), strict=True):
-        kept = run.start == "resume", run.step, run.config.engine, run.config.threads
+        at = run.start == "resume", run.step, run.evaluated
+        kept = *at, run.config.engine, run.config.threads
         alone = str(run.path) if run.config.trains_after_episodes else None
         found.setdefault((*kept, alone, keys), []).append(run)
     return list(found.values())

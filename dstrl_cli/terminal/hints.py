@@ -40,6 +40,8 @@ FLAGS = {
         "--seeds 0-4 for several runs side by side (a run has one environment)",
     ),
     **dict.fromkeys(("force", "restart"), "--overwrite"),
+    **dict.fromkeys(("restore", "load_checkpoint", "from_checkpoint", "continue"), "--resume"),
+    **dict.fromkeys(("checkpoint_freq", "save_freq", "save_every"), "--checkpoint-every N|TIME"),
     "track": "--out FOLDER: every run is logged there",
 }
 """Flags of other tools, and what to write instead."""

@@ -126,11 +126,13 @@ def member_state(
     }
 
 
-def restore(population: Population, states: Sequence[Mapping[str, Any]]) -> Tensor:
+def restore(population: Population, states: Sequence[dict[str, Any]]) -> Tensor:
     """Give the members of a new population their states; return the observations to act on next.
 
-    All states are of the same step. Where the state of an environment is missing, the members start
-    new episodes: the ones that they were in are not counted, and their last transitions are cut.
+    All states are of the same step and last evaluation. They are emptied, since their arrays lie in
+    the files of the checkpoints, which others are about to replace. Where the state of an
+    environment is missing, the members start new episodes: the ones that they were in are not
+    counted, and their last transitions are cut.
     """
     population.steps, population.evaluated = states[0]["steps"], states[0]["evaluated"]
     population.clock_step = population.steps
@@ -141,9 +143,13 @@ def restore(population: Population, states: Sequence[Mapping[str, Any]]) -> Tens
     population.episodes.follow(population.recorder.episode_count)
     population.learner.nsteps.set(max(1, population.algorithm.updates))
     texts = [state["environment"] for state in states]
-    if None not in texts:
-        return population.env.set_state([env_from_text(text) for text in texts])
-    return restart_episodes(population, states)
+    if None in texts:
+        observation = restart_episodes(population, states)
+    else:
+        observation = population.env.set_state([env_from_text(text) for text in texts])
+    for state in states:
+        state.clear()
+    return observation
 
 
 def restart_episodes(population: Population, states: Sequence[Mapping[str, Any]]) -> Tensor:

@@ -47,6 +47,7 @@ class Run:
         start: `new`: the folder holds no run; `over`: what it holds is replaced; `resume`: the run
             in it goes on from its checkpoint.
         step: where it goes on.
+        evaluated: the step of its last evaluation before that.
         notes: what the user should know before it starts.
     """
 
@@ -56,6 +57,7 @@ class Run:
     label: str
     start: Literal["new", "over", "resume"] = "new"
     step: int = 0
+    evaluated: int = -1
     notes: tuple[str, ...] = ()
 
 
@@ -117,6 +119,8 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
     """
     from dstrl_cli.training import trainer
 
+    if len({(run.start == "resume", run.step, run.evaluated) for run in runs}) > 1:
+        raise DstrlError("these runs are at different steps, and cannot train in lock-step")
     choices = [choose(run.config, device, reporter.message, members=len(runs)) for run in runs]
     for warning in dict.fromkeys(choice.warning for choice in choices if choice.warning):
         reporter.message(f"warning: {warning}")
@@ -126,7 +130,7 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
     ]
     with ExitStack() as folders:
         opened: list[RunFolder] = []
-        states: list[Mapping[str, Any]] = []
+        states: list[dict[str, Any]] = []
         for run, config in zip(runs, configs, strict=True):
             now = provenance(config, device_name(device))
             document, folder = to_dict(config) | {"run": now}, RunFolder(run.path)

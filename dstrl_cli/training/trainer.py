@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -109,10 +109,10 @@ class Population:
         self.env_seeds = [streams.derived_seed(seed, "env") % 2**31 for seed in seeds]
         self.eval_seeds = [start for seed in seeds for start in start_seeds(seed, episodes)]
 
-    def run(self, states: Sequence[Mapping[str, Any]] | None = None) -> None:
+    def run(self, states: Sequence[dict[str, Any]] | None = None) -> None:
         """Train to the end, or until no member trains any more.
 
-        states: of the members, at the same step; None: the run begins.
+        states: of the members, at the same step, to be emptied; None: the run begins.
         Raises Stopped, after a checkpoint, where that was asked for.
         """
         try:
@@ -372,7 +372,7 @@ def train(
     device: str,
     reporter: Reporter | None = None,
     capturing: Capture | None = None,
-    states: Sequence[Mapping[str, Any]] | None = None,
+    states: Sequence[dict[str, Any]] | None = None,
 ) -> None:
     """Train one population; every member's summary says how it ended.
 
@@ -383,7 +383,7 @@ def train(
         device: torch device.
         reporter: receives the progress; None: nobody.
         capturing: see `Population`.
-        states: the members' states, where they go on from checkpoints of the same step.
+        states: the members' states, where they go on from checkpoints; see `checkpoint.restore`.
 
     Raises:
         KeyboardInterrupt: after the members were marked interrupted.
