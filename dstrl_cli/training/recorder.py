@@ -33,6 +33,7 @@ from dstrl_cli.runs.policy import (
     network_tensors,
     policy_metadata,
 )
+from dstrl_cli.runs.summary import about
 from dstrl_cli.training.sinks import Sink
 
 WAITING_STEPS = 128
@@ -317,6 +318,7 @@ class Recorder:
         )
         summary = {
             "status": status,
+            **about(config),
             "steps": steps,
             "final_return": self.last_evaluation.get(member),
             **numbers,
