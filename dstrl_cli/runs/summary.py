@@ -10,8 +10,11 @@ from typing import Any
 
 import yaml
 
+from dstrl_cli.config.identity import env_identity
+from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.stored import check_whole, parse_document, up_to_date
 from dstrl_cli.errors import InputError
+from dstrl_cli.registry import algorithm_name
 from dstrl_cli.runs import checksums, lock, repair
 from dstrl_cli.runs.files import as_json, write
 
@@ -21,6 +24,35 @@ SUMMARY_FILE = "summary.json"
 UNFINISHED = "unfinished"
 DAMAGED = "damaged"
 """Status of a run whose summary is there but cannot be read, and that may have finished or not."""
+
+
+UNITS = {
+    "steps": "environment steps",
+    "sparsity": "share of connections that are inactive",
+    "final_return": "sum of an episode's rewards, not discounted",
+    "parameters": "weights, without biases",
+    "flops": "floating point operations; ratios are to a dense run",
+    "wall_time_s": "seconds",
+    "evaluation_time_s": "seconds",
+    "checkpoint_time_s": "seconds",
+}
+"""What the numbers of a summary are in."""
+
+
+def about(config: RunConfig) -> dict[str, Any]:
+    """Return what a summary says of the run itself: its identity, and the units of its numbers.
+
+    `sparsity` is the one asked for, until the realised one is known.
+    """
+    return {
+        "algo": algorithm_name(config.algo),
+        "method": config.method,
+        "env": env_identity(config.env.id),
+        "task": config.env.task,
+        "sparsity": {"actor": config.actor.sparsity, "critic": config.critic.sparsity},
+        "seed": config.seed,
+        "units": dict(UNITS),
+    }
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
@@ -95,7 +127,9 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     write(path / SUMMARY_FILE, as_json({**summary, checksums.KEY: checksums.of_files(path)}))
 
 
-def mark_ended(path: Path, status: str, error: str | None) -> dict[str, Any]:
+def mark_ended(
+    path: Path, status: str, error: str | None, config: RunConfig | None = None
+) -> dict[str, Any]:
     """Return the summary of a run that ended without finishing; write it if the run did not.
 
     A summary that the run itself wrote with this status is kept. Nothing is written where there is
@@ -104,7 +138,7 @@ def mark_ended(path: Path, status: str, error: str | None) -> dict[str, Any]:
     written = read_summary(path)
     if written is not None and written.get("status") == status:
         return written
-    summary = {"status": status, "error": error}
+    summary = {"status": status, "error": error} | ({} if config is None else about(config))
     if (path / CONFIG_FILE).is_file():
         with suppress(InputError), lock.held(path):
             write_summary(path, summary)

@@ -171,7 +171,7 @@ class _Running:
         for population in self.populations.values():
             for run in population.runs:
                 if read_summary(run.path) is None:
-                    mark_ended(run.path, "interrupted", None)
+                    mark_ended(run.path, "interrupted", None, run.config)
 
 
 def summary_of(run: Run, end: End, before: Summary | None) -> Summary:
@@ -185,5 +185,5 @@ def summary_of(run: Run, end: End, before: Summary | None) -> Summary:
     if left and left != before:
         return left
     if end.status == "done":
-        return mark_ended(run.path, "failed", "it left no summary")
-    return mark_ended(run.path, end.status, end.error)
+        return mark_ended(run.path, "failed", "it left no summary", run.config)
+    return mark_ended(run.path, end.status, end.error, run.config)

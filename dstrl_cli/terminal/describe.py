@@ -19,6 +19,7 @@ from dstrl_cli.report.words import counted
 from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.sweep.plan import layer_budgets, layers_in_words
+from dstrl_cli.terminal import plan
 from dstrl_cli.terminal.display import ending, final_return
 from dstrl_cli.terminal.pace import clock_time
 from dstrl_cli.terminal.plan import env_label, identity
@@ -84,7 +85,7 @@ def _active(network: NetworkConfig, budgets: Sequence[int]) -> str:
 def _device(config: RunConfig, placement: Placement) -> str:
     used = f"{placement.device}, {counted(config.threads, 'thread')}"
     if placement.on_cpu:
-        return used
+        return "; ".join([used, *plan.replay_in_words(placement)])
     largest = max(placement.populations, key=lambda each: each.memory.device).memory
     on_host = f"; {format_bytes(largest.host)} of main memory (replay)" if largest.host else ""
     return f"{used}; {format_bytes(largest.device)} of its memory ({largest.parts()}){on_host}"

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from dstrl_cli.config import effects
-from dstrl_cli.config.identity import env_name, sparsity_label
+from dstrl_cli.config.identity import env_identity, env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.report.words import counted
@@ -113,7 +113,18 @@ def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
     )
     engines = " and ".join(f"{name} ({count})" for name, count in placement.engines.items())
     parts = [", ".join(parts), *([where, f"engine {engines}"] if to_do else [])]
-    return "; ".join([*parts, f"results in {placement.out}"])
+    return "; ".join([*parts, *replay_in_words(placement), f"results in {placement.out}"])
+
+
+def replay_in_words(placement: Placement) -> list[str]:
+    """Return how much main memory the replay buffers take that are in use at once, if any."""
+    if not placement.main_memory:
+        return []
+    at_once = placement.at_once
+    rows = max(run.config.replay_capacity for each in at_once for run in each.runs)
+    size = format_bytes(placement.main_memory)
+    several = f", {len(at_once)} at once" if len(at_once) > 1 else ""
+    return [f"replay buffer of {rows:,} transitions{several}: {size} of main memory"]
 
 
 # --- what the user should know ------------------------------------------------------------------
@@ -197,7 +208,7 @@ def _method(run: Run) -> str:
 
 def plan_json(planned: Sequence[Planned], placement: Placement) -> dict[str, Any]:
     """Return a plan for programs."""
-    by_jobs = {"mode": "jobs", "jobs": placement.jobs}
+    by_jobs = {"mode": "jobs", "jobs": placement.jobs, "replay_bytes": placement.main_memory}
     return {
         "total": len(planned),
         "to_do": sum(each.to_do for each in planned),
@@ -232,7 +243,7 @@ def identity(run: Run) -> dict[str, Any]:
         "path": str(run.path),
         "algo": algorithm_name(config.algo),
         "method": config.method,
-        "env": env_name(config.env.id),
+        "env": env_identity(config.env.id),
         "task": config.env.task,
         "sparsity": {"actor": config.actor.sparsity, "critic": config.critic.sparsity},
         "seed": config.seed,

@@ -35,6 +35,7 @@ from dstrl_cli.runs.policy import (
     network_tensors,
     policy_metadata,
 )
+from dstrl_cli.runs.summary import about
 from dstrl_cli.training.rows import kept_connections, topology_rows
 from dstrl_cli.training.sinks import Sink
 
@@ -417,6 +418,7 @@ class Recorder:
         times = self.times(member)
         summary = {
             "status": status,
+            **about(config),
             "steps": steps,
             "episodes": int(self.episode_count[member]),
             "final_return": self.last_evaluation.get(member),

@@ -20,7 +20,7 @@ from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.provenance import provenance
-from dstrl_cli.runs.summary import read_summary
+from dstrl_cli.runs.summary import about, read_summary
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
@@ -145,9 +145,9 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
             trainer.train(configs, sinks, runs[0].spec, device, reporter, states=states or None)
         except BaseException as error:
             if remedy := out_of_memory(error):
-                _leave_summaries(opened, remedy, over_failed=True)
+                _leave_summaries(opened, configs, remedy, over_failed=True)
                 raise remedy from error
-            _leave_summaries(opened, error)
+            _leave_summaries(opened, configs, error)
             raise
         for folder, config in zip(opened, configs, strict=True):
             finished = (read_summary(folder.path) or _NO_SUMMARY).get("status") == "finished"
@@ -188,7 +188,10 @@ def out_of_memory(error: BaseException) -> DstrlError | None:
 
 
 def _leave_summaries(
-    folders: Sequence[RunFolder], error: BaseException, over_failed: bool = False
+    folders: Sequence[RunFolder],
+    configs: Sequence[RunConfig],
+    error: BaseException,
+    over_failed: bool = False,
 ) -> None:
     """Write summaries of runs that stopped before the trainer wrote them.
 
@@ -196,11 +199,11 @@ def _leave_summaries(
     """
     status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
     end = {"status": status, "error": explain(error) if status == "failed" else None}
-    for folder in folders:
+    for folder, config in zip(folders, configs, strict=True):
         written = read_summary(folder.path)
         if written is None or (over_failed and written.get("status") == status):
             with suppress(DstrlError):  # the disk may be full
-                folder.summary({**(written or {}), **end})
+                folder.summary({**about(config), **(written or {}), **end})
 
 
 def device_name(device: str) -> str:
