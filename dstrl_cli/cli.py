@@ -57,6 +57,14 @@ CriticSparsity = Annotated[
     str | None, typer.Option(help="Sparsity of the critics alone.", metavar="S")
 ]
 Steps = Annotated[str | None, typer.Option(help="Environment steps; 1e6 is accepted.", metavar="N")]
+Episodes = Annotated[
+    str | None,
+    typer.Option(
+        help="Training episodes: training ends here or after --steps, whichever comes first "
+        "(then --steps defaults to what they can take).",
+        metavar="N",
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(help="auto, cpu, cuda (all of them) or cuda:N (default: auto).", metavar="DEVICE"),
@@ -95,6 +103,17 @@ ReplayDevice = Annotated[
 Out = Annotated[
     str | None, typer.Option(help="Folder of the results (default: results).", metavar="FOLDER")
 ]
+CheckpointEvery = Annotated[
+    str | None,
+    typer.Option(
+        help="Steps, or a time as 10m or 2h, between checkpoints; 0: none (default: 10m).",
+        metavar="N|TIME",
+    ),
+]
+KeepCheckpoint = Annotated[
+    bool,
+    typer.Option("--keep-checkpoint", help="Keep the last checkpoint of a finished run, too."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be run, and write nothing.")
 ]
@@ -102,8 +121,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Metric = Annotated[
     str | None,
     typer.Option(
-        help="last-steps:N, last-evals:N, all-episodes, all-evals, lca, final or best "
-        "(default: the preset's or the runs' own, else last-steps:125000).",
+        help="last-steps:N, last-evals:N, all-episodes, first-episodes:N, all-evals, lca, final or "
+        "best (default: the preset's or the runs' own, else last-steps:125000).",
         metavar="METRIC",
     ),
 ]
@@ -155,6 +174,7 @@ def train(
         str | None, typer.Option(help="Several seeds: 0-4 or 1,3,5.", metavar="SEEDS")
     ] = None,
     steps: Steps = None,
+    episodes: Episodes = None,
     preset: Preset = None,
     set_: Set = None,
     device: Device = None,
@@ -164,6 +184,20 @@ def train(
     members_per_device: MembersPerDevice = None,
     replay_device: ReplayDevice = None,
     out: Out = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Train the run of a stored config.yaml exactly as it was.", metavar="FILE"
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with a run that was stopped; with more --steps, with a longer."
+        ),
+    ] = False,
+    checkpoint_every: CheckpointEvery = None,
+    keep_checkpoint: KeepCheckpoint = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start over where a run is already.")
     ] = False,
@@ -177,6 +211,24 @@ def train(
     from dstrl_cli import commands
     from dstrl_cli.config.ranges import parse_integers
 
+    if config is not None:
+        given = {
+            "--algo": algo,
+            "--dst": dst,
+            "--ours": ours,
+            "--env": env,
+            "--task": task,
+            "--sparsity": sparsity,
+            "--actor-sparsity": actor_sparsity,
+            "--critic-sparsity": critic_sparsity,
+            "--seed": seed,
+            "--seeds": seeds,
+            "--steps": steps,
+            "--preset": preset,
+            "--set": set_,
+            "--engine": engine,
+        }
+        commands.refuse_beside_config(given)
     axes = commands.Axes(
         algos=[] if algo is None else [algo],
         methods=[] if dst is None else [dst],
@@ -190,12 +242,15 @@ def train(
         "critic.sparsity": commands.one_number(critic_sparsity, "--critic-sparsity"),
         "seed": commands.one_of(seed, "--seed", seeds, "--seeds"),
         "steps": commands.steps(steps),
+        "episodes": commands.episodes(episodes),
         "device": device,
         "engine": engine,
         "replay_device": replay_device,
+        "checkpoint_every": checkpoint_every,
+        "keep_checkpoint": keep_checkpoint or None,
         "out": out,
     }
-    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
+    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite, resume, config)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
     with interruptible():
@@ -231,6 +286,7 @@ def sweep(
     seed: Annotated[str | None, typer.Option(help="Seed (default: 0).", metavar="N")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds: 0-4 or 1,3,5.", metavar="SEEDS")] = None,
     steps: Steps = None,
+    episodes: Episodes = None,
     preset: Preset = None,
     set_: Set = None,
     device: Device = None,
@@ -242,6 +298,8 @@ def sweep(
     out: Out = None,
     metric: Metric = None,
     compare: Compare = None,
+    checkpoint_every: CheckpointEvery = None,
+    keep_checkpoint: KeepCheckpoint = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Start all runs over, also finished or different ones."),
@@ -251,7 +309,8 @@ def sweep(
 ) -> None:
     """Train every combination of methods, environments, sparsities and seeds.
 
-    Finished runs are skipped, so the same command continues a sweep. The table comes at the end.
+    The same command continues a sweep: finished runs are skipped, and those that were stopped go on
+    from their checkpoints. The table comes at the end.
 
     Example: dstrl sweep --dst sst,rlx2,our-rlx2 --sparsity 0.15:0.95 --seeds 0-4
     """
@@ -271,9 +330,12 @@ def sweep(
         "critic.sparsity": commands.one_number(critic_sparsity, "--critic-sparsity"),
         "seed": commands.one_of(seed, "--seed", seeds, "--seeds"),
         "steps": commands.steps(steps),
+        "episodes": commands.episodes(episodes),
         "device": device,
         "engine": engine,
         "replay_device": replay_device,
+        "checkpoint_every": checkpoint_every,
+        "keep_checkpoint": keep_checkpoint or None,
         "out": out,
         "metric": metric,
     }
@@ -350,6 +412,28 @@ def table(
     options = {"metric": metric, "center": center, "compare": compare, "columns": columns}
     with interruptible():
         commands.table(results, format_, as_json, options)
+
+
+@app.command(cls=HintingCommand)
+def verify(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    updates: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Updates of the critics to repeat at least (default: 2000).", metavar="N"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the beginning of a stored run again, and compare what both logged.
+
+    Equal rows and hashes of the weights mean that this machine gives the run's numbers. Training
+    ends at the next evaluation that the run logged; nothing is written to its folder.
+    """
+    from dstrl_cli import commands
+
+    with interruptible():
+        commands.verify(run, updates, as_json)
 
 
 @app.command(name="list", cls=HintingCommand)

@@ -37,6 +37,15 @@ def test_plain_lines_say_each_evaluation_of_a_single_run():
     assert out.getvalue() == "step 5,000  return 12.5 ± 0.5  1,234 steps/s\n"
 
 
+def test_plain_lines_say_the_episode_where_episodes_end_the_run():
+    out = io.StringIO()
+    display = LineDisplay(Console(file=out, width=40), runs=1, evaluations=True)
+    reporter = DisplayReporter(display, 0, ["somewhere"])
+    reporter.episodes(3, 1200)
+    reporter.evaluation(0, ROW)
+    assert out.getvalue() == "step 5,000  episode 3/1,200  return 12.5 ± 0.5  1,234 steps/s\n"
+
+
 def test_active_connections_are_shown_once_they_have_changed():
     out = io.StringIO()
     display = LineDisplay(Console(file=out, width=40), runs=1, evaluations=True)
@@ -102,6 +111,26 @@ def test_a_sweep_says_the_time_left_before_a_run_has_ended():
         # 10 steps/s: 80 s of the first, 90 s of each of the other three, two at a time
         assert "2:55" in bars(console, display)[0]
         assert "1:20" in bars(console, display)[1]
+
+
+def test_a_bar_counts_episodes_where_they_end_the_run_and_fills_by_what_is_further():
+    now = [0.0]
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, legacy_windows=False)
+    with LiveDisplay(console, runs=1, work=[(1000, 0)], clock=lambda: now[0]) as display:
+        reporter = DisplayReporter(display, 0, ["a"])
+        display.start(0, "a", 1000, 0)
+        (task,) = display._progress.tasks
+        reporter.episodes(0, 10)
+        reporter.progress(100, 1000, 10.0)
+        assert task.completed == 100
+        now[0] = 10.0
+        reporter.episodes(4, 10)
+        reporter.progress(200, 1000, 10.0)
+        assert task.completed == 400
+        # 4 episodes in 200 steps: at 10 steps/s the other 6 take 300 steps, 30 s
+        (bar,) = bars(console, display)
+        assert "4/10 episodes" in bar
+        assert "0:30" in bar
 
 
 # --- the time left ------------------------------------------------------------------------------

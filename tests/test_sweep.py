@@ -203,7 +203,7 @@ def test_memory_that_runs_out_is_told_with_the_remedy(tmp_path):
     (run,) = runs(Axes(), tmp_path)
     with RunFolder(run.path).create(to_dict(run.config)) as folder:
         folder.summary({"status": "failed", "steps": 7, "error": "CUDA out of memory"})
-        _leave_summaries([folder], told, over_failed=True)
+        _leave_summaries([folder], [run.config], told, over_failed=True)
     assert (read_summary(run.path) or {})["steps"] == 7
     assert "--replay-device cpu" in (read_summary(run.path) or {})["error"]
 

@@ -8,7 +8,7 @@ numbers as arguments, so that they can be captured and replayed.
 One update, in the order in which it happens:
 
 1. `training.trainer.Population.advance` calls `training.learner.Learner.update` after every
-   environment step.
+   environment step, or as `train_freq` and `gradient_steps` say (`training.timing`).
 2. The learner calls `Algorithm.begin_update`: count the update, and decide on the host what is due
    in it (`Due`): the actor, the targets, a topology update.
 3. It takes the random numbers of this update: `Algorithm.noise`, and those that choose the batch.
@@ -153,13 +153,18 @@ class Algorithm(ABC):
             network.begin_update()
         return Due(actor, targets, any(network.watched for network in updated))
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Take further optimizer steps with another learning rate."""
+        self.actor.set_learning_rate(rate)
+        self.critic.set_learning_rate(rate)
+
     def record(self, **values: Tensor) -> None:
         """Add metrics [P] of this update to the running sums."""
         for name, value in values.items():
             self.sums[name].add_(value)
 
-    def take_metrics(self) -> dict[str, list[float]]:
-        """Return the mean of every metric since the last call, per member, on the host.
+    def mean_metrics(self) -> dict[str, list[float]]:
+        """Return the mean of every metric since `take_metrics`, per member, on the host.
 
         Metrics of a network that had no update since are left out.
         """
@@ -168,7 +173,13 @@ class Algorithm(ABC):
             count = getattr(self, role).updates - self.averaged[role]
             if count:
                 means[name] = (self.sums[name] / count).tolist()
-            self.sums[name].zero_()
+        return means
+
+    def take_metrics(self) -> dict[str, list[float]]:
+        """Return `mean_metrics` and begin new means."""
+        means = self.mean_metrics()
+        for total in self.sums.values():
+            total.zero_()
         self.averaged = {role: getattr(self, role).updates for role in self.averaged}
         return means
 

@@ -23,7 +23,7 @@ class Adam:
 
     Args:
         parameters: [P, ...].
-        learning_rate, weight_decay: of all members.
+        learning_rate, weight_decay: of all members; the rate may change (`set_learning_rate`).
         count_each: whether bias correction counts the steps of every parameter by itself, so that
             `powers` may be set back to 1 where moments start anew.
 
@@ -41,11 +41,13 @@ class Adam:
         count_each: bool = False,
     ) -> None:
         self.parameters = parameters
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.weight_decay = weight_decay
         self.first = torch.zeros_like(parameters)
         self.second = torch.zeros_like(parameters)
         self.scratch = torch.empty_like(parameters)
         device = parameters.device
+        # a tensor, so that a captured step follows it when it changes
+        self.learning_rate = torch.tensor(learning_rate, dtype=torch.float64, device=device)
         self.column = (len(parameters),) + (1,) * (parameters.dim() - 1)
         counted = parameters.shape if count_each else self.column
         # 1 - BETA**steps without counting on the host
@@ -54,6 +56,10 @@ class Adam:
         self.betas = betas.view(2, *(1 for _ in self.column))
         self.ones = torch.ones_like(self.betas)
         self.rates = (1 - self.betas).to(parameters.dtype)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Take further steps with another learning rate."""
+        self.learning_rate.fill_(rate)
 
     def step(self, gradient: Tensor, apply: Tensor) -> None:
         """Update the members marked in `apply` [P]; overwrites `gradient` [P, ...].
@@ -72,7 +78,7 @@ class Adam:
         self.second.lerp_(self.scratch, rate2)
 
         correction1, correction2 = (1 - self.powers).clamp_(min=1e-16)
-        size = (self.learning_rate / correction1).to(gradient.dtype) * applied
+        size = (correction1.reciprocal() * self.learning_rate).to(gradient.dtype) * applied
         scale = correction2.rsqrt().to(gradient.dtype)
         denominator = torch.sqrt(self.second, out=self.scratch).mul_(scale).add_(EPSILON)
         torch.div(self.first, denominator, out=denominator)

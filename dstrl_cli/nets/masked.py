@@ -94,7 +94,7 @@ class MaskedNetwork(Network):
         counted = [each.corrects_by_connection for each in plan.configs]
         # members whose grown connections begin bias correction anew
         self.restarted = torch.tensor(counted, device=plan.device) if any(counted) else None
-        rate, decay = run.learning_rate, run.weight_decay
+        rate, decay = run.learning_rate_at(0), run.weight_decay
         self.adam = Adam(self.params.flat, rate, decay, count_each=any(counted))
         self.cache: tuple[list[Tensor], int] = ([], 0)
         self.read_switches()
@@ -222,6 +222,10 @@ class MaskedNetwork(Network):
         if self.sparse:
             self.grads.flat.mul_(self.gradient_mask.flat)
         self.adam.step(self.grads.flat, apply)
+
+    @override
+    def set_learning_rate(self, rate: float) -> None:
+        self.adam.set_learning_rate(rate)
 
     @override
     def finish_update(self) -> None:

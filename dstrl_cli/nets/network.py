@@ -75,6 +75,10 @@ class Network(ABC):
         """Take one Adam step for the members marked in `apply` [P]."""
 
     @abstractmethod
+    def set_learning_rate(self, rate: float) -> None:
+        """Take further optimizer steps with another learning rate."""
+
+    @abstractmethod
     def view_layers(self, members: Members) -> tuple[list[Tensor], list[Tensor]]:
         """Return weights (zero where inactive) and masks of some members, [M, K, in, out] each."""
 
@@ -239,6 +243,15 @@ class Network(ABC):
         counts = torch.stack(per_layer, dim=-1)  # [4, M, K, L]
         fraction = group.rule.fraction(self.updates)
         self.changes.append(TopologyChange(group.members, counts, fraction))
+
+    def set_episode_share(self, member: int, share: float) -> None:
+        """Tell the rule of a member which share of the run's episodes is done, in [0, 1].
+
+        Only for members whose length is given in episodes: they share no rule.
+        """
+        for group in self.groups:
+            if group.members == [member]:
+                group.rule.episode_share = share
 
     def take_changes(self) -> list[TopologyChange]:
         """Return the topology updates since the last call; their counts stay on the device."""

@@ -34,6 +34,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Episodes:
+    """How many episodes a population has had, where episodes end the training."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A new row of `progress.csv` of a member."""
 
@@ -60,7 +68,7 @@ class End:
     error: str | None = None
 
 
-Message = Progress | Evaluation | Note | End
+Message = Progress | Episodes | Evaluation | Note | End
 
 
 class Launcher(ABC):
@@ -140,6 +148,8 @@ class _Running:
         match message:
             case Progress(step, total, steps_per_s):
                 self.display.progress(number, step, total, steps_per_s)
+            case Episodes(done, total):
+                self.display.episodes(number, done, total)
             case Evaluation(member, row):
                 self.display.evaluation(number, population.runs[member].label, row)
             case Note(text):
@@ -161,7 +171,7 @@ class _Running:
         for population in self.populations.values():
             for run in population.runs:
                 if read_summary(run.path) is None:
-                    mark_ended(run.path, "interrupted", None)
+                    mark_ended(run.path, "interrupted", None, run.config)
 
 
 def summary_of(run: Run, end: End, before: Summary | None) -> Summary:
@@ -175,5 +185,5 @@ def summary_of(run: Run, end: End, before: Summary | None) -> Summary:
     if left and left != before:
         return left
     if end.status == "done":
-        return mark_ended(run.path, "failed", "it left no summary")
-    return mark_ended(run.path, end.status, end.error)
+        return mark_ended(run.path, "failed", "it left no summary", run.config)
+    return mark_ended(run.path, end.status, end.error, run.config)

@@ -18,7 +18,7 @@ from typing_extensions import override
 from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.display import Display, DisplayReporter
 from dstrl_cli.sweep.interrupts import interrupts_held
-from dstrl_cli.sweep.launcher import End, Evaluation, Launcher, Message, Note, Progress
+from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Launcher, Message, Note, Progress
 from dstrl_cli.sweep.packing import PlannedPopulation
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.training.run import Outcome, Run, explain, quiet, train
@@ -54,6 +54,10 @@ class _PipeReporter:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + REPORT_EVERY_S
             self._send(Progress(step, total, steps_per_s))
+
+    def episodes(self, done: int, total: int) -> None:
+        if time.monotonic() >= self._next:  # `progress`, which follows, sets the next time
+            self._send(Episodes(done, total))
 
     def evaluation(self, member: int, row: Mapping[str, Any]) -> None:
         self._send(Evaluation(member, dict(row)))

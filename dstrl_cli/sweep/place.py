@@ -68,6 +68,16 @@ class Placement:
         """The names of the devices, in one text."""
         return ", ".join(device.name for device in self.devices)
 
+    @property
+    def at_once(self) -> list[PlannedPopulation]:
+        """The populations that take the most main memory when they train at once."""
+        return sorted(self.populations, key=lambda each: -each.memory.host)[: self.jobs]
+
+    @property
+    def main_memory(self) -> int:
+        """Bytes of main memory that replay buffers take at once, at the most."""
+        return sum(each.memory.host for each in self.at_once)
+
     def queues(self) -> list[deque[tuple[int, PlannedPopulation]]]:
         """Return the numbered populations in queues; one population of each queue trains at a time.
 
@@ -117,10 +127,11 @@ def place_runs(
         jobs = len(devices)
         populations = _sharing_cores(populations, jobs, host)
     engines, reason = _engines(populations)
-    if on_cpu or not dry_run:  # a dry run for accelerators may be for another machine
-        _check_main_memory(populations, jobs, host)
     out = planned[0].run.config.out
-    return Placement(runs, devices, populations, jobs, engines, reason, out)
+    placement = Placement(runs, devices, populations, jobs, engines, reason, out)
+    if on_cpu or not dry_run:  # a dry run for accelerators may be for another machine
+        _check_main_memory(placement, host)
+    return placement
 
 
 def default_jobs(runs: Sequence[Run], host: Host) -> int:
@@ -134,15 +145,30 @@ def _engines(populations: Sequence[PlannedPopulation]) -> tuple[Counter[str], st
 
     The engine does not depend on the seed, so it is chosen once for the runs of a parent folder.
     """
-    choices: dict[tuple[Path, int], Choice] = {}
+    choices: dict[tuple[Path, str, int], Choice] = {}
     engines: Counter[str] = Counter()
     for each in populations:
         for run in each.runs:
-            alike = run.path.parent, len(each.runs)
+            alike = run.path.parent, run.config.engine, len(each.runs)
             if alike not in choices:
-                choices[alike] = choose(run.config, each.device.name, members=len(each.runs))
+                choices[alike] = _engine(run, each)
             engines[choices[alike].engine] += 1
     return engines, next((choice.reason for choice in choices.values()), "")
+
+
+def _engine(run: Run, population: PlannedPopulation) -> Choice:
+    """Return the engine of a run; one that goes on has that with which it began."""
+    device = population.device.name
+    try:
+        choice = choose(run.config, device, members=len(population.runs))
+    except InputError as error:
+        if run.start != "resume":
+            raise
+        raise InputError(
+            f"{run.label} goes on with the {run.config.engine} engine, with which it began, and "
+            f"cannot on {device}: use --device cpu ({error})"
+        ) from None
+    return replace(choice, reason="that of its checkpoint") if run.start == "resume" else choice
 
 
 def _sharing_cores(
@@ -173,10 +199,9 @@ def _refuse_limits_of_accelerators(limits: Limits) -> None:
             )
 
 
-def _check_main_memory(populations: Sequence[PlannedPopulation], jobs: int, host: Host) -> None:
+def _check_main_memory(placement: Placement, host: Host) -> None:
     """Raise InputError where replay buffers that exist at once are larger than main memory."""
-    largest = sorted(populations, key=lambda each: -each.memory.host)[:jobs]
-    needed = sum(each.memory.host for each in largest)
+    largest, needed = placement.at_once, placement.main_memory
     if host.memory is None or needed <= host.memory:
         return
     run, remedies = largest[0].runs[0], ["a smaller buffer_size"]

@@ -44,6 +44,7 @@ class LineDisplay(Display):
         self._evaluations = evaluations
         self._ended = 0
         self._active = _Active()
+        self._episodes: dict[int, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +61,10 @@ class LineDisplay(Display):
         """Say nothing: evaluations say how far a run has come."""
         return
 
+    def episodes(self, key: int, done: int, total: int) -> None:
+        """Keep how far a run has come for its next evaluation."""
+        self._episodes[key] = f"episode {done:,}/{total:,}"
+
     def evaluation(self, key: int, label: str, row: Row) -> None:
         """Print the evaluation."""
         if not self._evaluations:
@@ -67,6 +72,7 @@ class LineDisplay(Display):
         mean, std = row.get("eval_return_mean"), row.get("eval_return_std")
         parts = [
             f"step {_count(row.get('step'))}",
+            *([self._episodes[key]] if key in self._episodes else []),
             f"return {_number(mean)} ± {_number(std)}",
             f"{_number(row.get('steps_per_s'))} steps/s",
         ]
@@ -112,6 +118,7 @@ class LiveDisplay(Display):
         self._ended: list[Pace] = []
         self._tasks: dict[int, TaskID] = {}
         self._returns: dict[int, dict[str, float]] = {}
+        self._episodes: dict[int, tuple[int, int]] = {}
         self._active = _Active()
         self._all: TaskID | None = None
 
@@ -128,6 +135,7 @@ class LiveDisplay(Display):
         """Add a bar."""
         name = label if self._runs > 1 else "training"
         self._tasks[key] = self._progress.add_task(escape(name), total=total)
+        self._episodes.pop(key, None)
         self._returns[key] = {}
         self._waiting.pop(key, None)
         self._running[key] = Pace(total, warm_up)
@@ -136,15 +144,28 @@ class LiveDisplay(Display):
         """Move the bar, and estimate anew what is left."""
         if key not in self._tasks:
             return
-        now = self._clock()
-        self._running[key].report(step, now)
-        left = self._running[key].seconds_left(now)
+        now, pace, done = self._clock(), self._running[key], step
+        pace.report(step, now)
+        if key in self._episodes:
+            had, of = self._episodes[key]
+            done = max(step, round(had / of * total))
+            pace.total = min(total, step * of // had) if had else total
         self._progress.update(
-            self._tasks[key], completed=step, total=total, speed=steps_per_s, left=left
+            self._tasks[key],
+            completed=done,
+            total=total,
+            speed=steps_per_s,
+            left=pace.seconds_left(now),
         )
         if self._all is not None:
             running, waiting = self._running.values(), self._waiting.values()
             self._progress.update(self._all, left=seconds_left(running, waiting, self._ended, now))
+
+    def episodes(self, key: int, done: int, total: int) -> None:
+        """Count episodes beside the bar, which fills by steps or episodes, whichever is further."""
+        self._episodes[key] = done, total
+        if key in self._tasks:
+            self._progress.update(self._tasks[key], count=f"{done:,}/{total:,} episodes")
 
     def evaluation(self, key: int, label: str, row: Row) -> None:
         """Show the last return beside the bar: of a population, the mean of its members."""
@@ -189,6 +210,17 @@ class _Active:
         return f"active {now}" if label in self._changed else ""
 
 
+class _Count(ProgressColumn):
+    """Steps done of all steps or, where episodes end the training, the same of episodes."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
+
+    def render(self, task: Task) -> Text:
+        count = task.fields.get("count", f"{task.completed:,.0f}/{task.total or 0:,.0f}")
+        return Text(count)
+
+
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.fields.get("speed")
@@ -219,7 +251,7 @@ def _columns(console: Console) -> list[ProgressColumn]:
     )
     columns: list[ProgressColumn] = [name, BarColumn(bar_width=10 if narrow else 20)]
     if not narrow:
-        columns += [TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), _Speed()]
+        columns += [_Count(), _Speed()]
     columns += [_TimeLeft(), _Field("last")]
     return columns if narrow else [*columns, _Field("active")]
 

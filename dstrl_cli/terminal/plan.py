@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from dstrl_cli.config import effects
-from dstrl_cli.config.identity import env_name, sparsity_label
+from dstrl_cli.config.identity import env_identity, env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.report.words import counted
@@ -23,6 +23,9 @@ MAX_ROWS = 40
 
 LONG_NAME = 24
 """A longer name of a method is broken at its `+`, unless the terminal is at least `WIDE`."""
+
+MAX_NAMED = 10
+"""Runs that are named when they go on from their checkpoints."""
 
 WIDE = 100
 """Columns of a terminal."""
@@ -69,8 +72,8 @@ def _grouped(
 ) -> dict[tuple[str, str, str], list[Planned]]:
     groups: dict[tuple[str, str, str], list[Planned]] = {}
     for each in planned:
-        _, method, sparsity, _ = each.run.label.split("/")
-        env = env_name(each.run.config.env.id)
+        folder, method, sparsity, _ = each.run.label.split("/")
+        env = folder.removesuffix(f".task{each.run.config.env.task}")
         groups.setdefault((method, env, sparsity if by_sparsity else ""), []).append(each)
     return groups
 
@@ -96,10 +99,12 @@ def _ranges(numbers: Iterable[int]) -> str:
 def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
     """Return in one line how many runs there are, how many are to do, and where they train."""
     to_do = [each for each in planned if each.to_do]
-    over = sum(each.status != "new" for each in to_do)
+    over = sum(each.run.start == "over" for each in to_do)
+    resumed = sum(each.run.start == "resume" for each in to_do)
     done = len(planned) - len(to_do)
     parts = [counted(len(planned), "run"), f"{len(to_do)} to do"]
     parts += [f"{over} of them started over"] if over else []
+    parts += [f"{resumed} of them resumed"] if resumed else []
     parts += [f"{done} finished before"] if done else []
     where = (
         f"{placement.jobs} at a time on the {placement.device}"
@@ -108,7 +113,18 @@ def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
     )
     engines = " and ".join(f"{name} ({count})" for name, count in placement.engines.items())
     parts = [", ".join(parts), *([where, f"engine {engines}"] if to_do else [])]
-    return "; ".join([*parts, f"results in {placement.out}"])
+    return "; ".join([*parts, *replay_in_words(placement), f"results in {placement.out}"])
+
+
+def replay_in_words(placement: Placement) -> list[str]:
+    """Return how much main memory the replay buffers take that are in use at once, if any."""
+    if not placement.main_memory:
+        return []
+    at_once = placement.at_once
+    rows = max(run.config.replay_capacity for each in at_once for run in each.runs)
+    size = format_bytes(placement.main_memory)
+    several = f", {len(at_once)} at once" if len(at_once) > 1 else ""
+    return [f"replay buffer of {rows:,} transitions{several}: {size} of main memory"]
 
 
 # --- what the user should know ------------------------------------------------------------------
@@ -126,6 +142,49 @@ def note_lines(planned: Sequence[Planned]) -> list[str]:
         f"note: {note}" if len(each) == len(methods) else f"note for {', '.join(each)}: {note}"
         for note, each in found.items()
     ]
+
+
+def resuming_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return at which step runs go on from their checkpoints, of many the first ones."""
+    runs = [each.run for each in planned if each.run.start == "resume"]
+    more = len(runs) - MAX_NAMED
+    lines = [f"{run.label} resumes at step {run.step:,}" for run in runs[:MAX_NAMED]]
+    return lines + ([f"and {more} more runs resume"] if more > 0 else [])
+
+
+def going_on_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return what `--resume` finds in the folder of each run that does not resume, and those."""
+    found = []
+    for each in planned:
+        if not each.to_do:
+            steps = f"{each.run.config.steps:,} steps"
+            found.append(f"{each.run.label} has finished its {steps}: nothing is left to do")
+        elif each.run.start == "over":
+            found.append(f"{each.run.label} ({each.status}) left no checkpoint: it starts over")
+        elif each.status == "new":
+            found.append(f"{each.run.label} has not been started: it starts")
+    return [*found, *resuming_lines(planned)]
+
+
+def damage_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return which finished runs have logs that are not what they wrote."""
+    return [
+        f"warning: {each.run.label} finished, but {', '.join(each.damage)}: the run is left out of "
+        "tables; remove its folder to train it again"
+        for each in planned
+        if each.damage
+    ]
+
+
+def length_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return how long the runs that are to do are, where that is given in episodes."""
+    configs = [each.run.config for each in planned if each.to_do]
+    lengths = dict.fromkeys(
+        f"{counted(config.episodes, 'episode')}, at most {config.steps:,} steps"
+        for config in configs
+        if config.episodes is not None
+    )
+    return [f"length of each run: {' or '.join(lengths)}"] if lengths else []
 
 
 def topology_lines(planned: Sequence[Planned]) -> list[str]:
@@ -149,7 +208,7 @@ def _method(run: Run) -> str:
 
 def plan_json(planned: Sequence[Planned], placement: Placement) -> dict[str, Any]:
     """Return a plan for programs."""
-    by_jobs = {"mode": "jobs", "jobs": placement.jobs}
+    by_jobs = {"mode": "jobs", "jobs": placement.jobs, "replay_bytes": placement.main_memory}
     return {
         "total": len(planned),
         "to_do": sum(each.to_do for each in planned),
@@ -163,11 +222,14 @@ def plan_json(planned: Sequence[Planned], placement: Placement) -> dict[str, Any
             | {
                 "status": each.status,
                 "to_do": each.to_do,
+                "start": each.run.start if each.to_do else None,
+                "resumes_at": each.run.step if each.run.start == "resume" else None,
                 "topology_changes": {
                     role: effects.topology_changes(each.run.config, role).count
                     for role in effects.ROLES
                 },
                 "notes": list(each.run.notes),
+                "damage": list(each.damage),
             }
             for each in planned
         ],
@@ -181,11 +243,12 @@ def identity(run: Run) -> dict[str, Any]:
         "path": str(run.path),
         "algo": algorithm_name(config.algo),
         "method": config.method,
-        "env": env_name(config.env.id),
+        "env": env_identity(config.env.id),
         "task": config.env.task,
         "sparsity": {"actor": config.actor.sparsity, "critic": config.critic.sparsity},
         "seed": config.seed,
         "steps": config.steps,
+        "episodes": config.episodes,
     }
 
 

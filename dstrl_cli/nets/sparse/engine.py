@@ -169,14 +169,15 @@ class SparseNetwork(Network):
         self.reset_gradients()
         self.first_moment = np.zeros_like(self.params.flat)
         self.second_moment = np.zeros_like(self.params.flat)
-        self.steps = 0
+        self.steps, self.learning_rate = 0, self.config.learning_rate_at(0)
         # by connection: steps since it was grown; float32, to be carried over like the moments
         self.own_steps: Floats | None = None
         if self.config.corrects_by_connection:
             self.own_steps = np.zeros_like(self.params.flat)
-            rate, counts = self.config.learning_rate, range(1, CORRECTED_STEPS + 1)
-            table = [(0.0, 0.0), *(bias_corrections(rate, count) for count in counts)]
+            counts = range(1, CORRECTED_STEPS + 1)
+            table = [(0.0, 0.0), *(bias_corrections(self.learning_rate, n) for n in counts)]
             self.corrections = np.array(table, np.float32).T.copy()  # [2, steps]
+            self.corrected1 = np.array([1 - BETA1**n for n in counts])
         self.sizes = np.array(plan.sizes, dtype=np.int64)
         self.layer_rows = np.concatenate([[0], np.cumsum(plan.sizes[1:])]).astype(np.int64)
         self.buffers: dict[tuple[int, bool], Buffers] = {}
@@ -250,10 +251,16 @@ class SparseNetwork(Network):
         decay = np.float32(self.config.weight_decay)
         betas = np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON)
         if self.own_steps is None:
-            size, scale = bias_corrections(self.config.learning_rate, self.steps)
+            size, scale = bias_corrections(self.learning_rate, self.steps)
             kernels.adam(*state, size, scale, decay, *betas)
         else:
             kernels.adam_by_connection(*state, self.own_steps, *self.corrections, decay, *betas)
+
+    @override
+    def set_learning_rate(self, rate: float) -> None:
+        self.learning_rate = rate
+        if self.own_steps is not None:
+            self.corrections[0, 1:] = rate / self.corrected1
 
     @override
     def finish_update(self) -> None:

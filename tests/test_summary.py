@@ -1,0 +1,58 @@
+"""`summary.json` says which run it is of, and in which units its numbers are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import training_samples as small
+
+from dstrl_cli.cli import main
+from dstrl_cli.config.presets import resolve
+from dstrl_cli.runs.files import as_yaml
+from dstrl_cli.runs.summary import UNITS, about, mark_ended, read_summary
+
+
+def test_a_finished_run_names_itself(tmp_path: Path) -> None:
+    config = small.run("our-rlx2", seed=3, sets=["env.task=2"])
+    (path,) = small.train([config], tmp_path)
+    summary = read_summary(path) or {}
+    named = {key: summary[key] for key in ("algo", "method", "env", "task", "seed")}
+    expected = {"algo": "td3", "method": "our-rlx2", "env": "2DNav-v1", "task": 2, "seed": 3}
+    assert named == expected
+    # the realised sparsities: those of layers with whole numbers of connections
+    assert abs(summary["sparsity"]["actor"] - 0.6) < 0.01
+    assert abs(summary["sparsity"]["critic"] - 0.6) < 0.01
+    assert set(summary["units"]) <= set(summary)
+    assert summary["units"]["wall_time_s"] == "seconds"
+
+
+def test_a_run_that_left_no_summary_is_named_by_whoever_marks_it(tmp_path: Path) -> None:
+    config = resolve("sst", "sac", flags={"env.id": "mine:Robot-v0", "sparsity": 0.8, "seed": 4})
+    (tmp_path / "config.yaml").write_text(as_yaml({"format": 2}))
+    mark_ended(tmp_path, "failed", "killed by SIGKILL", config)
+    summary = read_summary(tmp_path) or {}
+    assert (summary["status"], summary["error"]) == ("failed", "killed by SIGKILL")
+    assert {key: summary[key] for key in about(config)} == {
+        "algo": "sac",
+        "method": "sst",
+        "env": "mine:Robot-v0",
+        "task": 0,
+        "sparsity": {"actor": 0.8, "critic": 0.8},
+        "seed": 4,
+        "units": UNITS,
+    }
+
+
+def test_a_plan_says_what_memory_the_replay_buffers_need(capsys) -> None:
+    arguments = ["--env=2DNav-v1", "--dst=sst", "--device=cpu", "--dry-run", "--steps=5000"]
+    # observation and next observation (2 numbers each), action (2), reward and two flags: float32
+    row = 4 * (2 + 2 + 2 + 3)
+    assert main(["train", *arguments]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "replay buffer of 5,000 transitions: 180 kB of main memory" in shown
+    assert main(["train", *arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["replay_bytes"] == 5000 * row
+    assert main(["sweep", *arguments, "--seeds=0-3", "--jobs=2", "--set=buffer_size=1000"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "replay buffer of 1,000 transitions, 2 at once: 72 kB of main memory" in shown
