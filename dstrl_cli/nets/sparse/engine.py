@@ -403,14 +403,14 @@ class SparseNetwork(Network):
     @override
     def set_weights_state(self, states: Sequence[Mapping[str, Any]]) -> None:
         (state,) = states
-        self.masks = [state["masks"][str(layer)].copy() for layer in range(len(self.plan.shapes))]
+        self.masks = [np.array(state["masks"][str(n)]) for n in range(len(self.plan.shapes))]
         online, own = Topology.of(self.masks), state["target_topology"]
         self.params = self.parameters(online, state["params"])
-        target = online if own is None else Topology(own["rows"].copy(), own["index"].copy())
+        target = online if own is None else Topology(np.array(own["rows"]), np.array(own["index"]))
         self.target_params = self.parameters(target, state["target"])
-        self.first_moment, self.second_moment = state["first"].copy(), state["second"].copy()
+        self.first_moment, self.second_moment = np.array(state["first"]), np.array(state["second"])
         self.steps, own_steps = state["steps"], state["own_steps"]
-        self.own_steps = None if own_steps is None else own_steps.copy()
+        self.own_steps = None if own_steps is None else np.array(own_steps)
         self.reset_gradients()
 
     def parameters(self, topology: Topology, flat: Floats) -> Parameters:
