@@ -19,10 +19,12 @@ import re
 import signal
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR
+FAILED = 99
 IN_A_RUN = re.compile(r"/seed\d+(/|$)")
 
 
@@ -120,13 +122,19 @@ def carry_out(job: dict[str, Any]) -> dict[str, Any]:
         if child == 0:
             for descriptor in (1, 2):
                 os.dup2(output.fileno(), descriptor)
-            writes = Writes(job.get("number", 0), job.get("stage", "before"))
-            watch_everything(writes)
-            code = dstrl(job["arguments"])
-            counted.write(str(writes.count))
-            counted.flush()
-            sys.stdout.flush()
-            os._exit(code)
+            code = FAILED
+            try:
+                writes = Writes(job.get("number", 0), job.get("stage", "before"))
+                watch_everything(writes)
+                code = dstrl(job["arguments"])
+                counted.write(str(writes.count))
+                counted.flush()
+            except BaseException:
+                traceback.print_exc()
+            finally:  # whatever happens: what follows is the parent's
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
         _, status = os.waitpid(child, 0)
         counted.seek(0)
         output.seek(0)
