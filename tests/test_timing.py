@@ -12,6 +12,7 @@ import torch
 import training_samples as small
 from hypothesis import given
 from hypothesis import strategies as st
+from report_samples import write_run
 
 from dstrl_cli.cli import main
 from dstrl_cli.config.effects import notes, topology_changes, training_in_words
@@ -20,6 +21,8 @@ from dstrl_cli.config.parse import from_dict, to_dict
 from dstrl_cli.config.presets import resolve, resolve_explicit
 from dstrl_cli.envs.base import Step
 from dstrl_cli.errors import InputError
+from dstrl_cli.report.metrics import evaluation_returns
+from dstrl_cli.report.runs import load
 from dstrl_cli.sweep.packing import groups
 from dstrl_cli.sweep.plan import Axes, expand
 from dstrl_cli.training.timing import UpdateTiming
@@ -160,6 +163,19 @@ def test_members_share_these_keys_and_runs_of_episodes_are_alone() -> None:
 
     assert grouped("train_freq=4", "gradient_steps=2") == [4]
     assert grouped("train_freq=[1, episode]", "gradient_steps=-1") == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("train_freq", "values"), [(1, [3.0, 4.0, 5.0]), (64, [5.0]), ([1, "episode"], [3.0, 4.0, 5.0])]
+)
+def test_no_window_of_a_table_begins_before_the_first_training(
+    tmp_path: Path, train_freq: object, values: list[float]
+) -> None:
+    config = {"learning_starts": 100, "train_freq": train_freq}
+    evaluations = {50: [1.0], 100: [2.0], 110: [3.0], 120: [4.0], 128: [5.0]}
+    write_run(tmp_path, "Hopper-v5/td3-sst/s0.9/seed0", evaluations, config=config)
+    (found,) = load(tmp_path).runs
+    assert evaluation_returns(found).trained.values.tolist() == values
 
 
 # --- whole runs -----------------------------------------------------------------------------------
