@@ -246,6 +246,20 @@ def sweep(
         bool,
         typer.Option("--overwrite", help="Start all runs over, also finished or different ones."),
     ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop all runs when one fails (default: go on).")
+    ] = False,
+    retries: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="How often a run is tried again whose process was killed (default: 0).",
+            metavar="N",
+        ),
+    ] = 0,
+    status: Annotated[
+        bool, typer.Option("--status", help="Print how far the runs are, and train nothing.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -279,9 +293,13 @@ def sweep(
     }
     request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
-    options = commands.RunOptions(limits, dry_run, as_json)
+    on_failure = commands.on_failure(fail_fast, retries)
+    options = commands.RunOptions(limits, dry_run, as_json, on_failure)
     with interruptible():
-        commands.sweep(request, options, compare)
+        if status:
+            commands.sweep_status(request, as_json)
+        else:
+            commands.sweep(request, options, compare)
 
 
 @app.command(name="eval", cls=HintingCommand)

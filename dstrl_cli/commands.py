@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from dstrl_cli.sweep import launcher, local
 from dstrl_cli.sweep.memory import parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
 from dstrl_cli.sweep.plan import Axes, Planned, expand, fresh, refuse_several, resumed
-from dstrl_cli.terminal import describe, listing, plan
+from dstrl_cli.sweep.status import look
+from dstrl_cli.terminal import describe, listing, plan, status
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.training.run import Outcome, Run
 
@@ -38,6 +39,7 @@ __all__ = [
     "RunRequest",
     "evaluate",
     "sweep",
+    "sweep_status",
     "table",
     "train",
 ]
@@ -62,6 +64,7 @@ class RunOptions:
     limits: Limits
     dry_run: bool
     as_json: bool
+    on_failure: launcher.OnFailure = field(default_factory=launcher.OnFailure)
 
     @property
     def console(self) -> Console:
@@ -92,6 +95,11 @@ def one_of(value: str | None, flag: str, other: str | None, other_flag: str) -> 
 def limits(jobs: int | None, device_memory: str | None, members: int | None) -> Limits:
     """Return what `--jobs`, `--device-memory` and `--members-per-device` allow."""
     return Limits(jobs, None if device_memory is None else parse_size(device_memory), members)
+
+
+def on_failure(fail_fast: bool, retries: int) -> launcher.OnFailure:
+    """Return what `--fail-fast` and `--retries` say."""
+    return launcher.OnFailure(fail_fast, retries)
 
 
 def steps(text: str | None) -> int | None:
@@ -151,6 +159,17 @@ def sweep(request: RunRequest, options: RunOptions, compare: str | None) -> None
     _raise_failures(outcomes)
 
 
+def sweep_status(request: RunRequest, as_json: bool) -> None:
+    """Print the state of every run of a sweep; nothing is trained."""
+    found = look(_runs(request, _preset(request)))
+    if as_json:
+        _print_json(status.status_json(found))
+        return
+    console = _console()
+    console.print(status.status_table(found, console.width))
+    describe.print_lines(console, [status.status_line(found)])
+
+
 def _print_plan(planned: Sequence[Planned], placement: Placement, console: Console) -> None:
     """Print the plan of a sweep."""
     console.print(plan.plan_table(planned, console.width))
@@ -186,7 +205,7 @@ def _carry_out(
     with make_display(options.console, errors, placement, evaluations=here) as display:
         if here:
             return [local.train_here(placement, display)]
-        return launcher.execute(placement, local.LocalLauncher(), display)
+        return launcher.execute(placement, local.LocalLauncher(), display, options.on_failure)
 
 
 def _raise_failures(outcomes: Sequence[Outcome]) -> None:

@@ -24,13 +24,16 @@ from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import check_free, check_writable, read_config
-from dstrl_cli.runs.lock import check_unused
+from dstrl_cli.runs.lock import InUse, check_unused, in_use
 from dstrl_cli.runs.summary import read_status
 from dstrl_cli.topology import budgets
 from dstrl_cli.training.run import Run
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
+
+HELD = "running"
+"""The status of a run that another process trains."""
 
 SPARSITY_TOLERANCE = 0.005
 """A realised sparsity that is further from the one asked for is told."""
@@ -81,7 +84,8 @@ class Planned:
 
     Attributes:
         run: the run.
-        status: `new`, `finished`, or how an earlier attempt ended (`interrupted`, ...).
+        status: `new`, `finished`, `running` (in another process), or how an earlier attempt ended
+            (`interrupted`, ...).
     """
 
     run: Run
@@ -89,8 +93,8 @@ class Planned:
 
     @property
     def to_do(self) -> bool:
-        """Whether the run will be trained."""
-        return self.run.replace or self.status == "new"
+        """Whether the run will be trained, unless another process does so first."""
+        return self.run.replace or self.status in ("new", HELD)
 
 
 # --- from axes to runs --------------------------------------------------------------------------
@@ -343,8 +347,9 @@ def fresh(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
 def resumed(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
     """Plan runs of which the finished ones are skipped and unfinished ones start over.
 
-    `overwrite` starts all of them over, and replaces other configurations. Raises InputError where
-    a folder holds another configuration, or something that is no run.
+    Runs that another process trains are planned as such: a sweep looks at them again. `overwrite`
+    starts all of them over, and replaces other configurations. Raises InputError where a folder
+    holds another configuration, or something that is no run.
     """
     planned = []
     empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
@@ -359,10 +364,24 @@ def resumed(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
 
 
 def _resumed(run: Run, overwrite: bool) -> Planned:
-    status = read_status(run.path)
-    if overwrite or status is None or differences(read_config(run.path), run.config):
-        check_free(run.path, run.config, overwrite)
-    return _planned(run, overwrite or status != "finished")
+    try:
+        status = read_status(run.path)
+        if overwrite or status is None or differences(read_config(run.path), run.config):
+            check_free(run.path, run.config, overwrite)
+        return _planned(run, overwrite or status != "finished")
+    except InputError as error:
+        held = isinstance(error, InUse) or in_use(run.path)
+        if overwrite or not held or _is_another(run):
+            raise
+        return Planned(run, HELD)
+
+
+def _is_another(run: Run) -> bool:
+    """Whether the folder of a run holds another configuration; not while it is being written."""
+    try:
+        return bool(differences(read_config(run.path), run.config))
+    except InputError:
+        return False
 
 
 def _planned(run: Run, start_over: bool) -> Planned:

@@ -19,6 +19,9 @@ from dstrl_cli.errors import DstrlError
 GRACE_S = 5.0
 """How long a worker may take to close its environments before it is killed."""
 
+KILLED = "its worker process was killed by"
+"""Begins the cause of a failure that is not the environment's own."""
+
 _PROGRAM = "from dstrl_cli.envs.workers.worker import main; main({}, {})"
 
 
@@ -132,4 +135,4 @@ def _describe_exit(code: int) -> str:
         return f"its worker process ended unexpectedly with exit code {code}"
     name = signal.Signals(-code).name
     memory = " (out of memory?)" if name == "SIGKILL" else ""
-    return f"its worker process was killed by {name}{memory}"
+    return f"{KILLED} {name}{memory}"
