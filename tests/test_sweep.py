@@ -5,12 +5,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from rich.console import Console
-from sweep_samples import SMALL, leave, runs
+from sweep_samples import SMALL, leave, runs, wait_for
 
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import DstrlError
@@ -243,10 +242,3 @@ def test_an_interrupted_sweep_leaves_valid_folders(tmp_path):
     assert [read_status(first / f"seed{k}") for k in range(3)] == ["interrupted"] * 2 + [None]
     summary = json.loads((first / "seed0" / "summary.json").read_text())
     assert summary["final_return"]["mean"] < 0
-
-
-def wait_for(condition, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

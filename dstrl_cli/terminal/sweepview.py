@@ -141,7 +141,7 @@ class SweepDisplay(Display):
         running, waiting = self._running.values(), self._waiting.values()
         left = seconds_left(running, waiting, self._ended, self._clock())
         runs = self._runs.values()
-        text = f"{len(runs)} runs: {_kinds(runs)}; time left {_time(left)}"
+        text = f"time left {_time(left)}; {len(runs)} runs: {_kinds(runs)}"
         return Text(text, no_wrap=True, overflow="ellipsis")
 
     def _cells(self, run: _Run) -> list[str]:
