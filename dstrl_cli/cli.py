@@ -343,9 +343,9 @@ def evaluate(
 
 @app.command(cls=HintingCommand)
 def table(
-    results: Annotated[Path, typer.Argument(help="A results folder, or one inside it.")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Path, typer.Argument(help="A results folder, one inside it, or an archive of runs.")
+    ] = Path("results"),
     metric: Metric = None,
     center: Annotated[
         str, typer.Option(help="mean, or iqm (interquartile mean).", metavar="CENTER")
@@ -362,12 +362,31 @@ def table(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Print the table of the runs in a folder: mean and spread over seeds."""
+    """Print the table of the runs in a folder or an archive: mean and spread over seeds."""
     from dstrl_cli import commands
 
     options = {"metric": metric, "center": center, "compare": compare, "columns": columns}
     with interruptible():
         commands.table(results, format_, as_json, options)
+
+
+@app.command(cls=HintingCommand)
+def archive(
+    results: Annotated[Path, typer.Argument(help="A results folder, or one inside it.")],
+    out: Annotated[Path, typer.Option(help="The archive to write.", metavar="FILE.zip")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an archive that is there.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the logs of the runs in a folder, without weights, to one file that table reads.
+
+    Example: dstrl archive results --out runs.zip
+    """
+    from dstrl_cli import commands
+
+    with interruptible():
+        commands.archive(results, out, overwrite, as_json)
 
 
 @app.command(name="list", cls=HintingCommand)

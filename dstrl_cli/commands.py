@@ -18,12 +18,12 @@ from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
 from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
-from dstrl_cli.report import papers, tables
+from dstrl_cli.report import archiving, papers, tables
 from dstrl_cli.report.render import render
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.summary import CONFIG_FILE
 from dstrl_cli.sweep import launcher, local
-from dstrl_cli.sweep.memory import parse_size
+from dstrl_cli.sweep.memory import format_bytes, parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
 from dstrl_cli.sweep.plan import Axes, Planned, expand, fresh, refuse_several, resumed
 from dstrl_cli.sweep.status import look
@@ -313,6 +313,18 @@ def table(results: Path, style: str | None, as_json: bool, options: Mapping[str,
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
     print(render(tables.table(results, **chosen), style, _console()).rstrip("\n"))
+
+
+def archive(results: Path, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Write an archive of the runs in a folder, and say what is in it."""
+    done = archiving.archive(results, out, overwrite)
+    warnings = [f"warning: left out, unreadable: {text}" for text in done.unreadable]
+    describe.print_lines(_console(stderr=True), warnings)
+    if as_json:
+        _print_json({"archive": str(out), "runs": done.runs, "bytes": done.size})
+    else:
+        said = f"{counted(done.runs, 'run')} of {results} in {out} ({format_bytes(done.size)})"
+        describe.print_lines(_console(), [said])
 
 
 def list_names(what: str, as_json: bool) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dstrl_cli.report.archive import ArchivedPath
+
 Report = Callable[[str, str], None]
 """Called with every damage: name of the file, cause."""
 
@@ -17,7 +19,7 @@ Columns = Mapping[str, NDArray[np.float64]]
 reading the file."""
 
 
-def read_csv(path: Path, report: Report, columns: Iterable[str]) -> Columns | None:
+def read_csv(path: Path | ArchivedPath, report: Report, columns: Iterable[str]) -> Columns | None:
     """Return the usable rows of a CSV file as numbers, or None where it cannot be used at all.
 
     A row is usable if every one of `columns` holds a finite number; a last line without its

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from dstrl_cli.config.identity import env_name
@@ -39,7 +39,7 @@ class Identity:
     task: int = 0
 
 
-def identify(folder: Path, config: Mapping[str, Any]) -> Identity | None:
+def identify(folder: PurePath, config: Mapping[str, Any]) -> Identity | None:
     """Return what the run in `folder` is, or None where neither path nor configuration say it.
 
     Args:
