@@ -90,7 +90,7 @@ class Archive:
             self._zip = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise InputError(
-                f"results {path} is no folder, and no archive that can be read ({error})"
+                f"results {path} is not a folder, and no archive that can be read ({error})"
             ) from error
         infos = [info for info in self._zip.infolist() if not info.is_dir()]
         self.files = {info.filename: info for info in infos}

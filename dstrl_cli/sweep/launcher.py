@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dstrl_cli.envs.workers.process import KILLED
+from dstrl_cli.machine import WORKER_KILLED
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.summary import mark_ended, read_summary
 from dstrl_cli.sweep.display import Display
@@ -369,5 +369,5 @@ def outside_cause(run: Run, end: End, before: Summary | None) -> str | None:
     left = read_summary(run.path)
     if left and left != before:
         error = str(left.get("error"))
-        return error if left.get("status") == "failed" and KILLED in error else None
+        return error if left.get("status") == "failed" and WORKER_KILLED in error else None
     return end.error if end.status == "lost" else None

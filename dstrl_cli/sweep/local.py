@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from dstrl_cli.machine import how_it_ended
 from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep import worker
 from dstrl_cli.sweep.display import Display, DisplayReporter
@@ -91,7 +91,10 @@ class _Job:
             yield from self.read_output()
         self.process.join()
         self.close()
-        yield self.number, self.end or End("lost", _death(self.process.exitcode))
+        yield (
+            self.number,
+            self.end or End("lost", how_it_ended("its process", self.process.exitcode)),
+        )
 
     def order(self, order: bytes) -> None:
         """Send an order; nothing happens where the process has ended."""
@@ -159,13 +162,3 @@ class LocalLauncher(Launcher):
             job.process.join()
             job.close()
         self._jobs.clear()
-
-
-def _death(exit_code: int | None) -> str:
-    """Return in words how a process ended that said nothing about it."""
-    if exit_code is not None and exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        return f"its process was killed by {name}" + (
-            " (out of memory?)" if name == "SIGKILL" else ""
-        )
-    return f"its process ended unexpectedly with exit code {exit_code}"
