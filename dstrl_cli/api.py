@@ -14,13 +14,15 @@ from typing import Any
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_steps
-from dstrl_cli.errors import DstrlError
+from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
+from dstrl_cli.runs.checksums import check_policy
 from dstrl_cli.runs.policy import Policy, find_policy
+from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.place import Limits, place_runs
-from dstrl_cli.sweep.plan import Axes, expand, fresh, refuse_several
+from dstrl_cli.sweep.plan import Axes, expand, fresh, refuse_several, resumed
 from dstrl_cli.terminal import describe
-from dstrl_cli.training.run import Outcome
+from dstrl_cli.training.run import Outcome, Summary
 from dstrl_cli.training.run import train as train_runs
 
 
@@ -36,6 +38,7 @@ def train(
     critic_sparsity: float | None = None,
     seed: int | None = None,
     steps: float | None = None,
+    episodes: float | None = None,
     preset: str | Path | None = None,
     sets: Mapping[str, Any] | None = None,
     device: str | None = None,
@@ -43,6 +46,7 @@ def train(
     replay_device: str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Train one run in this process, as `dstrl train` with the same keys would.
@@ -61,6 +65,7 @@ def train(
         critic_sparsity: sparsity of the critics alone.
         seed: the seed of everything that is random.
         steps: environment steps; `1e6` is accepted.
+        episodes: training episodes; training ends at whichever of steps and episodes comes first.
         preset: a preset's name, or the path of a YAML file.
         sets: further keys and values, as `--set` takes them: `{"nstep": 3}`; keys may be dotted or
             nested.
@@ -69,6 +74,8 @@ def train(
         replay_device: `auto` or `cpu`.
         out: folder of the results.
         overwrite: start over where a run is already.
+        resume: go on with the run that is in the folder, if it was stopped; a finished one is not
+            trained again, unless `steps` are more than it had and it kept its checkpoint.
         quiet: say nothing; else a line is printed for every evaluation and message.
 
     Returns:
@@ -87,6 +94,7 @@ def train(
         "critic.sparsity": critic_sparsity,
         "seed": seed,
         "steps": None if steps is None else parse_steps(steps),
+        "episodes": None if episodes is None else parse_steps(episodes, "--episodes", "episodes"),
         "device": device,
         "engine": engine,
         "replay_device": replay_device,
@@ -99,11 +107,16 @@ def train(
         refuse_several(axes, flags, texts, loaded)
     given = {key: value for key, value in flags.items() if value is not None}
     found = expand(axes, ours=ours, preset=loaded, sets=texts, flags=given)
-    placement = place_runs(fresh(found, overwrite), Limits(), this_host())
-    (run,) = placement.runs
+    if resume and overwrite:
+        raise InputError("resume and overwrite: give one of them")
+    planned = resumed(found, False, lengthen=True) if resume else fresh(found, overwrite)
+    placement = place_runs(planned, Limits(), this_host())
+    before: Summary = read_summary(planned[0].run.path) or {"status": planned[0].status}
+    summaries = [before]
     with _torch_settings_restored():
-        (summary,) = train_runs([run], placement.devices[0].name, _Lines(quiet))
-    outcome = Outcome(run, summary)
+        for run in placement.runs:  # one, or none where it has finished
+            summaries = train_runs([run], placement.devices[0].name, _Lines(quiet))
+    outcome = Outcome(planned[0].run, summaries[0])
     if failures := describe.failures([outcome]):
         raise DstrlError(failures)
     return describe.outcome_json(outcome)
@@ -115,7 +128,9 @@ def load_policy(path: str | Path) -> Policy:
     `.act(observation)` gives the action for one observation [obs] or for a batch [N, obs], in the
     environment's bounds. Raises InputError where there is no policy, or a damaged one.
     """
-    return Policy.load(find_policy(Path(path)))
+    file = find_policy(Path(path))
+    check_policy(file, read_summary(file.parent) or {})
+    return Policy.load(file)
 
 
 class _Lines:
@@ -126,6 +141,9 @@ class _Lines:
 
     def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Ignore progress between evaluations."""
+
+    def episodes(self, done: int, total: int) -> None:
+        """Ignore episodes between evaluations."""
 
     def evaluation(self, member: int, row: dict[str, Any]) -> None:
         """Print the mean return of an evaluation."""

@@ -18,6 +18,28 @@ from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.terminal.edge import interruptible, say
 from dstrl_cli.terminal.hints import HintingCommand
+from dstrl_cli.terminal.options import (
+    ActorSparsity,
+    AsJson,
+    CheckpointEvery,
+    Compare,
+    CriticSparsity,
+    Device,
+    DeviceMemory,
+    DryRun,
+    Engine,
+    Episodes,
+    Jobs,
+    KeepCheckpoint,
+    MembersPerDevice,
+    Metric,
+    Ours,
+    Out,
+    Preset,
+    ReplayDevice,
+    Set,
+    Steps,
+)
 
 app = typer.Typer(
     name="dstrl",
@@ -28,90 +50,6 @@ app = typer.Typer(
 )
 
 app.add_typer(bench)
-
-# --- options that commands share ----------------------------------------------------------------
-
-Preset = Annotated[
-    str | None,
-    typer.Option(
-        help="Preset: a name such as quick, or a YAML file (dstrl list presets).",
-        metavar="NAME|FILE",
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="Set one configuration key, as in nstep=3; repeat for more (dstrl list keys).",
-        metavar="KEY=VALUE",
-    ),
-]
-Ours = Annotated[
-    bool | None,
-    typer.Option("--ours/--no-ours", help="Let the critics adapt by importance scores."),
-]
-ActorSparsity = Annotated[
-    str | None, typer.Option(help="Sparsity of the actor alone.", metavar="S")
-]
-CriticSparsity = Annotated[
-    str | None, typer.Option(help="Sparsity of the critics alone.", metavar="S")
-]
-Steps = Annotated[str | None, typer.Option(help="Environment steps; 1e6 is accepted.", metavar="N")]
-Device = Annotated[
-    str | None,
-    typer.Option(help="auto, cpu, cuda (all of them) or cuda:N (default: auto).", metavar="DEVICE"),
-]
-Engine = Annotated[
-    str | None, typer.Option(help="auto, masked or sparse (default: auto).", metavar="ENGINE")
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Runs trained at once on the CPU (default: as many as there are cores).",
-        metavar="N",
-    ),
-]
-DeviceMemory = Annotated[
-    str | None,
-    typer.Option(
-        help="Memory to use of each accelerator, as 80GB (default: what is free).", metavar="SIZE"
-    ),
-]
-MembersPerDevice = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Most runs trained in lock-step on an accelerator (default: what fits).",
-        metavar="N",
-    ),
-]
-ReplayDevice = Annotated[
-    str | None,
-    typer.Option(
-        help="auto (beside the networks) or cpu: where replay buffers lie.", metavar="DEVICE"
-    ),
-]
-Out = Annotated[
-    str | None, typer.Option(help="Folder of the results (default: results).", metavar="FOLDER")
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would be run, and write nothing.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-Metric = Annotated[
-    str | None,
-    typer.Option(
-        help="last-steps:N, last-evals:N, all-episodes, all-evals, lca, final or best "
-        "(default: the preset's or the runs' own, else last-steps:125000).",
-        metavar="METRIC",
-    ),
-]
-Compare = Annotated[
-    str | None,
-    typer.Option(help="Published table to show beside, such as xu2024:I.", metavar="TABLE"),
-]
-
 
 # --- commands -----------------------------------------------------------------------------------
 
@@ -155,6 +93,7 @@ def train(
         str | None, typer.Option(help="Several seeds: 0-4 or 1,3,5.", metavar="SEEDS")
     ] = None,
     steps: Steps = None,
+    episodes: Episodes = None,
     preset: Preset = None,
     set_: Set = None,
     device: Device = None,
@@ -164,6 +103,20 @@ def train(
     members_per_device: MembersPerDevice = None,
     replay_device: ReplayDevice = None,
     out: Out = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Train the run of a stored config.yaml exactly as it was.", metavar="FILE"
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with a run that was stopped; with more --steps, with a longer."
+        ),
+    ] = False,
+    checkpoint_every: CheckpointEvery = None,
+    keep_checkpoint: KeepCheckpoint = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start over where a run is already.")
     ] = False,
@@ -177,6 +130,24 @@ def train(
     from dstrl_cli import commands
     from dstrl_cli.config.ranges import parse_integers
 
+    if config is not None:
+        given = {
+            "--algo": algo,
+            "--dst": dst,
+            "--ours": ours,
+            "--env": env,
+            "--task": task,
+            "--sparsity": sparsity,
+            "--actor-sparsity": actor_sparsity,
+            "--critic-sparsity": critic_sparsity,
+            "--seed": seed,
+            "--seeds": seeds,
+            "--steps": steps,
+            "--preset": preset,
+            "--set": set_,
+            "--engine": engine,
+        }
+        commands.refuse_beside_config(given)
     axes = commands.Axes(
         algos=[] if algo is None else [algo],
         methods=[] if dst is None else [dst],
@@ -190,12 +161,15 @@ def train(
         "critic.sparsity": commands.one_number(critic_sparsity, "--critic-sparsity"),
         "seed": commands.one_of(seed, "--seed", seeds, "--seeds"),
         "steps": commands.steps(steps),
+        "episodes": commands.episodes(episodes),
         "device": device,
         "engine": engine,
         "replay_device": replay_device,
+        "checkpoint_every": checkpoint_every,
+        "keep_checkpoint": keep_checkpoint or None,
         "out": out,
     }
-    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
+    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite, resume, config)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
     with interruptible():
@@ -231,6 +205,7 @@ def sweep(
     seed: Annotated[str | None, typer.Option(help="Seed (default: 0).", metavar="N")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds: 0-4 or 1,3,5.", metavar="SEEDS")] = None,
     steps: Steps = None,
+    episodes: Episodes = None,
     preset: Preset = None,
     set_: Set = None,
     device: Device = None,
@@ -242,6 +217,8 @@ def sweep(
     out: Out = None,
     metric: Metric = None,
     compare: Compare = None,
+    checkpoint_every: CheckpointEvery = None,
+    keep_checkpoint: KeepCheckpoint = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Start all runs over, also finished or different ones."),
@@ -265,7 +242,8 @@ def sweep(
 ) -> None:
     """Train every combination of methods, environments, sparsities and seeds.
 
-    Finished runs are skipped, so the same command continues a sweep. The table comes at the end.
+    The same command continues a sweep: finished runs are skipped, and those that were stopped go on
+    from their checkpoints. The table comes at the end.
 
     Example: dstrl sweep --dst sst,rlx2,our-rlx2 --sparsity 0.15:0.95 --seeds 0-4
     """
@@ -285,9 +263,12 @@ def sweep(
         "critic.sparsity": commands.one_number(critic_sparsity, "--critic-sparsity"),
         "seed": commands.one_of(seed, "--seed", seeds, "--seeds"),
         "steps": commands.steps(steps),
+        "episodes": commands.episodes(episodes),
         "device": device,
         "engine": engine,
         "replay_device": replay_device,
+        "checkpoint_every": checkpoint_every,
+        "keep_checkpoint": keep_checkpoint or None,
         "out": out,
         "metric": metric,
     }
@@ -387,6 +368,28 @@ def archive(
 
     with interruptible():
         commands.archive(results, out, overwrite, as_json)
+
+
+@app.command(cls=HintingCommand)
+def verify(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    updates: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Updates of the critics to repeat at least (default: 2000).", metavar="N"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the beginning of a stored run again, and compare what both logged.
+
+    Equal rows and hashes of the weights mean that this machine gives the run's numbers. Training
+    ends at the next evaluation that the run logged; nothing is written to its folder.
+    """
+    from dstrl_cli import commands
+
+    with interruptible():
+        commands.verify(run, updates, as_json)
 
 
 @app.command(name="list", cls=HintingCommand)

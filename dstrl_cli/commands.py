@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,23 @@ from dstrl_cli.machine import this_host
 from dstrl_cli.report import archiving, papers, tables
 from dstrl_cli.report.render import render
 from dstrl_cli.report.words import counted
-from dstrl_cli.runs.summary import CONFIG_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
 from dstrl_cli.sweep import launcher, local
+from dstrl_cli.sweep.again import stored_run
 from dstrl_cli.sweep.memory import format_bytes, parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
-from dstrl_cli.sweep.plan import Axes, Planned, expand, fresh, refuse_several, resumed
+from dstrl_cli.sweep.plan import (
+    Axes,
+    Planned,
+    expand,
+    fresh,
+    prepare,
+    refuse_several,
+    repaired,
+    resumed,
+)
 from dstrl_cli.sweep.status import look
-from dstrl_cli.terminal import describe, listing, plan, status
+from dstrl_cli.terminal import describe, listing, plan, status, verified
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.training.run import Outcome, Run
 
@@ -42,12 +52,16 @@ __all__ = [
     "sweep_status",
     "table",
     "train",
+    "verify",
 ]
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """Which runs are wanted: axes, single keys given as flags (None: not given), and the rest."""
+    """Which runs are wanted: axes, single keys given as flags (None: not given), and the rest.
+
+    With `config`, the run whose stored configuration it is, and no other.
+    """
 
     axes: Axes
     flags: Mapping[str, Any]
@@ -55,6 +69,8 @@ class RunRequest:
     preset: str | None
     sets: Sequence[str]
     overwrite: bool
+    resume: bool = False
+    config: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,16 @@ def one_of(value: str | None, flag: str, other: str | None, other_flag: str) -> 
     return value
 
 
+def refuse_beside_config(given: Mapping[str, Any]) -> None:
+    """Raise InputError for flags (None or empty: not given) that would change a stored run."""
+    named = [flag for flag, value in given.items() if value not in (None, [])]
+    if named:
+        raise InputError(
+            f"{', '.join(named)}: not beside --config, which trains a stored run exactly as it "
+            "was; leave it out, or leave out --config and give all flags"
+        )
+
+
 def limits(jobs: int | None, device_memory: str | None, members: int | None) -> Limits:
     """Return what `--jobs`, `--device-memory` and `--members-per-device` allow."""
     return Limits(jobs, None if device_memory is None else parse_size(device_memory), members)
@@ -107,30 +133,49 @@ def steps(text: str | None) -> int | None:
     return None if text is None else parse_steps(text)
 
 
+def episodes(text: str | None) -> int | None:
+    """Return the number of episodes that `--episodes` gives."""
+    return None if text is None else parse_steps(text, "--episodes", "episodes")
+
+
 # --- train and sweep ----------------------------------------------------------------------------
 
 
 def train(request: RunRequest, options: RunOptions) -> None:
     """Train one run here, or several seeds side by side. Raises DstrlError where one fails."""
+    if request.resume and request.overwrite:
+        raise InputError("--resume and --overwrite: give one of them")
     preset = _preset(request)
     if preset is not None:
         refuse_several(request.axes, request.flags, request.sets, preset)
-    planned = fresh(_runs(request, preset), request.overwrite)
+    runs = _runs(request, preset)
+    if request.resume:
+        planned = resumed(runs, overwrite=False, lengthen=True)
+    else:
+        planned = fresh(runs, request.overwrite)
     placement = place_runs(planned, options.limits, this_host(), options.dry_run)
     if not (options.dry_run and options.as_json):
-        overview = describe.run_overview([each.run for each in planned], placement)
-        options.console.print(overview)
-        describe.print_lines(options.console, plan.note_lines(planned))
-    outcomes = _carry_out(planned, placement, options, here=len(planned) == 1)
+        if placement.runs:
+            options.console.print(describe.run_overview(placement.runs, placement))
+        lines = plan.going_on_lines(planned) if request.resume else []
+        describe.print_lines(options.console, [*plan.note_lines(planned), *lines])
+    here = len(planned) == len(placement.runs) == 1
+    outcomes = _carry_out(planned, placement, options, here)
     if outcomes is None:
         return
     if options.as_json:
-        _print_json({"runs": [describe.outcome_json(each) for each in outcomes]})
+        ended = {each.run.label: each for each in [*map(_ended_before, planned), *outcomes]}
+        _print_json({"runs": [describe.outcome_json(each) for each in ended.values()]})
     else:
         for outcome in outcomes:
             options.console.print()
             options.console.print(describe.outcome_overview(outcome))
     _raise_failures(outcomes)
+
+
+def _ended_before(planned: Planned) -> Outcome:
+    """Return how a run ended that was there before."""
+    return Outcome(planned.run, read_summary(planned.run.path) or {"status": planned.status})
 
 
 def sweep(request: RunRequest, options: RunOptions, compare: str | None) -> None:
@@ -176,8 +221,11 @@ def _print_plan(planned: Sequence[Planned], placement: Placement, console: Conso
     if not placement.on_cpu and placement.populations:
         console.print(plan.packing_table(placement, console.width))
         describe.print_lines(console, plan.packing_lines(placement))
+    describe.print_lines(console, plan.length_lines(planned))
     describe.print_lines(console, plan.topology_lines(planned))
     describe.print_lines(console, plan.note_lines(planned))
+    describe.print_lines(console, plan.resuming_lines(planned))
+    describe.print_lines(console, plan.damage_lines(planned))
     describe.print_lines(console, [plan.plan_line(planned, placement)])
 
 
@@ -187,6 +235,8 @@ def _preset(request: RunRequest) -> SweepPreset | None:
 
 def _runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
     """Return the runs that are wanted; everything that can be checked before training is."""
+    if request.config is not None:
+        return [stored_run(request.config, request.flags)]
     flags = {key: value for key, value in request.flags.items() if value is not None}
     return expand(request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=flags)
 
@@ -202,6 +252,7 @@ def _carry_out(
         if options.as_json:
             _print_json(plan.plan_json(planned, placement))
         return None
+    describe.print_lines(errors, repaired(planned))
     with make_display(options.console, errors, placement, evaluations=here) as display:
         if here:
             return [local.train_here(placement, display)]
@@ -258,6 +309,7 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     from dstrl_cli.runs.policy import Policy, find_policy
 
     file = find_policy(request.run)
+    stored.check_content(file)
     policy, config = Policy.load(file), stored.run_config(file)
     task = request.task
     if task is None:
@@ -325,6 +377,29 @@ def archive(results: Path, out: Path, overwrite: bool, as_json: bool) -> None:
     else:
         said = f"{counted(done.runs, 'run')} of {results} in {out} ({format_bytes(done.size)})"
         describe.print_lines(_console(), [said])
+
+
+def verify(folder: Path, updates: int | None, as_json: bool) -> None:
+    """Repeat the first updates of a stored run and print whether all is equal.
+
+    Raises InputError where the folder holds no run, or none that can be repeated here, and
+    DstrlError where something differs.
+    """
+    from dstrl_cli.runs.folder import read_config
+    from dstrl_cli.training import verify as verification
+
+    if not (folder / CONFIG_FILE).is_file():
+        raise InputError(f"run '{folder}' holds no {CONFIG_FILE}: give the folder of one run")
+    run = replace(prepare(read_config(folder), folder), path=folder)
+    errors = _console(stderr=True)
+    wanted = verification.UPDATES if updates is None else updates
+    found = verification.verify(run, wanted, lambda line: describe.print_lines(errors, [line]))
+    if as_json:
+        _print_json(verified.as_json(folder, found))
+    else:
+        describe.print_lines(_console(), verified.lines(found))
+    if found.difference is not None:
+        raise DstrlError(f"run {folder} and its repetition here are not equal")
 
 
 def list_names(what: str, as_json: bool) -> None:

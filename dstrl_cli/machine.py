@@ -42,6 +42,14 @@ def main_memory() -> int | None:
     return min(found, default=None)
 
 
+def leave_terminal() -> None:
+    """Write nothing to a terminal any more: where it has gone, writing to it is an error."""
+    for descriptor in (1, 2):
+        if os.isatty(descriptor):
+            with Path(os.devnull).open("wb") as null:
+                os.dup2(null.fileno(), descriptor)
+
+
 def how_it_ended(process: str, exit_code: int | None) -> str:
     """Return in words how a process ended that said nothing about it."""
     if exit_code is None or exit_code >= 0:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from readme_samples import code_after
 from torch import Tensor
 
@@ -78,3 +79,27 @@ class Early(Schedule):
 
 def not_a_score(config: Any) -> None:
     """A function where a class is needed."""
+
+
+class Hoarder(Score):
+    """Drops by magnitude, smoothed over all updates, and keeps something of every kind."""
+
+    observes_updates = True
+
+    def __init__(self, config: TopologyConfig) -> None:
+        super().__init__(config)
+        self.magnitude = Tensor.abs  # code, no state
+        self.smooth: list[Tensor] = []
+        self.seen = 0
+        self.kept: dict[Any, Any] = {"pairs": (1, 0.5, None), 3: ["a", True], "empty": {}}
+
+    def observe(self, view: NetworkView) -> None:
+        self.seen += 1
+        now = [self.magnitude(weight) for weight in view.weights]
+        before = self.smooth or now
+        self.smooth = [0.9 * old + 0.1 * new for old, new in zip(before, now, strict=True)]
+        total = self.kept.get("total", 0.0) + self.smooth[0].sum((1, 2, 3))  # [M]
+        self.kept |= {"total": total, "layers": (torch.arange(7), {"deep": [total / 2]})}
+
+    def drop(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
+        return self.smooth[layer] * view.masks[layer]

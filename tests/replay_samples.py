@@ -34,6 +34,12 @@ def filled(
     where no episode ended.
     """
     replay: Replay = kind(len(members), capacity, 1, 1, GAMMA)
+    add(replay, *members, chained=chained)
+    return replay
+
+
+def add(replay: Replay, *members: list[Row], chained: bool = False) -> None:
+    """Store the rows of every member; `chained` as in `filled`."""
     for rows in zip(*members, strict=True):
         number = torch.tensor([[float(row.number)] for row in rows])
         ended = torch.tensor([[row.terminated or row.truncated] for row in rows])
@@ -47,7 +53,6 @@ def filled(
                 torch.tensor([row.truncated for row in rows]),
             )
         )
-    return replay
 
 
 def numbered(count: int, ends: dict[int, str] | None = None) -> list[Row]:

@@ -246,6 +246,7 @@ def test_train_then_eval_then_table(capsys):
         "eval.csv",
         "episodes.csv",
         "topology.csv",
+        "hashes.csv",
         "summary.json",
         "initial.safetensors",
         "policy.safetensors",

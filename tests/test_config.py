@@ -113,6 +113,7 @@ def test_keys_are_those_of_a_plain_dict() -> None:
         "engine",
         "threads",
         "checkpoint_every",
+        "keep_checkpoint",
         "env_workers",
         "replay_device",
         "compile",

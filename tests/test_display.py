@@ -38,6 +38,15 @@ def test_plain_lines_say_each_evaluation_of_a_single_run():
     assert out.getvalue() == "step 5,000  return 12.5 ± 0.5  1,234 steps/s\n"
 
 
+def test_plain_lines_say_the_episode_where_episodes_end_the_run():
+    out = io.StringIO()
+    display = LineDisplay(Console(file=out, width=40), runs=1, evaluations=True)
+    reporter = DisplayReporter(display, 0, ["somewhere"])
+    reporter.episodes(3, 1200)
+    reporter.evaluation(0, ROW)
+    assert out.getvalue() == "step 5,000  episode 3/1,200  return 12.5 ± 0.5  1,234 steps/s\n"
+
+
 def test_active_connections_are_shown_once_they_have_changed():
     out = io.StringIO()
     display = LineDisplay(Console(file=out, width=40), runs=1, evaluations=True)
@@ -148,6 +157,39 @@ def test_members_of_a_population_share_its_steps_and_end_one_by_one():
     _, _, first, second = drawn(console, display.view())
     assert first.split()[:3] == ["a", "diverged", "10/100"]
     assert second.split()[:3] == ["b", "running", "20/100"]
+
+
+def test_a_bar_counts_episodes_where_they_end_the_run_and_fills_by_what_is_further():
+    now = [0.0]
+    console = terminal()
+    with LiveDisplay(console, clock=lambda: now[0]) as display:
+        reporter = DisplayReporter(display, 0, ["a"])
+        display.start(0, "a", 1000, 0, ["a"])
+        (task,) = display._progress.tasks
+        reporter.episodes(0, 10)
+        reporter.progress(100, 1000, 10.0)
+        assert task.completed == 100
+        now[0] = 10.0
+        reporter.episodes(4, 10)
+        reporter.progress(200, 1000, 10.0)
+        assert task.completed == 400
+        # 4 episodes in 200 steps: at 10 steps/s the other 6 take 300 steps, 30 s
+        (bar,) = drawn(console, display._progress.get_renderable())
+        assert "4/10 episodes" in bar
+        assert "0:30" in bar
+
+
+def test_a_sweep_shows_episodes_of_the_runs_that_they_end():
+    now = [0.0]
+    console = terminal()
+    display = SweepDisplay(console, [(["a"], 1000, 0)], clock=lambda: now[0])
+    display.start(0, "a", 1000, 0, ["a"])
+    display.progress(0, 100, 1000, 10.0)
+    now[0] = 10.0
+    display.episodes(0, 4, 10)
+    display.progress(0, 200, 1000, 10.0)
+    *_, row = drawn(console, display.view())
+    assert row.split() == ["a", "running", "4/10", "ep", "0:30"]
 
 
 # --- the time left ------------------------------------------------------------------------------

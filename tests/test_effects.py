@@ -13,6 +13,9 @@ from dstrl_cli.config import effects
 from dstrl_cli.config.effects import TopologyChanges, notes, topology_changes
 from dstrl_cli.config.models import NetworkConfig, RunConfig, TopologyConfig
 from dstrl_cli.config.presets import load_sweep_preset, resolve, resolve_explicit
+from dstrl_cli.errors import InputError
+from dstrl_cli.registry import ALGORITHMS
+from dstrl_cli.sweep.plan import Axes, expand
 from dstrl_cli.topology.rule import Rule
 
 
@@ -207,6 +210,62 @@ def test_keys_of_one_reason_are_told_together_and_only_where_they_were_set():
 
 def test_an_outside_score_may_use_any_key():
     assert told("rlx2", "topology.drop=mine:Mine", "topology.sign_split=half") == []
+
+
+# --- keys of another algorithm ------------------------------------------------------------------
+
+
+def planned(*sets: str, algos: tuple[str, ...] = ("td3",), **more) -> list[list[str]]:
+    axes = Axes(algos=algos, methods=["sst"], envs=["2DNav-v1"])
+    return [list(run.notes) for run in expand(axes, sets=sets, **more)]
+
+
+@pytest.mark.parametrize(
+    ("algo", "setting", "said"),
+    [
+        ("td3", "alpha=0.3", "alpha is a key of sac, and td3 does not use it; leave it out, or ch"),
+        ("td3", "temperature=fixed", "temperature is a key of sac"),
+        ("td3", "log_std_bounds=[-5,2]", "log_std_bounds is a key of sac"),
+        ("sac", "target_noise=3", "target_noise is a key of td3, and sac does not use it"),
+        ("sac", "exploration_noise=0.2", "exploration_noise is a key of td3"),
+    ],
+)
+def test_a_key_that_only_another_algorithm_reads_is_refused(algo, setting, said):
+    with pytest.raises(InputError) as error:
+        planned(setting, algos=(algo,))
+    assert str(error.value).startswith(f"--set {setting}: {said}")
+
+
+def test_every_key_of_an_algorithm_is_accepted_by_it():
+    for algo, row in ALGORITHMS.items():
+        config = resolve("sst", algo)
+        for key in row.keys:
+            value = json.dumps(getattr(config, key))
+            assert len(planned(f"{key}={value}", algos=(algo,))) == 1
+
+
+def test_a_sweep_of_both_algorithms_takes_the_keys_of_each():
+    td3, sac = planned("alpha=0.3", "target_noise=0.1", algos=("td3", "sac"))
+    assert td3 == ["alpha has no effect: td3 does not use it"]
+    assert sac == ["target_noise has no effect: sac does not use it"]
+
+
+def test_a_preset_may_hold_keys_of_another_algorithm(tmp_path):
+    preset = tmp_path / "both.yaml"
+    preset.write_text("sweep: {set: {alpha: [0.1, 0.2]}}\nconfig: {target_noise: 0.1}\n")
+    notes = planned(algos=("td3",), preset=load_sweep_preset(preset))
+    assert notes == [["alpha has no effect: td3 does not use it"]] * 2
+
+
+def test_what_an_outside_algorithm_reads_is_not_known():
+    effects.refuse_unread(["alpha=0.3"], {"mine:DDPG"})
+
+
+def test_the_command_line_refuses_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--env=2DNav-v1", "--algo=sac", "--set=target_noise=3"]) == 2
+    assert "sac does not use it" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- on the screen ------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from dstrl_cli.cli import main
+from dstrl_cli.config.foreign import KEYS
 from dstrl_cli.config.keys import MACROS, keys
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.registry import SCORES
-from dstrl_cli.terminal import hints
 
 
 def listed(capsys, what: str) -> dict[str, dict]:
@@ -112,7 +112,7 @@ def test_a_flag_that_nobody_knows_and_one_that_the_command_lacks_get_no_hint(cap
 
 
 def test_hints_name_keys_that_exist():
-    assert set(hints.KEYS.values()) <= {*keys(), *MACROS}
+    assert set(KEYS.values()) <= {*keys(), *MACROS}
 
 
 @pytest.mark.parametrize("command", ["train", "sweep", "eval", "table", "list", "bench train"])

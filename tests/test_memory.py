@@ -29,7 +29,7 @@ SETS = (
     "nstep_delay=0",
     "buffer.check_interval=30",
     "buffer.check_batches=2",
-    "buffer.min_size=1",
+    "buffer.min_size=5",
 )
 WARM = 25
 """Steps after which all buffers that live on have been made."""

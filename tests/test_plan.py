@@ -164,7 +164,7 @@ def test_finished_runs_are_skipped_and_unfinished_ones_start_over(tmp_path):
     planned = resumed(found, overwrite=False)
     assert [each.status for each in planned] == ["finished", "interrupted", "unfinished", "new"]
     assert [each.to_do for each in planned] == [False, True, True, True]
-    assert [each.run.replace for each in planned] == [False, True, True, False]
+    assert [each.run.start for each in planned] == ["new", "over", "over", "new"]
     assert all(each.to_do for each in resumed(found, overwrite=True))
 
 
@@ -192,7 +192,7 @@ def test_a_single_run_never_starts_over_by_itself(tmp_path):
     leave(found[0], "interrupted")
     with pytest.raises(InputError, match="--overwrite"):
         fresh(found, overwrite=False)
-    assert fresh(found, overwrite=True)[0].run.replace
+    assert fresh(found, overwrite=True)[0].run.start == "over"
 
 
 def test_a_run_in_use_is_left_alone(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import dstrl_cli
 from dstrl_cli.config import methods
 from dstrl_cli.config.presets import resolve
+from dstrl_cli.runs import provenance as provenance_module
 from dstrl_cli.runs.provenance import provenance
 
 PACKAGE = Path(dstrl_cli.__file__).parent
@@ -71,6 +73,18 @@ def test_a_change_anywhere_in_the_package_makes_the_commit_dirty(tmp_path: Path)
 def test_the_command_is_that_of_dstrl_or_of_a_script(monkeypatch, arguments, command) -> None:
     monkeypatch.setattr(sys, "argv", arguments)
     assert provenance(resolve(), "cpu")["command"] == command
+
+
+def test_the_processor_is_named_as_the_system_names_it(monkeypatch) -> None:
+    provenance_module.processor.cache_clear()
+    text = "processor\t: 0\nmodel name\t: Some(R) CPU: 4 GHz\nprocessor\t: 1\nmodel name\t: b\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+    assert provenance_module.processor() == "Some(R) CPU: 4 GHz"
+    provenance_module.processor.cache_clear()
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "")  # a machine that does not say
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert provenance_module.processor() == "arm"
+    provenance_module.processor.cache_clear()
 
 
 def test_presets_are_found_beside_the_package() -> None:

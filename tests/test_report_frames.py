@@ -13,6 +13,7 @@ from dstrl_cli.report.frames import read_evaluations, read_results
 
 SUMMARY = {
     "steps": 1000,
+    "episodes": 2,
     "parameters": {"sok_active": 20, "sok_dense": 200},
     "flops": {"train_total": 5e9, "train_ratio": 0.25},
     "wall_time_s": 1.5,
@@ -43,7 +44,7 @@ def test_a_row_per_run(results: Path) -> None:
     frame = read_results(results)
     assert frame.attrs["damaged"] == []
     failed, row = (frame.iloc[number].to_dict() for number in (0, 1))
-    assert {key: row[key] for key in list(row)[:14]} == {
+    assert {key: row[key] for key in list(row)[:15]} == {
         "path": "Hopper-v5/td3-dst/a0.9-c0.8/seed0",
         "env": "Hopper-v5",
         "task": 0,
@@ -56,6 +57,7 @@ def test_a_row_per_run(results: Path) -> None:
         "seed": 0,
         "status": "finished",
         "steps_trained": 1000,
+        "episodes_trained": 2,
         "metric": "last-steps:100",
         "value": 6.0,
     }

@@ -38,6 +38,9 @@ def run(tmp_path: Path) -> LoggedRun:
         ("last-evals:4", 23 / 4),
         ("all-evals", 23 / 4),
         ("all-episodes", 30),
+        ("first-episodes:1", 10),
+        ("first-episodes:2", 15),
+        ("first-episodes:3", 30),
         ("lca", 23 / 400),
         ("final", 7),
         ("best", 9),
@@ -57,6 +60,12 @@ def test_a_window_longer_than_the_run_is_marked(run: LoggedRun, name: str) -> No
     assert result is not None
     assert result.value == pytest.approx(23 / 4)
     assert result.marks == {Mark.WINDOW}
+
+
+def test_a_run_with_fewer_episodes_than_are_asked_for_is_marked(run: LoggedRun) -> None:
+    result = parse("first-episodes:4").compute(run)
+    assert result is not None
+    assert (result.value, result.marks) == (30, {Mark.WINDOW})
 
 
 def test_lca_times_the_evaluation_interval_is_the_mean_evaluation(tmp_path: Path) -> None:
@@ -147,7 +156,9 @@ def test_where_runs_disagree_the_default_is_taken_and_said(tmp_path: Path) -> No
     )
 
 
-@pytest.mark.parametrize("name", ["final", "last-steps:5", "all-episodes", "lca", "best"])
+@pytest.mark.parametrize(
+    "name", ["final", "last-steps:5", "all-episodes", "first-episodes:2", "lca", "best"]
+)
 def test_nothing_logged_after_the_start_has_no_value(tmp_path: Path, name: str) -> None:
     write_run(tmp_path, "Hopper-v5/td3-dst/s0.95/seed0", {0: [5.0]}, status=None)
     assert parse(name).compute(load(tmp_path).runs[0]) is None
@@ -166,6 +177,8 @@ def test_nothing_logged_after_the_start_has_no_value(tmp_path: Path, name: str) 
         ("last-steps:1e999", "whole number"),
         ("last-steps:", "whole number"),
         ("last-steps:ten", "whole number"),
+        ("first-episodes", r"takes a number, first-episodes:COUNT"),
+        ("first-episodes:0", "whole number of at least 1"),
     ],
 )
 def test_errors_name_the_metric(name: str, message: str) -> None:

@@ -13,6 +13,7 @@ from report_samples import EVAL_HEADER, write_run
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.identity import Identity
 from dstrl_cli.report.runs import Damage, load
+from dstrl_cli.runs import lock
 
 HOPPER = "Hopper-v5/td3-rlx2/s0.95/seed0"
 
@@ -149,6 +150,16 @@ def test_a_cut_off_last_line_is_left_out(tmp_path: Path) -> None:
     returns, damaged = with_eval(tmp_path, GOOD + b"15,0,3.5,1")
     assert returns == [1.5, 2.5]
     assert only_cause(damaged) == "last line cut off, left out"
+
+
+def test_a_line_that_is_just_being_written_is_left_out_in_silence(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, HOPPER, {5: [1.0], 10: [2.0]}, status=None)
+    with lock.held(folder), (folder / "eval.csv").open("a") as file:
+        file.write("15,0,3.5,1")
+        file.flush()
+        results = load(tmp_path)
+        assert results.runs[0].evaluations["return"].tolist() == [1.0, 2.0]
+        assert results.damaged == []
 
 
 @pytest.mark.parametrize("row", [b"15,0,nan,100", b"15,0,inf,100", b"15,0,x,1", b"15,0", b",,,"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from rule_samples import one, rule, view
 
+from dstrl_cli.config.models import TopologyConfig
 from dstrl_cli.config.parse import from_dict
 from dstrl_cli.nets.groups import rule_groups
 from dstrl_cli.nets.plan import NetworkPlan
@@ -54,6 +56,24 @@ def test_fraction_at_the_start_half_way_and_at_the_end(
 def test_cosine_at_a_third() -> None:
     # zeta / 2 (1 + cos(pi / 3)) = 3 zeta / 4
     assert rule(900, schedule="cosine", drop_fraction=0.5).fraction(300) == pytest.approx(0.375)
+
+
+def test_the_cosine_goes_by_episodes_where_they_are_further() -> None:
+    # T_end at three quarters of the run: half of the episodes are two thirds of the way
+    found = Rule(TopologyConfig(schedule="cosine", drop_fraction=0.5), 900, end_share=0.75)
+    found.episode_share = 0.5
+    assert found.fraction(300) == pytest.approx(0.5 / 2 * (1 - 0.5))  # cos(2 pi / 3) = -1/2
+    assert found.fraction(750) == pytest.approx(0.25 * (1 - math.sqrt(3) / 2))  # cos(5 pi / 6)
+    found.episode_share = 0.75
+    assert found.fraction(300) == pytest.approx(0)
+
+
+def test_nothing_is_due_once_the_episodes_have_reached_t_end() -> None:
+    found = Rule(TopologyConfig(schedule="constant", update_interval=10), 900, end_share=0.75)
+    found.episode_share = 0.74
+    assert found.due(300)
+    found.episode_share = 0.75
+    assert not found.due(300)
 
 
 def test_due_at_every_interval_before_the_end() -> None:

@@ -39,6 +39,7 @@ HEADERS = {
     "eval.csv": "step,episode,return,length\n",
     "episodes.csv": "step,episode,return,length,terminated\n",
     "topology.csv": "step,network,layer,active,dropped,grown,fraction\n",
+    "hashes.csv": "step,network,weights,masks\n",
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 from program_samples import REPOSITORY
 from sweep_samples import SMALL, wait_for
 
+from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, has_state
 from dstrl_cli.runs.summary import read_status, read_summary
 from dstrl_cli.terminal.edge import interruptible
 
@@ -73,6 +74,7 @@ def test_the_workers_of_a_killed_sweep_end_and_say_that_they_were_interrupted(tm
     sweep.kill()
     assert ended(watched, timeout_s=8)
     assert read_status(run(tmp_path)) == "interrupted"
+    assert has_state(run(tmp_path) / CHECKPOINT_FOLDER)
 
 
 @pytest.mark.soak
@@ -88,6 +90,7 @@ def test_a_signal_ends_a_sweep_and_its_workers(tmp_path, sweep, send, number):
     assert (read_summary(run(tmp_path)) or {})["steps"] >= 100
     assert [read_status(run(tmp_path, seed)) for seed in (0, 1)] == ["interrupted", None]
     assert ended(watched, timeout_s=8)
+    assert has_state(run(tmp_path) / CHECKPOINT_FOLDER)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

@@ -8,7 +8,7 @@ numbers as arguments, so that they can be captured and replayed.
 One update, in the order in which it happens:
 
 1. `training.trainer.Population.advance` calls `training.learner.Learner.update` after every
-   environment step.
+   environment step, or as `train_freq` and `gradient_steps` say (`training.timing`).
 2. The learner calls `Algorithm.begin_update`: count the update, and decide on the host what is due
    in it (`Due`): the actor, the targets, a topology update.
 3. It takes the random numbers of this update: `Algorithm.noise`, and those that choose the batch.
@@ -30,19 +30,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.network_sizes import network_sizes
+from dstrl_cli.nets.adam import Adam
 from dstrl_cli.nets.network import Network
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.registry import ENGINES, AlgorithmRow, algorithm, load
 from dstrl_cli.replay.batch import Batch
 from dstrl_cli.streams import Stream
+from dstrl_cli.topology.kept import to_array
 
 
 class Due(NamedTuple):
@@ -67,6 +70,8 @@ class Algorithm(ABC):
 
     Attributes:
         METRICS: names of the recorded metrics, and the role whose updates they are averaged over.
+        STATE: names of the attributes that an algorithm keeps from update to update beyond these
+            and its networks: tensors [P, ...], or an `Adam`. Checkpoints hold them.
         exploration: stream of the noise [P, act] that `sample_action` takes.
         alive: members that still train [P], bool; the networks of the others do not change.
         updates: critic updates that have begun.
@@ -80,6 +85,7 @@ class Algorithm(ABC):
         "q_mean": "critic",
         "actor_loss": "actor",
     }
+    STATE: ClassVar[tuple[str, ...]] = ()
     exploration: Stream
 
     def __init__(
@@ -147,13 +153,18 @@ class Algorithm(ABC):
             network.begin_update()
         return Due(actor, targets, any(network.watched for network in updated))
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Take further optimizer steps with another learning rate."""
+        self.actor.set_learning_rate(rate)
+        self.critic.set_learning_rate(rate)
+
     def record(self, **values: Tensor) -> None:
         """Add metrics [P] of this update to the running sums."""
         for name, value in values.items():
             self.sums[name].add_(value)
 
-    def take_metrics(self) -> dict[str, list[float]]:
-        """Return the mean of every metric since the last call, per member, on the host.
+    def mean_metrics(self) -> dict[str, list[float]]:
+        """Return the mean of every metric since `take_metrics`, per member, on the host.
 
         Metrics of a network that had no update since are left out.
         """
@@ -162,9 +173,58 @@ class Algorithm(ABC):
             count = getattr(self, role).updates - self.averaged[role]
             if count:
                 means[name] = (self.sums[name] / count).tolist()
-            self.sums[name].zero_()
+        return means
+
+    def take_metrics(self) -> dict[str, list[float]]:
+        """Return `mean_metrics` and begin new means."""
+        means = self.mean_metrics()
+        for total in self.sums.values():
+            total.zero_()
         self.averaged = {role: getattr(self, role).updates for role in self.averaged}
         return means
+
+    def state(self, member: int) -> dict[str, Any]:
+        """Return what training goes on from, of one member: arrays on the host, plain values.
+
+        To be called between two updates. Raises DstrlError for a score that cannot be kept.
+        """
+        own = {}
+        for name in self.STATE:
+            value: Tensor | Adam = getattr(self, name)
+            one = slice(member, member + 1)
+            own[name] = value.state(member) if isinstance(value, Adam) else to_array(value[one])
+        return {
+            "actor": self.actor.state(member),
+            "critic": self.critic.state(member),
+            "updates": self.updates,
+            "alive": bool(self.alive[member]),
+            "sums": {name: float(total[member]) for name, total in self.sums.items()},
+            "averaged": dict(self.averaged),
+            "own": own,
+        }
+
+    def set_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Take up the states of all members, in order, wherever they were trained before.
+
+        Tensors keep their addresses. Raises ValueError unless the members have taken equally many
+        updates.
+        """
+        first = states[0]
+        if any(state["updates"] != first["updates"] for state in states):
+            raise ValueError("members of a population must have taken equally many updates")
+        self.actor.set_state([state["actor"] for state in states])
+        self.critic.set_state([state["critic"] for state in states])
+        self.updates, self.averaged = first["updates"], dict(first["averaged"])
+        self.alive.copy_(torch.tensor([state["alive"] for state in states]))
+        for name, total in self.sums.items():
+            total.copy_(torch.tensor([state["sums"][name] for state in states]))
+        for name in self.STATE:
+            value: Tensor | Adam = getattr(self, name)
+            parts = [state["own"][name] for state in states]
+            if isinstance(value, Adam):
+                value.set_state(parts)
+            else:
+                value.copy_(torch.from_numpy(np.concatenate(parts)))
 
     def state_action(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return the critics' input [P, B, obs + act]."""

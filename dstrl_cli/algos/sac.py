@@ -38,6 +38,7 @@ class SAC(Algorithm):
     """SAC; n-step targets include the entropy of every step (RLX eq. 11)."""
 
     METRICS: ClassVar[dict[str, str]] = Algorithm.METRICS | {"alpha": "actor"}
+    STATE: ClassVar[tuple[str, ...]] = ("log_alpha", "temperature")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -53,9 +54,14 @@ class SAC(Algorithm):
             [[float(c.collect == "stochastic")] for c in self.configs], device=device
         )
         self.log_alpha = torch.full((len(self.configs), 1), math.log(config.alpha), device=device)
-        self.temperature = Adam(self.log_alpha, config.learning_rate)
+        self.temperature = Adam(self.log_alpha, config.learning_rate_at(0))
         given = config.target_entropy
         self.target_entropy = -float(self.action_size) if given is None else given
+
+    @override
+    def set_learning_rate(self, rate: float) -> None:
+        super().set_learning_rate(rate)
+        self.temperature.set_learning_rate(rate)
 
     @override
     def act(self, observation: Tensor) -> Tensor:

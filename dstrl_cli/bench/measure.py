@@ -27,6 +27,8 @@ from dstrl_cli.registry import algorithm
 from dstrl_cli.sweep.plan import layer_budgets, prepare
 
 PRODUCT_SECONDS = 0.5
+CHECKPOINT_EVERY_S = 600
+"""The default interval of checkpoints."""
 GRACE_S = 5.0
 LEAST_FREE_MB = 1000
 LAST_WORDS = 500
@@ -44,6 +46,7 @@ class Measurement:
         floor_ms: time of the update's arithmetic alone at the machine's measured peak, or None.
         device_mb: most memory taken of the accelerator, or None.
         parts: milliseconds of a lock-step's parts, where they were timed.
+        checkpoint: seconds and bytes of a checkpoint of one process, where one was written.
     """
 
     work: Work
@@ -52,6 +55,15 @@ class Measurement:
     floor_ms: float | None = None
     device_mb: float | None = None
     parts: Mapping[str, float] | None = None
+    checkpoint: tuple[float, int] | None = None
+
+    @property
+    def checkpoint_share(self) -> float | None:
+        """Share of the time of a run that checkpoints take at their default interval."""
+        if self.checkpoint is None:
+            return None
+        seconds, _ = self.checkpoint
+        return seconds / (CHECKPOINT_EVERY_S + seconds)
 
     @property
     def rate(self) -> float:
@@ -108,7 +120,7 @@ class Process:
             self.process.join()
 
     def send(self, question: str, seconds: float = 0.0) -> None:
-        """Ask for the `time` of work of so many seconds, its `parts`, or the `memory` so far."""
+        """Ask for the `time` of work of so many seconds, its `parts`, `memory` or `checkpoint`."""
         try:
             self.connection.send((question, seconds))
         except OSError:
@@ -239,16 +251,18 @@ def _measure_group(
 def _finished(
     work: Work, rates: Sequence[float], processes: Sequence[Process], seconds: float
 ) -> Measurement:
-    """Return a work's measurement; asking for memory and parts comes after the timing."""
+    """Return a work's measurement; memory, parts and a checkpoint come after the timing."""
     taken = [process.ask("memory") for process in processes]
     on_device = [device for _, device in taken if device is not None]
     parts = processes[0].ask("parts", seconds) if work.splits else None
+    checkpoint = processes[0].ask("checkpoint") if work.saves else None
     return Measurement(
         work,
         tuple(rates),
         peak_mb=max(peak for peak, _ in taken),
         device_mb=max(on_device, default=None),
         parts=parts,
+        checkpoint=checkpoint,
     )
 
 

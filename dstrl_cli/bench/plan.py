@@ -54,6 +54,8 @@ NOTES = (
     "come in the method's intervals. Nothing is evaluated.",
     "The replay buffers are full and of one size (repeats of the first transitions). n-step and "
     "other keys are those of a run's first updates; --set changes them.",
+    "A checkpoint is that of all members with full buffers, written once, to the folder for "
+    "temporary files; its share is of the time of a run that writes one every 10 minutes.",
     "Ratios: of the medians; min and max over the rounds; memory of one process.",
 )
 
@@ -134,6 +136,11 @@ class Work:
         if self.kind != "train" or self.contender != "dstrl" or self.config is None:
             return False
         return self.members > 1 or self.config.device != "cpu"
+
+    @property
+    def saves(self) -> bool:
+        """Whether a checkpoint is timed, too."""
+        return self.kind == "train" and self.contender == "dstrl"
 
     @property
     def label(self) -> str:

@@ -41,6 +41,9 @@ CSV_COLUMNS = (
     "peak_mb",
     "device_mb",
     "arithmetic_floor_ms",
+    "checkpoint_s",
+    "checkpoint_mb",
+    "checkpoint_share",
 )
 PEER_PACKAGES = (*(peer.package for peer in PEERS.values()), "jax")
 UNITS = {"train": "steps/s", "update": "updates/s", "infer": "actions/s"}
@@ -106,6 +109,7 @@ def _config(work: Work) -> RunConfig:
 def row(measured: Measurement) -> dict[str, Any]:
     """Return a measurement as one row of the CSV file."""
     middle, least, most = measured.milliseconds
+    seconds, size = measured.checkpoint or (None, None)
     return describe(measured.work) | {
         "ms_median": middle,
         "ms_min": least,
@@ -114,6 +118,9 @@ def row(measured: Measurement) -> dict[str, Any]:
         "peak_mb": measured.peak_mb,
         "device_mb": measured.device_mb,
         "arithmetic_floor_ms": measured.floor_ms,
+        "checkpoint_s": seconds,
+        "checkpoint_mb": None if size is None else size / 1e6,
+        "checkpoint_share": measured.checkpoint_share,
     }
 
 
@@ -175,6 +182,9 @@ def print_group(console: Console, measured: Sequence[Measurement], found: Sequen
     console.print(Text(f"{title}: networks {sizes}, batch {config.batch_size}"), soft_wrap=True)
     shown = _shown(measured)
     console.print(_times(measured, shown))
+    saved = [m for m in measured if m.checkpoint is not None]
+    if saved:
+        console.print(_checkpoints(saved, shown))
     split = [m for m in measured if m.parts is not None]
     if split:
         console.print(_parts(split, shown))
@@ -228,6 +238,17 @@ def _times(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
         numbers = [*rates, number(m.milliseconds[0]), *floor, f"{m.peak_mb:.0f}"]
         on_device = "" if m.device_mb is None else f"{m.device_mb:.0f}"
         numbers += [on_device] if devices else []
+        table.add_row(*(Text(cells[name]) for name in shown), *numbers)
+    return table
+
+
+def _checkpoints(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
+    """Return what a checkpoint takes, and which share of a run's time that is."""
+    table = _table(shown, ["checkpoint s", "checkpoint MB", "% of a run"])
+    for m in measured:
+        cells, (seconds, size) = _cells(m.work), m.checkpoint or (0.0, 0)
+        share = f"{100 * (m.checkpoint_share or 0):.2f}"
+        numbers = [number(seconds), number(size / 1e6), share]
         table.add_row(*(Text(cells[name]) for name in shown), *numbers)
     return table
 

@@ -21,6 +21,13 @@ class Parted(Timed, Protocol):
         """Repeat for about `seconds`; return the milliseconds of a step's parts."""
 
 
+class Saved(Timed, Protocol):
+    """A work that writes checkpoints."""
+
+    def checkpoint(self) -> tuple[float, int]:
+        """Return the seconds that one takes, and its bytes."""
+
+
 def repeat(
     step: Callable[[], object], seconds: float, wait: Callable[[], object] = lambda: None
 ) -> tuple[int, float]:

@@ -6,6 +6,7 @@ that `run` times its steps and nothing else.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ class Training:
         spec = envs.spec(config.env.id, config.env.task, config.env.kwargs)
         configs = _seeded(config, work.members)
         folders = [RunFolder(folder / str(each.seed)).create(to_dict(each)) for each in configs]
-        self.config = config
+        self.config, self.folders = config, folders
         self.population = trainer.Population(
             configs, [[folder] for folder in folders], spec, config.device, Silent()
         )
@@ -86,6 +87,20 @@ class Training:
         count, _ = repeat(lap, seconds, self.wait)
         found = watch.seconds | {"other": watch.other}
         return {part: 1000 * total / count for part, total in found.items()}
+
+    def checkpoint(self) -> tuple[float, int]:
+        """Return the seconds that a checkpoint of all members takes, and its bytes."""
+        from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, STATE_FILE
+        from dstrl_cli.training import checkpoint
+
+        self.wait()
+        started = time.perf_counter()
+        checkpoint.save(self.population, self.population.training)
+        seconds = time.perf_counter() - started
+        files = [each.path / CHECKPOINT_FOLDER / STATE_FILE for each in self.folders]
+        if not all(file.exists() for file in files):
+            raise DstrlError("no checkpoint could be written")
+        return seconds, sum(file.stat().st_size for file in files)
 
 
 def _seeded(config: RunConfig, members: int) -> list[RunConfig]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from dstrl_cli.bench.plan import Work
-from dstrl_cli.bench.timing import Parted, Timed
+from dstrl_cli.bench.timing import Parted, Saved, Timed
 from dstrl_cli.registry import load
 from dstrl_cli.training.run import explain
 
@@ -64,6 +64,8 @@ def _serve(connection: Connection, work: Work, folder: Path) -> None:
                 connection.send(("memory", (peak_memory(), device_memory())))
             case "parts":
                 connection.send(("parts", cast(Parted, timed).parts(seconds)))
+            case "checkpoint":
+                connection.send(("checkpoint", cast(Saved, timed).checkpoint()))
 
 
 def device_memory() -> float | None:

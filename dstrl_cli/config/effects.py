@@ -7,12 +7,13 @@ is accepted; it is only said.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
-from dstrl_cli.registry import ALGORITHMS
+from dstrl_cli.errors import InputError
+from dstrl_cli.registry import ALGORITHMS, is_outside
 
 ROLES = ("actor", "critic")
 NAMES = {"actor": "actor", "critic": "critics"}
@@ -36,21 +37,20 @@ def notes(config: RunConfig, explicit: Mapping[str, Origin]) -> list[str]:
 
 
 def updates(config: RunConfig, role: str) -> int:
-    """Return how many updates a network has in the whole run."""
-    critic_updates = max(0, config.steps - config.learning_starts)
-    return critic_updates // updates_apart(config, role)
+    """Return how many updates a network has in the whole run, if steps end it."""
+    return max(0, config.updates_until(config.steps)) // updates_apart(config, role)
 
 
 def updates_apart(config: RunConfig, role: str) -> int:
-    """Return the environment steps from one update of a network to the next."""
+    """Return the updates of the critics from one update of a network to the next."""
     return config.policy_delay if role == "actor" else 1
 
 
 def end_of_changes(config: RunConfig, role: str) -> int:
     """Return the update of a network at which `stop_before_end` begins; it may be negative."""
     network: NetworkConfig = getattr(config, role)
-    training = config.steps - config.learning_starts - network.topology.stop_before_end
-    return int(training / updates_apart(config, role))
+    stop = config.steps - network.topology.stop_before_end
+    return int(config.updates_until(stop) / updates_apart(config, role))
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,16 @@ def topology_changes(config: RunConfig, role: str) -> TopologyChanges:
     return TopologyChanges(before_end + drops, drops)
 
 
+def training_in_words(config: RunConfig) -> str:
+    """Return when a run trains and how much: `64 updates after every 64 steps`."""
+    every, unit = config.train_every, "episode" if config.trains_after_episodes else "step"
+    after = f"every {unit}" if every == 1 else f"every {every:,} {unit}s"
+    if config.gradient_steps < 0:
+        return f"as many updates as steps after {after}"
+    updates = "1 update" if config.gradient_steps == 1 else f"{config.gradient_steps:,} updates"
+    return f"{updates} after {after}"
+
+
 def changes_in_words(config: RunConfig) -> str:
     """Return how often the topologies change in the run: `changes 9 times in the critics, ...`."""
     fixed: dict[str, str] = {}
@@ -95,6 +105,8 @@ def changes_in_words(config: RunConfig) -> str:
             found = topology_changes(config, role)
             total += found.count
             often = {0: "never", 1: "once"}.get(found.count, f"{found.count:,} times")
+            if config.episodes is not None and found.count:  # episodes may end early
+                often = f"at most {often}"
             drop = " (the last one only drops)" if found.last_only_drops else ""
             changing.append(f"{often} in the {NAMES[role]}{drop}")
         else:
@@ -252,9 +264,37 @@ def _network_key(network: NetworkConfig, key: str) -> str | None:
     return None
 
 
+def refuse_unread(sets: Sequence[str], algos: Collection[str]) -> None:
+    """Raise InputError for a key of `--set` that belongs to algorithms which no run has.
+
+    A preset may hold such keys: those for several algorithms are shared. What an algorithm of
+    somebody else's reads is not known.
+
+    Args:
+        sets: `key=value` texts.
+        algos: the algorithms of all runs that are planned.
+    """
+    if any(map(is_outside, algos)):
+        return
+    for text in sets:
+        key = text.partition("=")[0].strip()
+        readers = _readers(key)
+        if readers and not readers.keys() & set(algos):
+            none = " and ".join(sorted(algos))
+            raise InputError(
+                f"--set {text}: {key} is a key of {', '.join(readers)}, and {none} does not use "
+                f"it; leave it out, or choose --algo {next(iter(readers))}"
+            )
+
+
+def _readers(key: str) -> dict[str, None]:
+    """Return the algorithms that a key belongs to, in order; none where it is everybody's."""
+    return {name: None for name, row in ALGORITHMS.items() if key in row.keys}
+
+
 def _run_key(config: RunConfig, key: str) -> str | None:
     networks = (config.actor, config.critic)
-    readers = {name for name, row in ALGORITHMS.items() if key in row.keys}
+    readers = _readers(key)
     if readers and config.algo in ALGORITHMS and config.algo not in readers:
         return f"{config.algo} does not use it"
     if key == "nstep_delay" and config.nstep == 1:

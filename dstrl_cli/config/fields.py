@@ -6,13 +6,22 @@ checked strictly. Which key has which type is in `models`.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+)
 
 from dstrl_cli.config.metrics import canonical_metric
+from dstrl_cli.config.ranges import whole_number
 from dstrl_cli.errors import InputError, suggest
 
 
@@ -21,19 +30,18 @@ def _integral(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a whole number, not true or false")
     if isinstance(value, str):
-        try:
-            return int(value)  # exact, where a float would round a long seed
-        except ValueError:
-            pass
-        try:
-            value = float(value)
-        except ValueError:
-            raise ValueError("must be a whole number") from None
+        return whole_number(value)
     if isinstance(value, float):
         if not value.is_integer():
             raise ValueError("must be a whole number")
+        if abs(value) >= LARGEST_EXACT:
+            raise ValueError("is too large to be exact in this form: write all its digits")
         return int(value)
     return value
+
+
+LARGEST_EXACT = 2**53
+"""From this number on floating point does not hold every whole number."""
 
 
 def _not_a_bool(value: Any) -> Any:
@@ -107,6 +115,93 @@ def _auto_or_count(value: Any) -> int | Literal["auto"]:
     return number
 
 
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+
+
+def interval_seconds(interval: int | str) -> float | None:
+    """Return the seconds of an interval in time (`90s`, `10m`, `2h`); None for one in steps."""
+    if isinstance(interval, int):
+        return None
+    found = _DURATION.fullmatch(interval)
+    if found is None or float(found[1]) == 0:
+        raise ValueError("must be a number of steps (0: never), or a time as in 90s, 10m or 2h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _steps_or_time(value: Any) -> int | str:
+    """Accept a number of steps, or a time with its unit; a bare number is one of steps."""
+    if isinstance(value, str) and value.strip()[-1:] in _UNITS:
+        value = value.strip()
+        interval_seconds(value)
+        return str(value)
+    try:
+        number = _integral(value)
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or number < 0:
+        raise ValueError("must be a number of steps (0: never), or a time as in 90s, 10m or 2h")
+    return number
+
+
+class LinearRate(BaseModel):
+    """A learning rate that falls linearly from `linear` at step 0 to 0 at the run's last step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    linear: float
+
+
+def _learning_rate(value: Any) -> float | LinearRate:
+    """Accept a number, or `{linear: NUMBER}`."""
+    if isinstance(value, LinearRate):
+        return value
+    if isinstance(value, Mapping):
+        if set(value) != {"linear"}:
+            raise ValueError("must be a number, or {linear: NUMBER}, which falls to 0 at the end")
+        return LinearRate(linear=_positive(value["linear"]))
+    if isinstance(value, str) and value.startswith("lin_"):
+        raise ValueError(f"a rate that falls linearly is written {{linear: {value[4:]}}}")
+    return _positive(value)
+
+
+def _entropy(value: Any) -> Any:
+    if value == "auto":
+        raise ValueError("must be a number; null means minus the number of actions")
+    return value
+
+
+def _positive(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        raise ValueError("must be a number, or {linear: NUMBER}") from None
+    if not 0 < number < math.inf:
+        raise ValueError("must be a finite number greater than 0")
+    return number
+
+
+def _train_freq(value: Any) -> int | tuple[int, Literal["episode"]]:
+    """Accept a number of steps, `[N, step]` and `[N, episode]`, also as `N,episode`."""
+    count, *units = _as_sequence(value) or [None]
+    try:
+        number = _integral(count)
+    except ValueError:
+        number = None
+    unit = units[0] if len(units) == 1 else "step" if not units else None
+    if not isinstance(number, int) or number < 1 or unit not in ("step", "episode"):
+        raise ValueError("must be a whole number of steps, or [N, step] or [N, episode]")
+    return (number, "episode") if unit == "episode" else number
+
+
+def _gradient_steps(value: int) -> int:
+    if value < 1 and value != -1:
+        raise ValueError(
+            "must be at least 1, or -1 for as many updates as steps since the last training"
+        )
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_integral)]
 PositiveInt = Annotated[Whole, Field(ge=1)]
 NonNegativeInt = Annotated[Whole, Field(ge=0)]
@@ -119,5 +214,10 @@ Lambdas = Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_sequence), Fi
 Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_pair)]
 Device = Annotated[str, AfterValidator(_known_device)]
 MetricName = Annotated[str, AfterValidator(_known_metric)]
+LearningRate = Annotated[float | LinearRate, BeforeValidator(_learning_rate)]
+TargetEntropy = Annotated[Real | None, BeforeValidator(_entropy)]
+TrainFreq = Annotated[int | tuple[int, Literal["episode"]], BeforeValidator(_train_freq)]
+GradientSteps = Annotated[Whole, AfterValidator(_gradient_steps)]
 Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
+Interval = Annotated[int | str, PlainValidator(_steps_or_time)]
 Name = Annotated[str, Field(min_length=1)]

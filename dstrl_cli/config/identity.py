@@ -18,6 +18,7 @@ NOT_IDENTITY = frozenset(
         "engine",
         "threads",
         "checkpoint_every",
+        "keep_checkpoint",
         "env_workers",
         "replay_device",
         "compile",
@@ -32,7 +33,7 @@ NOT_IDENTITY = frozenset(
 def identity(config: RunConfig) -> dict[str, Any]:
     """Return the dotted keys and values that make two runs the same run."""
     flat = {k: v for k, v in flatten(to_dict(config)).items() if k not in NOT_IDENTITY}
-    return flat | {"env.id": env_name(config.env.id)}
+    return flat | {"env.id": env_identity(config.env.id)}
 
 
 def differences(a: RunConfig, b: RunConfig) -> list[str]:
@@ -43,8 +44,22 @@ def differences(a: RunConfig, b: RunConfig) -> list[str]:
 
 
 def env_name(env_id: str) -> str:
-    """Return an environment id as a folder name: no module, no `dstrl/`, no slash."""
+    """Return the name of an environment, without module, `dstrl/` and slash."""
     return env_id.rpartition(":")[2].removeprefix("dstrl/").replace("/", "-")
+
+
+def env_identity(env_id: str) -> str:
+    """Return what tells environments apart: the id with its module, without `dstrl/`.
+
+    Two modules may register one id for different environments.
+    """
+    return env_id.removeprefix("dstrl/")
+
+
+def env_folder(env_id: str, *, with_module: bool = False) -> str:
+    """Return the folder of an environment's runs: its name, after its module if `with_module`."""
+    module = env_id.rpartition(":")[0]
+    return f"{module}.{env_name(env_id)}" if with_module and module else env_name(env_id)
 
 
 def sparsity_label(config: RunConfig) -> str:
@@ -52,12 +67,15 @@ def sparsity_label(config: RunConfig) -> str:
     return format_sparsity_label(config.actor.sparsity, config.critic.sparsity)
 
 
-def run_path(config: RunConfig, suffix: str = "", *, with_task: bool = False) -> Path:
+def run_path(
+    config: RunConfig, suffix: str = "", *, with_task: bool = False, with_module: bool = False
+) -> Path:
     """Return a run's folder, relative to `out`: environment, method, sparsity, seed.
 
-    `suffix` follows the method (`+nstep5`). The task is named where it is not 0 or `with_task`.
+    `suffix` follows the method (`+nstep5`). The task is named where it is not 0 or `with_task`, the
+    environment's module only `with_module`.
     """
-    env = env_name(config.env.id)
+    env = env_folder(config.env.id, with_module=with_module)
     if with_task or config.env.task:
         env += f".task{config.env.task}"
     method = f"{algorithm_name(config.algo)}-{config.method}{suffix}"

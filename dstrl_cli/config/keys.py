@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from dstrl_cli.config.foreign import counterpart
 from dstrl_cli.config.models import RunConfig, TopologyConfig
 from dstrl_cli.errors import suggest
 
@@ -23,6 +24,10 @@ MACROS: dict[str, tuple[str, str]] = {
 
 FREE_FORM = ("env.kwargs", "actor.topology.params", "critic.topology.params")
 """Groups below which every name is a key; the environment or the score decides which it knows."""
+
+
+MAPPINGS = ("learning_rate",)
+"""Keys of which a value may be a mapping, as in `learning_rate: {linear: 7.3e-4}`."""
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -58,8 +63,14 @@ def free_form_group(key: str) -> str | None:
     return next((each for each in (*FREE_FORM, *macros) if f"{key}.".startswith(f"{each}.")), None)
 
 
-def unknown_key(key: str) -> str:
-    """Return the message for an unknown key: its siblings, or keys of nearly its name elsewhere."""
+def unknown_key(key: str, value: Any = None) -> str:
+    """Return the message for an unknown key, and what to write instead.
+
+    That is what a key of another tool is called here, a sibling, or a key of nearly its name
+    elsewhere. `value` is what was written, None where it is not known.
+    """
+    if answer := counterpart(key, value):
+        return f"unknown key '{key}': {answer}"
     valid = [*keys(), *FREE_FORM, *MACROS]
     group, _, leaf = key.rpartition(".")
     siblings = [name for name in valid if name.rpartition(".")[0] == group]

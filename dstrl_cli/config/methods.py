@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from dstrl_cli.config.keys import expand, free_form_group, keys, unknown_key
+from dstrl_cli.config.keys import MAPPINGS, expand, free_form_group, keys, unknown_key
 from dstrl_cli.config.models import ALL_ACTIVE_KEYS
 from dstrl_cli.config.parse import Origin, explain
 from dstrl_cli.config.yamlfile import read_yaml
@@ -45,10 +45,16 @@ Layer = dict[str, Setting]
 
 
 def _dotted(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the keys of a nested or dotted mapping, dotted; `env: ID` is short for `env.id`."""
+    """Yield the keys of a nested or dotted mapping, dotted; `env: ID` is short for `env.id`.
+
+    A key whose value may be a mapping keeps it, also where it is written dotted.
+    """
     for name, value in block.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
+        group, _, leaf = key.rpartition(".")
+        if group in MAPPINGS:
+            yield group, {leaf: value}
+        elif isinstance(value, Mapping) and key not in MAPPINGS:
             yield from _dotted(value, f"{key}.")
         else:
             yield ("env.id" if key == "env" else key), value
@@ -57,10 +63,11 @@ def _dotted(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, A
 def layer(block: Mapping[Any, Any], source: str) -> Layer:
     """Return a block of keys as a layer; within it a network's own key beats a macro.
 
-    Raises InputError for an unknown key, naming `source` (a file, `--set`).
+    Raises InputError for unknown keys, all of them, naming `source` (a file, `--set`).
     """
     macros: Layer = {}
     own: Layer = {}
+    unknown: list[str] = []
     for key, value in _dotted(block):
         if key in ("algo", "method"):
             raise InputError(f"{source}: '{key}' cannot be set here; use --algo or --dst")
@@ -72,7 +79,9 @@ def layer(block: Mapping[Any, Any], source: str) -> Layer:
         elif inner := [known for known in keys() if known.startswith(f"{key}.")]:
             raise InputError(f"{source}: {key} = {value!r}: is a group of keys, such as {inner[0]}")
         else:
-            raise InputError(f"{source}: {unknown_key(key)}")
+            unknown.append(f"{source}: {unknown_key(key, value)}")
+    if unknown:
+        raise InputError("\n".join(unknown))
     return macros | own
 
 

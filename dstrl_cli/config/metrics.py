@@ -6,6 +6,7 @@ reading results.
 
 from __future__ import annotations
 
+from dstrl_cli.config.ranges import whole_number
 from dstrl_cli.errors import InputError, suggest
 
 METRICS: dict[str, str] = {
@@ -13,6 +14,7 @@ METRICS: dict[str, str] = {
     "last-evals": "COUNT",
     "all-evals": "",
     "all-episodes": "",
+    "first-episodes": "COUNT",
     "lca": "",
     "final": "",
     "best": "",
@@ -54,12 +56,12 @@ def canonical_metric(text: str) -> str:
 
 def _whole_number(text: str, number: str) -> int:
     try:
-        value = float(number)
+        value = whole_number(number)
     except ValueError:
-        value = 0.0
-    if not (1 <= value < 1e18 and value.is_integer()):
+        value = 0
+    if not 1 <= value < 10**18:
         raise InputError(
             f"metric '{text}': '{number}' must be a whole number of at least 1, "
-            "as in last-steps:125000 or last-evals:10"
+            "as in last-steps:125000, last-evals:10 or first-episodes:100"
         )
-    return int(value)
+    return value

@@ -22,7 +22,11 @@ from dstrl_cli.config.fields import (
     Bounds,
     Device,
     Fraction,
+    GradientSteps,
+    Interval,
     Lambdas,
+    LearningRate,
+    LinearRate,
     MetricName,
     Name,
     NonNegativeFloat,
@@ -30,6 +34,8 @@ from dstrl_cli.config.fields import (
     PositiveFloat,
     PositiveInt,
     Real,
+    TargetEntropy,
+    TrainFreq,
     Whole,
     Widths,
     Workers,
@@ -48,8 +54,14 @@ from dstrl_cli.registry import (
     is_outside,
 )
 
+MAX_LENGTH = 1_000_000_000
+"""The most environment steps, or episodes, of a run."""
+
 MAX_NSTEP = 20
 """The largest n of n-step targets."""
+
+Length = Annotated[Whole, Field(ge=1, le=MAX_LENGTH)]
+"""How long a run is, in environment steps or in episodes."""
 
 ALL_ACTIVE_KEYS = ("dense", "match_parameters")
 """Keys of a network each of which makes all its connections active."""
@@ -160,6 +172,15 @@ class BufferConfig(_Model):
     distance_threshold: NonNegativeFloat = 0.2
     distance: Literal["mean_squared", "l2"] = "mean_squared"
 
+    @property
+    def smallest(self) -> int:
+        """Transitions that a dynamic buffer keeps: the least that shrinking it leaves.
+
+        It shrinks while it holds more than `min_size`, each time by int(shrink * size).
+        """
+        size = self.min_size + 1
+        return min(self.min_size, size - int(round(self.shrink * size, 6)))
+
 
 def _plain(value: Any) -> Any:
     """Return a value that YAML and JSON write and read without loss; a tuple becomes a list."""
@@ -194,20 +215,28 @@ class RunConfig(_Model):
     """One run: an algorithm, a method, an environment and a seed, with every key resolved.
 
     Defaults are TD3's of the shared base; `presets/algos` states every one with its source.
+    Training ends after `steps` or after `episodes`, whichever comes first; null leaves it to the
+    steps, which also bound the replay buffer.
+    `gradient_steps` updates (-1: as many as environment steps since) follow every `train_freq`
+    steps, or episodes: as in Stable-Baselines3.
     `env_workers` are processes that step environments (0: none, the run's own process), and
-    `replay_device: auto` keeps the replay buffer beside the networks. `metric` is what tables of
-    the run show unless they are asked for another; `method_label` and `method_order` are how they
-    name and sort a user's own method.
+    `replay_device: auto` keeps the replay buffer beside the networks. `checkpoint_every` is a
+    number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps the last checkpoint of
+    a finished run. `metric` is what tables of the run show unless they are asked for another;
+    `method_label` and `method_order` are how they name and sort a user's own method.
     """
 
     algo: Annotated[str, named("algorithm", ALGORITHMS)]
     method: Name
     env: Annotated[EnvConfig, BeforeValidator(_env_shorthand)]
     seed: NonNegativeInt = 0
-    steps: Annotated[Whole, Field(ge=1, le=1_000_000_000)] = 1_000_000
+    steps: Length = 1_000_000
+    episodes: Length | None = None
 
     learning_starts: NonNegativeInt = 25_000
-    learning_rate: PositiveFloat = 3e-4
+    train_freq: TrainFreq = 1
+    gradient_steps: GradientSteps = 1
+    learning_rate: LearningRate = 3e-4
     weight_decay: NonNegativeFloat = 0.0
     batch_size: PositiveInt = 256
     gamma: Annotated[Real, Field(ge=0, le=1)] = 0.99
@@ -224,7 +253,7 @@ class RunConfig(_Model):
 
     temperature: Literal["learned", "fixed"] = "learned"
     alpha: PositiveFloat = 1.0
-    target_entropy: Real | None = None
+    target_entropy: TargetEntropy = None
     log_std_squash: Literal["tanh", "clamp"] = "tanh"
     log_std_bounds: Bounds = (-5.0, 2.0)
     collect: Literal["stochastic", "mean"] = "stochastic"
@@ -245,7 +274,8 @@ class RunConfig(_Model):
 
     eval_every: PositiveInt = 5_000
     eval_episodes: PositiveInt = 10
-    checkpoint_every: NonNegativeInt = 0
+    checkpoint_every: Interval = "10m"
+    keep_checkpoint: bool = False
     device: Device = "auto"
     engine: Annotated[str, one_of("engine", ("auto", *ENGINES))] = "auto"
     threads: PositiveInt = 1
@@ -266,6 +296,31 @@ class RunConfig(_Model):
         correction.
         """
         return self.grown_bias_correction == "connection" and self.moments == "reset"
+
+    @property
+    def trains_after_episodes(self) -> bool:
+        """Whether `train_freq` counts episodes, and not environment steps."""
+        return isinstance(self.train_freq, tuple)
+
+    @property
+    def train_every(self) -> int:
+        """Environment steps, or episodes, from one training to the next."""
+        return self.train_freq[0] if isinstance(self.train_freq, tuple) else self.train_freq
+
+    def updates_until(self, step: int) -> int:
+        """Return the updates of the critics up to an environment step; negative before the first.
+
+        How long episodes are is not known: after episodes, `gradient_steps: -1` is about one update
+        for every step, and a fixed number is counted as if every step ended an episode.
+        """
+        every = 1 if self.trains_after_episodes else self.train_every
+        trainings = step // every - self.learning_starts // every
+        return trainings * (every if self.gradient_steps < 0 else self.gradient_steps)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of the updates that follow an environment step."""
+        rate = self.learning_rate
+        return rate.linear * (1 - step / self.steps) if isinstance(rate, LinearRate) else rate
 
     @property
     def replay_capacity(self) -> int:

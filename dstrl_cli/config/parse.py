@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from dstrl_cli.config.keys import unknown_key
+from dstrl_cli.config.keys import MAPPINGS, unknown_key
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.errors import InputError
 
@@ -25,7 +25,7 @@ _REASONS = {
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
-    "string_type": "must be text",
+    "string_type": "must be text; what looks like something else needs quotes",
 }
 """What pydantic's kinds of errors mean for a user, where its own words would not say."""
 
@@ -47,7 +47,8 @@ def explain(
             line = unknown(key)
         elif item["type"] == "missing":
             line = f"{key} is missing"
-        elif isinstance(item["input"], BaseModel | Mapping):  # a check across keys
+        elif dotted not in MAPPINGS and isinstance(item["input"], BaseModel | Mapping):
+            # a check across keys
             line = f"{key}: {reason}" if key else reason
         else:
             line = f"{key} = {item['input']!r}: {reason}"

@@ -15,7 +15,9 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from dstrl_cli.config.effects import NAMES, ROLES
 from dstrl_cli.config.fields import MetricName
+from dstrl_cli.config.foreign import counterpart
 from dstrl_cli.config.identity import env_name
+from dstrl_cli.config.keys import expand
 from dstrl_cli.config.methods import (
     DEFAULT_METHOD,
     LAST_ORDER,
@@ -28,6 +30,7 @@ from dstrl_cli.config.methods import (
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin, explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
+from dstrl_cli.config.refusals import refuse_short_buffer, refuse_unknown_end
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.registry import ALGORITHMS, algorithm_name, is_outside, module_file
@@ -171,6 +174,7 @@ def load_sweep_preset(name: str | Path) -> SweepPreset:
     try:
         for key in _ADDED & content.keys():
             raise InputError(_unknown_key(key))
+        _refuse_stray_keys(content)
         preset = SweepPreset.model_validate({"description": "", **content, **added})
         _check(preset)
     except ValidationError as error:
@@ -187,6 +191,42 @@ def _unknown_key(key: str) -> str:
     models: dict[str, type[StrictFile]] = {"sweep": SweepAxes, "cases": Case, "cases.when": When}
     names = [name for name in models.get(group, SweepPreset).model_fields if name not in _ADDED]
     return suggest("key", key, [f"{group}.{name}" if group else name for name in names])
+
+
+def _refuse_stray_keys(content: Mapping[str, Any]) -> None:
+    """Raise InputError where keys of a run stand at the top of a preset, and not under `config:`.
+
+    RL-Baselines3-Zoo's files have such keys by environment.
+    """
+    stray = {key: value for key, value in content.items() if key not in SweepPreset.model_fields}
+    for env_id, block in stray.items():
+        if isinstance(block, Mapping) and any(counterpart(str(key), None) for key in block):
+            raise InputError(
+                f"'{env_id}' holds the settings of an environment, as files of RL-Baselines3-Zoo "
+                f"do: a preset has no environments at the top; put the keys of one under "
+                f"`config:`, and choose the environment with --env"
+                + "".join(f"\n  {line}" for line in _translated(block))
+            )
+    found = {key: value for key, value in stray.items() if _is_key_of_a_run(key, value)}
+    if found:
+        lines = _translated({key: found[key] for key in found if counterpart(key, None)})
+        raise InputError(
+            f"{', '.join(found)}: at the top of a preset there is no such key; put it under "
+            "`config:`" + "".join(f"\n  {line}" for line in lines)
+        )
+
+
+def _is_key_of_a_run(key: str, value: Any) -> bool:
+    """Whether a key, or every key of a group, may be set in a run, here or in another tool."""
+    below = [f"{key}.{name}" for name in value] if isinstance(value, Mapping) else []
+    known = [bool(expand(each) or counterpart(each, None)) for each in (key, *below)]
+    return known[0] or (len(known) > 1 and all(known[1:]))
+
+
+def _translated(block: Mapping[Any, Any]) -> list[str]:
+    """Return for each key that another tool has what to write here."""
+    named = {str(key): value for key, value in block.items()}
+    return [f"{key}: {text}" for key in named if (text := counterpart(key, named[key]))]
 
 
 def _check(preset: SweepPreset) -> None:
@@ -230,14 +270,25 @@ def _parse_set(text: str) -> Layer:
     return layer({key.strip(): parse_yaml(value, f"--set {key}")}, "--set")
 
 
-_FLAGS = {"env.id": "--env", "env.task": "--task", "replay_device": "--replay-device"}
+_FLAGS = {
+    "env.id": "--env",
+    "env.task": "--task",
+    "replay_device": "--replay-device",
+    "checkpoint_every": "--checkpoint-every",
+    "keep_checkpoint": "--keep-checkpoint",
+}
 """The flags of keys whose name is not simply the key."""
+
+
+def flag_name(key: str) -> str:
+    """Return the flag of a key: `--env` of `env.id`."""
+    return _FLAGS.get(key) or "--" + key.replace(".", "-")
 
 
 def _flag_layers(flags: Mapping[str, Any]) -> list[Layer]:
     """Return a layer per given flag, those of one network after those of both."""
     return [
-        layer({key: value}, _FLAGS.get(key) or "--" + key.replace(".", "-"))
+        layer({key: value}, flag_name(key))
         for key, value in sorted(flags.items(), key=lambda item: item[0].count("."))
         if value is not None
     ]
@@ -355,4 +406,6 @@ def resolve_explicit(
     named = {"algo": algo, "method": chosen.name} | ({} if chosen.shipped else shown)
     config = from_dict({**named, **_nested(settings)}, origins)
     _refuse_standstill(config, origins)
+    refuse_short_buffer(config, origins)
+    refuse_unknown_end(config, origins)
     return Resolved(config, {key: origins[key] for key in _merge([*between, *above])})

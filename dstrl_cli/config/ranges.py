@@ -41,6 +41,24 @@ def _decimal(text: str, whole: Any, flag: str, valid: str) -> Decimal:
     return number
 
 
+_UNDERSCORES = re.compile(r"(?<!\d)_|_(?!\d)")
+"""Underscores that do not separate digits, which `Decimal` would overlook."""
+
+
+def whole_number(text: str) -> int:
+    """Return the exact whole number of `1000`, `0010`, `1_000`, `1e3` or `1000.0`.
+
+    Raises ValueError.
+    """
+    try:
+        number = Decimal(text) if _UNDERSCORES.search(text) is None else Decimal("nan")
+    except InvalidOperation:
+        number = Decimal("nan")
+    if not number.is_finite() or number.adjusted() > 99 or number != number.to_integral_value():
+        raise ValueError("must be a whole number")
+    return int(number)
+
+
 def parse_numbers(value: Any, flag: str) -> list[float]:
     """Return the numbers of `0.15:0.95` (step 0.1), `a:b:step`, `a,b,c`, or a mix; exact decimals.
 
@@ -85,9 +103,12 @@ def parse_names(value: Any, flag: str) -> list[str]:
     return _checked(_parts(value), value, flag)
 
 
-def parse_steps(value: Any, flag: str = "--steps") -> int:
-    """Return a number of environment steps, `1e6` accepted: a whole number from 1 to 1e9."""
-    valid = "a whole number of steps from 1 to 1e9"
+def parse_steps(value: Any, flag: str = "--steps", unit: str = "steps") -> int:
+    """Return a number of environment steps, `1e6` accepted: a whole number from 1 to 1e9.
+
+    `unit` is what is counted instead.
+    """
+    valid = f"a whole number of {unit} from 1 to 1e9"
     number = _decimal(str(value), value, flag, valid)
     if number != number.to_integral_value() or not 1 <= number <= 1_000_000_000:
         raise InputError(f"{flag}: {value!r} is not {valid}")

@@ -35,6 +35,10 @@ ADDED_KEYS: Mapping[str, Any] = {
     "compile": False,
     "target_trim": "budget",
     "grown_bias_correction": "network",
+    "keep_checkpoint": False,
+    "episodes": None,
+    "train_freq": 1,
+    "gradient_steps": 1,
 }
 """Dotted keys that stored documents may lack because they did not exist yet.
 
@@ -118,6 +122,15 @@ def stored_sparsity_label(config: Mapping[str, Any]) -> str | None:
     except (KeyError, TypeError, ValueError):
         return None
     return format_sparsity_label(actor, critic)
+
+
+def folder_names_sparsity(config: Mapping[str, Any], stored_format: int) -> bool:
+    """Whether the folder of a run is named after the sparsity of its networks.
+
+    By `FORMAT` 1 it was not where a network has `allocation: lambda`.
+    """
+    lambdas = (config.get(f"{network}.allocation") == "lambda" for network in ("actor", "critic"))
+    return stored_format > 1 or not any(lambdas)
 
 
 def _has_no_sparsity(config: Mapping[str, Any], network: str) -> bool:

@@ -1,7 +1,7 @@
 """Reading YAML that people write: strict about mistakes, and free of YAML 1.1's surprises.
 
-`1e6` is a number, `off` and `1:30` are text, and a key given twice is an error. Nothing in a file
-is ever executed.
+`1e6` and `1_000` are numbers, `007` is 7 and never octal; `off`, `1:30`, `0x10` and `2024-01-31`
+are text; a key given twice is an error. Nothing in a file is ever executed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from yaml.constructor import ConstructorError
 
 from dstrl_cli.errors import InputError
 
-_SCALARS = {  # the YAML 1.2 core schema, and 1_000: tag, pattern, first characters
+_DIGITS = "[0-9]+(_[0-9]+)*"
+_SCALARS = {  # the YAML 1.2 core schema in decimal, and 1_000: tag, pattern, first characters
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    "int": (rf"[-+]?{_DIGITS}", "-+0123456789"),
     "float": (
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        rf"[-+]?(\.[0-9]+|{_DIGITS}(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+0123456789.",
     ),
     "null": (r"~|null|Null|NULL|", "~nN\0"),
@@ -41,7 +43,12 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_decimal(self, node: yaml.ScalarNode) -> int:
+        """Return the exact whole number; zeros in front do not make it octal (YAML 1.1)."""
+        return int(str(self.construct_scalar(node)).replace("_", ""))
 
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_decimal)
 for _tag, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}",

@@ -19,11 +19,12 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import Box, Dict, Tuple
 
+from dstrl_cli.envs import modules
 from dstrl_cli.envs.quiet import log_mujoco_warnings, version_advice_ignored
 from dstrl_cli.envs.registration import NAVIGATION_TASKS, PREFIX, has_tasks
 from dstrl_cli.envs.tasks.task_sets import check_task
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.registry import import_here, import_problem
+from dstrl_cli.registry import import_problem
 
 Arguments = tuple[tuple[str, Any], ...]
 """Keyword arguments as sorted pairs, with tuples for lists: they can be hashed."""
@@ -141,7 +142,7 @@ def _candidates(env_id: str) -> list[str]:
     module, _, plain = env_id.rpartition(":")
     if module and module != __package__:
         _import(module, env_id)
-        if plain not in gymnasium.registry:
+        if modules.entry(env_id) is None:
             raise InputError(
                 f"env '{env_id}': module '{module}' was imported, but registers no '{plain}'; see "
                 "gymnasium.register"
@@ -156,7 +157,7 @@ def _candidates(env_id: str) -> list[str]:
 
 def _import(module: str, env_id: str) -> None:
     try:
-        import_here(module)
+        modules.import_module(module)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         raise InputError(f"env '{env_id}': {import_problem(module, error)}") from error
 
@@ -180,18 +181,21 @@ def _with_task(task: int | None, arguments: Arguments) -> dict[str, Any]:
 def _make(env_id: str, **kwargs: Any) -> gymnasium.Env:
     module, _, plain = env_id.rpartition(":")
     if module:
-        import_here(module)
+        modules.import_module(module)
     with version_advice_ignored():
-        _creator(plain)
+        _creator(env_id)
         # An environment on MuJoCo has imported it by now, whoever wrote that environment.
         if "mujoco" in sys.modules:
             log_mujoco_warnings()
-        return gymnasium.make(plain, disable_env_checker=True, **kwargs)
+        made = (modules.entry(env_id) if module else None) or plain
+        return gymnasium.make(made, disable_env_checker=True, **kwargs)
 
 
-def _creator(registered_id: str) -> Callable[..., gymnasium.Env]:
+def _creator(env_id: str) -> Callable[..., gymnasium.Env]:
     """Return the class or function that makes an environment; its module is imported."""
-    entry_point = gymnasium.registry[registered_id].entry_point
+    entry = modules.entry(env_id)
+    assert entry is not None
+    entry_point = entry.entry_point
     return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
 
 
@@ -218,7 +222,7 @@ def _cannot_be_made(env_id: str, arguments: dict[str, Any], failure: Exception) 
 
 def _accepted(env_id: str) -> list[str]:
     """Return the arguments in the signature of an environment's class, and `max_episode_steps`."""
-    parameters = inspect.signature(_creator(env_id.rpartition(":")[2])).parameters.values()
+    parameters = inspect.signature(_creator(env_id)).parameters.values()
     named = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
     other_keys = {*_RESERVED, *(["task"] if has_tasks(env_id) else [])}
     return [*(name for name in named if name not in other_keys), "max_episode_steps"]

@@ -20,7 +20,10 @@ LONGEST_EPISODE = 10_000
 
 
 def episodes(
-    env: BatchEnv, act: Callable[[Tensor], Tensor], seeds: Sequence[int]
+    env: BatchEnv,
+    act: Callable[[Tensor], Tensor],
+    seeds: Sequence[int],
+    active: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Run one episode in each of the N environments.
 
@@ -28,6 +31,7 @@ def episodes(
         env: the environments.
         act: observations [N, obs] to actions [N, act] in [-1, 1].
         seeds: the start of each episode [N].
+        active: which environments are stepped [N]; None: all. The others have length 0.
 
     Returns:
         Undiscounted returns and lengths [N]. The episode of an environment that fails ends there,
@@ -36,8 +40,8 @@ def episodes(
     limit = env.spec.time_limit or LONGEST_EPISODE
     observation = env.reset(seeds)
     if env.on_device:
-        return _on_device(env, act, observation, limit)
-    running = np.ones(env.num_envs, dtype=bool)
+        return _on_device(env, act, observation, limit, active)
+    running = np.ones(env.num_envs, dtype=bool) if active is None else active.copy()
     returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
     running[list(env.failures)] = False
     while running.any() and lengths.max() < limit:
@@ -52,13 +56,19 @@ def episodes(
 
 
 def _on_device(
-    env: BatchEnv, act: Callable[[Tensor], Tensor], observation: Tensor, limit: int
+    env: BatchEnv,
+    act: Callable[[Tensor], Tensor],
+    observation: Tensor,
+    limit: int,
+    active: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Run the episodes with results kept on the device: reading them at every step is slow.
 
     The loop goes on until all episodes have ended; what follows the end of one is not counted.
     """
     running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    if active is not None:
+        running = torch.from_numpy(active).to(env.device)
     returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
     lengths = torch.zeros_like(returns, dtype=torch.long)
     for count in range(limit):

@@ -18,10 +18,11 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec, make_batch
 from dstrl_cli.errors import InputError
 from dstrl_cli.evaluation import rollout
+from dstrl_cli.runs.checksums import check_policy
 from dstrl_cli.runs.folder import read_config
 from dstrl_cli.runs.logs import COLUMNS
 from dstrl_cli.runs.policy import Policy
-from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, read_summary
 
 AT_ONCE = 10
 """Environments that run side by side."""
@@ -61,6 +62,11 @@ def without_config(policy_file: Path) -> bool:
     folder = policy_file.parent
     others = (SUMMARY_FILE, *COLUMNS)
     return not (folder / CONFIG_FILE).is_file() and any((folder / each).exists() for each in others)
+
+
+def check_content(policy_file: Path) -> None:
+    """Raise InputError where a policy file in a run's folder is not what the run wrote."""
+    check_policy(policy_file, read_summary(policy_file.parent) or {})
 
 
 def check_fit(policy: Policy, spec: EnvSpec) -> None:

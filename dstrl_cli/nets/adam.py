@@ -6,8 +6,14 @@ to the gradient, as in Adam (not AdamW).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from dstrl_cli.topology.kept import to_array
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -17,7 +23,7 @@ class Adam:
 
     Args:
         parameters: [P, ...].
-        learning_rate, weight_decay: of all members.
+        learning_rate, weight_decay: of all members; the rate may change (`set_learning_rate`).
         count_each: whether bias correction counts the steps of every parameter by itself, so that
             `powers` may be set back to 1 where moments start anew.
 
@@ -35,11 +41,13 @@ class Adam:
         count_each: bool = False,
     ) -> None:
         self.parameters = parameters
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.weight_decay = weight_decay
         self.first = torch.zeros_like(parameters)
         self.second = torch.zeros_like(parameters)
         self.scratch = torch.empty_like(parameters)
         device = parameters.device
+        # a tensor, so that a captured step follows it when it changes
+        self.learning_rate = torch.tensor(learning_rate, dtype=torch.float64, device=device)
         self.column = (len(parameters),) + (1,) * (parameters.dim() - 1)
         counted = parameters.shape if count_each else self.column
         # 1 - BETA**steps without counting on the host
@@ -48,6 +56,10 @@ class Adam:
         self.betas = betas.view(2, *(1 for _ in self.column))
         self.ones = torch.ones_like(self.betas)
         self.rates = (1 - self.betas).to(parameters.dtype)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Take further steps with another learning rate."""
+        self.learning_rate.fill_(rate)
 
     def step(self, gradient: Tensor, apply: Tensor) -> None:
         """Update the members marked in `apply` [P]; overwrites `gradient` [P, ...].
@@ -66,8 +78,27 @@ class Adam:
         self.second.lerp_(self.scratch, rate2)
 
         correction1, correction2 = (1 - self.powers).clamp_(min=1e-16)
-        size = (self.learning_rate / correction1).to(gradient.dtype) * applied
+        size = (correction1.reciprocal() * self.learning_rate).to(gradient.dtype) * applied
         scale = correction2.rsqrt().to(gradient.dtype)
         denominator = torch.sqrt(self.second, out=self.scratch).mul_(scale).add_(EPSILON)
         torch.div(self.first, denominator, out=denominator)
         self.parameters.addcmul_(denominator, size, value=-1.0)
+
+    def state(self, member: int) -> dict[str, NDArray[Any]]:
+        """Return moments [1, ...] and powers [2, 1, ...] of one member."""
+        one = slice(member, member + 1)
+        return {
+            "first": to_array(self.first[one]),
+            "second": to_array(self.second[one]),
+            "powers": to_array(self.powers[:, one]),
+        }
+
+    def set_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Take up the states of all members, in order, in place."""
+        for member, state in enumerate(states):
+            one = slice(member, member + 1)
+            self.first[one].copy_(torch.from_numpy(state["first"]))
+            self.second[one].copy_(torch.from_numpy(state["second"]))
+            powers, given = self.powers[:, one], torch.from_numpy(state["powers"])
+            # a member whose parameters are counted together, before or now: all powers are equal
+            powers.copy_(given[tuple(map(slice, powers.shape))])

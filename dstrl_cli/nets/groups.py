@@ -22,7 +22,7 @@ class Group:
         members: their indices.
         index: the same indices on the network's device, so that indexing copies nothing there.
         instead_of_step: whether a topology update replaces the optimizer step.
-        run_updates: updates of this network in the whole run.
+        run_updates: updates of this network in the whole run, if steps end it.
     """
 
     rule: Rule
@@ -33,30 +33,38 @@ class Group:
 
     def progress(self, update: int) -> float:
         """Return how far the run is at `update` (from 1), in [0, 1]."""
-        return min(1.0, update / max(1, self.run_updates))
+        by_updates = min(1.0, update / max(1, self.run_updates))
+        return max(by_updates, self.rule.episode_share)
 
 
 def rule_groups(plan: NetworkPlan) -> list[Group]:
-    """Group the members by their rule; members with a static topology are in no group."""
-    found: dict[tuple[TopologyConfig, int, int, str], list[int]] = {}
+    """Group the members by their rule; members with a static topology are in no group.
+
+    A member whose run is counted in episodes is a group of its own: its episodes end at steps of
+    its own.
+    """
+    found: dict[tuple[TopologyConfig, int, float, int, str, int | None], list[int]] = {}
     for member, run in enumerate(plan.configs):
         config = plan.network_config(member)
         if not config.changes_topology:
             continue
-        training = run.steps - run.learning_starts
-        end = int((training - config.topology.stop_before_end) / plan.steps_per_update)
-        run_updates = max(0, training // plan.steps_per_update)
-        key = (config.topology, end, run_updates, run.rewire)
+        stop = run.steps - config.topology.stop_before_end
+        end = int(run.updates_until(stop) / plan.updates_apart)
+        run_updates = max(0, run.updates_until(run.steps) // plan.updates_apart)
+        alone, end_share = None, 1.0
+        if run.episodes is not None:
+            alone, end_share = member, stop / run.steps
+        key = (config.topology, end, end_share, run_updates, run.rewire, alone)
         found.setdefault(key, []).append(member)
     return [
         Group(
-            Rule(topology, end),
+            Rule(topology, end, end_share),
             members,
             torch.tensor(members, device=plan.device),
             rewire == "instead_of_step",
             run_updates,
         )
-        for (topology, end, run_updates, rewire), members in found.items()
+        for (topology, end, end_share, run_updates, rewire, _), members in found.items()
     ]
 
 

@@ -10,7 +10,8 @@ so that the optimizer, masks and targets are one operation each. Runs on any dev
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from dstrl_cli.nets.initial import initial_layers
 from dstrl_cli.nets.network import Members, Network
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.topology import masks
+from dstrl_cli.topology.kept import to_array
 
 
 class Flat:
@@ -92,7 +94,7 @@ class MaskedNetwork(Network):
         counted = [each.corrects_by_connection for each in plan.configs]
         # members whose grown connections begin bias correction anew
         self.restarted = torch.tensor(counted, device=plan.device) if any(counted) else None
-        rate, decay = run.learning_rate, run.weight_decay
+        rate, decay = run.learning_rate_at(0), run.weight_decay
         self.adam = Adam(self.params.flat, rate, decay, count_each=any(counted))
         self.cache: tuple[list[Tensor], int] = ([], 0)
         self.read_switches()
@@ -222,6 +224,10 @@ class MaskedNetwork(Network):
         self.adam.step(self.grads.flat, apply)
 
     @override
+    def set_learning_rate(self, rate: float) -> None:
+        self.adam.set_learning_rate(rate)
+
+    @override
     def finish_update(self) -> None:
         if self.remask:
             self.params.flat.mul_(self.mask.flat)
@@ -274,6 +280,10 @@ class MaskedNetwork(Network):
                 moment.weights[layer][members] *= stays | keep_moments
             self.restart_correction(members, layer, stays)
             self.mask.weights[layer][members] = mask.to(torch.float32)
+        self.follow_masks()
+
+    def follow_masks(self) -> None:
+        """Renew, in place, what is derived from the masks."""
         self.gradient_mask.renew()
         self.target_mask.renew()
         for layer, budget, _ in self.trims:
@@ -302,6 +312,26 @@ class MaskedNetwork(Network):
     @override
     def active(self) -> Tensor:
         return torch.stack([mask.sum((-2, -1)).long() for mask in self.mask.weights], dim=-1)
+
+    # Checkpoints.
+
+    @override
+    def weights_state(self, member: int) -> dict[str, Any]:
+        return {
+            "params": to_array(self.params.flat[member]),
+            "target": to_array(self.target_params.flat[member]),
+            "mask": to_array(self.mask.flat[member] > 0),
+            "adam": self.adam.state(member),
+        }
+
+    @override
+    def set_weights_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        flats = {"params": self.params, "target": self.target_params, "mask": self.mask}
+        for name, flat in flats.items():
+            for member, state in enumerate(states):
+                flat.flat[member].copy_(torch.from_numpy(state[name]))
+        self.adam.set_state([state["adam"] for state in states])
+        self.follow_masks()
 
 
 def replicate(x: Tensor, heads: int) -> Tensor:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,6 +75,10 @@ class Network(ABC):
         """Take one Adam step for the members marked in `apply` [P]."""
 
     @abstractmethod
+    def set_learning_rate(self, rate: float) -> None:
+        """Take further optimizer steps with another learning rate."""
+
+    @abstractmethod
     def view_layers(self, members: Members) -> tuple[list[Tensor], list[Tensor]]:
         """Return weights (zero where inactive) and masks of some members, [M, K, in, out] each."""
 
@@ -103,6 +108,14 @@ class Network(ABC):
     @abstractmethod
     def active(self) -> Tensor:
         """Return the active connections `[P, K, L]`."""
+
+    @abstractmethod
+    def weights_state(self, member: int) -> dict[str, Any]:
+        """Return one member's parameters, masks, moments and target as arrays on the host."""
+
+    @abstractmethod
+    def set_weights_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Take up what `weights_state` returned, of all members in order."""
 
     # What every network does.
 
@@ -231,10 +244,43 @@ class Network(ABC):
         fraction = group.rule.fraction(self.updates)
         self.changes.append(TopologyChange(group.members, counts, fraction))
 
+    def set_episode_share(self, member: int, share: float) -> None:
+        """Tell the rule of a member which share of the run's episodes is done, in [0, 1].
+
+        Only for members whose length is given in episodes: they share no rule.
+        """
+        for group in self.groups:
+            if group.members == [member]:
+                group.rule.episode_share = share
+
     def take_changes(self) -> list[TopologyChange]:
         """Return the topology updates since the last call; their counts stay on the device."""
         changes, self.changes = self.changes, []
         return changes
+
+    def state(self, member: int) -> dict[str, Any]:
+        """Return what training goes on from, of one member: arrays on the host, plain values.
+
+        To be called between two updates. Raises DstrlError for a score that cannot be kept.
+        """
+        rules = [
+            group.rule.state(group.members.index(member), len(group.members))
+            for group in self.groups
+            if member in group.members
+        ]
+        rule = rules[0] if rules else None
+        return {"updates": self.updates, "rule": rule, "weights": self.weights_state(member)}
+
+    def set_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Take up the states of all members, in order, wherever they were trained before.
+
+        The members have taken equally many updates. What was told of the initial masks is dropped.
+        """
+        self.updates = states[0]["updates"]
+        self.due, self.changes, self.messages = [], [], []
+        for group in self.groups:
+            group.rule.set_state([states[each]["rule"] for each in group.members], self.plan.device)
+        self.set_weights_state([state["weights"] for state in states])
 
     def tell(self, member: int, text: str) -> None:
         """Keep a line about a member that the user should read."""

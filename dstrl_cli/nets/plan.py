@@ -19,7 +19,7 @@ class NetworkPlan:
         sizes: input, hidden and output sizes.
         heads: stacked networks K per member.
         configs: the members' configurations.
-        steps_per_update: environment steps per update of this network.
+        updates_apart: updates of the critics from one update of this network to the next.
         device: torch device.
     """
 
@@ -27,7 +27,7 @@ class NetworkPlan:
     sizes: tuple[int, ...]
     heads: int
     configs: Sequence[RunConfig]
-    steps_per_update: int
+    updates_apart: int
     device: str
 
     @property

@@ -13,13 +13,15 @@ what executes the loops; `choice` picks one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dstrl_cli.config.models import MAX_NSTEP
 from dstrl_cli.replay.batch import Batch
+from dstrl_cli.replay.state import Filled, pieces, read_breaks, sizes, whole
 
 
 class Transition(NamedTuple):
@@ -106,6 +108,21 @@ class Replay(ABC):
         This waits for the device: call it rarely.
         """
 
+    @abstractmethod
+    def breaks(self, member: int, start: int, size: int) -> tuple[Tensor, Tensor]:
+        """Return the rows whose next observation is not in the next row, and these observations.
+
+        Rows [N] are counted from `start`, the oldest of the `size` valid ones; the newest is one.
+        """
+
+    @abstractmethod
+    def set_next(self, filled: Sequence[Filled]) -> None:
+        """Store the next observations of the rows that every member was given."""
+
+    @abstractmethod
+    def keep_next_of_newest(self, member: int) -> None:
+        """Preserve the next observation of a member's newest row, whose episode ends there."""
+
     # What all layouts share.
 
     def limit(self, largest: Tensor) -> None:
@@ -143,3 +160,67 @@ class Replay(ABC):
         share = fraction * self.size.squeeze(1).double()
         count = share.round(decimals=6).floor().long()
         self.size.sub_(torch.where(members, count, 0).unsqueeze(1))
+
+    # Checkpoints.
+
+    def state(self, member: int) -> dict[str, Any]:
+        """Return the valid rows of one member, for any layout (see `replay.state`).
+
+        On the host they are views of the rings: write them before the next transition is stored.
+        """
+        size = int(self.size[member])
+        start = (int(self.position) - size) % self.capacity
+        breaks, observations = self.breaks(member, start, size)
+        state = {
+            "state_action": pieces(self.state_action[member], start, size),
+            "outcome": pieces(self.outcome[member], start, size),
+            "breaks": breaks.cpu().numpy(),
+            "break_observations": observations.cpu().numpy(),
+        }
+        if self.policy_action is not self.action:
+            state["policy_action"] = pieces(self.policy_action[member], start, size)
+        return state
+
+    def set_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Fill the buffer with the rows of all members, in order, from buffers of any layout.
+
+        Of a member with more rows than the ring holds, the newest are kept. Batches are drawn as
+        from the buffers that the states are of. To be called before functions are captured.
+        """
+        counts = [min(size, self.capacity) for size in sizes(states)]
+        end = max(counts)
+        self.set_next(
+            [
+                self.fill(member, state, slice(end - count, end))
+                for member, (state, count) in enumerate(zip(states, counts, strict=True))
+            ]
+        )
+        self.size.copy_(torch.tensor(counts).unsqueeze(1))
+        self.position.fill_(end % self.capacity)
+
+    def fill(self, member: int, state: Mapping[str, Any], rows: slice) -> Filled:
+        """Store a member's newest rows, all but their next observations, at `rows` of the ring."""
+        dropped = state["outcome"].shape[0] - (rows.stop - rows.start)
+        rings = {"state_action": self.state_action, "outcome": self.outcome}
+        if self.policy_action is not self.action:
+            rings["policy_action"] = self.policy_action
+        for name, ring in rings.items():
+            if name in state:
+                ring[member, rows] = torch.from_numpy(whole(state[name])[dropped:]).to(ring.device)
+            else:  # its distance needs none, but that of another member does
+                ring[member, rows] = self.action[member, rows]
+        breaks, observations = (
+            torch.from_numpy(part).to(self.size.device) for part in read_breaks(state, dropped)
+        )
+        return Filled(rows, breaks, observations)
+
+    def cut_newest(self, member: int) -> None:
+        """Mark a member's newest row as truncated, since its episode is not gone on with.
+
+        Nothing changes where the episode ended at this row, or where there is none.
+        """
+        newest = (int(self.position) - 1) % self.capacity
+        if not int(self.size[member]) or not bool(self.not_done[member, newest]):
+            return
+        self.not_done[member, newest] = 0.0
+        self.keep_next_of_newest(member)

@@ -6,6 +6,7 @@ gives the same numbers as `paired`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
@@ -16,6 +17,7 @@ from typing_extensions import override
 from dstrl_cli.replay import kernels
 from dstrl_cli.replay.base import Replay, Transition
 from dstrl_cli.replay.batch import Batch
+from dstrl_cli.replay.state import Filled, link, unlinked
 
 
 @final
@@ -70,3 +72,18 @@ class CompiledReplay(Replay):
     @override
     def faults(self) -> dict[int, str]:
         return {}
+
+    @override
+    def breaks(self, member: int, start: int, size: int) -> tuple[Tensor, Tensor]:
+        held = self.next_observation[member]
+        found = unlinked(self.observation[member], held, start, size)
+        return found, held[(start + found) % self.capacity]
+
+    @override
+    def set_next(self, filled: Sequence[Filled]) -> None:
+        for member, given in enumerate(filled):
+            link(self.next_observation[member], self.observation[member], given)
+
+    @override
+    def keep_next_of_newest(self, member: int) -> None:
+        """Nothing to do: every row has its next observation."""

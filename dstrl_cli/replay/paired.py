@@ -7,11 +7,13 @@ are in no other row. On the host it is also faster than looking next observation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 from torch import Tensor
 from typing_extensions import override
 
+from dstrl_cli.replay.state import Filled, link, unlinked
 from dstrl_cli.replay.tensors import TensorReplay
 
 
@@ -34,3 +36,18 @@ class PairedReplay(TensorReplay):
     @override
     def faults(self) -> dict[int, str]:
         return {}
+
+    @override
+    def breaks(self, member: int, start: int, size: int) -> tuple[Tensor, Tensor]:
+        held = self.next_observation[member]
+        found = unlinked(self.observation[member], held, start, size)
+        return found, held[(start + found) % self.capacity]
+
+    @override
+    def set_next(self, filled: Sequence[Filled]) -> None:
+        for member, given in enumerate(filled):
+            link(self.next_observation[member], self.observation[member], given)
+
+    @override
+    def keep_next_of_newest(self, member: int) -> None:
+        """Nothing to do: every row has its next observation."""

@@ -18,18 +18,34 @@ Columns = Mapping[str, NDArray[np.float64]]
 """The columns of a CSV file by name, each [rows]. No DataFrame: building one takes longer than
 reading the file."""
 
+LAST_LINE = "last line cut off, left out"
+"""What is reported of a last line without its newline."""
 
-def read_csv(path: Path | ArchivedPath, report: Report, columns: Iterable[str]) -> Columns | None:
+Check = Callable[[bytes], str | None]
+"""Called with what a file holds; returns why it may not be used, None where it may."""
+
+
+def read_csv(
+    path: Path | ArchivedPath,
+    report: Report,
+    columns: Iterable[str],
+    check: Check = lambda _: None,
+) -> Columns | None:
     """Return the usable rows of a CSV file as numbers, or None where it cannot be used at all.
 
     A row is usable if every one of `columns` holds a finite number; a last line without its
     newline was cut off and is left out. Of rows with the same step and episode the last one
-    counts. `report(name, cause)` is told of everything left out.
+    counts. `report(name, cause)` is told of everything left out. Of a file that `check` objects to
+    nothing is used.
     """
     wanted = list(columns)
     causes: list[str] = []
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        content = path.read_bytes()
+        if cause := check(content):
+            report(path.name, f"{cause}; not used")
+            return None
+        text = content.decode("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
         table = _parse_undamaged(text)
         if table is None:
             table, causes = _parse_damaged(text)
@@ -80,7 +96,7 @@ def _parse_damaged(text: str) -> tuple[Columns, list[str]]:
     causes = []
     if text and not text.endswith("\n"):
         text = text[: text.rfind("\n") + 1]
-        causes.append("last line cut off, left out")
+        causes.append(LAST_LINE)
     if not text:
         raise ValueError("empty file")
     try:

@@ -34,7 +34,8 @@ def read_results(folder: Path | str) -> pd.DataFrame:
         sparsity, actor_sparsity, critic_sparsity: the label (`s0.95`), and the numbers in it.
         sparsity.actor, sparsity.critic: what was realised of these, as in `summary.json`.
         seed, status: status is `finished`, `failed`, `diverged`, `interrupted` or `unfinished`.
-        steps_trained: environment steps done, where the summary says it.
+        steps_trained, episodes_trained: environment steps and training episodes done, where the
+            summary says it.
         metric, value: the metric that the run was trained to be shown by (else the default), and
             what it is for this run.
         final, best, lca, all-evals, all-episodes: these metrics; NaN where nothing is logged.
@@ -106,7 +107,10 @@ def _identity(run: LoggedRun, *, steps_trained: bool = True) -> dict[str, Any]:
         "seed": who.seed,
         "status": run.status,
     }
-    return found | ({"steps_trained": run.summary.get("steps")} if steps_trained else {})
+    if not steps_trained:
+        return found
+    done = {f"{name}_trained": run.summary.get(name) for name in ("steps", "episodes")}
+    return found | done
 
 
 def _value(value: Value | None) -> float:

@@ -70,8 +70,16 @@ def evaluation_returns(run: LoggedRun) -> Returns:
     at, where = np.unique(steps[after_start], return_inverse=True)
     sums = np.bincount(where, weights=values[after_start], minlength=len(at))
     means = sums / np.bincount(where, minlength=len(at))
-    warm_up = run.config.get("learning_starts")
-    return Returns(at, means, warm_up if isinstance(warm_up, int) else 0)
+    return Returns(at, means, _last_untrained_step(run))
+
+
+def _last_untrained_step(run: LoggedRun) -> int:
+    """Return the step before the first training; after episodes, the last one of the warm-up."""
+    starts, every = (run.config.get(key) for key in ("learning_starts", "train_freq"))
+    if not isinstance(starts, int):
+        return 0
+    every = every if isinstance(every, int) and every > 0 else 1
+    return (starts // every + 1) * every - 1
 
 
 def episode_returns(run: LoggedRun) -> Returns:
@@ -93,6 +101,11 @@ def _last_evals(returns: Returns, count: int) -> Value:
     trained = returns.trained
     marks = frozenset({Mark.WINDOW}) if count > len(trained.values) else frozenset[Mark]()
     return Value(float(trained.values[-count:].mean()), marks)
+
+
+def _first(returns: Returns, count: int) -> Value:
+    marks = frozenset({Mark.WINDOW}) if count > len(returns.values) else frozenset[Mark]()
+    return Value(float(returns.values[:count].mean()), marks)
 
 
 def _mean(returns: Returns, _: int) -> Value:
@@ -130,6 +143,12 @@ KINDS: dict[str, _Kind] = {
     "all-evals": _Kind("mean return of all evaluations", _mean),
     "all-episodes": _Kind(
         "mean return of all training episodes (XU)", _mean, episode_returns, "training episode"
+    ),
+    "first-episodes": _Kind(
+        "mean return of the first {0:,} training episodes",
+        _first,
+        episode_returns,
+        "training episode",
     ),
     "lca": _Kind(
         "learning curve area: sum of evaluation returns / environment steps (SOK; printed there as "

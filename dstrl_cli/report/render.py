@@ -327,6 +327,7 @@ def _json(table: Table, _: Console | None) -> str:
         "marks": {mark.value: mark.meaning for mark in table.marks},
         "unfinished": [{"path": run.path, "status": run.status} for run in table.unfinished],
         "damaged": [asdict(damage) for damage in table.damaged],
+        "unchecked": table.unchecked,
         "notes": list(table.notes),
     }
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

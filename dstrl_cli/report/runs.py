@@ -9,29 +9,30 @@ for is therefore not found: a table of evaluation returns does not open `episode
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from dstrl_cli.config.identity import NOT_IDENTITY
+from dstrl_cli.config.identity import NOT_IDENTITY, env_name
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.stored import check_whole, parse_document, seems_cut_off, up_to_date
 from dstrl_cli.errors import InputError
-from dstrl_cli.report.csvfile import Columns, Report, first_line, read_csv
-from dstrl_cli.report.identity import Identity, identify
+from dstrl_cli.report.csvfile import LAST_LINE, Columns, Report, first_line, read_csv
+from dstrl_cli.report.identity import Identity, identify, misplaced
 from dstrl_cli.report.sources import Place, nothing_found, open_results, runs_at
 from dstrl_cli.report.words import counted
-from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE
+from dstrl_cli.runs import checksums, lock, repair
+from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, missing_status
 
 FINISHED = "finished"
-UNFINISHED = "unfinished"
 
 EPISODE_COLUMNS = ("step", "episode", "return", "length")
 PROGRESS_COLUMNS = ("step",)
@@ -55,9 +56,11 @@ class LoggedRun:
     Attributes:
         path: the folder, relative to the results folder.
         identity: environment, algorithm, method, sparsity, seed and task.
-        status: `finished`, `failed`, `diverged`, `interrupted`, or `unfinished` without a summary.
+        status: `finished`, `failed`, `diverged`, `interrupted`; without a summary `unfinished`, and
+            `damaged` where it cannot be read.
         config: dotted keys of config.yaml, without its block `run`.
-        summary: summary.json; empty where there is none.
+        summary: summary.json; where there is none to read, what the files of a finished run show
+            of it, or nothing.
     """
 
     path: str
@@ -97,6 +100,11 @@ class LoggedRun:
         return self.status == FINISHED
 
     @property
+    def has_checksums(self) -> bool:
+        """Whether its files can be compared with what the run wrote."""
+        return checksums.are_known(self.summary)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The keys that the seeds and tasks of one table cell share."""
         return {key: value for key, value in self.config.items() if key not in _PER_RUN}
@@ -113,11 +121,14 @@ class LoggedRun:
         return None
 
     def _report(self, name: str, cause: str) -> None:
+        if cause == LAST_LINE and lock.in_use(cast(Path, self._folder)):  # it is just being written
+            return
         self._damaged.append(Damage(PurePosixPath(self.path, name).as_posix(), cause))
 
     def _read(self, name: str, columns: Iterable[str]) -> Columns:
         """Return a file's usable rows; of an unusable file none, so that no metric uses it."""
-        table = read_csv(self._folder / name, self._report, columns)
+        check = functools.partial(checksums.difference, name, summary=self.summary)
+        table = read_csv(self._folder / name, self._report, columns, check)
         return {name: np.empty(0) for name in columns} if table is None else table
 
 
@@ -157,7 +168,7 @@ def load(results: Path | str, only: Collection[Path] | None = None) -> Results:
     read = [run for path in folders if (run := _read_run(root, absolute, path, damaged))]
     if not read:
         raise InputError(f"results folder {root} holds no usable run; {problems(damaged)}")
-    return Results(tuple(_without_duplicates(read, damaged)), damaged)
+    return Results(tuple(_with_short_names(_without_duplicates(read, damaged))), damaged)
 
 
 def problems(damaged: Sequence[Damage]) -> str:
@@ -193,11 +204,20 @@ def _read_run(
     except InputError as error:
         report(CONFIG_FILE, str(error))
         return None
+    if cause := misplaced(absolute / path, flatten(current), document.get("format", 1)):
+        report("", cause)
+        return None
     summary = _read_mapping(folder / SUMMARY_FILE, json.loads, report, required=False)
+    if "status" not in summary:
+        place = cast(Path, folder)  # an archive's has all that is asked for here
+        made = repair.summary_from_files(place, current)
+        if made is None or lock.in_use(place):
+            made = {"status": missing_status(place)}
+        summary = made
     return LoggedRun(
         path=path.as_posix(),
         identity=identity,
-        status=str(summary.get("status", UNFINISHED)),
+        status=str(summary["status"]),
         config=flatten(_without_origin(current)),
         summary=summary,
         _folder=folder,
@@ -233,6 +253,20 @@ def _read_mapping(
         report(path.name, "holds no keys" + (", seems cut off" if seems_cut_off(text) else ""))
         return {}
     return {str(key): value for key, value in content.items()}
+
+
+def _with_short_names(runs: Iterable[LoggedRun]) -> list[LoggedRun]:
+    """Leave out the modules of environments, but of those that would then share a name."""
+    runs = list(runs)
+    named: dict[str, set[str]] = {}
+    for run in runs:
+        named.setdefault(env_name(run.identity.env), set()).add(run.identity.env)
+
+    def short(run: LoggedRun) -> LoggedRun:
+        name = env_name(run.identity.env)
+        return replace(run, identity=replace(run.identity, env=name))
+
+    return [short(run) if len(named[env_name(run.identity.env)]) == 1 else run for run in runs]
 
 
 def _without_duplicates(runs: Iterable[LoggedRun], damaged: list[Damage]) -> Iterator[LoggedRun]:

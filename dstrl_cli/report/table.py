@@ -137,6 +137,7 @@ class Table:
     unfinished: tuple[LoggedRun, ...]
     damaged: tuple[Damage, ...]
     notes: tuple[str, ...]
+    unchecked: int = 0  # finished runs of whose files no checksum is known
 
     @property
     def marks(self) -> tuple[Mark, ...]:

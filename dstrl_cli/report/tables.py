@@ -28,6 +28,7 @@ from dstrl_cli.report.runs import Damage, LoggedRun, Results, load, problems
 from dstrl_cli.report.statistics import CENTERS
 from dstrl_cli.report.table import DENSE, Cell, Cost, Row, Section, Table
 from dstrl_cli.report.words import counted
+from dstrl_cli.runs.repair import REPAIRED
 
 METRIC_FILES = ("eval.csv", "episodes.csv")
 """The files that metrics read."""
@@ -116,7 +117,9 @@ def build(
             *one_network(shown),
             *_cost_notes(extra, cells.values()),
             *_paper_notes(chosen, paper, cells.values()),
+            *_file_notes(results.runs),
         ),
+        unchecked=len(_unchecked(results.runs)),
     )
 
 
@@ -310,3 +313,24 @@ def _paper_notes(metric: Metric, paper: Published | None, cells: Iterable[Cell])
         yield f"{paper.name} publishes {paper.metric}, this table shows {metric.name}"
     if paper.unit == "%":
         yield f"{paper.name} publishes percent of the dense return"
+
+
+def _unchecked(runs: Iterable[LoggedRun]) -> list[LoggedRun]:
+    """Return the finished runs whose files cannot be compared with what the runs wrote."""
+    return [run for run in runs if run.finished and not run.has_checksums]
+
+
+def _file_notes(runs: Sequence[LoggedRun]) -> Iterator[str]:
+    """Yield what is to be known of the runs' files, where not all runs are alike in it.
+
+    Results that are old as a whole have no checksums; that is not said of every table of them.
+    """
+    finished = sum(run.finished for run in runs)
+    unchecked = len(_unchecked(runs))
+    if 0 < unchecked < finished:
+        yield f"unchecked: {unchecked} of {counted(finished, 'finished run')} (no checksums)"
+    if repaired := sum(REPAIRED in run.summary for run in runs):
+        yield (
+            f"{counted(repaired, 'run')} lost summary.json; the other files show that training "
+            "finished"
+        )

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from dstrl_cli.errors import DstrlError
+
+CAUSES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "the file would be larger than this system or a limit (ulimit -f) allows",
+    errno.EROFS: "the file system is read-only",
+    errno.ELOOP: "it is a link, which may lead to any file",
+}
+"""Why a file cannot be written, in words that say more than the system's."""
+
 
 def write(path: Path, data: bytes) -> None:
-    """Put a whole file in place at once."""
+    """Put a whole file in place at once.
+
+    Raises DstrlError where it cannot be written; a former file is then still there.
+    """
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise not_written(path, error) from error
+        raise
+
+
+def not_written(path: Path, error: OSError) -> DstrlError:
+    """Return the error for a file that could not be written, with the cause."""
+    cause = CAUSES.get(error.errno or 0) or error.strerror or str(error)
+    return DstrlError(f"{path} cannot be written: {cause}")
 
 
 def as_yaml(document: Mapping[str, Any]) -> str:

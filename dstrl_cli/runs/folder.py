@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from dstrl_cli.config.identity import differences
@@ -20,7 +21,7 @@ from dstrl_cli.config.parse import from_dict
 from dstrl_cli.config.stored import FORMAT, check_whole, parse_document, seems_cut_off, up_to_date
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs import lock, logs
-from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER
+from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, State, has_state, read_state, write_state
 from dstrl_cli.runs.files import as_yaml, write
 from dstrl_cli.runs.output import OUTPUT_FILE
 from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE, dump
@@ -33,6 +34,11 @@ RUN_FILES = (
     CHECKPOINT_FOLDER,
 )
 
+POLICY_FILES = (INITIAL_FILE, POLICY_FILE, BEST_FILE)
+
+_PARTS = {f".{name}.part" for name in RUN_FILES}
+"""Names under which `files.write` writes before it puts a file in place."""
+
 
 class RunFolder:
     """The open folder of one run; a context manager that releases the folder at its end."""
@@ -40,6 +46,8 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._lock: int | None = None
+        self._run: Mapping[str, Any] = {}  # the block `run` of this process
+        self._extended_from: int | None = None  # steps of the run before it was made longer
 
     def create(self, config: Mapping[str, Any], overwrite: bool = False) -> RunFolder:
         """Make the folder with `config.yaml` and the headers of every CSV file, and lock it.
@@ -56,10 +64,77 @@ class RunFolder:
         except InputError:
             self.close()
             raise
+        self._run = config.get("run", {})
         _remove_run_files(self.path)
         write(self.path / CONFIG_FILE, as_yaml({"format": FORMAT, **config}).encode())
         logs.create(self.path)
         return self
+
+    def resume(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Lock the folder and put its files back to where its checkpoint is; return the state.
+
+        What was written after the checkpoint is removed. Nothing is lost if this is interrupted:
+        it may be done again.
+
+        config: as for `create`; more steps than the run had make it longer. Its block `run` is
+        added to the stored one as an entry of the list `resumed`.
+        Raises InputError, having changed nothing, where the folder is in use, or its checkpoint or
+        what belongs to it cannot be read.
+        """
+        self.lock()
+        try:
+            state = read_state(self.path / CHECKPOINT_FOLDER)
+            document = self._resumed_document(config, state["steps"])
+            logs.cut(self.path, state["logs"])
+        except InputError:
+            self.close()
+            raise
+        (self.path / SUMMARY_FILE).unlink(missing_ok=True)
+        write(self.path / CONFIG_FILE, as_yaml(document).encode())
+        for name in POLICY_FILES:
+            if name in state["policies"]:
+                write(self.path / name, state["policies"][name].tobytes())
+            else:
+                (self.path / name).unlink(missing_ok=True)
+        self._run = config["run"]
+        self._extended_from = document["run"].get("extended_from")
+        return state
+
+    def _resumed_document(self, config: Mapping[str, Any], step: int) -> dict[str, Any]:
+        """Return the content of `config.yaml` of a run that goes on from `step`."""
+        stored = read_config(self.path)
+        longer = stored.model_copy(update={"steps": config["steps"]})
+        if differing := differences(longer, from_dict(config)):
+            raise InputError(_holds_another(self.path, differing))
+        before = parse_document((self.path / CONFIG_FILE).read_text(encoding="utf-8"))["run"]
+        run = {**before, "resumed": [*before.get("resumed", ()), {"step": step, **config["run"]}]}
+        if stored.steps != config["steps"]:
+            run["extended_from"] = stored.steps
+        return {"format": FORMAT, **config, "run": run}
+
+    def checkpoint(self, state: State) -> None:
+        """Store the state of the training, beside how long the CSV files are and the policies.
+
+        Raises OSError or DstrlError where that fails; the former checkpoint is then still there.
+        """
+        logs.sync(self.path)
+        policies = {
+            name: np.frombuffer((self.path / name).read_bytes(), dtype=np.uint8)
+            for name in POLICY_FILES
+            if (self.path / name).is_file()
+        }
+        folder = self.path / CHECKPOINT_FOLDER
+        about = {
+            "made_by": dict(self._run),
+            "logs": logs.positions(self.path),
+            "policies": policies,
+        }
+        write_state(folder, {**state, **about})
+
+    def remove_checkpoint(self) -> None:
+        """Remove the checkpoint, if there is one."""
+        if (self.path / CHECKPOINT_FOLDER).is_dir():
+            shutil.rmtree(self.path / CHECKPOINT_FOLDER)
 
     def progress(self, row: Mapping[str, Any]) -> None:
         """Append one evaluation's row; columns that `row` leaves out stay empty."""
@@ -81,6 +156,10 @@ class RunFolder:
         """Append the layers of one or several topology updates."""
         logs.append(self.path, "topology.csv", rows)
 
+    def hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append the digests of the networks at one evaluation."""
+        logs.append(self.path, "hashes.csv", rows)
+
     def policy(
         self, filename: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]
     ) -> None:
@@ -88,7 +167,9 @@ class RunFolder:
         write(self.path / filename, dump(tensors, metadata))
 
     def summary(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json`."""
+        """Write `summary.json`; that of a run that was made longer says how long it was before."""
+        if self._extended_from is not None:
+            summary = {**summary, "extended_from": self._extended_from}
         write_summary(self.path, summary)
 
     def lock(self) -> RunFolder:
@@ -133,7 +214,8 @@ def check_writable(path: Path) -> None:
 
 def _check_content(path: Path, config: RunConfig, overwrite: bool) -> None:
     """Raise InputError where the folder holds what may not be replaced."""
-    present = {item.name for item in path.iterdir()} - {lock.LOCK_FILE} if path.is_dir() else set()
+    present = {item.name for item in path.iterdir()} if path.is_dir() else set()
+    present -= {lock.LOCK_FILE} | _PARTS
     if not present:
         return
     if CONFIG_FILE not in present:
@@ -145,12 +227,18 @@ def _check_content(path: Path, config: RunConfig, overwrite: bool) -> None:
         return
     differing = differences(read_config(path), config)
     if differing:
-        raise InputError(
-            f"folder {path} holds another configuration; theirs -> yours: {'; '.join(differing)}. "
-            "Choose another --out, or replace it with --overwrite"
-        )
+        raise InputError(_holds_another(path, differing))
+    resumable = has_state(path / CHECKPOINT_FOLDER)
     raise InputError(
-        f"folder {path} already holds this run ({last_status(path)}): --overwrite starts it over"
+        f"folder {path} already holds this run ({last_status(path)}): "
+        f"{'--resume goes on with it, ' if resumable else ''}--overwrite starts it over"
+    )
+
+
+def _holds_another(path: Path, differing: Sequence[str]) -> str:
+    return (
+        f"folder {path} holds another configuration; theirs -> yours: {'; '.join(differing)}. "
+        "Choose another --out, or replace it with --overwrite"
     )
 
 
@@ -197,7 +285,7 @@ def _remove_run_files(path: Path) -> None:
 
     `config.yaml` goes last: a folder in which this was interrupted still counts as that of a run.
     """
-    for name in reversed(RUN_FILES):
+    for name in (*_PARTS, *reversed(RUN_FILES)):
         target = path / name
         if target.is_dir():
             shutil.rmtree(target)

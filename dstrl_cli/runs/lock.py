@@ -112,7 +112,10 @@ def held(path: Path) -> Iterator[None]:
 
 def is_file(path: Path) -> bool:
     """Whether there is such a file that can be seen: `Path.is_file` may raise."""
-    return os.path.isfile(path)  # noqa: PTH113
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _lock(descriptor: int) -> bool:

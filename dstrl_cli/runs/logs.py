@@ -1,14 +1,22 @@
-"""The CSV files of a run: they only grow, by whole rows."""
+"""The CSV files of a run: they only grow, by whole rows.
+
+Rows are written whole or not at all: where the disk is full, a file ends with the rows that it had.
+A process that is killed in the middle of a write may leave a last line without its newline; readers
+ignore it, and a resumed run cuts it off (`cut`).
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dstrl_cli.runs.files import write
+from dstrl_cli.errors import InputError
+from dstrl_cli.runs.files import not_written, write
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "progress.csv": (
@@ -32,23 +40,110 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "eval.csv": ("step", "episode", "return", "length"),
     "episodes.csv": ("step", "episode", "return", "length", "terminated"),
     "topology.csv": ("step", "network", "layer", "active", "dropped", "grown", "fraction"),
+    "hashes.csv": ("step", "network", "weights", "masks"),
 }
 
 
 def create(folder: Path) -> None:
     """Write the header of every CSV file."""
-    for name, columns in COLUMNS.items():
-        write(folder / name, _csv_line(columns))
+    for name in COLUMNS:
+        _create(folder / name)
 
 
 def append(folder: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows in one write, so that a reader or a kill never sees half a line."""
+    """Append rows, all of them or none.
+
+    Raises DstrlError, with the file as it was before, where they cannot be written.
+    """
     columns = COLUMNS[name]
     data = b"".join(_csv_line([row.get(column) for column in columns]) for row in rows)
-    if data:
+    if not data:
+        return
+    path = folder / name
+    try:
         # Opened anew each time: a population of hundreds would run out of file handles.
-        with (folder / name).open("ab", buffering=0) as file:
-            file.write(data)
+        with _opened(path, os.O_WRONLY | os.O_APPEND) as descriptor:
+            _write_whole(descriptor, data)
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def positions(folder: Path) -> dict[str, int]:
+    """Return the length in bytes of every CSV file that the run has, for `cut`."""
+    return {name: (folder / name).stat().st_size for name in COLUMNS if (folder / name).is_file()}
+
+
+def sync(folder: Path) -> None:
+    """Bring every CSV file to the disk. Raises DstrlError where that fails."""
+    for name in positions(folder):
+        try:
+            with _opened(folder / name, os.O_WRONLY) as descriptor:
+                os.fsync(descriptor)
+        except OSError as error:
+            raise not_written(folder / name, error) from error
+
+
+def cut(folder: Path, positions: Mapping[str, int]) -> None:
+    """Cut every CSV file to the length that it had at `positions`; none is ever extended.
+
+    A file that `positions` does not know is one that the dstrl of then did not write: it starts
+    here, with its header. Raises InputError, having changed nothing, where a file is missing, is
+    shorter than its position, or has no row that ends there.
+    """
+    for name, position in positions.items():
+        if cause := _lacking(folder / name, position):
+            raise InputError(
+                f"{folder / name} is damaged, the run cannot go on: {cause}. "
+                "--overwrite starts it over"
+            )
+    for name, position in positions.items():
+        try:
+            with _opened(folder / name, os.O_WRONLY) as descriptor:
+                os.ftruncate(descriptor, position)
+        except OSError as error:
+            raise not_written(folder / name, error) from error
+    for name in COLUMNS.keys() - positions.keys():
+        _create(folder / name)
+
+
+def _lacking(path: Path, position: int) -> str | None:
+    """Return what a file lacks of its first `position` bytes, of whole rows; None: nothing."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size < position:
+                return f"it has {size:,} bytes, its checkpoint was made at {position:,}"
+            file.seek(max(position - 1, 0))
+            return None if file.read(1) == b"\n" else f"no row ends at byte {position:,}"
+    except OSError as error:
+        return str(error.strerror)
+
+
+def _create(path: Path) -> None:
+    """Write a CSV file that holds its header."""
+    write(path, _csv_line(COLUMNS[path.name]))
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a file that is there, and is no link to a file elsewhere; give its descriptor."""
+    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_whole(descriptor: int, data: bytes) -> None:
+    """Append data to an open file; cut the file back to its former length where that fails."""
+    before = os.fstat(descriptor).st_size
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except BaseException:
+        os.ftruncate(descriptor, before)
+        raise
 
 
 def _csv_line(values: Iterable[Any]) -> bytes:

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +21,9 @@ PACKAGES = ("torch", "gymnasium", "mujoco", "numpy", "numba")
 
 
 def provenance(config: RunConfig, device: str) -> dict[str, Any]:
-    """Return versions, device, engine, threads, git commit and command line; imports nothing.
+    """Return versions, device, processor, engine, threads, git commit and command line.
+
+    Imports nothing.
 
     Args:
         config: the configuration, its engine and threads already chosen.
@@ -29,6 +32,7 @@ def provenance(config: RunConfig, device: str) -> dict[str, Any]:
     return {
         "versions": versions(),
         "device": device,
+        "processor": processor(),
         "engine": config.engine,
         "threads": config.threads,
         "git_commit": git_commit(),
@@ -52,6 +56,17 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     return found
+
+
+@cache
+def processor() -> str:
+    """Return the model of this machine's processor, as `Intel(R) Xeon(R) Platinum 8481C`."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 @cache

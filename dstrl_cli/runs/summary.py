@@ -8,12 +8,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from dstrl_cli.config.stored import check_whole, parse_document, up_to_date
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs import lock
+from dstrl_cli.runs import checksums, lock, repair
 from dstrl_cli.runs.files import as_json, write
 
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
+
+UNFINISHED = "unfinished"
+DAMAGED = "damaged"
+"""Status of a run whose summary is there but cannot be read, and that may have finished or not."""
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
@@ -36,13 +43,56 @@ def read_status(path: Path) -> str | None:
 
 
 def last_status(path: Path) -> str:
-    """Return the status in a run's summary; `unfinished` where it left none."""
-    return str((read_summary(path) or {}).get("status", "unfinished"))
+    """Return the status in a run's summary; without one, what its files show (`missing_status`)."""
+    summary = read_summary(path)
+    if summary is not None and "status" in summary:
+        return str(summary["status"])
+    return repair.FINISHED if _from_files(path) else missing_status(path)
+
+
+def missing_status(path: Path) -> str:
+    """Return the status of a run that has no usable summary and is not known to have finished.
+
+    It is `unfinished` where it wrote none, or can go on from a checkpoint. A summary that is there
+    but cannot be read makes it `damaged`: to train it again could replace a finished run.
+    """
+    if repair.has_checkpoint(path) or not lock.is_file(path / SUMMARY_FILE):
+        return UNFINISHED
+    return DAMAGED
+
+
+def repair_summary(path: Path) -> bool:
+    """Write the summary of a finished run that has none to read; return whether that was needed.
+
+    Nothing is written where its files do not show that it finished, or where it is in use.
+    """
+    summary = read_summary(path)
+    if summary is not None and "status" in summary:
+        return False
+    with suppress(InputError), lock.held(path):
+        if made := _from_files(path):
+            write_summary(path, made)
+            return True
+    return False
+
+
+def _from_files(path: Path) -> dict[str, Any] | None:
+    """Return the summary that a run's files give, or None where they show no finished run."""
+    try:
+        document = parse_document((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        current = up_to_date(document)
+        check_whole(current)
+        return repair.summary_from_files(path, current)
+    except (OSError, ValueError, AttributeError, yaml.YAMLError, InputError):
+        return None
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
-    """Write `summary.json` of the run folder `path`; numbers that JSON cannot hold become null."""
-    write(path / SUMMARY_FILE, as_json(summary))
+    """Write `summary.json` of the run folder `path`, with the checksums of its other files.
+
+    Numbers that JSON cannot hold become null.
+    """
+    write(path / SUMMARY_FILE, as_json({**summary, checksums.KEY: checksums.of_files(path)}))
 
 
 def mark_ended(path: Path, status: str, error: str | None) -> dict[str, Any]:

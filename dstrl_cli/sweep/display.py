@@ -20,6 +20,9 @@ class Display(Protocol):
     def progress(self, key: int, step: int, total: int, steps_per_s: float) -> None:
         """Show how far a population has come."""
 
+    def episodes(self, key: int, done: int, total: int) -> None:
+        """Show how many episodes a population has had, where episodes end the training."""
+
     def evaluation(self, key: int, label: str, row: Row) -> None:
         """Show a run's evaluation: a row of `progress.csv`."""
 
@@ -44,6 +47,10 @@ class DisplayReporter:
     def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Show how far the population has come."""
         self._display.progress(self._key, step, total, steps_per_s)
+
+    def episodes(self, done: int, total: int) -> None:
+        """Show how many episodes the population has had."""
+        self._display.episodes(self._key, done, total)
 
     def evaluation(self, member: int, row: Row) -> None:
         """Show one member's evaluation."""

@@ -18,6 +18,9 @@ SIGNALS = frozenset(
 ORPHAN_S = 4
 """How long a worker may take to save and end after the process that started it has died."""
 
+PAUSE_S = 0.1
+"""Between two signals, so that they are two."""
+
 STOP, AT_ONCE = b"stop", b"at once"
 """What the process that started a worker may order."""
 
@@ -71,10 +74,12 @@ class WorkerInterrupts:
         """Carry out orders; when the parent is gone, let the run save, then end the process."""
         with suppress(EOFError, OSError):
             while True:
-                if self._orders.recv_bytes() == AT_ONCE:
-                    self._wake()
-                else:
+                if self._orders.recv_bytes() == STOP:
                     self._stop()
+                    continue
+                for _ in range(2):  # the first signal may be a request to save
+                    self._wake()
+                    time.sleep(PAUSE_S)
         null = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (1, 2):  # nobody reads what is printed: writing would fail
             os.dup2(null, descriptor)

@@ -21,7 +21,7 @@ from dstrl_cli.runs.summary import mark_ended, read_summary
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.interrupts import interrupts_held
 from dstrl_cli.sweep.output import RunLogs
-from dstrl_cli.sweep.packing import PlannedPopulation
+from dstrl_cli.sweep.packing import PlannedPopulation, groups
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.sweep.shared import Ended, Held, SharedFolders
 from dstrl_cli.training.run import Outcome, Run
@@ -49,6 +49,14 @@ class Progress:
     step: int
     total: int
     steps_per_s: float
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """How many episodes a population has had, where episodes end the training."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class End:
     error: str | None = None
 
 
-Message = Progress | Evaluation | Note | Printed | End
+Message = Progress | Episodes | Evaluation | Note | Printed | End
 
 
 class Launcher(ABC):
@@ -201,8 +209,12 @@ class _Sweep:
             # on the CPU all queues are the same object
             while waiting and queue not in self.queue_of.values() and not self.stopping:
                 number, population = waiting.popleft()
-                if runs := self.free(queue, population):
-                    self.start(number, queue, replace(population, runs=runs))
+                # members that go on from different steps train one after the other
+                first, *others = groups(self.free(queue, population)) or [[]]
+                for each in others:
+                    waiting.appendleft((next(self.numbers), replace(population, runs=each)))
+                if first:
+                    self.start(number, queue, replace(population, runs=first))
 
     def free(self, queue: int, population: PlannedPopulation) -> list[Run]:
         """Return the members that can be started now; the others are held, or have ended."""
@@ -260,6 +272,8 @@ class _Sweep:
             case Progress(step, total, steps_per_s):
                 logs.opened()
                 self.display.progress(number, step, total, steps_per_s)
+            case Episodes(done, total):
+                self.display.episodes(number, done, total)
             case Evaluation(member, row):
                 logs.opened()
                 self.display.evaluation(number, population.runs[member].label, row)

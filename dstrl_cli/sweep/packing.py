@@ -43,7 +43,9 @@ MEMBER_KEYS = frozenset(
 
 MEMBER_GROUPS = ("actor.", "critic.", "buffer.")
 SHARED_LEAVES = ("hidden_sizes",)
-FOLDER_KEYS = frozenset({"out", "checkpoint_every", "metric", "method_label", "method_order"})
+FOLDER_KEYS = frozenset(
+    {"out", "checkpoint_every", "keep_checkpoint", "metric", "method_label", "method_order"}
+)
 """Keys that only say what is written, where, and how tables show it."""
 
 LOCK_STEP_MEMBERS = 15
@@ -91,10 +93,16 @@ def _host_memory(run: Run) -> Memory:
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """Group runs that may train in lock-step on one device, in the order given."""
-    found: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    """Group runs that may train in lock-step on one device, in the order given.
+
+    Those that go on from checkpoints must be at the same step. Episodes of different members end at
+    different steps: a run that trains after episodes is alone.
+    """
+    found: dict[tuple[object, ...], list[Run]] = {}
     for run, keys in zip(runs, for_each(runs, lambda run: shared_keys(run.config)), strict=True):
-        found.setdefault(keys, []).append(run)
+        kept = run.start == "resume", run.step, run.config.engine, run.config.threads
+        alone = str(run.path) if run.config.trains_after_episodes else None
+        found.setdefault((*kept, alone, keys), []).append(run)
     return list(found.values())
 
 
@@ -231,7 +239,7 @@ def _split(group: Sequence[Run], parts: int) -> Iterator[list[Run]]:
 
 def _cost(runs: Sequence[Run]) -> int:
     """Return the time that a population takes, in steps of one member."""
-    return runs[0].config.steps * (LOCK_STEP_MEMBERS + len(runs))
+    return (runs[0].config.steps - runs[0].step) * (LOCK_STEP_MEMBERS + len(runs))
 
 
 def _queues(costs: Sequence[int], count: int) -> list[int]:

@@ -134,15 +134,30 @@ def _engines(populations: Sequence[PlannedPopulation]) -> tuple[Counter[str], st
 
     The engine does not depend on the seed, so it is chosen once for the runs of a parent folder.
     """
-    choices: dict[tuple[Path, int], Choice] = {}
+    choices: dict[tuple[Path, str, int], Choice] = {}
     engines: Counter[str] = Counter()
     for each in populations:
         for run in each.runs:
-            alike = run.path.parent, len(each.runs)
+            alike = run.path.parent, run.config.engine, len(each.runs)
             if alike not in choices:
-                choices[alike] = choose(run.config, each.device.name, members=len(each.runs))
+                choices[alike] = _engine(run, each)
             engines[choices[alike].engine] += 1
     return engines, next((choice.reason for choice in choices.values()), "")
+
+
+def _engine(run: Run, population: PlannedPopulation) -> Choice:
+    """Return the engine of a run; one that goes on has that with which it began."""
+    device = population.device.name
+    try:
+        choice = choose(run.config, device, members=len(population.runs))
+    except InputError as error:
+        if run.start != "resume":
+            raise
+        raise InputError(
+            f"{run.label} goes on with the {run.config.engine} engine, with which it began, and "
+            f"cannot on {device}: use --device cpu ({error})"
+        ) from None
+    return replace(choice, reason="that of its checkpoint") if run.start == "resume" else choice
 
 
 def _sharing_cores(

@@ -14,18 +14,21 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dstrl_cli.config import effects
-from dstrl_cli.config.identity import differences, run_path
+from dstrl_cli.config.identity import differences, env_identity, env_name, run_path
+from dstrl_cli.config.lengths import with_default_steps
 from dstrl_cli.config.models import EnvConfig, NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolve_sizes
 from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs.checksums import differing_logs
 from dstrl_cli.runs.folder import check_free, check_writable, read_config
 from dstrl_cli.runs.lock import InUse, check_unused, in_use
-from dstrl_cli.runs.summary import read_status
+from dstrl_cli.runs.summary import DAMAGED, SUMMARY_FILE, read_status, read_summary, repair_summary
+from dstrl_cli.sweep.going_on import going_on, is_longer, longer
 from dstrl_cli.topology import budgets
 from dstrl_cli.training.run import Run
 
@@ -86,15 +89,17 @@ class Planned:
         run: the run.
         status: `new`, `finished`, `running` (in another process), or how an earlier attempt ended
             (`interrupted`, ...).
+        damage: how the logs of a finished run are not what it wrote.
     """
 
     run: Run
     status: str
+    damage: tuple[str, ...] = ()
 
     @property
     def to_do(self) -> bool:
         """Whether the run will be trained, unless another process does so first."""
-        return self.run.replace or self.status in ("new", HELD)
+        return self.run.start != "new" or self.status in ("new", HELD)
 
 
 # --- from axes to runs --------------------------------------------------------------------------
@@ -115,6 +120,7 @@ def expand(
     """
     axes, flags = axes.over(preset, sets), flags or {}
     with_task = len(axes.tasks) > 1
+    shared_names = _shared_names(axes.envs)
     families = _Families(
         functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets), flags
     )
@@ -134,14 +140,16 @@ def expand(
         given = {key: value for key, value in keys.items() if value is not None}
         config, spec, notes = families.configuration(algo, method, given)
         name = suffix(extra, axes.sets)
+        with_module = env_name(config.env.id) in shared_names
         for seed in _values(seeds):
             seeded = config if seed is None else config.model_copy(update={"seed": seed})
-            path = run_path(seeded, name, with_task=with_task)
+            path = run_path(seeded, name, with_task=with_task, with_module=with_module)
             label = str(path)
             if label in found:
                 _refuse_sharing(label, found[label].config, seeded)
                 continue
             found[label] = Run(seeded, spec, Path(seeded.out) / path, label, notes=notes)
+    effects.refuse_unread(sets, {run.config.algo for run in found.values()})
     return list(found.values())
 
 
@@ -153,8 +161,8 @@ class _Families:
 
     def __init__(self, resolve: Callable[..., Resolved], flags: Mapping[str, Any]) -> None:
         self._resolve, self._flags = resolve, flags
-        self._resolved: dict[str, tuple[RunConfig, tuple[str, ...]]] = {}
-        self._sized: dict[tuple[str, int, int], tuple[RunConfig, tuple[str, ...]]] = {}
+        self._resolved: dict[str, Resolved] = {}
+        self._sized: dict[tuple[str, int, int, int | None], tuple[RunConfig, tuple[str, ...]]] = {}
         self._tasks: set[Any] = set()
 
     def configuration(
@@ -169,19 +177,26 @@ class _Families:
         others = {key: value for key, value in given.items() if key != "env.task"}
         family = repr((algo, method, others))
         if family not in self._resolved or task not in self._tasks:
-            config, explicit = self._resolve(method, algo, flags={**given, **self._flags})
-            self._resolved[family] = config, tuple(effects.notes(config, explicit))
+            self._resolved[family] = self._resolve(method, algo, flags={**given, **self._flags})
             self._tasks.add(task)
-        config, notes = self._resolved[family]
+        config, explicit = self._resolved[family]
         env = config.env if task is None else config.env.model_copy(update={"task": task})
         spec = _spec(env)
-        shape = family, spec.observation_size, spec.action_size
+        shape = family, spec.observation_size, spec.action_size, spec.time_limit
         if shape not in self._sized:
+            config = with_default_steps(config, explicit, spec.time_limit)
             full = sized(config, spec)
-            self._sized[shape] = full, (*notes, *sparsity_notes(full, spec))
+            told = (*effects.notes(config, explicit), *sparsity_notes(full, spec))
+            self._sized[shape] = full, told
         full, notes = self._sized[shape]
         env = env.model_copy(update={"id": spec.id})
         return full.model_copy(update={"env": env}), spec, notes
+
+
+def _shared_names(env_ids: Iterable[str]) -> set[str]:
+    """Return the names that several environments have: those of different modules."""
+    names = Counter(env_name(env_id) for env_id in set(map(env_identity, env_ids)))
+    return {name for name, count in names.items() if count > 1}
 
 
 def _refuse_sharing(path: str, one: RunConfig, other: RunConfig) -> None:
@@ -244,6 +259,8 @@ def _readable(value: Any) -> str:
         return f"-{value}".lower()
     if isinstance(value, int | float):
         return f"{value:.10g}"
+    if isinstance(value, Mapping):
+        return "".join(f"-{name}{_readable(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return "x".join(_readable(item) for item in value)
     return "-" + re.sub(r"[^A-Za-z0-9._-]+", "-", str(value))
@@ -344,12 +361,15 @@ def fresh(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
     return planned
 
 
-def resumed(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
-    """Plan runs of which the finished ones are skipped and unfinished ones start over.
+def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> list[Planned]:
+    """Plan runs of which the finished ones are skipped.
 
-    Runs that another process trains are planned as such: a sweep looks at them again. `overwrite`
-    starts all of them over, and replaces other configurations. Raises InputError where a folder
-    holds another configuration, or something that is no run.
+    Unfinished ones go on from their checkpoints; those without one start over. Those that another
+    process trains are planned as such: a sweep looks at them again. `overwrite` starts all of them
+    over, and replaces other configurations. With `lengthen`, a finished run that has fewer steps
+    than are wanted goes on, too. Raises InputError where a folder holds another configuration, a
+    damaged checkpoint, something that is no run, or a run of which it is not known whether it
+    finished.
     """
     planned = []
     empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
@@ -359,16 +379,14 @@ def resumed(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
             empty[parent] = not os.path.lexists(parent)
             if empty[parent]:
                 check_writable(run.path)
-        planned.append(Planned(run, "new") if empty[parent] else _resumed(run, overwrite))
+        new = empty[parent]
+        planned.append(Planned(run, "new") if new else _resumed(run, overwrite, lengthen))
     return planned
 
 
-def _resumed(run: Run, overwrite: bool) -> Planned:
+def _resumed(run: Run, overwrite: bool, lengthen: bool) -> Planned:
     try:
-        status = read_status(run.path)
-        if overwrite or status is None or differences(read_config(run.path), run.config):
-            check_free(run.path, run.config, overwrite)
-        return _planned(run, overwrite or status != "finished")
+        return _as_it_is(run, overwrite, lengthen)
     except InputError as error:
         held = isinstance(error, InUse) or in_use(run.path)
         if overwrite or not held or _is_another(run):
@@ -384,10 +402,48 @@ def _is_another(run: Run) -> bool:
         return False
 
 
+def _as_it_is(run: Run, overwrite: bool, lengthen: bool) -> Planned:
+    status = read_status(run.path)
+    if overwrite or status is None:
+        check_free(run.path, run.config, overwrite)
+        return _planned(run, overwrite)
+    check_unused(run.path)
+    stored = read_config(run.path)
+    if lengthen and is_longer(run, stored):
+        same_length = run.config.model_copy(update={"steps": stored.steps})
+        if not differences(stored, same_length):
+            return _writable(Planned(longer(run, stored), status))
+    if differences(stored, run.config):
+        check_free(run.path, run.config, overwrite)
+    if status == DAMAGED:
+        raise InputError(
+            f"run {run.path}: its {SUMMARY_FILE} cannot be read, and its other files do not show "
+            "whether it finished: train it again with --overwrite, or after removing its folder"
+        )
+    if status == "finished":
+        damage = differing_logs(run.path, read_summary(run.path) or {})
+        return Planned(run, status, tuple(f"{name} is {cause}" for name, cause in damage))
+    return _writable(Planned(going_on(run, stored), status))
+
+
 def _planned(run: Run, start_over: bool) -> Planned:
     check_unused(run.path)
     status = read_status(run.path)
-    planned = Planned(replace(run, replace=start_over and status is not None), status or "new")
+    start: Literal["new", "over"] = "over" if start_over and status is not None else "new"
+    return _writable(Planned(replace(run, start=start), status or "new"))
+
+
+def _writable(planned: Planned) -> Planned:
     if planned.to_do:
-        check_writable(run.path)
+        check_writable(planned.run.path)
     return planned
+
+
+def repaired(planned: Iterable[Planned]) -> list[str]:
+    """Write the summaries that finished runs have lost; return a line about each."""
+    return [
+        f"repaired: {each.run.label} had no {SUMMARY_FILE} to read, it was written again from the "
+        "other files"
+        for each in planned
+        if not each.to_do and repair_summary(each.run.path)
+    ]

@@ -54,7 +54,7 @@ class SharedFolders:
         if summary != self._before[run.label]:
             if summary is not None and summary.get("status") in ENDED:
                 return Ended(summary)
-        elif run.replace or not is_file(run.path / CONFIG_FILE):
+        elif run.start != "new" or not is_file(run.path / CONFIG_FILE):
             return run  # nobody has been here since the run was planned
         return self.again(run)
 

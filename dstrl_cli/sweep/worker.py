@@ -17,7 +17,8 @@ from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.runs.lock import InUse, in_use
 from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.interrupts import WorkerInterrupts
-from dstrl_cli.sweep.launcher import End, Evaluation, Message, Note, Progress
+from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Message, Note, Progress
+from dstrl_cli.training import stop
 from dstrl_cli.training.run import Run, explain, quiet, train
 
 REPORT_EVERY_S = 0.2
@@ -64,7 +65,7 @@ def main(work: Work, pipes: Pipes) -> None:
     """Train one population: the whole life of a process."""
     if os.name == "posix":
         _print_to(pipes.output)
-    interrupts = WorkerInterrupts(pipes.orders, ask)
+    interrupts = WorkerInterrupts(pipes.orders, stop.ask)
     try:
         end = _train(work, pipes.messages)
         interrupts.ignore()
@@ -73,11 +74,6 @@ def main(work: Work, pipes: Pipes) -> None:
     with suppress(OSError):  # the other end may be gone
         pipes.messages.send(end)
     pipes.messages.close()
-
-
-def ask() -> None:
-    """Ask the training of this process to stop: it ends at once."""
-    raise KeyboardInterrupt
 
 
 def _train(work: Work, messages: Connection) -> End:
@@ -122,6 +118,10 @@ class _PipeReporter:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + REPORT_EVERY_S
             self._send(Progress(step, total, steps_per_s))
+
+    def episodes(self, done: int, total: int) -> None:
+        if time.monotonic() >= self._next:  # `progress`, which follows, sets the next time
+            self._send(Episodes(done, total))
 
     def evaluation(self, member: int, row: Mapping[str, Any]) -> None:
         self._send(Evaluation(member, dict(row)))

@@ -10,7 +10,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dstrl_cli.config.effects import changes_in_words
+from dstrl_cli.config import effects
+from dstrl_cli.config.fields import LinearRate
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.report.table import notably_more
@@ -40,15 +41,37 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
         "sparsity": f"actor {config.actor.sparsity:.6g}, critics {config.critic.sparsity:.6g}",
         "active": f"actor {_active(config.actor, budgets['actor'])}; "
         f"each critic {_active(config.critic, budgets['critic'])}",
-        "topology": f"{changes_in_words(config)}, in this run",
+        "topology": f"{effects.changes_in_words(config)}, in this run",
         "n-step": f"{config.nstep}{delay}",
-        "steps": f"{config.steps:,}, of which {min(config.learning_starts, config.steps):,} random",
+        **_length(config),
+        **_training(config),
         "seed" if len(runs) == 1 else "seeds": seeds,
         "device": _device(config, placement),
         "engine": f"{', '.join(placement.engines)}: {placement.engine_reason}",
         "folder" if len(runs) == 1 else "folders": "\n".join(folders),
     }
     return _grid(rows)
+
+
+def _length(config: RunConfig) -> dict[str, str]:
+    """Return the rows that say how long a run is."""
+    random = f"of which {min(config.learning_starts, config.steps):,} random"
+    if config.episodes is None:
+        return {"steps": f"{config.steps:,}, {random}"}
+    return {
+        "episodes": f"{config.episodes:,}, unless the steps come to their end before",
+        "steps": f"at most {config.steps:,}, {random}",
+    }
+
+
+def _training(config: RunConfig) -> dict[str, str]:
+    """Return when a run trains and how its learning rate falls, where either is unusual."""
+    rows = {}
+    if (config.train_freq, config.gradient_steps) != (1, 1):
+        rows["training"] = effects.training_in_words(config)
+    if isinstance(config.learning_rate, LinearRate):
+        rows["learning rate"] = f"{config.learning_rate.linear:g}, falls linearly to 0"
+    return rows
 
 
 def _active(network: NetworkConfig, budgets: Sequence[int]) -> str:
@@ -70,17 +93,17 @@ def _device(config: RunConfig, placement: Placement) -> str:
 def warnings(runs: Iterable[Run]) -> list[str]:
     """Return what the user should know before the runs start."""
     runs = list(runs)
-    idle = [run for run in runs if run.config.steps <= run.config.learning_starts]
+    idle = [run for run in runs if run.config.updates_until(run.config.steps) <= 0]
     found = []
     if idle:
         config = idle[0].config
+        longer = "--steps" if config.episodes is None else "--episodes (or --steps)"
+        key = "learning_starts" if config.steps <= config.learning_starts else "train_freq"
+        value = config.learning_starts if key == "learning_starts" else config.train_every
         found.append(
             f"nothing will be trained in {counted(len(idle), 'run')}: steps ({config.steps:,}) do "
-            f"not exceed learning_starts ({config.learning_starts:,}); raise --steps or lower it "
-            "with --set learning_starts=N"
+            f"not exceed {key} ({value:,}); raise {longer} or lower it with --set {key}=N"
         )
-    if any(run.config.checkpoint_every for run in runs):
-        found.append("checkpoint_every has no effect in this version: no checkpoint is written")
     return found
 
 
@@ -94,6 +117,10 @@ def outcome_overview(outcome: Outcome) -> RenderableType:
     if result := final_return(summary):
         rows["return"] = (
             f"{result} in the last evaluation ({counted(run.config.eval_episodes, 'episode')})"
+        )
+    if run.config.episodes is not None and summary.get("episodes") is not None:
+        rows["length"] = (
+            f"{counted(summary['episodes'], 'episode')} in {summary.get('steps', 0):,} steps"
         )
     rows |= {
         "sparsity": _sparsity(summary),

@@ -45,6 +45,7 @@ class LineDisplay(Display):
         self._evaluations = evaluations
         self._ended = 0
         self._active = _Active()
+        self._episodes: dict[int, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -61,6 +62,10 @@ class LineDisplay(Display):
         """Say nothing: evaluations say how far a run has come."""
         return
 
+    def episodes(self, key: int, done: int, total: int) -> None:
+        """Keep how far a run has come for its next evaluation."""
+        self._episodes[key] = f"episode {done:,}/{total:,}"
+
     def evaluation(self, key: int, label: str, row: Row) -> None:
         """Print the evaluation."""
         if not self._evaluations:
@@ -68,6 +73,7 @@ class LineDisplay(Display):
         mean, std = row.get("eval_return_mean"), row.get("eval_return_std")
         parts = [
             f"step {count(row.get('step'))}",
+            *([self._episodes[key]] if key in self._episodes else []),
             f"return {number(mean)} ± {number(std)}",
             f"{number(row.get('steps_per_s'))} steps/s",
         ]
@@ -106,6 +112,7 @@ class LiveDisplay(Display):
         self._clock = clock
         self._pace = Pace(1, 0)
         self._task = TaskID(0)
+        self._episodes: tuple[int, int] | None = None
         self._active = _Active()
 
     def __enter__(self) -> Self:
@@ -122,10 +129,19 @@ class LiveDisplay(Display):
 
     def progress(self, key: int, step: int, total: int, steps_per_s: float) -> None:
         """Move the bar, and estimate anew what is left."""
-        now = self._clock()
+        now, done = self._clock(), step
         self._pace.report(step, now)
+        if self._episodes is not None:
+            had, of = self._episodes
+            done = max(step, round(had / of * total))
+            self._pace.expect(step, had, of)
         left = self._pace.seconds_left(now)
-        self._progress.update(self._task, completed=step, total=total, speed=steps_per_s, left=left)
+        self._progress.update(self._task, completed=done, total=total, speed=steps_per_s, left=left)
+
+    def episodes(self, key: int, done: int, total: int) -> None:
+        """Count episodes beside the bar, which fills by steps or episodes, whichever is further."""
+        self._episodes = done, total
+        self._progress.update(self._task, count=f"{done:,}/{total:,} episodes")
 
     def evaluation(self, key: int, label: str, row: Row) -> None:
         """Show the last return beside the bar."""
@@ -161,6 +177,17 @@ class _Active:
         return f"active {now}" if label in self._changed else ""
 
 
+class _Count(ProgressColumn):
+    """Steps done of all steps or, where episodes end the training, the same of episodes."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
+
+    def render(self, task: Task) -> Text:
+        count = task.fields.get("count", f"{task.completed:,.0f}/{task.total or 0:,.0f}")
+        return Text(count)
+
+
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.fields.get("speed")
@@ -191,7 +218,7 @@ def _columns(console: Console) -> list[ProgressColumn]:
     )
     columns: list[ProgressColumn] = [name, BarColumn(bar_width=10 if narrow else 20)]
     if not narrow:
-        columns += [TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), _Speed()]
+        columns += [_Count(), _Speed()]
     columns += [_TimeLeft(), _Field("last")]
     return columns if narrow else [*columns, _Field("active")]
 

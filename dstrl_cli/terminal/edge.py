@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from dstrl_cli.machine import leave_terminal
 
 INTERRUPTED = 130
 
@@ -24,7 +25,7 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, _: object) -> None:
         if number not in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # it may come from the terminal and the shell
-            _leave_terminal()
+            leave_terminal()
         raise KeyboardInterrupt
 
     heeded = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
@@ -37,14 +38,6 @@ def interruptible() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def _leave_terminal() -> None:
-    """Write nothing to a terminal any more: one that has gone makes that an error."""
-    for descriptor in (1, 2):
-        if os.isatty(descriptor):
-            with open(os.devnull, "wb") as null:  # noqa: PTH123
-                os.dup2(null.fileno(), descriptor)
 
 
 def say(text: str, heading: str = "") -> None:

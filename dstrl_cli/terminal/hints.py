@@ -19,6 +19,9 @@ FLAGS = {
         "--steps N",
     ),
     **dict.fromkeys(
+        ("n_episodes", "num_episodes", "max_episodes", "total_episodes"), "--episodes N"
+    ),
+    **dict.fromkeys(
         ("env_id", "env_name", "environment", "gym_id", "task_name", "domain"), "--env ID"
     ),
     **dict.fromkeys(("algorithm", "agent", "policy"), "--algo NAME"),
@@ -41,49 +44,10 @@ FLAGS = {
 }
 """Flags of other tools, and what to write instead."""
 
-KEYS = {
-    "eval_freq": "eval_every",
-    "eval_frequency": "eval_every",
-    "eval_interval": "eval_every",
-    "evaluation_interval": "eval_every",
-    "n_eval_episodes": "eval_episodes",
-    "num_eval_episodes": "eval_episodes",
-    "eval_eps": "eval_episodes",
-    "lr": "learning_rate",
-    "actor_lr": "learning_rate",
-    "critic_lr": "learning_rate",
-    "policy_lr": "learning_rate",
-    "q_lr": "learning_rate",
-    "batch": "batch_size",
-    "replay_size": "buffer_size",
-    "memory_size": "buffer_size",
-    "start_timesteps": "learning_starts",
-    "start_steps": "learning_starts",
-    "random_steps": "learning_starts",
-    "warmup_steps": "learning_starts",
-    "discount": "gamma",
-    "polyak": "tau",
-    "expl_noise": "exploration_noise",
-    "action_noise": "exploration_noise",
-    "policy_noise": "target_noise",
-    "noise_clip": "target_noise_clip",
-    "policy_freq": "policy_delay",
-    "policy_frequency": "policy_delay",
-    "n_step": "nstep",
-    "multi_step": "nstep",
-    "hidden_dim": "hidden_sizes",
-    "hidden_size": "hidden_sizes",
-    "net_arch": "hidden_sizes",
-    "num_threads": "threads",
-    "checkpoint_freq": "checkpoint_every",
-    "zeta": "topology.drop_fraction",
-    "delta": "topology.update_interval",
-}
-"""Names that other tools give to a configuration key."""
-
 
 def instead_of(flag: str) -> str | None:
     """Return what to write instead of an unknown flag, such as `--lr`, or None."""
+    from dstrl_cli.config.foreign import KEYS
     from dstrl_cli.config.keys import MACROS, keys
 
     name = flag.lstrip("-").replace("-", "_")

@@ -144,6 +144,10 @@ NAMES: Mapping[str, Iterable[str]] = {
     "engine": ("auto", *ENGINES),
     "device": ("auto", "cpu", "cuda", "cuda:N"),
     "env_workers": ("auto", "N"),
+    "checkpoint_every": ("N", "90s", "10m", "2h"),
+    "learning_rate": ("number > 0", "{linear: number}"),
+    "train_freq": ("N", "[N, step]", "[N, episode]"),
+    "gradient_steps": ("N", "-1"),
     "metric": [metric_usage(name) for name in METRICS],
 }
 """Last part of a key -> the names that it takes, where its model does not list them."""

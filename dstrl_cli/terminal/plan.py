@@ -24,6 +24,9 @@ MAX_ROWS = 40
 LONG_NAME = 24
 """A longer name of a method is broken at its `+`, unless the terminal is at least `WIDE`."""
 
+MAX_NAMED = 10
+"""Runs that are named when they go on from their checkpoints."""
+
 WIDE = 100
 """Columns of a terminal."""
 
@@ -69,8 +72,8 @@ def _grouped(
 ) -> dict[tuple[str, str, str], list[Planned]]:
     groups: dict[tuple[str, str, str], list[Planned]] = {}
     for each in planned:
-        _, method, sparsity, _ = each.run.label.split("/")
-        env = env_name(each.run.config.env.id)
+        folder, method, sparsity, _ = each.run.label.split("/")
+        env = folder.removesuffix(f".task{each.run.config.env.task}")
         groups.setdefault((method, env, sparsity if by_sparsity else ""), []).append(each)
     return groups
 
@@ -96,11 +99,13 @@ def _ranges(numbers: Iterable[int]) -> str:
 def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
     """Return in one line how many runs there are, how many are to do, and where they train."""
     to_do = [each for each in planned if each.to_do]
+    over = sum(each.run.start == "over" for each in to_do)
+    resumed = sum(each.run.start == "resume" for each in to_do)
     held = sum(each.status == HELD for each in to_do)
-    over = sum(each.status != "new" for each in to_do) - held
     done = len(planned) - len(to_do)
     parts = [counted(len(planned), "run"), f"{len(to_do)} to do"]
     parts += [f"{over} of them started over"] if over else []
+    parts += [f"{resumed} of them resumed"] if resumed else []
     parts += [f"{held} of them in another dstrl now"] if held else []
     parts += [f"{done} finished before"] if done else []
     where = (
@@ -128,6 +133,49 @@ def note_lines(planned: Sequence[Planned]) -> list[str]:
         f"note: {note}" if len(each) == len(methods) else f"note for {', '.join(each)}: {note}"
         for note, each in found.items()
     ]
+
+
+def resuming_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return at which step runs go on from their checkpoints, of many the first ones."""
+    runs = [each.run for each in planned if each.run.start == "resume"]
+    more = len(runs) - MAX_NAMED
+    lines = [f"{run.label} resumes at step {run.step:,}" for run in runs[:MAX_NAMED]]
+    return lines + ([f"and {more} more runs resume"] if more > 0 else [])
+
+
+def going_on_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return what `--resume` finds in the folder of each run that does not resume, and those."""
+    found = []
+    for each in planned:
+        if not each.to_do:
+            steps = f"{each.run.config.steps:,} steps"
+            found.append(f"{each.run.label} has finished its {steps}: nothing is left to do")
+        elif each.run.start == "over":
+            found.append(f"{each.run.label} ({each.status}) left no checkpoint: it starts over")
+        elif each.status == "new":
+            found.append(f"{each.run.label} has not been started: it starts")
+    return [*found, *resuming_lines(planned)]
+
+
+def damage_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return which finished runs have logs that are not what they wrote."""
+    return [
+        f"warning: {each.run.label} finished, but {', '.join(each.damage)}: the run is left out of "
+        "tables; remove its folder to train it again"
+        for each in planned
+        if each.damage
+    ]
+
+
+def length_lines(planned: Sequence[Planned]) -> list[str]:
+    """Return how long the runs that are to do are, where that is given in episodes."""
+    configs = [each.run.config for each in planned if each.to_do]
+    lengths = dict.fromkeys(
+        f"{counted(config.episodes, 'episode')}, at most {config.steps:,} steps"
+        for config in configs
+        if config.episodes is not None
+    )
+    return [f"length of each run: {' or '.join(lengths)}"] if lengths else []
 
 
 def topology_lines(planned: Sequence[Planned]) -> list[str]:
@@ -165,11 +213,14 @@ def plan_json(planned: Sequence[Planned], placement: Placement) -> dict[str, Any
             | {
                 "status": each.status,
                 "to_do": each.to_do,
+                "start": each.run.start if each.to_do else None,
+                "resumes_at": each.run.step if each.run.start == "resume" else None,
                 "topology_changes": {
                     role: effects.topology_changes(each.run.config, role).count
                     for role in effects.ROLES
                 },
                 "notes": list(each.run.notes),
+                "damage": list(each.damage),
             }
             for each in planned
         ],
@@ -188,6 +239,7 @@ def identity(run: Run) -> dict[str, Any]:
         "sparsity": {"actor": config.actor.sparsity, "critic": config.critic.sparsity},
         "seed": config.seed,
         "steps": config.steps,
+        "episodes": config.episodes,
     }
 
 

@@ -34,6 +34,7 @@ class _Run:
     state: str = WAITING
     key: int | None = None
     step: int | None = None
+    episodes: tuple[int, int] | None = None  # had, and of how many, where they end the training
     value: float | None = None
 
     @property
@@ -86,14 +87,23 @@ class SweepDisplay(Display):
         for label in runs:
             self._waiting.pop(label, None)
             run = self._runs[label]
-            run.state, run.key, run.step, run.value = RUNNING, key, None, None
+            run.state, run.key = RUNNING, key
+            run.step = run.episodes = run.value = None
 
     def progress(self, key: int, step: int, total: int, steps_per_s: float) -> None:
         """Show how far a population has come."""
         if key in self._running:
-            self._running[key].report(step, self._clock())
+            pace = self._running[key]
+            pace.report(step, self._clock())
             for run in self._of(key):
                 run.step = step
+                if run.episodes is not None:
+                    pace.expect(step, *run.episodes)
+
+    def episodes(self, key: int, done: int, total: int) -> None:
+        """Show episodes in place of steps."""
+        for run in self._of(key):
+            run.episodes = done, total
 
     def evaluation(self, key: int, label: str, row: Row) -> None:
         """Show the last return."""
@@ -149,8 +159,8 @@ class SweepDisplay(Display):
         narrow = self._console.width < 80
         step = ""
         if run.step is not None:
-            done = f"{run.step / run.total:.0%}" if run.total else ""
-            step = done if narrow else f"{count(run.step)}/{count(run.total)}"
+            (done, of), unit = run.episodes or (run.step, run.total), "ep" * bool(run.episodes)
+            step = f"{done / of:.0%}" if narrow else f"{count(done)}/{count(of)} {unit}".strip()
         pace = None if run.key is None else self._running.get(run.key)
         left = "" if pace is None else _time(pace.seconds_left(self._clock()))
         value = "" if run.value is None else number(run.value)

@@ -6,8 +6,9 @@ One `Rule` serves the members of a population that share its settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +18,8 @@ from dstrl_cli.config.models import TopologyConfig
 from dstrl_cli.registry import SCHEDULES, SCORES, load
 from dstrl_cli.topology import masks
 from dstrl_cli.topology.blame import blamed, checked
-from dstrl_cli.topology.schedules import Schedule
+from dstrl_cli.topology.kept import join_attributes, take_attributes
+from dstrl_cli.topology.schedules import Schedule, share
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class NetworkView:
             `observes_moments`, else None.
         td_error: sum over the batch of |target - Q| [M, K]; None for an actor.
         batch_size: rows of the batch.
-        progress: this network's updates so far over its updates in the whole run, in [0, 1].
+        progress: how far the run is, in [0, 1]: this network's updates so far over those in the
+            whole run or, in a run of N episodes, the episodes so far over N, whichever is more.
         uniform: layer -> numbers in [0, 1) [M, K, in, out] from each member's own stream.
         ties: ("drop" or "grow", layer) -> numbers [M, K, in, out] from each member's own stream:
             of equal scores the one with the lower number is taken. None: the one that comes first.
@@ -63,6 +66,10 @@ class ScoreParams(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+CODE = (BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType, type)
+"""Attributes of these types are no state: `__init__` chooses them."""
 
 
 class Score:
@@ -117,6 +124,27 @@ class Score:
         """Return how many connections to drop [M, K]: int(fraction * active)."""
         return masks.whole_part(fraction, view.masks[layer].sum((-2, -1)))
 
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of this score, by name: its attributes.
+
+        Numbers, text, tensors, and lists, tuples or dicts of them can be kept. A tensor whose first
+        axis has length M holds something of every member; all else is common to the members.
+        `config`, `params`, and attributes that are functions, classes or modules are left out.
+        """
+        left_out = ("config", "params")
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in left_out and not isinstance(value, CODE)
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` returned, of a score that was made with the same keys.
+
+        Tensors are on the network's device; the number of members M may be another one.
+        """
+        vars(self).update(state)
+
 
 class Rule:
     """The topology rule of one network for those members that share its settings.
@@ -124,10 +152,16 @@ class Rule:
     Args:
         config: the rule's keys.
         end: the network's own updates after which the topology stays as it is (T_end).
+        end_share: the same as a share of the run, for runs whose length is given in episodes.
+
+    Attributes:
+        episode_share: episodes so far over those of the whole run; 0 where only steps count.
+        finished: whether the last topology update has happened.
     """
 
-    def __init__(self, config: TopologyConfig, end: int) -> None:
-        self.config, self.end = config, end
+    def __init__(self, config: TopologyConfig, end: int, end_share: float = 1.0) -> None:
+        self.config, self.end, self.end_share = config, end, end_share
+        self.episode_share = 0.0
         same = config.drop == config.grow  # one score, one state
         self.drop: Score = load(SCORES, config.drop)(config)
         self.grow: Score = self.drop if same else load(SCORES, config.grow)(config)
@@ -139,6 +173,29 @@ class Rule:
         self.observes_gradients = any(score.observes_gradients for score in self.observers)
         self.finished = False
 
+    def state(self, row: int, members: int) -> dict[str, Any]:
+        """Return the state of the member at `row` of this rule, which has so many members.
+
+        Raises DstrlError for a score that keeps what cannot be put into a checkpoint.
+        """
+        scores = {
+            str(number): take_attributes(owner, score.state(), row, members)
+            for number, (owner, score) in enumerate(self.owners())
+        }
+        return {"finished": self.finished, "scores": scores}
+
+    def set_state(self, states: Sequence[Mapping[str, Any]], device: str) -> None:
+        """Take up the states of this rule's members, in order; tensors are put on `device`."""
+        self.finished = states[0]["finished"]
+        for number, (owner, score) in enumerate(self.owners()):
+            parts = [state["scores"][str(number)] for state in states]
+            score.set_state(join_attributes(owner, parts, device))
+
+    def owners(self) -> list[tuple[str, Score]]:
+        """Return the scores, each after the key and the name that chose it."""
+        names = [f"topology.{key} = '{getattr(self.config, key)}'" for key in ("drop", "grow")]
+        return list(zip(names, self.scores, strict=False))
+
     def due(self, update: int) -> bool:
         """Return whether the network's `update` (from 1) is one of this rule's topology updates.
 
@@ -149,13 +206,21 @@ class Rule:
             return False
         if (update - offset) % self.config.update_interval != 0:
             return False
-        return update < self.end or self.config.final_drop
+        return self.progress(update) < 1 or self.config.final_drop
+
+    def progress(self, update: int) -> float:
+        """Return how far `update` is on the way to T_end, in [0, 1].
+
+        In a run of N episodes the episodes count where they are further on their way than the
+        updates: episodes end early, and T_end would not be reached by updates alone.
+        """
+        by_updates = share(update, self.end)
+        return max(by_updates, share(self.episode_share, self.end_share))
 
     def fraction(self, update: int) -> float:
         """Return the fraction of active connections to exchange at `update`."""
-        progress = min(1.0, update / self.end) if self.end > 0 else 1.0
         with blamed("schedule", self.config.schedule):
-            fraction = self.schedule.fraction(progress)
+            fraction = self.schedule.fraction(self.progress(update))
             if not 0 <= fraction <= 1:
                 raise ValueError(f"a fraction must lie in [0, 1], not be {fraction!r}")
         return fraction
@@ -168,10 +233,10 @@ class Rule:
     def change(self, view: NetworkView, update: int) -> list[masks.Rewired]:
         """Carry out the topology update that is due at `update`: return each layer's new mask.
 
-        With `final_drop`, the first change due at or after `end` drops without growing and is the
+        With `final_drop`, the first change due at or after T_end drops without growing and is the
         last one (SOK's code).
         """
-        last = update >= self.end
+        last = self.progress(update) >= 1
         self.finished = last
         fraction = self.fraction(update)
         for score in self.scores:

@@ -13,6 +13,11 @@ from typing_extensions import override
 from dstrl_cli.config.models import TopologyConfig
 
 
+def share(done: float, whole: float) -> float:
+    """Return which share of `whole` is done, in [0, 1]; 1 where there is nothing to do."""
+    return min(1.0, done / whole) if whole > 0 else 1.0
+
+
 class Schedule(ABC):
     """The fraction of the active connections of a layer that a topology update exchanges.
 
@@ -28,7 +33,8 @@ class Schedule(ABC):
         """Return the fraction in [0, 1] at a progress in [0, 1].
 
         Progress is the network's updates so far over those after which its topology stays as it
-        is: the whole run, less `stop_before_end`.
+        is: the whole run, less `stop_before_end`. In a run of N episodes it is the same share of
+        its episodes, where that is more.
         """
 
 

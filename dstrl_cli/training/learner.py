@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm, Due
+from dstrl_cli.config.fields import LinearRate
 from dstrl_cli.envs.base import Step
 from dstrl_cli.replay.base import Replay, Transition
 from dstrl_cli.replay.batch import Batch
@@ -82,6 +83,12 @@ class Learner:
                 for part, original in zip(parts, transition, strict=True)
             )
         )
+
+    def follow_schedule(self, step: int) -> None:
+        """Set the learning rate for the updates that follow environment step `step`."""
+        config = self.algorithm.config
+        if isinstance(config.learning_rate, LinearRate):
+            self.algorithm.set_learning_rate(config.learning_rate_at(step))
 
     def update(self) -> None:
         """Take one update of every member on a batch of its own."""

@@ -8,9 +8,10 @@ files there are (`runs.folder`).
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +24,10 @@ from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.network_sizes import compared_sizes
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
-from dstrl_cli.nets.groups import Counts, TopologyChange
+from dstrl_cli.nets.groups import TopologyChange
 from dstrl_cli.nets.network import Network
 from dstrl_cli.registry import algorithm_name
+from dstrl_cli.runs.hashes import hash_rows
 from dstrl_cli.runs.policy import (
     BEST_FILE,
     INITIAL_FILE,
@@ -33,6 +35,7 @@ from dstrl_cli.runs.policy import (
     network_tensors,
     policy_metadata,
 )
+from dstrl_cli.training.rows import kept_connections, topology_rows
 from dstrl_cli.training.sinks import Sink
 
 WAITING_STEPS = 128
@@ -75,6 +78,14 @@ class WaitingChange(NamedTuple):
     change: TopologyChange
 
 
+class Times(NamedTuple):
+    """Seconds that a run took, all in all and for parts of it."""
+
+    wall: float = 0.0
+    evaluation: float = 0.0
+    checkpoint: float = 0.0
+
+
 class Recorder:
     """Writes the episodes, evaluations, topology updates and networks of every member to its sinks.
 
@@ -89,8 +100,10 @@ class Recorder:
     ) -> None:
         self.algorithm, self.sinks, self.spec = algorithm, sinks, spec
         self.started = self.row_time = time.perf_counter()
-        self.row_step, self.evaluation_time = 0, 0.0
+        self.row_step, self.evaluation_time, self.checkpoint_time = 0, 0.0, 0.0
         members = len(sinks)
+        self.before = [Times()] * members  # what each took before it was resumed
+        self.restarts = [0] * members  # episodes that had to begin anew when it was resumed
         self.recorded = set(range(members))  # members whose summary is not written yet
         self.episode_return = np.zeros(members)
         self.episode_length = np.zeros(members, dtype=np.int64)
@@ -104,6 +117,7 @@ class Recorder:
         self.changes: list[WaitingChange] = []
         self.messages: list[tuple[int, str]] = []
         networks = (algorithm.actor, algorithm.critic)
+        self.hashed = {network.plan.role: network.plan.head_names for network in networks}
         self.active = {
             network: [flops.ActiveCount(active) for active in network.active().sum((1, 2)).tolist()]
             for network in networks
@@ -114,9 +128,11 @@ class Recorder:
     def initial(self) -> None:
         """Write `initial.safetensors` of every member."""
         for member in sorted(self.recorded):
-            self.write_policy(member, INITIAL_FILE, 0)
+            self.write_policy(member, INITIAL_FILE, 0, member_tensors(self.algorithm, member))
 
-    def write_policy(self, member: int, filename: str, step: int) -> None:
+    def write_policy(
+        self, member: int, filename: str, step: int, tensors: Mapping[str, NDArray[Any]]
+    ) -> None:
         """Write a member's networks and what they were trained for."""
         spec, config = self.spec, self.algorithm.configs[member]
         metadata = policy_metadata(
@@ -131,18 +147,19 @@ class Recorder:
             step=step,
             env_kwargs=dict(spec.kwargs),
         )
-        tensors = member_tensors(self.algorithm, member)
         for sink in self.sinks[member]:
             sink.policy(filename, tensors, metadata)
 
-    def keep_best(self, member: int, step: int, mean: float) -> None:
+    def keep_best(
+        self, member: int, step: int, mean: float, tensors: Mapping[str, NDArray[Any]]
+    ) -> None:
         """Write `best.safetensors` where `mean` is above every evaluation since step 0.
 
         The evaluation at step 0 does not count: it is that of untrained networks.
         """
         if step > 0 and mean > self.best[member]:
             self.best[member] = mean
-            self.write_policy(member, BEST_FILE, step)
+            self.write_policy(member, BEST_FILE, step, tensors)
 
     # Steps, topology updates and distances as they happen.
 
@@ -172,6 +189,78 @@ class Recorder:
     def policy_distances(self, measured: Mapping[int, Tensor]) -> None:
         """Keep the policy distances of some members for the next evaluation's row."""
         self.distances.update(measured)
+
+    def checkpoint_took(self, seconds: float) -> None:
+        """Count the time of a checkpoint, which does not count into steps per second."""
+        self.checkpoint_time += seconds
+        self.row_time += seconds
+
+    def evaluation_stopped(self, seconds: float) -> None:
+        """Leave the time of an evaluation that was not completed out of steps per second."""
+        self.row_time += seconds
+
+    # What a checkpoint needs.
+
+    def times(self, member: int) -> Times:
+        """Return what a member took so far, before it was resumed too."""
+        before, wall = self.before[member], time.perf_counter() - self.started
+        return Times(
+            before.wall + wall,
+            before.evaluation + self.evaluation_time,
+            before.checkpoint + self.checkpoint_time,
+        )
+
+    def state(self, member: int) -> dict[str, Any]:
+        """Return what a member's next rows depend on; everything that waits must be written."""
+        distance, best = self.distances.get(member), self.best[member]
+        networks = {
+            network.plan.role: {
+                **vars(self.active[network][member]),
+                "inactive_gradients": self.inactive_gradients[network][member],
+            }
+            for network in (self.algorithm.actor, self.algorithm.critic)
+        }
+        return {
+            "episode_return": float(self.episode_return[member]),
+            "episode_length": int(self.episode_length[member]),
+            "episode_count": int(self.episode_count[member]),
+            "recent_returns": self.recent_returns[member],
+            "distance": None if distance is None else float(distance),
+            "last_evaluation": json.dumps(self.last_evaluation.get(member)),
+            "best": None if best == -math.inf else best,
+            "networks": networks,
+            "restarts": self.restarts[member],
+            "times": list(self.times(member)),
+            "row_step": self.row_step,
+            "row_seconds": time.perf_counter() - self.row_time,
+        }
+
+    def set_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Take the states of all members; the rows that follow are those that would have been."""
+        now = time.perf_counter()
+        self.started, self.row_time = now, now - states[0]["row_seconds"]
+        self.row_step = states[0]["row_step"]
+        for member, state in enumerate(states):
+            self.episode_return[member] = state["episode_return"]
+            self.episode_length[member] = state["episode_length"]
+            self.episode_count[member] = state["episode_count"]
+            self.recent_returns[member] = list(state["recent_returns"])
+            if state["distance"] is not None:
+                self.distances[member] = torch.tensor(state["distance"])
+            if (evaluation := json.loads(state["last_evaluation"])) is not None:
+                self.last_evaluation[member] = evaluation
+            self.best[member] = -math.inf if state["best"] is None else state["best"]
+            for network in (self.algorithm.actor, self.algorithm.critic):
+                counts = dict(state["networks"][network.plan.role])
+                self.inactive_gradients[network][member] = counts.pop("inactive_gradients")
+                vars(self.active[network][member]).update(counts)
+            self.restarts[member] = state["restarts"]
+            self.before[member] = Times(*state["times"])
+
+    def restart_episode(self, member: int) -> None:
+        """Forget the episode that a member is in, and count that."""
+        self.episode_return[member], self.episode_length[member] = 0.0, 0
+        self.restarts[member] += 1
 
     # Writing what waits.
 
@@ -254,32 +343,36 @@ class Recorder:
         seconds: float,
         nstep: Sequence[int],
         sizes: Sequence[int],
+        only: Collection[int] | None = None,
     ) -> dict[int, dict[str, Any]]:
         """Write one evaluation; return each member's row of `progress.csv`.
 
-        Members whose summary is written have none.
+        Members whose summary is written have none. With `only` no other member has one, and the
+        next rows of the others are as they would be without this evaluation.
 
         Args:
             step: environment steps so far.
             returns, lengths: [P, episodes].
             seconds: what the evaluation took; it does not count into steps per second.
             nstep, sizes: n-step and buffer size of each member.
+            only: the members that were evaluated; None: all.
         """
         now = time.perf_counter()
         training = now - self.row_time - seconds
         rate = (step - self.row_step) / training if step > self.row_step else None
         self.evaluation_time += seconds
-        metrics = self.algorithm.take_metrics()
+        every = only is None
+        metrics = self.algorithm.take_metrics() if every else self.algorithm.mean_metrics()
         actor_active = self.algorithm.actor.active().sum((1, 2)).tolist()
         critic_active = self.algorithm.critic.active().sum((1, 2)).tolist()
         rows = {}
-        for member in sorted(self.recorded):
+        for member in sorted(self.recorded if only is None else self.recorded.intersection(only)):
             distance, recent = self.distances.get(member), self.recent_returns[member]
             mean, std = float(returns[member].mean()), float(returns[member].std())
             self.last_evaluation[member] = {"mean": mean, "std": std}
             row = {
                 "step": step,
-                "time_s": round(now - self.started, 3),
+                "time_s": round(self.before[member].wall + now - self.started, 3),
                 "steps_per_s": None if rate is None else round(rate, 2),
                 "eval_return_mean": mean,
                 "eval_return_std": std,
@@ -294,12 +387,18 @@ class Recorder:
             self.recent_returns[member] = []
             for sink in self.sinks[member]:
                 sink.evaluation(step, returns[member].tolist(), lengths[member].tolist())
-            self.write_policy(member, POLICY_FILE, step)
-            self.keep_best(member, step, mean)
+            tensors = member_tensors(self.algorithm, member)
+            self.write_policy(member, POLICY_FILE, step, tensors)
+            self.keep_best(member, step, mean, tensors)
+            hashes = hash_rows(step, tensors, self.hashed)
             for sink in self.sinks[member]:
+                sink.hashes(hashes)
                 sink.progress(row)
             rows[member] = row
-        self.row_time, self.row_step = time.perf_counter(), step
+        if every:
+            self.row_time, self.row_step = time.perf_counter(), step
+        else:
+            self.row_time += seconds + time.perf_counter() - now
         return rows
 
     def finish(self, member: int, status: str, steps: int, error: str | None) -> None:
@@ -315,13 +414,17 @@ class Recorder:
             policy_delay=config.policy_delay,
             nstep=config.nstep,
         )
+        times = self.times(member)
         summary = {
             "status": status,
             "steps": steps,
+            "episodes": int(self.episode_count[member]),
             "final_return": self.last_evaluation.get(member),
             **numbers,
-            "wall_time_s": round(time.perf_counter() - self.started, 3),
-            "evaluation_time_s": round(self.evaluation_time, 3),
+            "wall_time_s": round(times.wall, 3),
+            "evaluation_time_s": round(times.evaluation, 3),
+            "checkpoint_time_s": round(times.checkpoint, 3),
+            "restarts": self.restarts[member],
             "engine": algorithm.engine,
             "device": algorithm.device,
             "error": error,
@@ -345,39 +448,3 @@ class Recorder:
             dense=dense,
             inactive_gradients=inactive_gradients,
         )
-
-
-def kept_connections(names: Sequence[str], spared: Counts) -> list[str]:
-    """Return which networks K kept the last connection of a layer; `spared` is [K][L]."""
-    return [
-        f"the last connection of {name}, layer {layer}, was to be dropped and was kept"
-        for name, layers in zip(names, spared, strict=True)
-        for layer, kept in enumerate(layers)
-        if kept
-    ]
-
-
-def topology_rows(
-    step: int, names: Sequence[str], counts: tuple[Counts, Counts, Counts], fraction: float
-) -> list[dict[str, Any]]:
-    """Return the rows of `topology.csv` of one topology update: one for each network and layer.
-
-    Args:
-        step: environment steps so far.
-        names: of the networks K.
-        counts: active, dropped and grown connections, each [K][L].
-        fraction: of the active connections that was to be exchanged.
-    """
-    return [
-        {
-            "step": step,
-            "network": name,
-            "layer": layer,
-            "active": active,
-            "dropped": dropped,
-            "grown": grown,
-            "fraction": fraction,
-        }
-        for name, *of_network in zip(names, *counts, strict=True)
-        for layer, (active, dropped, grown) in enumerate(zip(*of_network, strict=True))
-    ]

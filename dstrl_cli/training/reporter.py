@@ -11,6 +11,13 @@ class Reporter(Protocol):
     def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Report that `step` of `total` environment steps are done."""
 
+    def episodes(self, done: int, total: int) -> None:
+        """Report that `done` of `total` training episodes are done, where they end the training.
+
+        Of several members they are those of the one with the largest part to go. Comes before
+        `progress`.
+        """
+
     def evaluation(self, member: int, row: dict[str, Any]) -> None:
         """Report a member's new row of `progress.csv`."""
 
@@ -23,6 +30,9 @@ class Silent:
 
     def progress(self, step: int, total: int, steps_per_s: float) -> None:
         """Ignore progress."""
+
+    def episodes(self, done: int, total: int) -> None:
+        """Ignore episodes."""
 
     def evaluation(self, member: int, row: dict[str, Any]) -> None:
         """Ignore an evaluation."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
@@ -44,7 +44,9 @@ class Run:
         spec: its environment.
         path: its folder.
         label: its folder relative to the results, for messages.
-        replace: whether a run that is already in the folder is started over.
+        start: `new`: the folder holds no run; `over`: what it holds is replaced; `resume`: the run
+            in it goes on from its checkpoint.
+        step: where it goes on.
         notes: what the user should know before it starts.
     """
 
@@ -52,7 +54,8 @@ class Run:
     spec: EnvSpec
     path: Path
     label: str
-    replace: bool = False
+    start: Literal["new", "over", "resume"] = "new"
+    step: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -122,20 +125,45 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
         for run, choice in zip(runs, choices, strict=True)
     ]
     with ExitStack() as folders:
-        opened = []
+        opened: list[RunFolder] = []
+        states: list[Mapping[str, Any]] = []
         for run, config in zip(runs, configs, strict=True):
-            document = to_dict(config) | {"run": provenance(config, device_name(device))}
-            folder = RunFolder(run.path).create(document, overwrite=run.replace)
+            now = provenance(config, device_name(device))
+            document, folder = to_dict(config) | {"run": now}, RunFolder(run.path)
             opened.append(folders.enter_context(folder))
+            if run.start == "resume":
+                states.append(folder.resume(document))
+                _say_changed(run, states[-1]["made_by"], now, reporter)
+            else:
+                folder.create(document, overwrite=run.start == "over")
+        sinks = [[folder] for folder in opened]
         try:
-            trainer.train(configs, [[folder] for folder in opened], runs[0].spec, device, reporter)
+            trainer.train(configs, sinks, runs[0].spec, device, reporter, states=states or None)
         except BaseException as error:
             if remedy := out_of_memory(error):
                 _leave_summaries(opened, remedy, over_failed=True)
                 raise remedy from error
             _leave_summaries(opened, error)
             raise
+        for folder, config in zip(opened, configs, strict=True):
+            finished = (read_summary(folder.path) or _NO_SUMMARY).get("status") == "finished"
+            if finished and not config.keep_checkpoint:
+                folder.remove_checkpoint()
     return [read_summary(run.path) or _NO_SUMMARY for run in runs]
+
+
+def _say_changed(
+    run: Run, then: Mapping[str, Any], now: Mapping[str, Any], reporter: Reporter
+) -> None:
+    """Say which versions and device are not those with which a run's checkpoint was written."""
+    pairs = {name: (then["versions"].get(name), new) for name, new in now["versions"].items()}
+    pairs["device"] = then["device"], now["device"]
+    changed = [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]
+    if changed:
+        reporter.message(
+            f"warning: {run.label}: since its checkpoint has changed: {', '.join(changed)}; its "
+            "numbers may differ from those of a run that was not stopped"
+        )
 
 
 NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")
@@ -167,7 +195,8 @@ def _leave_summaries(
     for folder in folders:
         written = read_summary(folder.path)
         if written is None or (over_failed and written.get("status") == status):
-            folder.summary({**(written or {}), **end})
+            with suppress(DstrlError):  # the disk may be full
+                folder.summary({**(written or {}), **end})
 
 
 def device_name(device: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 class Sink(Protocol):
     """Takes the records of one member, in the order in which they were made.
 
-    Rows are mappings with the columns that `runs.folder.COLUMNS` names.
+    Rows are mappings with the columns that `runs.logs.COLUMNS` names.
     """
 
     def progress(self, row: Mapping[str, Any]) -> None:
@@ -27,10 +27,16 @@ class Sink(Protocol):
     def topology(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take the layers of a topology update."""
 
+    def hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take the digests of the networks at an evaluation."""
+
     def policy(
         self, filename: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]
     ) -> None:
         """Take the networks as they are now: arrays by name, and what they were trained for."""
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Take the state of the training, from which it can go on; it replaces the former one."""
 
     def summary(self, summary: Mapping[str, Any]) -> None:
         """Take how the run ended; nothing follows."""

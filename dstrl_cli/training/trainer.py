@@ -11,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dstrl_cli import envs, streams
@@ -28,11 +31,15 @@ from dstrl_cli.nets.choice import choose
 from dstrl_cli.registry import ALGORITHMS, load
 from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.replay.choice import is_on_host, make_replay
+from dstrl_cli.training import checkpoint
 from dstrl_cli.training.capture import Capture, capture
+from dstrl_cli.training.episodes import EpisodeCount
 from dstrl_cli.training.learner import Learner
 from dstrl_cli.training.recorder import Recorder
 from dstrl_cli.training.reporter import Reporter, Silent
 from dstrl_cli.training.sinks import Sink
+from dstrl_cli.training.stop import Stop, Stopped, listening
+from dstrl_cli.training.timing import UpdateTiming
 
 CHECK_EVERY = 100
 """Steps after which the device is read: to write files, report progress, and find members that
@@ -75,6 +82,7 @@ class Population:
         )
         self.training = list(range(len(configs)))
         self.recorder = Recorder(self.algorithm, sinks, spec)
+        self.episodes = EpisodeCount(configs, self.algorithm)
         seeds = [each.seed for each in configs]
         self.make_environments(spec, seeds)
         self.capacity = CapacityControl(configs, device)
@@ -84,7 +92,9 @@ class Population:
         self.warm_up = streams.uniform(seeds, "warm_up", (spec.action_size,), device)
         self.sample_action = captured(self.finite_actions)
         self.policy = captured(self.policy_actions)
-        self.steps = 0
+        self.steps, self.evaluated = 0, -1  # the step of the last evaluation
+        self.timing = UpdateTiming(config)
+        self.checkpoints, self.stop = checkpoint.Schedule(configs), Stop()
         self.clock, self.clock_step = time.perf_counter(), 0
 
     def make_environments(self, spec: EnvSpec, seeds: Sequence[int]) -> None:
@@ -99,23 +109,62 @@ class Population:
         self.env_seeds = [streams.derived_seed(seed, "env") % 2**31 for seed in seeds]
         self.eval_seeds = [start for seed in seeds for start in start_seeds(seed, episodes)]
 
-    def run(self) -> None:
-        """Train to the end, or until no member trains any more."""
-        total = self.config.steps
+    def run(self, states: Sequence[Mapping[str, Any]] | None = None) -> None:
+        """Train to the end, or until no member trains any more.
+
+        states: of the members, at the same step; None: the run begins.
+        Raises Stopped, after a checkpoint, where that was asked for.
+        """
+        try:
+            observation = self.begin() if states is None else checkpoint.restore(self, states)
+            self.evaluate_and_finish()
+            while self.steps < self.config.steps and self.training:
+                observation = self.advance(observation)
+                if self.steps == self.config.steps:
+                    self.save_last()
+                self.evaluate_and_finish()
+                if self.steps < self.config.steps:
+                    self.stop.check()
+                    if self.checkpoints.due(self.steps):
+                        checkpoint.save(self, self.training)
+        except Stopped:
+            if self.checkpoints.on and self.steps:
+                checkpoint.save(self, self.training)
+                self.reporter.message(f"stopped at step {self.steps:,}, where it can be resumed")
+            raise
+
+    def begin(self) -> Tensor:
+        """Write the initial networks and start the first episodes; return their observations."""
         self.recorder.initial()
         observation = self.env.reset(self.env_seeds)
         self.freeze_failed(self.env, 1)
-        self.evaluate()
-        while self.steps < total and self.training:
-            observation = self.advance(observation)
-            if self.steps % self.config.eval_every == 0 or self.steps == total:
-                self.evaluate()
+        return observation
+
+    def evaluate_and_finish(self) -> None:
+        """Evaluate at step 0, every `eval_every` steps and at the end; end complete members.
+
+        An evaluation that was stopped is still to be done when the run goes on at the same step.
+        """
+        due = self.steps % self.config.eval_every == 0 or self.steps == self.config.steps
+        if due and self.evaluated != self.steps:
+            self.evaluate()
+        self.finish_complete(due)
+
+    def save_last(self) -> None:
+        """Write the checkpoint from which finished members that keep it can be made longer.
+
+        The last evaluation still is to come: a longer run may have none at this step.
+        """
+        if kept := [each for each in self.training if self.configs[each].keep_checkpoint]:
+            checkpoint.save(self, kept)
 
     def advance(self, observation: Tensor) -> Tensor:
-        """Take one environment step and, after warm-up, one update of every member."""
+        """Take one environment step and, after warm-up, the updates that are due."""
         observation = self.collect(observation)
-        if self.steps > self.config.learning_starts:
-            self.update()
+        if updates := self.timing.updates_after(self.steps):
+            self.learner.follow_schedule(self.steps)
+            for _ in range(updates):
+                self.update()
         measured = self.capacity.check(self.steps, self.replay, self.algorithm.act)
         self.recorder.policy_distances(measured)
         if self.steps % CHECK_EVERY == 0:
@@ -128,7 +177,11 @@ class Population:
         step = self.env.step(self.actions_for_env(action))
         self.learner.store(observation, action, step, policy_action)
         self.steps += 1
+        self.timing.count(step)
         self.recorder.step(self.steps, step)
+        if self.episodes.counts:
+            self.recorder.flush_steps()  # the end of an episode may be the end of its run
+            self.episodes.follow(self.recorder.episode_count)
         self.freeze_failed(self.env, 1)
         return step.observation
 
@@ -168,49 +221,93 @@ class Population:
     def poll(self) -> None:
         """Write the rows that wait, freeze members that diverged, and report progress."""
         self.recorder.flush()
-        for member, text in self.recorder.take_messages():
-            config = self.configs[member]
-            self.reporter.message(f"{config.method} seed {config.seed}: {text}")
-        alive = self.algorithm.alive.tolist()
-        for member in [m for m in self.training if not alive[m]]:
-            error = f"the loss or the actions became NaN or infinite before step {self.steps}"
-            self.freeze(member, "diverged", error)
-        for member, cause in self.replay.faults().items():
-            if member in self.training:
-                self.freeze(member, "failed", cause)
+        self.tell()
+        self.freeze_faulty(self.training)
         if self.steps == self.clock_step:  # reported at this step already
             return
         now = time.perf_counter()
         rate = (self.steps - self.clock_step) / max(now - self.clock, 1e-9)
+        if self.episodes.counts and self.training:
+            self.reporter.episodes(*self.episodes.slowest(self.training))
         self.reporter.progress(self.steps, self.config.steps, rate)
         self.clock, self.clock_step = now, self.steps
 
-    def freeze(self, member: int, status: str, error: str) -> None:
+    def tell(self) -> None:
+        """Report what networks and topology updates have to say."""
+        for member, text in self.recorder.take_messages():
+            config = self.configs[member]
+            self.reporter.message(f"{config.method} seed {config.seed}: {text}")
+
+    def end(self, member: int, status: str, error: str | None) -> None:
         """End a member's training where it is; the others go on."""
         self.recorder.flush()
         self.training.remove(member)
         self.algorithm.alive[member].fill_(False)
         self.recorder.finish(member, status, self.steps, error)
+
+    def finish_complete(self, evaluated: bool) -> None:
+        """End the members that have had all their episodes, after a last evaluation.
+
+        `evaluated`: whether every member was evaluated at this step already.
+        """
+        if not self.episodes.counts:
+            return
+        complete = self.episodes.complete(self.training)
+        if complete and not evaluated:
+            self.evaluate(None if complete == self.training else complete)
+        for member in self.episodes.complete(self.training):
+            self.end(member, "finished", None)
+
+    def freeze(self, member: int, status: str, error: str) -> None:
+        """End the training of a member that went wrong, and say so."""
+        self.end(member, status, error)
         if len(self.configs) > 1:  # of a single run, the command prints the same error at its end
             config = self.configs[member]
             self.reporter.message(f"{config.method} seed {config.seed} {status}: {error}")
 
-    def freeze_failed(self, env: BatchEnv, per_member: int) -> None:
-        """Freeze the members one of whose environments, `per_member` each, has failed."""
-        for index, cause in env.failures.items():
-            if index // per_member in self.training:
-                self.freeze(index // per_member, "failed", cause)
+    def freeze_faulty(self, members: Sequence[int]) -> None:
+        """Freeze those of the members that diverged or whose replay buffer has failed."""
+        alive = self.algorithm.alive.tolist()
+        for member in [m for m in members if not alive[m]]:
+            error = f"the loss or the actions became NaN or infinite before step {self.steps}"
+            self.freeze(member, "diverged", error)
+        for member, cause in self.replay.faults().items():
+            if member in self.training and member in members:
+                self.freeze(member, "failed", cause)
 
-    def evaluate(self) -> None:
-        """Evaluate every member; write and report the rows of those that still train."""
+    def freeze_failed(
+        self, env: BatchEnv, per_member: int, only: Sequence[int] | None = None
+    ) -> None:
+        """Freeze the members one of whose environments, `per_member` each, has failed.
+
+        `only`: the members that are looked at; None: all.
+        """
+        for index, cause in env.failures.items():
+            member = index // per_member
+            if member in self.training and (only is None or member in only):
+                self.freeze(member, "failed", cause)
+
+    def evaluate(self, only: Sequence[int] | None = None) -> None:
+        """Evaluate every member; write and report the rows of those that still train.
+
+        With `only` some members are evaluated, and nothing changes for the others.
+        """
         if not self.training:
             return
         started = time.perf_counter()
-        returns, lengths = rollout.episodes(self.eval_env, self.policy, self.eval_seeds)
+        try:
+            returns, lengths = self.roll_out(only)
+        except Stopped:
+            self.recorder.evaluation_stopped(time.perf_counter() - started)
+            raise
         seconds = time.perf_counter() - started
         self.clock += seconds
-        self.poll()
-        self.freeze_failed(self.eval_env, self.config.eval_episodes)
+        if only is None:
+            self.poll()
+        else:
+            self.recorder.flush()
+            self.freeze_faulty(only)
+        self.freeze_failed(self.eval_env, self.config.eval_episodes, only)
         rows = self.recorder.evaluation(
             self.steps,
             returns.reshape(len(self.configs), -1),
@@ -218,9 +315,31 @@ class Population:
             seconds,
             self.learner.nsteps.values,
             self.replay.size.squeeze(1).tolist(),
+            only,
         )
+        self.evaluated = self.steps
         for member, row in rows.items():
             self.reporter.evaluation(member, row)
+
+    def evaluation_actions(self, observation: Tensor) -> Tensor:
+        """Return `policy_actions` for one step of an evaluation, unless a stop was asked for."""
+        self.stop.check()
+        actions: Tensor = self.policy(observation)
+        return actions
+
+    def roll_out(self, only: Sequence[int] | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the evaluation returns and lengths [P * E], of `only` some members or of all."""
+        if only is None:
+            return rollout.episodes(self.eval_env, self.evaluation_actions, self.eval_seeds)
+        evaluated = np.isin(np.arange(len(self.configs)), only)
+        environments = evaluated.repeat(self.config.eval_episodes)
+        alive = self.algorithm.alive.clone()
+        result = rollout.episodes(
+            self.eval_env, self.evaluation_actions, self.eval_seeds, environments
+        )
+        others = torch.from_numpy(~evaluated).to(alive.device)
+        self.algorithm.alive.copy_(torch.where(others, alive, self.algorithm.alive))
+        return result
 
     def policy_actions(self, observation: Tensor) -> Tensor:
         """Return actions without noise [P * E, act] for observations [P * E, obs],
@@ -253,6 +372,7 @@ def train(
     device: str,
     reporter: Reporter | None = None,
     capturing: Capture | None = None,
+    states: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """Train one population; every member's summary says how it ended.
 
@@ -263,6 +383,7 @@ def train(
         device: torch device.
         reporter: receives the progress; None: nobody.
         capturing: see `Population`.
+        states: the members' states, where they go on from checkpoints of the same step.
 
     Raises:
         KeyboardInterrupt: after the members were marked interrupted.
@@ -274,16 +395,18 @@ def train(
         torch.cuda.set_device(device)
     population = Population(configs, sinks, spec, device, reporter or Silent(), capturing)
     try:
-        population.run()
-        population.finish("finished")
-    except KeyboardInterrupt:
-        with contextlib.suppress(RuntimeError):
+        with listening(population.stop):
+            population.run(states)
+            population.finish("finished")
+    except (KeyboardInterrupt, Stopped):
+        with contextlib.suppress(RuntimeError, DstrlError):
             population.finish("interrupted")
-        raise
+        raise KeyboardInterrupt from None
     except Exception as error:
         known = isinstance(error, DstrlError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        with contextlib.suppress(RuntimeError):  # a lost device cannot be read; `run.train` marks
+        # A lost device cannot be read, and a full disk not written; `run.train` marks what it can.
+        with contextlib.suppress(RuntimeError, DstrlError):
             population.finish("failed", reason)
         if known:
             raise

@@ -9,7 +9,7 @@ masks, weights and batch, an update gives the same numbers as the masked engine'
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -169,14 +169,15 @@ class SparseNetwork(Network):
         self.reset_gradients()
         self.first_moment = np.zeros_like(self.params.flat)
         self.second_moment = np.zeros_like(self.params.flat)
-        self.steps = 0
+        self.steps, self.learning_rate = 0, self.config.learning_rate_at(0)
         # by connection: steps since it was grown; float32, to be carried over like the moments
         self.own_steps: Floats | None = None
         if self.config.corrects_by_connection:
             self.own_steps = np.zeros_like(self.params.flat)
-            rate, counts = self.config.learning_rate, range(1, CORRECTED_STEPS + 1)
-            table = [(0.0, 0.0), *(bias_corrections(rate, count) for count in counts)]
+            counts = range(1, CORRECTED_STEPS + 1)
+            table = [(0.0, 0.0), *(bias_corrections(self.learning_rate, n) for n in counts)]
             self.corrections = np.array(table, np.float32).T.copy()  # [2, steps]
+            self.corrected1 = np.array([1 - BETA1**n for n in counts])
         self.sizes = np.array(plan.sizes, dtype=np.int64)
         self.layer_rows = np.concatenate([[0], np.cumsum(plan.sizes[1:])]).astype(np.int64)
         self.buffers: dict[tuple[int, bool], Buffers] = {}
@@ -250,10 +251,16 @@ class SparseNetwork(Network):
         decay = np.float32(self.config.weight_decay)
         betas = np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON)
         if self.own_steps is None:
-            size, scale = bias_corrections(self.config.learning_rate, self.steps)
+            size, scale = bias_corrections(self.learning_rate, self.steps)
             kernels.adam(*state, size, scale, decay, *betas)
         else:
             kernels.adam_by_connection(*state, self.own_steps, *self.corrections, decay, *betas)
+
+    @override
+    def set_learning_rate(self, rate: float) -> None:
+        self.learning_rate = rate
+        if self.own_steps is not None:
+            self.corrections[0, 1:] = rate / self.corrected1
 
     @override
     def finish_update(self) -> None:
@@ -373,3 +380,40 @@ class SparseNetwork(Network):
     def active(self) -> Tensor:
         counts = np.stack([mask.sum((1, 2)) for mask in self.masks], axis=1)
         return torch.from_numpy(counts).unsqueeze(0)
+
+    # Checkpoints.
+
+    @override
+    def weights_state(self, member: int) -> dict[str, Any]:
+        target = self.target_params
+        # whether the target has the network's topology decides how it is updated
+        own = target.topology is not self.params.topology
+        topology = {"rows": target.topology.rows, "index": target.topology.index} if own else {}
+        return {
+            "masks": {str(layer): mask.copy() for layer, mask in enumerate(self.masks)},
+            "params": self.params.flat.copy(),
+            "target": target.flat.copy(),
+            "target_topology": {name: array.copy() for name, array in topology.items()} or None,
+            "first": self.first_moment.copy(),
+            "second": self.second_moment.copy(),
+            "steps": self.steps,
+            "own_steps": None if self.own_steps is None else self.own_steps.copy(),
+        }
+
+    @override
+    def set_weights_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        (state,) = states
+        self.masks = [state["masks"][str(layer)].copy() for layer in range(len(self.plan.shapes))]
+        online, own = Topology.of(self.masks), state["target_topology"]
+        self.params = self.parameters(online, state["params"])
+        target = online if own is None else Topology(own["rows"].copy(), own["index"].copy())
+        self.target_params = self.parameters(target, state["target"])
+        self.first_moment, self.second_moment = state["first"].copy(), state["second"].copy()
+        self.steps, own_steps = state["steps"], state["own_steps"]
+        self.own_steps = None if own_steps is None else own_steps.copy()
+        self.reset_gradients()
+
+    def parameters(self, topology: Topology, flat: Floats) -> Parameters:
+        """Return values and biases, one after the other, on a topology."""
+        values, biases = np.split(flat, [len(topology.index)])
+        return Parameters(topology, values, biases.reshape(self.plan.heads, -1))

@@ -1,0 +1,48 @@
+"""Whether a finished run can be made longer: it must be what a longer run is after as many steps.
+
+What follows from the number of steps must not have acted yet. The replay buffer does not hinder:
+it holds `buffer_size` transitions, or as many as the run has steps, and then none was overwritten.
+"""
+
+from __future__ import annotations
+
+from dstrl_cli.config import effects
+from dstrl_cli.config.models import NetworkConfig, RunConfig
+from dstrl_cli.registry import is_outside
+
+UNMOVED = ("static", "constant")
+"""Schedules that do not read how far the run is."""
+
+
+def refusals(config: RunConfig) -> list[str]:
+    """Return what keeps a finished run from being made longer, each as `key = value: why`."""
+    found = []
+    if config.episodes is not None:
+        found.append(f"episodes = {config.episodes}: they end it, not its steps")
+    for role in effects.ROLES:
+        network: NetworkConfig = getattr(config, role)
+        if network.changes_topology and effects.updates(config, role):
+            key = f"{role}.topology"
+            found += [f"{key}.{reason}" for reason in _rule_refusals(config, role)]
+    return found
+
+
+def _rule_refusals(config: RunConfig, role: str) -> list[str]:
+    """Return the reasons of one network's topology rule, without the group of their keys."""
+    rule = getattr(config, role).topology
+    found = []
+    if rule.schedule not in UNMOVED:
+        found.append(f"schedule = {rule.schedule}: it follows the whole length of the run")
+    for key in ("drop", "grow"):
+        if is_outside(getattr(rule, key)):
+            score = getattr(rule, key)
+            found.append(f"{key} = {score}: a score of one's own may read how far the run is")
+    if rule.stop_before_end:
+        found.append(f"stop_before_end = {rule.stop_before_end}: it is counted from the end")
+    end, first = effects.end_of_changes(config, role), rule.update_offset or rule.update_interval
+    if end >= first and (end - first) % rule.update_interval == 0:
+        found.append(
+            f"update_interval = {rule.update_interval}: the last update, number {end:,}, would "
+            "have changed the topology in a longer run"
+        )
+    return found

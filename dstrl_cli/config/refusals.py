@@ -1,0 +1,51 @@
+"""Combinations of keys that are refused when a run is planned.
+
+`RunConfig` accepts them, so that stored runs of this kind stay readable. Every function raises
+InputError, naming keys, values, where they were set, and what helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import Origin
+from dstrl_cli.errors import InputError
+
+
+def refuse_short_buffer(config: RunConfig, origins: Mapping[str, Origin]) -> None:
+    """A target sums the rewards of n stored steps, which a buffer of fewer never holds."""
+    buffer, size = config.buffer, config.buffer_size
+    key, held = "buffer_size", size
+    if buffer.dynamic and size > buffer.min_size:
+        key, held = "buffer.min_size", buffer.smallest
+    if config.nstep <= held:
+        return
+    nstep, limit = (origins.get(name, Origin(name, "the defaults")) for name in ("nstep", key))
+    value = size if key == "buffer_size" else buffer.min_size
+    shrinks = "" if held == value else f", from which it may shrink to {held:,}"
+    raise InputError(
+        f"{nstep.key} = {config.nstep}: a target sums the rewards of that many stored steps, and "
+        f"the buffer would hold fewer ({limit.key} = {value:,}{shrinks}); lower nstep, or raise "
+        f"{limit.key} (set by {nstep.source}; {limit.key} by {limit.source})"
+    )
+
+
+def refuse_unknown_end(config: RunConfig, origins: Mapping[str, Origin]) -> None:
+    """Topology schedules end with the run's updates, whose number must be known before it starts.
+
+    A fixed number of updates after every episode depends on how many episodes there are.
+    """
+    changing = config.actor.changes_topology or config.critic.changes_topology
+    if not changing or not config.trains_after_episodes or config.gradient_steps < 0:
+        return
+    steps, freq = (
+        origins.get(key, Origin(key, "the defaults")) for key in ("gradient_steps", "train_freq")
+    )
+    after = f"{freq.key} = [{config.train_every}, episode]"
+    raise InputError(
+        f"{steps.key} = {config.gradient_steps}: with {after} the number of updates depends on "
+        "the episodes, and the schedule of topology changes needs it; set "
+        f"gradient_steps=-1 (as many updates as steps), or let {freq.key} count steps "
+        f"(set by {steps.source}; {freq.key} by {freq.source})"
+    )

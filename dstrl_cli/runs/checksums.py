@@ -1,0 +1,90 @@
+"""Checksums of a run's files: `files` of its summary, and whether the files are still the same.
+
+Only files that are there are compared: archives leave the policies and `topology.csv` out, and runs
+of older versions have no checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dstrl_cli.errors import InputError
+from dstrl_cli.runs.logs import COLUMNS
+from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE
+
+KEY = "files"
+"""Where a summary holds the checksums."""
+
+POLICIES = (INITIAL_FILE, POLICY_FILE, BEST_FILE)
+
+ALWAYS_THERE = ("progress.csv", "eval.csv", "episodes.csv")
+"""Logs that archives hold, too."""
+
+
+def of_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return rows and SHA-256 of each CSV file in a run's folder, and SHA-256 of each policy."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in (*COLUMNS, *POLICIES):
+        with suppress(OSError):
+            data = (folder / name).read_bytes()
+            rows = {"rows": _rows(data)} if name in COLUMNS else {}
+            found[name] = rows | {"sha256": hashlib.sha256(data).hexdigest()}
+    return found
+
+
+def difference(name: str, data: bytes, summary: Mapping[str, Any]) -> str | None:
+    """Return in words how the content of a file is not what the run wrote.
+
+    None where it is, or where the summary has no checksum of it.
+    """
+    known = _known(summary).get(name)
+    if known is None or hashlib.sha256(data).hexdigest() == known.get("sha256"):
+        return None
+    wrote, rows = known.get("rows"), _rows(data)
+    if isinstance(wrote, int) and rows != wrote:
+        return f"not as the run wrote it: it has {rows:,} of {wrote:,} rows"
+    return "not as the run wrote it: its checksum is not the one in summary.json"
+
+
+def are_known(summary: Mapping[str, Any]) -> bool:
+    """Whether a summary holds checksums; those of older versions hold none."""
+    return bool(_known(summary))
+
+
+def differing_logs(folder: Path, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (name, in words) of each CSV file that is not what the run wrote."""
+    for name in [each for each in COLUMNS if each in _known(summary)]:
+        try:
+            cause = difference(name, (folder / name).read_bytes(), summary)
+        except FileNotFoundError:
+            cause = "missing" if name in ALWAYS_THERE else None
+        if cause is not None:
+            yield name, cause
+
+
+def check_policy(file: Path, summary: Mapping[str, Any]) -> None:
+    """Raise InputError where a policy file is not the one that its run wrote."""
+    if file.name in _known(summary) and (
+        cause := difference(file.name, file.read_bytes(), summary)
+    ):
+        raise InputError(
+            f"policy file {file} is {cause}. Train the run again (--overwrite), or move the file "
+            "out of the run's folder to use it as it is"
+        )
+
+
+def _known(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the usable entries of a summary, which may come from others."""
+    files = summary.get(KEY)
+    if not isinstance(files, Mapping):
+        return {}
+    return {name: entry for name, entry in files.items() if isinstance(entry, Mapping)}
+
+
+def _rows(data: bytes) -> int:
+    """Return the rows of a CSV file below its header."""
+    return max(data.count(b"\n") - 1, 0)

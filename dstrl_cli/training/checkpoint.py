@@ -1,0 +1,213 @@
+"""The checkpoints of a population: when one is due, and its members' states, taken and given back.
+
+There is one state per member, so that a member may go on alone or in another population. What a
+state holds of networks, rules and replay is their own business; `runs.folder` stores it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from dstrl_cli import streams
+from dstrl_cli.config.fields import interval_seconds
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.envs.base import BatchEnv
+from dstrl_cli.envs.state import EnvState
+from dstrl_cli.errors import DstrlError
+
+if TYPE_CHECKING:
+    from dstrl_cli.training.trainer import Population
+
+CHECK_EVERY = 100
+"""Steps after which the time is read, where checkpoints are due by time."""
+
+LARGEST_SHARE = 0.03
+"""Share of the time that checkpoints may take: slow ones are written less often than asked for."""
+
+
+class Schedule:
+    """When a checkpoint of a population is due: as often as the member that wants the most.
+
+    Attributes:
+        on: whether checkpoints are written at all.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig]) -> None:
+        wanted = {config.checkpoint_every for config in configs} - {0}
+        self.steps = [each for each in wanted if isinstance(each, int)]
+        seconds = [interval_seconds(each) for each in wanted]
+        self.seconds = min((each for each in seconds if each is not None), default=None)
+        self.on = bool(wanted)
+        self.last, self.pause = time.perf_counter(), self.seconds or 0.0
+
+    def due(self, step: int) -> bool:
+        """Return whether a checkpoint is due after environment step `step`."""
+        if not self.on:
+            return False
+        if any(step % every == 0 for every in self.steps):
+            return True
+        if self.seconds is None or step % CHECK_EVERY:
+            return False
+        return time.perf_counter() - self.last >= self.pause
+
+    def written(self, took: float) -> None:
+        """Note that a checkpoint was written now, in `took` seconds."""
+        self.last = time.perf_counter()
+        self.pause = max(self.seconds or 0.0, took / LARGEST_SHARE)
+
+
+# --- the states of the members ------------------------------------------------------------------
+
+
+def save(population: Population, members: Iterable[int]) -> None:
+    """Write a checkpoint of some members of a population that is between two steps.
+
+    Where that fails, the training goes on: the former checkpoint is still there.
+    """
+    started = time.perf_counter()
+    step, tell = population.steps, population.reporter.message
+    population.recorder.flush()
+    environments, problem = environment_texts(population.env)
+    for member in members:
+        try:
+            state = member_state(population, member, environments[member], problem)
+        except DstrlError as error:
+            population.checkpoints.on = False
+            tell(f"warning: no checkpoints are written: {error}")
+            break
+        try:
+            for sink in population.recorder.sinks[member]:
+                sink.checkpoint(state)
+        except (OSError, DstrlError) as error:
+            tell(f"warning: no checkpoint was written at step {step:,}: {error}")
+    seconds = time.perf_counter() - started
+    population.checkpoints.written(seconds)
+    population.recorder.checkpoint_took(seconds)
+    population.clock += seconds
+    population.tell()
+
+
+def environment_texts(env: BatchEnv) -> tuple[list[str | None], str | None]:
+    """Return the states of all environments as text, or why they cannot be read."""
+    try:
+        return [env_to_text(state) for state in env.get_state()], None
+    except DstrlError as error:
+        return [None] * env.num_envs, str(error)
+
+
+def member_state(
+    population: Population, member: int, environment: str | None, problem: str | None
+) -> dict[str, Any]:
+    """Return the state of a member, all of whose rows are written.
+
+    Args:
+        population: the population, between two steps.
+        member: its index.
+        environment: the state of its environment, or None where that cannot be read.
+        problem: why it cannot.
+    """
+    return {
+        "steps": population.steps,
+        "evaluated": population.evaluated,
+        "timing": population.timing.state(),
+        "environment": environment,
+        "environment_problem": problem,
+        "algorithm": population.algorithm.state(member),
+        "replay": population.replay.state(member),
+        "recorder": population.recorder.state(member),
+    }
+
+
+def restore(population: Population, states: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Give the members of a new population their states; return the observations to act on next.
+
+    All states are of the same step. Where the state of an environment is missing, the members start
+    new episodes: the ones that they were in are not counted, and their last transitions are cut.
+    """
+    population.steps, population.evaluated = states[0]["steps"], states[0]["evaluated"]
+    population.clock_step = population.steps
+    population.timing.set_state(states[0]["timing"])
+    population.algorithm.set_state([state["algorithm"] for state in states])
+    population.replay.set_state([state["replay"] for state in states])
+    population.recorder.set_state([state["recorder"] for state in states])
+    population.episodes.follow(population.recorder.episode_count)
+    population.learner.nsteps.set(max(1, population.algorithm.updates))
+    texts = [state["environment"] for state in states]
+    if None not in texts:
+        return population.env.set_state([env_from_text(text) for text in texts])
+    return restart_episodes(population, states)
+
+
+def restart_episodes(population: Population, states: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Start a new episode of every member and say so; return the observations to act on next.
+
+    The start follows from the seed and the step, so that it is the same if it is done again.
+    """
+    step = population.steps
+    for member, (config, state) in enumerate(zip(population.configs, states, strict=True)):
+        population.replay.cut_newest(member)
+        population.recorder.restart_episode(member)
+        problem = state["environment_problem"] or "that of another member is missing"
+        population.reporter.message(
+            f"{config.method} seed {config.seed}: a new episode begins at step {step:,} instead of "
+            f"the one that was stopped, since {problem}"
+        )
+    seeds = [
+        streams.derived_seed(each.seed, "restart", step) % 2**31 for each in population.configs
+    ]
+    observation = population.env.reset(seeds)
+    population.freeze_failed(population.env, 1)
+    return observation
+
+
+# --- environments as text -----------------------------------------------------------------------
+
+
+def env_to_text(state: EnvState) -> str:
+    """Return the state of an environment as JSON; numbers, arrays and tuples keep their types."""
+    return json.dumps({each.name: _plain(getattr(state, each.name)) for each in fields(state)})
+
+
+def env_from_text(text: str) -> EnvState:
+    """Return the state that `env_to_text` wrote."""
+    return EnvState(**{name: _typed(value) for name, value in json.loads(text).items()})
+
+
+def _plain(value: Any) -> Any:
+    """Return a value for JSON: what JSON does not have becomes a mapping of one key, its kind.
+
+    Python writes whole numbers of any size, as those of random generators, and reads them exactly.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
+        kind = "array" if isinstance(value, np.ndarray) else "scalar"
+        return {kind: [value.dtype.str, list(value.shape), data]}
+    if isinstance(value, Mapping):
+        return {"dict": {key: _plain(item) for key, item in value.items()}}
+    if isinstance(value, tuple):
+        return {"tuple": [_plain(item) for item in value]}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _typed(value: Any) -> Any:
+    """Return the value that `_plain` turned into JSON."""
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "dict":
+        return {key: _typed(item) for key, item in content.items()}
+    if kind == "tuple":
+        return tuple(_typed(item) for item in content)
+    dtype, shape, data = content
+    array = np.frombuffer(base64.b64decode(data), dtype=dtype).reshape(shape).copy()
+    return array if kind == "array" else array[()]

@@ -1,0 +1,258 @@
+"""Runs that are stopped and go on give the files of a run that was never stopped."""
+
+import csv
+import functools
+import signal
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import yaml
+from resume_samples import (
+    Lines,
+    StopAt,
+    copy_while_training,
+    go_on,
+    make_run,
+    numbers,
+    stop_at_check,
+    train,
+)
+
+from dstrl_cli.runs import policy
+from dstrl_cli.runs.checkpoint import read_values
+from dstrl_cli.runs.folder import RunFolder
+from dstrl_cli.runs.summary import read_summary
+from dstrl_cli.sweep.plan import resumed
+from dstrl_cli.training import run as training
+
+SAVING = ("checkpoint_every=30",)
+
+
+def rows(path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- killed -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("algo", "method", "engine", "env"),
+    [
+        ("td3", "rlx2", "sparse", "2DNav-v1"),
+        ("sac", "our-rlx2", "masked", "InvertedPendulum-v5"),
+        ("td3", "our-dst", "masked", "Pendulum-v1"),
+        ("sac", "dst", "sparse", "InvertedPendulum-v5"),
+    ],
+)
+def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_one_that_was_not(
+    tmp_path, monkeypatch, algo, method, engine, env
+):
+    run = make_run(tmp_path / "run", method, algo=algo, engine=engine, env=env, sets=SAVING)
+    copies = copy_while_training(monkeypatch, tmp_path / "killed", every=16)
+    assert train(run)["status"] == "finished"
+    expected, killed = numbers(run.path), copies()
+    assert len(killed) > 3
+    assert len(rows(run.path / "topology.csv")) > 30
+    for copy in killed:
+        for name in ("eval.csv", "topology.csv"):  # torn lines, as a crash of the system leaves
+            with (copy / name).open("ab") as file:
+                file.write(b"605,cr")
+        assert go_on(run, copy)["status"] == "finished"
+        assert numbers(copy) == expected
+    starts = [yaml.safe_load((each / "config.yaml").read_text())["run"] for each in killed]
+    resumed_at = {each["resumed"][0]["step"] for each in starts if "resumed" in each}
+    assert resumed_at == {30, 60, 90}
+
+
+def test_a_run_may_be_resumed_again_and_again(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", "our-rlx2", sets=SAVING)
+    copies = copy_while_training(monkeypatch, tmp_path / "first", every=1000)
+    train(run)
+    first = copies()[0]
+    copies = copy_while_training(monkeypatch, tmp_path / "second", every=1000)
+    go_on(run, first)
+    second = copies()[-1]
+    summary = go_on(run, second)
+    assert numbers(second) == numbers(run.path)
+    document = yaml.safe_load((second / "config.yaml").read_text())
+    assert [each["step"] for each in document["run"]["resumed"]] == [30, 90]
+    assert {"step", "versions", "device", "command"} <= document["run"]["resumed"][1].keys()
+    assert summary["wall_time_s"] > summary["evaluation_time_s"] > 0
+    assert summary["checkpoint_time_s"] > 0
+    times = [float(row["time_s"]) for row in rows(second / "progress.csv")]
+    assert times == sorted(times)
+
+
+def test_the_checkpoint_of_a_finished_run_is_removed_unless_it_is_kept(tmp_path):
+    train(make_run(tmp_path / "removed", "sst", sets=SAVING))
+    assert not (tmp_path / "removed" / "checkpoint").exists()
+    train(make_run(tmp_path / "kept", "sst", sets=(*SAVING, "keep_checkpoint=true")))
+    assert read_values(tmp_path / "kept" / "checkpoint")["steps"] == 120
+    train(make_run(tmp_path / "only", "sst", sets=("checkpoint_every=0", "keep_checkpoint=true")))
+    assert read_values(tmp_path / "only" / "checkpoint")["steps"] == 120
+
+
+def test_checkpoints_are_written_at_the_steps_or_after_the_time_asked_for(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(RunFolder, "checkpoint", lambda _, state: steps.append(state["steps"]))
+    train(make_run(tmp_path / "steps", "sst", sets=("checkpoint_every=50",)))
+    assert steps == [50, 100]
+    train(make_run(tmp_path / "off", "sst", sets=("checkpoint_every=0",)))
+    train(make_run(tmp_path / "late", "sst", sets=("checkpoint_every=2h",)))
+    assert steps == [50, 100]
+    train(make_run(tmp_path / "often", "sst", sets=("checkpoint_every=0.001s",)))
+    assert steps == [50, 100, 100]  # the time is read every 100 steps
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "checkpoint", full)
+    said = Lines()
+    assert train(make_run(tmp_path / "run", "sst", sets=SAVING), said)["status"] == "finished"
+    assert [line for line in said.lines if "no checkpoint was written at step 30" in line]
+
+
+# --- stopped ------------------------------------------------------------------------------------
+
+
+def test_a_signal_stops_a_run_with_a_checkpoint_from_which_it_goes_on(tmp_path):
+    whole = make_run(tmp_path / "whole")
+    train(whole)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        run, handler = replace(whole, path=tmp_path / number.name), signal.getsignal(number)
+        said = StopAt(70, functools.partial(signal.raise_signal, number))
+        with pytest.raises(KeyboardInterrupt):
+            train(run, said)
+        assert signal.getsignal(number) is handler
+        summary = read_summary(run.path)
+        assert (summary["status"], summary["steps"]) == ("interrupted", 70)
+        assert "stopped at step 70, where it can be resumed" in said.lines
+        assert go_on(run, run.path)["status"] == "finished"
+        assert numbers(run.path) == numbers(whole.path)
+
+
+def test_a_second_signal_ends_a_run_at_once(tmp_path):
+    def twice() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    run = make_run(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(run, StopAt(70, twice))
+    assert read_summary(run.path)["status"] == "interrupted"
+    assert not (run.path / "checkpoint").exists()
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = make_run(tmp_path / "run", "sst")
+        summary = train(run, StopAt(70, lambda: signal.raise_signal(signal.SIGHUP)))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert summary["status"] == "finished"
+
+
+def test_a_run_stopped_during_an_evaluation_repeats_it(tmp_path, monkeypatch):
+    whole = make_run(tmp_path / "whole", sets=("checkpoint_every=10m",))
+    train(whole)
+    first = max(int(row["length"]) for row in rows(whole.path / "eval.csv") if row["step"] == "0")
+    before = first + 69  # how often it looked before the evaluation at step 70
+    for number in (before + 1, before + 3):
+        run = replace(whole, path=tmp_path / str(number))
+        stop_at_check(monkeypatch, number)
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
+        monkeypatch.undo()
+        values = read_values(run.path / "checkpoint")
+        assert (values["steps"], values["evaluated"]) == (70, 0)
+        assert {row["step"] for row in rows(run.path / "eval.csv")} == {"0"}
+        go_on(run, run.path)
+        assert numbers(run.path) == numbers(whole.path)
+
+
+def test_a_run_stopped_before_its_first_step_starts_over(tmp_path, monkeypatch):
+    whole, run = make_run(tmp_path / "whole", "sst"), make_run(tmp_path / "run", "sst")
+    train(whole)
+    stop_at_check(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(run)
+    monkeypatch.undo()
+    (planned,) = resumed([run], overwrite=False)
+    assert (planned.run.start, planned.status) == ("over", "interrupted")
+    train(planned.run)
+    assert numbers(run.path) == numbers(whole.path)
+
+
+# --- environments that cannot give their state --------------------------------------------------
+
+
+@pytest.fixture
+def _secretive():
+    gymnasium.register("Secretive-v0", "resume_samples:Secretive", max_episode_steps=50)
+    yield
+    del gymnasium.registry["Secretive-v0"]
+
+
+@pytest.mark.usefixtures("_secretive")
+def test_an_environment_that_cannot_give_its_state_starts_a_new_episode(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", env="Secretive-v0", sets=("checkpoint_every=70",))
+    copies = copy_while_training(monkeypatch, tmp_path / "killed", every=1000)
+    assert train(run)["restarts"] == 0
+    (copy,) = copies()
+    said = Lines()
+    summary = go_on(run, copy, said)
+    assert (summary["status"], summary["restarts"]) == ("finished", 1)
+    (line,) = [line for line in said.lines if "new episode" in line]
+    assert "begins at step 70" in line
+    assert "it keeps a object (secret)" in line
+    ended = [(row["episode"], row["step"]) for row in rows(copy / "episodes.csv")]
+    assert ended == [("0", "30"), ("1", "60"), ("2", "100")]  # steps 61 to 70 are in no episode
+
+
+# --- populations --------------------------------------------------------------------------------
+
+
+def layers(path) -> np.ndarray:
+    tensors, _ = policy.read(path / "policy.safetensors")
+    return np.concatenate([tensors[name].ravel() for name in sorted(tensors)])
+
+
+def test_members_of_a_population_go_on_together_or_alone(tmp_path, monkeypatch):
+    sets = ("checkpoint_every=100",)
+    members = [
+        make_run(tmp_path / method, method, seed=seed, sets=sets)
+        for seed, method in enumerate(("rlx2", "our-dst", "sst"))
+    ]
+    copies = copy_while_training(monkeypatch, tmp_path / "killed", every=10_000)
+    training.train(members, "cpu", Lines())
+    killed = copies()
+    assert len(killed) == 3
+    alone = []
+    for run, copy in zip(members, killed, strict=True):
+        other = copy.with_name(f"{copy.name}-alone")
+        other.mkdir()
+        for file in copy.rglob("*"):
+            if file.is_file():
+                target = other / file.relative_to(copy)
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(file.read_bytes())
+        go_on(run, other)
+        alone.append(other)
+    at_copies = [replace(run, path=copy) for run, copy in zip(members, killed, strict=True)]
+    planned = [each.run for each in resumed(at_copies, overwrite=False)]
+    assert [(run.start, run.step) for run in planned] == [("resume", 100)] * 3
+    training.train(planned, "cpu", Lines())
+    for run, together, by_itself in zip(members, killed, alone, strict=True):
+        for path in (together, by_itself):
+            assert read_summary(path)["status"] == "finished"
+            np.testing.assert_allclose(layers(path), layers(run.path), rtol=1e-4, atol=1e-5)
+            lengths = [(row["step"], row["length"]) for row in rows(path / "episodes.csv")]
+            assert lengths == [
+                (row["step"], row["length"]) for row in rows(run.path / "episodes.csv")
+            ]
