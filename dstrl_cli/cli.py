@@ -18,6 +18,28 @@ from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.terminal.edge import interruptible, say
 from dstrl_cli.terminal.hints import HintingCommand
+from dstrl_cli.terminal.options import (
+    ActorSparsity,
+    AsJson,
+    CheckpointEvery,
+    Compare,
+    CriticSparsity,
+    Device,
+    DeviceMemory,
+    DryRun,
+    Engine,
+    Episodes,
+    Jobs,
+    KeepCheckpoint,
+    MembersPerDevice,
+    Metric,
+    Ours,
+    Out,
+    Preset,
+    ReplayDevice,
+    Set,
+    Steps,
+)
 
 app = typer.Typer(
     name="dstrl",
@@ -28,109 +50,6 @@ app = typer.Typer(
 )
 
 app.add_typer(bench)
-
-# --- options that commands share ----------------------------------------------------------------
-
-Preset = Annotated[
-    str | None,
-    typer.Option(
-        help="Preset: a name such as quick, or a YAML file (dstrl list presets).",
-        metavar="NAME|FILE",
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="Set one configuration key, as in nstep=3; repeat for more (dstrl list keys).",
-        metavar="KEY=VALUE",
-    ),
-]
-Ours = Annotated[
-    bool | None,
-    typer.Option("--ours/--no-ours", help="Let the critics adapt by importance scores."),
-]
-ActorSparsity = Annotated[
-    str | None, typer.Option(help="Sparsity of the actor alone.", metavar="S")
-]
-CriticSparsity = Annotated[
-    str | None, typer.Option(help="Sparsity of the critics alone.", metavar="S")
-]
-Steps = Annotated[str | None, typer.Option(help="Environment steps; 1e6 is accepted.", metavar="N")]
-Episodes = Annotated[
-    str | None,
-    typer.Option(
-        help="Training episodes: training ends here or after --steps, whichever comes first "
-        "(then --steps defaults to what they can take).",
-        metavar="N",
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(help="auto, cpu, cuda (all of them) or cuda:N (default: auto).", metavar="DEVICE"),
-]
-Engine = Annotated[
-    str | None, typer.Option(help="auto, masked or sparse (default: auto).", metavar="ENGINE")
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Runs trained at once on the CPU (default: as many as there are cores).",
-        metavar="N",
-    ),
-]
-DeviceMemory = Annotated[
-    str | None,
-    typer.Option(
-        help="Memory to use of each accelerator, as 80GB (default: what is free).", metavar="SIZE"
-    ),
-]
-MembersPerDevice = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Most runs trained in lock-step on an accelerator (default: what fits).",
-        metavar="N",
-    ),
-]
-ReplayDevice = Annotated[
-    str | None,
-    typer.Option(
-        help="auto (beside the networks) or cpu: where replay buffers lie.", metavar="DEVICE"
-    ),
-]
-Out = Annotated[
-    str | None, typer.Option(help="Folder of the results (default: results).", metavar="FOLDER")
-]
-CheckpointEvery = Annotated[
-    str | None,
-    typer.Option(
-        help="Steps, or a time as 10m or 2h, between checkpoints; 0: none (default: 10m).",
-        metavar="N|TIME",
-    ),
-]
-KeepCheckpoint = Annotated[
-    bool,
-    typer.Option("--keep-checkpoint", help="Keep the last checkpoint of a finished run, too."),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would be run, and write nothing.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-Metric = Annotated[
-    str | None,
-    typer.Option(
-        help="last-steps:N, last-evals:N, all-episodes, first-episodes:N, all-evals, lca, final or "
-        "best (default: the preset's or the runs' own, else last-steps:125000).",
-        metavar="METRIC",
-    ),
-]
-Compare = Annotated[
-    str | None,
-    typer.Option(help="Published table to show beside, such as xu2024:I.", metavar="TABLE"),
-]
-
 
 # --- commands -----------------------------------------------------------------------------------
 
@@ -304,6 +223,20 @@ def sweep(
         bool,
         typer.Option("--overwrite", help="Start all runs over, also finished or different ones."),
     ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop all runs when one fails (default: go on).")
+    ] = False,
+    retries: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="How often a run is tried again whose process was killed (default: 0).",
+            metavar="N",
+        ),
+    ] = 0,
+    status: Annotated[
+        bool, typer.Option("--status", help="Print how far the runs are, and train nothing.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -341,9 +274,13 @@ def sweep(
     }
     request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
-    options = commands.RunOptions(limits, dry_run, as_json)
+    on_failure = commands.on_failure(fail_fast, retries)
+    options = commands.RunOptions(limits, dry_run, as_json, on_failure)
     with interruptible():
-        commands.sweep(request, options, compare)
+        if status:
+            commands.sweep_status(request, as_json)
+        else:
+            commands.sweep(request, options, compare)
 
 
 @app.command(name="eval", cls=HintingCommand)
@@ -387,9 +324,9 @@ def evaluate(
 
 @app.command(cls=HintingCommand)
 def table(
-    results: Annotated[Path, typer.Argument(help="A results folder, or one inside it.")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Path, typer.Argument(help="A results folder, one inside it, or an archive of runs.")
+    ] = Path("results"),
     metric: Metric = None,
     center: Annotated[
         str, typer.Option(help="mean, or iqm (interquartile mean).", metavar="CENTER")
@@ -406,12 +343,31 @@ def table(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Print the table of the runs in a folder: mean and spread over seeds."""
+    """Print the table of the runs in a folder or an archive: mean and spread over seeds."""
     from dstrl_cli import commands
 
     options = {"metric": metric, "center": center, "compare": compare, "columns": columns}
     with interruptible():
         commands.table(results, format_, as_json, options)
+
+
+@app.command(cls=HintingCommand)
+def archive(
+    results: Annotated[Path, typer.Argument(help="A results folder, or one inside it.")],
+    out: Annotated[Path, typer.Option(help="The archive to write.", metavar="FILE.zip")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an archive that is there.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the logs of the runs in a folder, without weights, to one file that table reads.
+
+    Example: dstrl archive results --out runs.zip
+    """
+    from dstrl_cli import commands
+
+    with interruptible():
+        commands.archive(results, out, overwrite, as_json)
 
 
 @app.command(cls=HintingCommand)

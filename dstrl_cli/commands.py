@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
 from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
-from dstrl_cli.report import papers, tables
+from dstrl_cli.report import archiving, papers, tables
 from dstrl_cli.report.render import render
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
 from dstrl_cli.sweep import launcher, local
 from dstrl_cli.sweep.again import stored_run
-from dstrl_cli.sweep.memory import parse_size
+from dstrl_cli.sweep.memory import format_bytes, parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
 from dstrl_cli.sweep.plan import (
     Axes,
@@ -36,7 +36,8 @@ from dstrl_cli.sweep.plan import (
     repaired,
     resumed,
 )
-from dstrl_cli.terminal import describe, listing, plan, verified
+from dstrl_cli.sweep.status import look
+from dstrl_cli.terminal import describe, listing, plan, status, verified
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.training.run import Outcome, Run
 
@@ -48,6 +49,7 @@ __all__ = [
     "RunRequest",
     "evaluate",
     "sweep",
+    "sweep_status",
     "table",
     "train",
     "verify",
@@ -78,6 +80,7 @@ class RunOptions:
     limits: Limits
     dry_run: bool
     as_json: bool
+    on_failure: launcher.OnFailure = field(default_factory=launcher.OnFailure)
 
     @property
     def console(self) -> Console:
@@ -118,6 +121,11 @@ def refuse_beside_config(given: Mapping[str, Any]) -> None:
 def limits(jobs: int | None, device_memory: str | None, members: int | None) -> Limits:
     """Return what `--jobs`, `--device-memory` and `--members-per-device` allow."""
     return Limits(jobs, None if device_memory is None else parse_size(device_memory), members)
+
+
+def on_failure(fail_fast: bool, retries: int) -> launcher.OnFailure:
+    """Return what `--fail-fast` and `--retries` say."""
+    return launcher.OnFailure(fail_fast, retries)
 
 
 def steps(text: str | None) -> int | None:
@@ -196,6 +204,17 @@ def sweep(request: RunRequest, options: RunOptions, compare: str | None) -> None
     _raise_failures(outcomes)
 
 
+def sweep_status(request: RunRequest, as_json: bool) -> None:
+    """Print the state of every run of a sweep; nothing is trained."""
+    found = look(_runs(request, _preset(request)))
+    if as_json:
+        _print_json(status.status_json(found))
+        return
+    console = _console()
+    console.print(status.status_table(found, console.width))
+    describe.print_lines(console, [status.status_line(found)])
+
+
 def _print_plan(planned: Sequence[Planned], placement: Placement, console: Console) -> None:
     """Print the plan of a sweep."""
     console.print(plan.plan_table(planned, console.width))
@@ -237,7 +256,7 @@ def _carry_out(
     with make_display(options.console, errors, placement, evaluations=here) as display:
         if here:
             return [local.train_here(placement, display)]
-        return launcher.execute(placement, local.LocalLauncher(), display)
+        return launcher.execute(placement, local.LocalLauncher(), display, options.on_failure)
 
 
 def _raise_failures(outcomes: Sequence[Outcome]) -> None:
@@ -346,6 +365,18 @@ def table(results: Path, style: str | None, as_json: bool, options: Mapping[str,
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
     print(render(tables.table(results, **chosen), style, _console()).rstrip("\n"))
+
+
+def archive(results: Path, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Write an archive of the runs in a folder, and say what is in it."""
+    done = archiving.archive(results, out, overwrite)
+    warnings = [f"warning: left out, unreadable: {text}" for text in done.unreadable]
+    describe.print_lines(_console(stderr=True), warnings)
+    if as_json:
+        _print_json({"archive": str(out), "runs": done.runs, "bytes": done.size})
+    else:
+        said = f"{counted(done.runs, 'run')} of {results} in {out} ({format_bytes(done.size)})"
+        describe.print_lines(_console(), [said])
 
 
 def verify(folder: Path, updates: int | None, as_json: bool) -> None:

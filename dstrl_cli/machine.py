@@ -1,11 +1,15 @@
-"""What this machine has for a process: cores and main memory."""
+"""What this machine has for a process, cores and main memory, and how it ends one."""
 
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+WORKER_KILLED = "its worker process was killed by"
+"""Begins the cause where a process was killed that stepped the environments of a run."""
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,19 @@ def main_memory() -> int | None:
     with suppress(OSError, ValueError):  # a container's limit: a number, or "max"
         found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(found, default=None)
+
+
+def leave_terminal() -> None:
+    """Write nothing to a terminal any more: where it has gone, writing to it is an error."""
+    for descriptor in (1, 2):
+        if os.isatty(descriptor):
+            with Path(os.devnull).open("wb") as null:
+                os.dup2(null.fileno(), descriptor)
+
+
+def how_it_ended(process: str, exit_code: int | None) -> str:
+    """Return in words how a process ended that said nothing about it."""
+    if exit_code is None or exit_code >= 0:
+        return f"{process} ended unexpectedly with exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    return f"{process} was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

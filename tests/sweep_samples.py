@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from dstrl_cli.config.parse import to_dict
@@ -28,3 +30,10 @@ def leave(run, status: str | None, **changes) -> None:
     with RunFolder(run.path).create(to_dict(config) | {"run": {}}) as folder:
         if status:
             folder.summary({"status": status})
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from dstrl_cli.machine import Host
 from dstrl_cli.sweep.display import DisplayReporter
@@ -13,6 +13,7 @@ from dstrl_cli.terminal import describe, plan
 from dstrl_cli.terminal.columns import Layout, fitting_table
 from dstrl_cli.terminal.display import LineDisplay, LiveDisplay
 from dstrl_cli.terminal.pace import Pace, clock_time, seconds_left
+from dstrl_cli.terminal.sweepview import SweepDisplay
 
 ROW = {
     "step": 5000,
@@ -31,7 +32,7 @@ def test_plain_lines_say_each_evaluation_of_a_single_run():
     out = io.StringIO()
     display = LineDisplay(Console(file=out, width=40), runs=1, evaluations=True)
     reporter = DisplayReporter(display, 0, ["somewhere"])
-    display.start(0, "somewhere", 10, 5)
+    display.start(0, "somewhere", 10, 5, ["somewhere"])
     reporter.progress(1, 10, 2.0)
     reporter.evaluation(0, ROW)
     assert out.getvalue() == "step 5,000  return 12.5 ± 0.5  1,234 steps/s\n"
@@ -58,67 +59,112 @@ def test_active_connections_are_shown_once_they_have_changed():
 def test_runs_that_did_not_finish_are_named_on_the_other_stream():
     out, err = io.StringIO(), io.StringIO()
     display = LineDisplay(Console(file=out), 2, False, errors=Console(file=err, width=20))
-    display.finish(0, "a/b", {"status": "finished"})
-    display.finish(1, "a/c", {"status": "failed", "error": "the arm fell off"})
+    display.finish("a/b", {"status": "finished"})
+    display.finish("a/c", {"status": "failed", "error": "the arm fell off"})
     assert out.getvalue() == "finished    a/b  (1/2)\n"
     assert err.getvalue() == "failed      a/c the arm fell off  (2/2)\n"
 
 
-# --- bars ---------------------------------------------------------------------------------------
+# --- the live view ------------------------------------------------------------------------------
 
 LABEL = "HalfCheetah-v5/td3-our-rlx2/s0.95/seed0"
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_live_bars_fit_the_terminal(width):
-    out = io.StringIO()
-    console = Console(file=out, width=width, force_terminal=True, legacy_windows=False)
-    with LiveDisplay(console, runs=2, work=[(1_000_000, 0)] * 2) as display:
-        reporter = DisplayReporter(display, 0, [LABEL])
-        display.start(0, LABEL, 1_000_000, 0)
-        reporter.evaluation(0, ROW)
-        reporter.progress(5000, 1_000_000, 1234.4)
-        before = bars(console, display)
-        reporter.evaluation(0, PRUNED)
-        after = bars(console, display)
-        reporter.message("note [that]")
-        display.finish(0, "a/b", {"status": "finished", "final_return": {"mean": 1, "std": 0}})
-    assert len(before) == len(after) == 2
-    assert max(map(len, before)) <= width
-    assert "return 12.5" in before[1]
-    assert "active" not in before[1]
-    assert ("active 3,328 + 6,000" in after[1]) == (width == 120)
-    assert "note [that]" in out.getvalue()
+def terminal(width: int = 120, height: int = 25, out: io.StringIO | None = None) -> Console:
+    file = out or io.StringIO()
+    return Console(file=file, width=width, height=height, force_terminal=True, legacy_windows=False)
 
 
-def bars(console: Console, display: LiveDisplay) -> list[str]:
-    rendered = console.render_lines(display._progress.get_renderable(), pad=False)
+def drawn(console: Console, view: RenderableType) -> list[str]:
+    rendered = console.render_lines(view, pad=False)
     return ["".join(segment.text for segment in line) for line in rendered]
 
 
-def test_a_sweep_says_the_time_left_before_a_run_has_ended():
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_bar_of_a_single_run_fits_the_terminal(width):
+    out = io.StringIO()
+    console = terminal(width, out=out)
+    with LiveDisplay(console) as display:
+        reporter = DisplayReporter(display, 0, [LABEL])
+        display.start(0, LABEL, 1_000_000, 0, [LABEL])
+        reporter.evaluation(0, ROW)
+        reporter.progress(5000, 1_000_000, 1234.4)
+        (before,) = drawn(console, display._progress.get_renderable())
+        reporter.evaluation(0, PRUNED)
+        (after,) = drawn(console, display._progress.get_renderable())
+        reporter.message("note [that]")
+        display.finish(LABEL, {"status": "finished"})
+    assert len(before) <= width
+    assert "return 12.5" in before
+    assert "active" not in before
+    assert ("active 3,328 + 6,000" in after) == (width > 60)
+    assert "note [that]" in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_sweep_shows_state_step_return_and_time_left_of_every_run(width):
     now = [0.0]
-    console = Console(file=io.StringIO(), width=120, force_terminal=True, legacy_windows=False)
-    work = [(1000, 100)] * 4
-    with LiveDisplay(console, runs=4, work=work, clock=lambda: now[0]) as display:
-        display.start(0, "a", 1000, 100)
-        display.start(1, "b", 1000, 100)
-        display.progress(0, 90, 1000, 900.0)
-        assert "-:--" in bars(console, display)[0]
-        for time, step in ((1.0, 100), (11.0, 200)):
-            now[0] = time
-            display.progress(0, step, 1000, 10.0)
-        # 10 steps/s: 80 s of the first, 90 s of each of the other three, two at a time
-        assert "2:55" in bars(console, display)[0]
-        assert "1:20" in bars(console, display)[1]
+    console = terminal(width)
+    work = [([label], 1000, 100) for label in "abcd"]
+    display = SweepDisplay(console, work, clock=lambda: now[0])
+    display.start(0, "a", 1000, 100, ["a"])
+    display.start(1, "b", 1000, 100, ["b"])
+    display.progress(0, 90, 1000, 900.0)
+    assert drawn(console, display.view())[0] == "time left -:--; 4 runs: 2 running, 2 waiting"
+    for time, step in ((1.0, 100), (11.0, 200)):
+        now[0] = time
+        display.progress(0, step, 1000, 10.0)
+    display.evaluation(0, "a", ROW)
+    display.state("d", "held by process 7 on host")
+    display.finish("b", {"status": "failed", "steps": 40, "error": "the arm fell off"})
+    headline, names, *rows = drawn(console, display.view())
+    assert max(map(len, (headline, names, *rows))) <= width
+    counts = "1 running, 1 held, 1 failed, 1 waiting"
+    assert headline.startswith(f"time left 4:20; 4 runs: {counts}"[: width - 1])
+    assert names.split() == ["run", "state", "step", "return", "left"]
+    step = ["20%", "4%"] if width < 80 else ["200/1,000", "40/1,000"]
+    # 10 steps/s: 80 s of the first, 90 s of each of c and d, one after the other
+    assert rows[0].split() == ["a", "running", step[0], "12.5", "1:20"]
+    assert rows[1].split() == ["b", "failed", step[1]]
+    assert rows[2].split() == ["c", "waiting"]
+    assert rows[3].split()[:3] == ["d", "held", "by"]
+
+
+def test_runs_that_have_no_room_are_counted_and_the_finished_ones_go_first():
+    labels = [f"run{number}" for number in range(12)]
+    console = terminal(height=8)
+    display = SweepDisplay(console, [([label], 100, 0) for label in labels])
+    for label in labels[:5]:
+        display.finish(label, {"status": "finished"})
+    display.start(5, "run5", 100, 0, ["run5"])
+    display.finish("run6", {"status": "diverged"})
+    lines = drawn(console, display.view())
+    assert len(lines) == 7
+    assert lines[0].startswith(
+        "time left -:--; 12 runs: 1 running, 1 diverged, 5 waiting, 5 finished"
+    )
+    assert [line.split()[0] for line in lines[2:6]] == ["run5", "run6", "run7", "run8"]
+    assert lines[6] == "and 8 more: 3 waiting, 5 finished"
+
+
+def test_members_of_a_population_share_its_steps_and_end_one_by_one():
+    console = terminal()
+    display = SweepDisplay(console, [(["a", "b"], 100, 0)])
+    display.start(0, "2 runs, as a", 100, 0, ["a", "b"])
+    display.progress(0, 10, 100, 1.0)
+    display.finish("a", {"status": "diverged", "steps": 10})
+    display.progress(0, 20, 100, 1.0)
+    _, _, first, second = drawn(console, display.view())
+    assert first.split()[:3] == ["a", "diverged", "10/100"]
+    assert second.split()[:3] == ["b", "running", "20/100"]
 
 
 def test_a_bar_counts_episodes_where_they_end_the_run_and_fills_by_what_is_further():
     now = [0.0]
-    console = Console(file=io.StringIO(), width=120, force_terminal=True, legacy_windows=False)
-    with LiveDisplay(console, runs=1, work=[(1000, 0)], clock=lambda: now[0]) as display:
+    console = terminal()
+    with LiveDisplay(console, clock=lambda: now[0]) as display:
         reporter = DisplayReporter(display, 0, ["a"])
-        display.start(0, "a", 1000, 0)
+        display.start(0, "a", 1000, 0, ["a"])
         (task,) = display._progress.tasks
         reporter.episodes(0, 10)
         reporter.progress(100, 1000, 10.0)
@@ -128,9 +174,22 @@ def test_a_bar_counts_episodes_where_they_end_the_run_and_fills_by_what_is_furth
         reporter.progress(200, 1000, 10.0)
         assert task.completed == 400
         # 4 episodes in 200 steps: at 10 steps/s the other 6 take 300 steps, 30 s
-        (bar,) = bars(console, display)
+        (bar,) = drawn(console, display._progress.get_renderable())
         assert "4/10 episodes" in bar
         assert "0:30" in bar
+
+
+def test_a_sweep_shows_episodes_of_the_runs_that_they_end():
+    now = [0.0]
+    console = terminal()
+    display = SweepDisplay(console, [(["a"], 1000, 0)], clock=lambda: now[0])
+    display.start(0, "a", 1000, 0, ["a"])
+    display.progress(0, 100, 1000, 10.0)
+    now[0] = 10.0
+    display.episodes(0, 4, 10)
+    display.progress(0, 200, 1000, 10.0)
+    *_, row = drawn(console, display.view())
+    assert row.split() == ["a", "running", "4/10", "ep", "0:30"]
 
 
 # --- the time left ------------------------------------------------------------------------------

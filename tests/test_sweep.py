@@ -5,12 +5,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from rich.console import Console
-from sweep_samples import SMALL, leave, runs
+from sweep_samples import SMALL, leave, runs, wait_for
 
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import DstrlError
@@ -22,7 +21,8 @@ from dstrl_cli.sweep.launcher import End, Launcher, Note, execute, summary_of
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes, resumed
-from dstrl_cli.terminal.display import LineDisplay, LiveDisplay
+from dstrl_cli.terminal.display import LineDisplay
+from dstrl_cli.terminal.sweepview import SweepDisplay
 from dstrl_cli.training.run import Outcome, _leave_summaries, out_of_memory
 
 # --- running ------------------------------------------------------------------------------------
@@ -66,21 +66,28 @@ class Elsewhere(Launcher):
         self.started: list[int] = []
         self.running: list[int] = []
         self.most = 0
-        self.interrupted = False
+        self.stopped = False
+        self.killed: list[int] | None = None
 
     def start(self, number, population) -> None:
         self.started.append(number)
         self.running.append(number)
         self.most = max(self.most, len(self.running))
 
-    def receive(self):
+    def receive(self, timeout_s=None):
         number = self.running.pop(0)
         if number == 2:
             raise KeyboardInterrupt
         return [(number, Note("hello")), (number, End("failed", "no such place"))]
 
-    def interrupt(self) -> None:
-        self.interrupted = True
+    def stop(self, at_once=False) -> None:
+        self.stopped = True
+
+    def busy(self) -> bool:
+        return bool(self.running)
+
+    def kill(self) -> None:
+        self.killed = list(self.running)
 
 
 def test_the_loop_keeps_every_queue_busy_whatever_starts_the_populations(tmp_path):
@@ -103,7 +110,8 @@ def test_an_interruption_ends_what_runs_and_passes_through(tmp_path):
     display = LineDisplay(Console(file=io.StringIO()), runs=4, evaluations=False)
     with pytest.raises(KeyboardInterrupt):
         execute(placement, elsewhere, display)
-    assert elsewhere.interrupted
+    assert elsewhere.stopped
+    assert elsewhere.killed == []  # the other one ended in time
     assert (elsewhere.started, elsewhere.most) == ([0, 1, 2, 3], 2)
 
 
@@ -134,13 +142,14 @@ def test_populations_on_two_devices_and_a_second_call_does_what_is_left(tmp_path
     envs = (broken_envs["dies"], broken_envs["works"])
     found = runs(Axes(envs=envs, seeds=(0, 1)), tmp_path / "results")
     out = io.StringIO()
-    display = LiveDisplay(Console(file=out, width=90, force_terminal=True), runs=4, work=[])
+    console = Console(file=out, width=90, force_terminal=True)
+    display = SweepDisplay(console, [([run.label], 200, 50) for run in found])
     outcomes = carry_out(found, LIKE_ACCELERATORS, display)
     assert [each.run.label for each in outcomes] == [run.label for run in found]
     assert statuses(outcomes) == ["failed", "failed", "finished", "finished"]
     assert [read_status(run.path) for run in found] == statuses(outcomes)
     assert all("killed by SIGKILL" in each.summary["error"] for each in outcomes[:2])
-    assert "2 runs, as Broken-works-v0" in out.getvalue()
+    assert "4 runs: " in out.getvalue()
     again = carry_out(found, LIKE_ACCELERATORS)
     assert [each.run.label for each in again] == [run.label for run in found[:2]]
     assert statuses(again) == ["failed", "failed"]
@@ -233,10 +242,3 @@ def test_an_interrupted_sweep_leaves_valid_folders(tmp_path):
     assert [read_status(first / f"seed{k}") for k in range(3)] == ["interrupted"] * 2 + [None]
     summary = json.loads((first / "seed0" / "summary.json").read_text())
     assert summary["final_return"]["mean"] < 0
-
-
-def wait_for(condition, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dstrl_cli.report.archive import ArchivedPath
+
 Report = Callable[[str, str], None]
 """Called with every damage: name of the file, cause."""
 
@@ -24,7 +26,10 @@ Check = Callable[[bytes], str | None]
 
 
 def read_csv(
-    path: Path, report: Report, columns: Iterable[str], check: Check = lambda _: None
+    path: Path | ArchivedPath,
+    report: Report,
+    columns: Iterable[str],
+    check: Check = lambda _: None,
 ) -> Columns | None:
     """Return the usable rows of a CSV file as numbers, or None where it cannot be used at all.
 

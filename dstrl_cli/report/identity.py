@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from dstrl_cli.config.identity import env_folder, env_identity
@@ -44,7 +44,7 @@ class Identity:
     task: int = 0
 
 
-def identify(folder: Path, config: Mapping[str, Any]) -> Identity | None:
+def identify(folder: PurePath, config: Mapping[str, Any]) -> Identity | None:
     """Return what the run in `folder` is, or None where neither path nor configuration say it.
 
     Args:
@@ -67,7 +67,7 @@ def identify(folder: Path, config: Mapping[str, Any]) -> Identity | None:
         return None
 
 
-def misplaced(folder: Path, config: Mapping[str, Any], stored_format: int) -> str | None:
+def misplaced(folder: PurePath, config: Mapping[str, Any], stored_format: int) -> str | None:
     """Return in what a folder's path and the configuration in it differ, or None.
 
     They do where a run was copied or its folder was renamed: its path would make another run of it.

@@ -14,8 +14,8 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, cast
 
 import numpy as np
 import yaml
@@ -27,7 +27,7 @@ from dstrl_cli.config.stored import check_whole, parse_document, seems_cut_off, 
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.csvfile import LAST_LINE, Columns, Report, first_line, read_csv
 from dstrl_cli.report.identity import Identity, identify, misplaced
-from dstrl_cli.report.sources import find_runs, nothing_found
+from dstrl_cli.report.sources import Place, nothing_found, open_results, runs_at
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs import checksums, lock, repair
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, missing_status
@@ -68,7 +68,7 @@ class LoggedRun:
     status: str
     config: Mapping[str, Any] = field(repr=False)
     summary: Mapping[str, Any] = field(repr=False)
-    _folder: Path = field(repr=False)
+    _folder: Place = field(repr=False)
     _damaged: list[Damage] = field(repr=False)
 
     @cached_property
@@ -121,7 +121,7 @@ class LoggedRun:
         return None
 
     def _report(self, name: str, cause: str) -> None:
-        if cause == LAST_LINE and lock.in_use(self._folder):  # it is just being written
+        if cause == LAST_LINE and lock.in_use(cast(Path, self._folder)):  # it is just being written
             return
         self._damaged.append(Damage(PurePosixPath(self.path, name).as_posix(), cause))
 
@@ -146,17 +146,18 @@ class Results:
 def load(results: Path | str, only: Collection[Path] | None = None) -> Results:
     """Return the runs of a results folder; with `only`, those of the given folders in it.
 
-    `results` may also be a run, or any folder between the two. Raises InputError where it does not
-    exist, holds no run, or no run of it is usable.
+    `results` may also be a run, any folder between the two, or an archive. Raises InputError where
+    it does not exist, holds no run, or no run of it is usable.
     """
-    root = Path(results)
+    root = open_results(Path(results))
     damaged: list[Damage] = []
 
     def unreadable(folder: Path, error: OSError) -> None:
         damaged.append(_damage(root, folder, f"unreadable: {first_line(error)}"))
 
+    folders: Sequence[Place]
     if only is None:
-        folders = find_runs(root, unreadable)
+        folders = runs_at(root, unreadable)
         if not folders and not damaged:
             raise nothing_found(root)
     else:
@@ -177,7 +178,9 @@ def problems(damaged: Sequence[Damage]) -> str:
     return f"{counted(len(damaged), 'problem')}{which}: {first.path}: {first.cause}"
 
 
-def _read_run(root: Path, absolute: Path, folder: Path, damaged: list[Damage]) -> LoggedRun | None:
+def _read_run(
+    root: Place, absolute: PurePath, folder: Place, damaged: list[Damage]
+) -> LoggedRun | None:
     """Return the run in a folder of `root`, whose absolute path is given, or None for damage.
 
     A run whose configuration is not there to the last key is of no use: nobody knows which metric
@@ -206,9 +209,10 @@ def _read_run(root: Path, absolute: Path, folder: Path, damaged: list[Damage]) -
         return None
     summary = _read_mapping(folder / SUMMARY_FILE, json.loads, report, required=False)
     if "status" not in summary:
-        made = repair.summary_from_files(folder, current)
-        if made is None or lock.in_use(folder):
-            made = {"status": missing_status(folder)}
+        place = cast(Path, folder)  # an archive's has all that is asked for here
+        made = repair.summary_from_files(place, current)
+        if made is None or lock.in_use(place):
+            made = {"status": missing_status(place)}
         summary = made
     return LoggedRun(
         path=path.as_posix(),
@@ -226,12 +230,12 @@ def _without_origin(document: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key != "run"}
 
 
-def _damage(root: Path, path: Path, cause: str) -> Damage:
+def _damage(root: Place, path: Place, cause: str) -> Damage:
     return Damage(path.relative_to(root).as_posix(), cause)
 
 
 def _read_mapping(
-    path: Path, parse: Callable[[str], Any], report: Report, *, required: bool
+    path: Place, parse: Callable[[str], Any], report: Report, *, required: bool
 ) -> dict[str, Any]:
     text = "\n"
     try:

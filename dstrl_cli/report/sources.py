@@ -1,4 +1,4 @@
-"""Finds the runs of a results folder. Other sources of runs, such as archives, belong here too.
+"""Finds the runs of a results folder or of an archive.
 
 Runs lie at a fixed depth, `<env>/<algo>-<method>/<sparsity>/seed<k>`; what lies deeper belongs to
 another results folder and is not mixed in.
@@ -7,10 +7,11 @@ another results folder and is not mixed in.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dstrl_cli.errors import InputError
+from dstrl_cli.report.archive import ArchivedPath, open_archive, runs_in
 from dstrl_cli.report.identity import LAYOUT, LEVELS
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE
 
@@ -20,8 +21,26 @@ MARKER_FILES = (CONFIG_FILE, SUMMARY_FILE, "eval.csv")
 MAX_NAMED = 5
 """Folders that a message names."""
 
+Place = Path | ArchivedPath
+"""A file or folder, on disk or in an archive."""
+
 Unreadable = Callable[[Path, OSError], None]
 """Called with a folder that cannot be read, and why."""
+
+
+def open_results(path: Path) -> Place:
+    """Return the results folder, or the root of the archive, that lies at `path`.
+
+    Raises InputError for an archive that cannot be read or is refused.
+    """
+    return open_archive(path) if path.is_file() else path
+
+
+def runs_at(root: Place, unreadable: Unreadable) -> Sequence[Place]:
+    """Return the run folders of a results folder, as `find_runs` does, or of an archive: all."""
+    if isinstance(root, ArchivedPath):
+        return runs_in(root, MARKER_FILES)
+    return find_runs(root, unreadable)
 
 
 def find_runs(root: Path, unreadable: Unreadable) -> list[Path]:
@@ -44,8 +63,10 @@ def find_runs(root: Path, unreadable: Unreadable) -> list[Path]:
     ]
 
 
-def nothing_found(root: Path) -> InputError:
-    """Return the error for a folder without runs; it names the folders of runs that lie deeper."""
+def nothing_found(root: Place) -> InputError:
+    """Return the error for a place without runs; it names the folders of runs that lie deeper."""
+    if isinstance(root, ArchivedPath):
+        return InputError(f"archive {root} holds no runs: give one that dstrl archive wrote")
     deeper = _results_folders_below(root)
     if not deeper:
         return InputError(

@@ -23,12 +23,14 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.runs import lock, logs
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, State, has_state, read_state, write_state
 from dstrl_cli.runs.files import as_yaml, write
+from dstrl_cli.runs.output import OUTPUT_FILE
 from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE, dump
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, last_status, write_summary
 
 RUN_FILES = (
     *(CONFIG_FILE, SUMMARY_FILE, INITIAL_FILE, POLICY_FILE, BEST_FILE),
     *logs.COLUMNS,
+    OUTPUT_FILE,
     CHECKPOINT_FOLDER,
 )
 

@@ -1,81 +1,108 @@
-"""The lock of a run folder: one process at a time writes to it."""
+"""The lock of a run folder: one process at a time writes to it.
+
+The operating system holds the lock for an open file, and releases it when the process that opened
+the file ends, however it ends. The file itself, which names the holder, is removed by the holder.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dstrl_cli.errors import InputError
 
-try:
-    import fcntl
-except ImportError:  # Windows: folders are then not locked
-    fcntl = None  # type: ignore[assignment]
-
 LOCK_FILE = ".lock"
 
-_IN_USE = "folder {} is in use by another dstrl: wait for it, or choose another --out"
+TRIES, PAUSE_S = 5, 0.01
+"""How often a lock is tried: a process that only asks whether it is held has it for an instant."""
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # a link must not lead to another file
+_held: set[int] = set()
+
+
+class InUse(InputError):
+    """Another process holds the folder."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"folder {path} is in use by another dstrl: wait for it, or choose another --out"
+        )
 
 
 def check_unused(path: Path) -> None:
-    """Raise InputError where another process holds the folder."""
+    """Raise InUse where another process holds the folder."""
     if in_use(path):
-        raise InputError(_IN_USE.format(path))
+        raise InUse(path)
 
 
 def in_use(path: Path) -> bool:
     """Whether a live process holds the folder; never creates the lock."""
-    if fcntl is None or not is_file(path / LOCK_FILE):
+    if not is_file(path / LOCK_FILE):
         return False
     try:
-        descriptor = os.open(path / LOCK_FILE, os.O_RDWR)
+        descriptor = os.open(path / LOCK_FILE, os.O_RDONLY | _NO_FOLLOW)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        return not _lock(descriptor)
+    except OSError:  # a file system without locks
+        return False
     finally:
         os.close(descriptor)
-    return False
+
+
+def holder(path: Path) -> str | None:
+    """Return which process holds the folder, as `process 123 on host`; None where none does."""
+    if not in_use(path):
+        return None
+    with suppress(OSError, UnicodeDecodeError, ValueError):
+        process, host = (path / LOCK_FILE).read_text(encoding="utf-8")[:300].split()
+        return f"process {int(process)} on {host}"
+    return "another process"
 
 
 def acquire(path: Path) -> int:
-    """Return a descriptor that holds the folder's lock. Raises InputError where it is taken."""
+    """Return a descriptor that holds the folder's lock.
+
+    Raises InUse where another process holds it, InputError where the folder cannot be written.
+    """
     file = path / LOCK_FILE
     while True:
+        descriptor = -1
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise InputError(
-                f"folder {path} cannot be written ({error.strerror}): choose another --out"
-            ) from error
-        if fcntl is None:
-            return descriptor
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o666)
+            if not _lock(descriptor):
+                raise InUse(path)
             # The previous holder may have removed the file between our opening and locking it.
-            if os.fstat(descriptor).st_ino == file.stat().st_ino:
+            if os.path.samestat(os.fstat(descriptor), file.lstat()):
+                _name_holder(descriptor)
+                _held.add(descriptor)
                 return descriptor
         except FileNotFoundError:
-            pass
+            if not path.is_dir():
+                raise _unwritable(path, "it is no longer there") from None
         except OSError as error:
-            os.close(descriptor)
-            raise InputError(_IN_USE.format(path)) from error
-        os.close(descriptor)
+            raise _unwritable(path, error.strerror) from error
+        finally:
+            if descriptor >= 0 and descriptor not in _held:
+                os.close(descriptor)
 
 
 def release(path: Path, descriptor: int) -> None:
     """Give back the lock that `acquire` returned."""
-    (path / LOCK_FILE).unlink(missing_ok=True)
+    with suppress(OSError):  # Windows removes no open file: it is then left, and holds nothing
+        (path / LOCK_FILE).unlink()
+    _held.discard(descriptor)
     os.close(descriptor)
 
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the folder's lock. Raises InputError where another process holds it."""
+    """Hold the folder's lock. Raises InUse where another process holds it."""
     descriptor = acquire(path)
     try:
         yield
@@ -85,4 +112,41 @@ def held(path: Path) -> Iterator[None]:
 
 def is_file(path: Path) -> bool:
     """Whether there is such a file that can be seen: `Path.is_file` may raise."""
-    return os.path.isfile(path)  # noqa: PTH113
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file, and return whether that worked."""
+    from filelock import lock_descriptor  # takes longer to import than most folders have a use for
+
+    for _ in range(TRIES - 1):
+        if lock_descriptor(descriptor, blocking=False):
+            return True
+        time.sleep(PAUSE_S)
+    return lock_descriptor(descriptor, blocking=False)
+
+
+def _name_holder(descriptor: int) -> None:
+    """Write into the lock file which process holds it."""
+    with suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
+
+
+def _unwritable(path: Path, cause: str | None) -> InputError:
+    return InputError(f"folder {path} cannot be written ({cause}): choose another --out")
+
+
+def _leave_locks_to_the_parent() -> None:
+    """Close the locks that a forked process inherited: it would hold them after its parent."""
+    for descriptor in _held:
+        with suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks_to_the_parent)

@@ -9,10 +9,13 @@ Row = Mapping[str, Any]
 
 
 class Display(Protocol):
-    """Shows runs while they train. `key` is the number of a run's population in the placement."""
+    """Shows runs while they train. `key` is the number of a run's population."""
 
-    def start(self, key: int, label: str, total: int, warm_up: int) -> None:
-        """Show a population that starts: `total` steps, of which `warm_up` are random."""
+    def start(self, key: int, title: str, total: int, warm_up: int, runs: Sequence[str]) -> None:
+        """Show a population that starts: `total` steps, of which `warm_up` are random.
+
+        `runs` are the labels of its members.
+        """
 
     def progress(self, key: int, step: int, total: int, steps_per_s: float) -> None:
         """Show how far a population has come."""
@@ -26,7 +29,10 @@ class Display(Protocol):
     def message(self, text: str) -> None:
         """Show one line of text."""
 
-    def finish(self, key: int, label: str, summary: Row) -> None:
+    def state(self, label: str, state: str) -> None:
+        """Show in what state a run is that does not train."""
+
+    def finish(self, label: str, summary: Row) -> None:
         """Show how a run ended."""
 
 

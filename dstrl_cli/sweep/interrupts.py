@@ -1,26 +1,103 @@
-"""Holding Ctrl-C back while processes are started or ended."""
+"""Interruptions: holding them back where they would do harm, and what they do in a worker."""
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+
+SIGNALS = frozenset(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+ORPHAN_S = 4
+"""How long a worker may take to save and end after the process that started it has died."""
+
+PAUSE_S = 0.1
+"""Between two signals, so that they are two."""
+
+STOP, AT_ONCE = b"stop", b"at once"
+"""What the process that started a worker may order."""
 
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C arrive only when the block ends, and never in processes that the block starts.
+    """Let interruptions arrive only when the block ends, and never in processes that it starts.
 
     A new process inherits blocked signals. Only the process that starts the others reacts to
-    Ctrl-C, and ends them.
+    Ctrl-C or to the end of the terminal, and ends them.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # it would unblock signals if the block started it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class WorkerInterrupts:
+    """Stops the run of a worker: on SIGTERM, by order, or when the parent process has died.
+
+    Args:
+        orders: where the parent sends orders; it closes when the parent ends, however it does.
+        ask: asks the training to save and to end; it raises KeyboardInterrupt where there is
+            nothing to save, which is then raised in the main thread. It may be called often.
+    """
+
+    def __init__(self, orders: Connection, ask: Callable[[], None]) -> None:
+        self._orders, self._ask = orders, ask
+        self._main = threading.main_thread()
+        self._over = False  # whether nothing is left to interrupt
+        signal.signal(signal.SIGTERM, self._on_signal)
+        threading.Thread(target=self._watch, daemon=True).start()
+        if hasattr(signal, "pthread_sigmask"):  # blocked since the start of the process
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    def ignore(self) -> None:
+        """Ignore interruptions from now on: the run has ended."""
+        self._over = True
+
+    def _on_signal(self, *_: object) -> None:
+        if not self._over:
+            self._over = True  # a second one must not disturb the cleanup
+            raise KeyboardInterrupt
+
+    def _watch(self) -> None:
+        """Carry out orders; when the parent is gone, let the run save, then end the process."""
+        with suppress(EOFError, OSError):
+            while True:
+                if self._orders.recv_bytes() == STOP:
+                    self._stop()
+                    continue
+                for _ in range(2):  # the first signal may be a request to save
+                    self._wake()
+                    time.sleep(PAUSE_S)
+        null = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):  # nobody reads what is printed: writing would fail
+            os.dup2(null, descriptor)
+        self._stop()
+        if hasattr(signal, "alarm"):
+            signal.alarm(ORPHAN_S)  # ends the process even if no Python code can run
+        time.sleep(ORPHAN_S + 0.5)
+        os._exit(1)
+
+    def _stop(self) -> None:
+        try:
+            self._ask()
+        except KeyboardInterrupt:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Interrupt the main thread, whatever it waits for."""
+        if hasattr(signal, "pthread_kill") and self._main.ident is not None:
+            signal.pthread_kill(self._main.ident, signal.SIGTERM)
+        else:
+            signal.raise_signal(signal.SIGTERM)

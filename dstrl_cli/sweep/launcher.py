@@ -1,25 +1,43 @@
 """Trains what a placement says: the loop that keeps every queue busy and gathers how runs ended.
 
 A `Launcher` starts the populations: that of `local` starts processes on this machine. A population
-that fails does not stop the others.
+that fails stops the others only if the user wishes so. A run that another process trains is waited
+for, after everything else is done.
 """
 
 from __future__ import annotations
 
+import itertools
+import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from dstrl_cli.machine import WORKER_KILLED
+from dstrl_cli.report.words import counted
 from dstrl_cli.runs.summary import mark_ended, read_summary
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.interrupts import interrupts_held
-from dstrl_cli.sweep.packing import PlannedPopulation
+from dstrl_cli.sweep.output import RunLogs
+from dstrl_cli.sweep.packing import PlannedPopulation, groups
 from dstrl_cli.sweep.place import Placement
+from dstrl_cli.sweep.shared import Ended, Held, SharedFolders
 from dstrl_cli.training.run import Outcome, Run
 
 Summary = Mapping[str, Any]
+
+GRACE_S = 30.0
+"""How long interrupted populations may take to save and to write their summaries."""
+
+AT_ONCE_S = 5.0
+"""How long they may take after a second interruption."""
+
+LOOK_EVERY_S = 1.0
+"""How often the runs that other processes hold are looked at."""
+
+NOT_STARTED: Summary = {"status": "not started", "error": None}
 
 # --- what a launcher does, and what it says -----------------------------------------------------
 
@@ -57,18 +75,26 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Printed:
+    """Something that a population's process printed, to be kept in the runs' logs."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
 class End:
     """A population has ended; nothing more comes from it.
 
     `status`: `done` (its members left summaries), `refused` (the input was wrong: nothing was
-    written), `interrupted` or `failed`; with the `error`, if any.
+    written), `held` (another process has the folder of a member, or had it since the start),
+    `lost` (it died of an outside cause), `interrupted` or `failed`; with the `error`, if any.
     """
 
     status: str
     error: str | None = None
 
 
-Message = Progress | Episodes | Evaluation | Note | End
+Message = Progress | Episodes | Evaluation | Note | Printed | End
 
 
 class Launcher(ABC):
@@ -79,99 +105,259 @@ class Launcher(ABC):
         """Start a population."""
 
     @abstractmethod
-    def receive(self) -> Sequence[tuple[int, Message]]:
+    def receive(self, timeout_s: float | None = None) -> Sequence[tuple[int, Message]]:
         """Wait until populations have said something; return it, each with its number.
 
-        Every population that was started says `End` once, however it ended.
+        After `timeout_s` it returns in any case. Every population that was started says `End`
+        once, however it ended.
         """
 
     @abstractmethod
-    def interrupt(self) -> None:
-        """End all populations that run; return when none does any more.
+    def stop(self, at_once: bool = False) -> None:
+        """Ask all populations to save and to end; `at_once`: to end without saving."""
 
-        They write that they were interrupted as far as they can.
-        """
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether populations run that have not said `End` yet."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End all populations that still run; return when none does any more."""
+
+
+@dataclass(frozen=True)
+class OnFailure:
+    """What happens when a run does not finish.
+
+    Attributes:
+        fail_fast: whether all others are then stopped.
+        retries: how often a run is tried again that died of an outside cause.
+    """
+
+    fail_fast: bool = False
+    retries: int = 0
 
 
 # --- the loop -----------------------------------------------------------------------------------
 
 
-def execute(placement: Placement, launcher: Launcher, display: Display) -> list[Outcome]:
+def execute(
+    placement: Placement,
+    launcher: Launcher,
+    display: Display,
+    on_failure: OnFailure = OnFailure(),
+) -> list[Outcome]:
     """Train all runs and return how each ended, in the order of the plan.
 
     KeyboardInterrupt passes through once every run has ended as `interrupted`.
     """
-    queues = placement.queues()
-    running = _Running(launcher, display)
-    outcomes: dict[str, Outcome] = {}
+    sweep = _Sweep(placement, launcher, display, on_failure)
     try:
-        while running.populations or any(queues):
-            running.fill(queues)
-            for number, message in launcher.receive():
-                if isinstance(message, End):
-                    outcomes |= {end.run.label: end for end in running.finish(number, message)}
-                else:
-                    running.show(number, message)
+        sweep.train()
     except BaseException:
-        with interrupts_held():  # a second Ctrl-C waits until all have ended
-            launcher.interrupt()
-            running.mark_interrupted()
+        sweep.interrupt()
         raise
-    return [outcomes[run.label] for run in placement.runs]
+    if sweep.stopping:
+        display.message("a run did not finish: all others are stopped (--fail-fast)")
+        sweep.interrupt()
+    ended = sweep.outcomes
+    return [ended.get(run.label, Outcome(run, NOT_STARTED)) for run in placement.runs]
 
 
-class _Running:
-    """The populations that run now: which queue each is from, and what its folders held before."""
+class _Sweep:
+    """Which populations run, which wait, and how runs ended."""
 
-    def __init__(self, launcher: Launcher, display: Display) -> None:
-        self.launcher, self.display = launcher, display
-        self.populations: dict[int, PlannedPopulation] = {}
+    def __init__(
+        self, placement: Placement, launcher: Launcher, display: Display, on_failure: OnFailure
+    ) -> None:
+        self.launcher, self.display, self.on_failure = launcher, display, on_failure
+        self.queues = placement.queues()
+        self.folders = SharedFolders(placement.runs)
+        self.running: dict[int, PlannedPopulation] = {}
         self.queue_of: dict[int, int] = {}
-        self.before: dict[int, dict[str, Summary | None]] = {}
+        self.logs: dict[int, RunLogs] = {}
+        self.held: list[tuple[int, PlannedPopulation]] = []  # with their queues
+        self.numbers = itertools.count(len(placement.populations))
+        self.retried: Counter[str] = Counter()
+        self.outcomes: dict[str, Outcome] = {}
+        self.stopping = self.said_waiting = False
+        self.next_look = 0.0
 
-    def fill(self, queues: Sequence[deque[tuple[int, PlannedPopulation]]]) -> None:
+    def train(self) -> None:
+        """Train until nothing is left to do, or until a failure stops the sweep."""
+        while (self.running or any(self.queues) or self.held) and not self.stopping:
+            self.look_again()
+            self.fill()
+            if self.running:
+                self.receive(LOOK_EVERY_S if self.held else None)
+            elif self.held and not self.stopping:
+                self.wait_for_others()
+
+    def receive(self, timeout_s: float | None) -> None:
+        """Wait for what populations say, and take it in."""
+        for number, message in self.launcher.receive(timeout_s):
+            if isinstance(message, End):
+                self.finish(number, message)
+            else:
+                self.show(number, message)
+
+    # Starting.
+
+    def fill(self) -> None:
         """Start the next population of every queue from which none runs."""
-        busy = set(self.queue_of.values())
-        for queue, waiting in enumerate(queues):
-            if queue in busy or not waiting:  # on the CPU all queues are the same object
-                continue
-            number, population = waiting.popleft()
-            config = population.runs[0].config
-            self.display.start(number, population.title, config.steps, config.learning_starts)
-            self.before[number] = {run.label: read_summary(run.path) for run in population.runs}
-            self.populations[number], self.queue_of[number] = population, queue
+        for queue, waiting in enumerate(self.queues):
+            # on the CPU all queues are the same object
+            while waiting and queue not in self.queue_of.values() and not self.stopping:
+                number, population = waiting.popleft()
+                # members that go on from different steps train one after the other
+                first, *others = groups(self.free(queue, population)) or [[]]
+                for each in others:
+                    waiting.appendleft((next(self.numbers), replace(population, runs=each)))
+                if first:
+                    self.start(number, queue, replace(population, runs=first))
+
+    def free(self, queue: int, population: PlannedPopulation) -> list[Run]:
+        """Return the members that can be started now; the others are held, or have ended."""
+        free, held = [], []
+        for run in population.runs:
+            match self.folders.look(run):
+                case Held(holder):
+                    held.append(run)
+                    self.display.state(run.label, f"held by {holder}")
+                case Ended(summary):
+                    self.end(run, summary)
+                case startable:
+                    free.append(startable)
+        if held:
+            self.held.append((queue, replace(population, runs=held)))
+        return free
+
+    def start(self, number: int, queue: int, population: PlannedPopulation) -> None:
+        """Start a population."""
+        config, labels = population.runs[0].config, [run.label for run in population.runs]
+        self.display.start(number, population.title, config.steps, config.learning_starts, labels)
+        self.logs[number] = RunLogs(population.runs)
+        with interrupts_held():
             self.launcher.start(number, population)
+            self.running[number], self.queue_of[number] = population, queue
+
+    # Runs that other processes hold.
+
+    def look_again(self) -> None:
+        """Queue the populations of held runs again from time to time: some may be free now."""
+        if self.held and time.monotonic() >= self.next_look:
+            self.next_look = time.monotonic() + LOOK_EVERY_S
+            held, self.held = self.held, []
+            for queue, population in held:
+                self.queues[queue].append((next(self.numbers), population))
+
+    def wait_for_others(self) -> None:
+        """Wait a while for the runs that other processes hold; say so the first time."""
+        if not self.said_waiting:
+            self.said_waiting = True
+            labels = [run.label for _, population in self.held for run in population.runs]
+            self.display.message(
+                f"waiting for {counted(len(labels), 'run')} that another dstrl trains: "
+                + ", ".join(labels[:5])
+                + (", ..." if len(labels) > 5 else "")
+            )
+        time.sleep(LOOK_EVERY_S)
+
+    # What populations say.
 
     def show(self, number: int, message: Message) -> None:
-        """Show what a population said."""
-        population = self.populations[number]
+        """Show what a population said, and keep it in the logs of its runs."""
+        population, logs = self.running[number], self.logs[number]
         match message:
             case Progress(step, total, steps_per_s):
+                logs.opened()
                 self.display.progress(number, step, total, steps_per_s)
             case Episodes(done, total):
                 self.display.episodes(number, done, total)
             case Evaluation(member, row):
+                logs.opened()
                 self.display.evaluation(number, population.runs[member].label, row)
             case Note(text):
+                logs.line(text)
                 self.display.message(f"{population.title}: {text}")
+            case Printed(data):
+                logs.write(data)
 
-    def finish(self, number: int, end: End) -> list[Outcome]:
-        """Return and show how the runs of a population ended, which then runs no more."""
-        population, before = self.populations.pop(number), self.before.pop(number)
-        del self.queue_of[number]
-        outcomes = [
-            Outcome(run, summary_of(run, end, before[run.label])) for run in population.runs
-        ]
-        for outcome in outcomes:
-            self.display.finish(number, outcome.run.label, outcome.summary)
-        return outcomes
+    def finish(self, number: int, end: End) -> None:
+        """Take in that a population has ended; some of its runs may be tried again."""
+        population, queue = self.running.pop(number), self.queue_of.pop(number)
+        logs = self.logs.pop(number)
+        if end.status == "held":
+            self.queues[queue].appendleft((next(self.numbers), population))
+            return
+        if end.status != "refused":  # the folders are not these runs' to write
+            logs.end(end.error)
+        again = []
+        for run in population.runs:
+            before = self.folders.before(run)
+            if self.tries_again(run, end, before):
+                match self.folders.again(run):
+                    case Held():
+                        again.append(run)
+                    case Ended(summary):
+                        self.end(run, summary)
+                    case startable:
+                        again.append(startable)
+            else:
+                self.end(run, summary_of(run, end, before))
+        if again:
+            retry = replace(population, runs=again)
+            self.queues[queue].appendleft((next(self.numbers), retry))
+
+    def tries_again(self, run: Run, end: End, before: Summary | None) -> bool:
+        """Whether a run is tried again; count and say it."""
+        cause = outside_cause(run, end, before)
+        if cause is None or self.stopping or self.retried[run.label] >= self.on_failure.retries:
+            return False
+        self.retried[run.label] += 1
+        count = f"{self.retried[run.label]} of {self.on_failure.retries}"
+        self.display.message(f"{run.label}: {cause}; trying again ({count})")
+        self.display.state(run.label, "waiting")
+        return True
+
+    def end(self, run: Run, summary: Summary) -> None:
+        """Take in and show how a run ended."""
+        outcome = self.outcomes[run.label] = Outcome(run, summary)
+        self.display.finish(run.label, summary)
+        if self.on_failure.fail_fast and not outcome.finished:
+            self.stopping = True
+
+    # Interruptions.
+
+    def interrupt(self) -> None:
+        """Let everything that runs save and end; a second interruption ends it at once."""
+        self.stopping = True
+        try:
+            self.launcher.stop()
+            self.drain(GRACE_S)
+        except KeyboardInterrupt:
+            with interrupts_held():
+                self.launcher.stop(at_once=True)
+                self.drain(AT_ONCE_S)
+        with interrupts_held():
+            self.launcher.kill()
+            self.mark_interrupted()
+
+    def drain(self, grace_s: float) -> None:
+        """Take in what populations say until all have ended, for at most `grace_s`."""
+        deadline = time.monotonic() + grace_s
+        while self.launcher.busy() and (left := deadline - time.monotonic()) > 0:
+            self.receive(left)
 
     def mark_interrupted(self) -> None:
         """Mark the runs that could not write themselves that they were interrupted."""
-        for population in self.populations.values():
+        end = End("interrupted")
+        for population in self.running.values():
             for run in population.runs:
-                if read_summary(run.path) is None:
-                    mark_ended(run.path, "interrupted", None, run.config)
+                self.end(run, summary_of(run, end, self.folders.before(run)))
+
+
+# --- how a run ended ----------------------------------------------------------------------------
 
 
 def summary_of(run: Run, end: End, before: Summary | None) -> Summary:
@@ -186,4 +372,17 @@ def summary_of(run: Run, end: End, before: Summary | None) -> Summary:
         return left
     if end.status == "done":
         return mark_ended(run.path, "failed", "it left no summary", run.config)
-    return mark_ended(run.path, end.status, end.error, run.config)
+    status = "failed" if end.status == "lost" else end.status
+    return mark_ended(run.path, status, end.error, run.config)
+
+
+def outside_cause(run: Run, end: End, before: Summary | None) -> str | None:
+    """Return what killed a run if that was not an error of its own, else None.
+
+    That is the death of its process, or of a process that stepped its environments.
+    """
+    left = read_summary(run.path)
+    if left and left != before:
+        error = str(left.get("error"))
+        return error if left.get("status") == "failed" and WORKER_KILLED in error else None
+    return end.error if end.status == "lost" else None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
-import signal
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -15,163 +14,151 @@ from typing import Any
 
 from typing_extensions import override
 
-from dstrl_cli.errors import InputError
+from dstrl_cli.machine import how_it_ended
+from dstrl_cli.runs.summary import read_summary
+from dstrl_cli.sweep import worker
 from dstrl_cli.sweep.display import Display, DisplayReporter
-from dstrl_cli.sweep.interrupts import interrupts_held
-from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Launcher, Message, Note, Progress
+from dstrl_cli.sweep.interrupts import AT_ONCE, STOP, interrupts_held
+from dstrl_cli.sweep.launcher import End, Launcher, Message, Printed
 from dstrl_cli.sweep.packing import PlannedPopulation
 from dstrl_cli.sweep.place import Placement
-from dstrl_cli.training.run import Outcome, Run, explain, quiet, train
+from dstrl_cli.training.run import Outcome, train
 
-GRACE_S = 30.0
-"""How long interrupted processes may take to write their summaries."""
-
-REPORT_EVERY_S = 0.2
+CHUNK = 1 << 16
+"""Bytes of a process's output that are read at once."""
 
 
 def train_here(placement: Placement, display: Display) -> Outcome:
     """Train the only run of a placement in this process; exceptions pass through."""
     (population,) = placement.populations
     (run,) = population.runs
-    display.start(0, run.label, run.config.steps, run.config.learning_starts)
-    reporter = DisplayReporter(display, 0, [run.label])
+    config, label = run.config, run.label
+    display.start(0, label, config.steps, config.learning_starts, [label])
+    reporter = DisplayReporter(display, 0, [label])
     (summary,) = train([run], population.device.name, reporter)
-    display.finish(0, run.label, summary)
+    display.finish(label, summary)
     return Outcome(run, summary)
-
-
-# --- in a population's process ------------------------------------------------------------------
-
-
-class _PipeReporter:
-    """Sends what the trainer reports to the process that shows it."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._next = 0.0
-
-    def progress(self, step: int, total: int, steps_per_s: float) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + REPORT_EVERY_S
-            self._send(Progress(step, total, steps_per_s))
-
-    def episodes(self, done: int, total: int) -> None:
-        if time.monotonic() >= self._next:  # `progress`, which follows, sets the next time
-            self._send(Episodes(done, total))
-
-    def evaluation(self, member: int, row: Mapping[str, Any]) -> None:
-        self._send(Evaluation(member, dict(row)))
-
-    def message(self, text: str) -> None:
-        self._send(Note(text))
-
-    def _send(self, message: Message) -> None:
-        try:
-            self._connection.send(message)
-        except (BrokenPipeError, ConnectionError):
-            raise KeyboardInterrupt from None  # the process that started this one is gone
-
-
-def _work(runs: Sequence[Run], device: str, connection: Connection) -> None:
-    """Train one population: the whole life of a process."""
-
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the cleanup
-        raise KeyboardInterrupt
-
-    import torch  # noqa: F401  # before SIGTERM is handled: interrupting the import prints stacks
-
-    signal.signal(signal.SIGTERM, interrupt)
-    quiet()
-    end = End("done")
-    try:
-        train(runs, device, _PipeReporter(connection))
-    except KeyboardInterrupt:
-        end = End("interrupted")
-    except InputError as error:
-        end = End("refused", str(error))
-    except Exception as error:  # becomes the runs' outcome
-        end = End("failed", explain(error))
-    with suppress(OSError):  # the other end may be gone
-        connection.send(end)
-    connection.close()
-
-
-# --- in the process that waits for them ---------------------------------------------------------
 
 
 @dataclass
 class _Job:
-    """A population's process, and what it has said about its end."""
+    """A population's process, this end of the pipes to it, and what it said about its end."""
 
     number: int
     process: BaseProcess
+    messages: Connection | None
+    output: Connection | None
+    orders: Connection
     end: End | None = None
+
+    def sources(self) -> list[Any]:
+        """Return what may have news."""
+        return [each for each in (self.messages, self.output) if each] + [self.process.sentinel]
+
+    def read_message(self) -> Iterator[tuple[int, Message]]:
+        """Yield the next message, unless it is about the end."""
+        assert self.messages is not None
+        try:
+            with interrupts_held():  # half a message would make the next ones unreadable
+                message = self.messages.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self.messages.close()
+            self.messages = None
+            return
+        if isinstance(message, End):
+            self.end = message  # passed on when the process is gone
+        else:
+            yield self.number, message
+
+    def read_output(self) -> Iterator[tuple[int, Message]]:
+        """Yield what was printed."""
+        assert self.output is not None
+        try:
+            data = os.read(self.output.fileno(), CHUNK)
+        except BlockingIOError:
+            return
+        if data:
+            yield self.number, Printed(data)
+        else:
+            self.output.close()
+            self.output = None
+
+    def last_words(self) -> Iterator[tuple[int, Message]]:
+        """Yield what is left to read of a process that has ended, and how it ended."""
+        while self.messages is not None and self.messages.poll():
+            yield from self.read_message()
+        while self.output is not None and wait([self.output], 0):
+            yield from self.read_output()
+        self.process.join()
+        self.close()
+        yield (
+            self.number,
+            self.end or End("lost", how_it_ended("its process", self.process.exitcode)),
+        )
+
+    def order(self, order: bytes) -> None:
+        """Send an order; nothing happens where the process has ended."""
+        with suppress(OSError):
+            self.orders.send_bytes(order)
+
+    def close(self) -> None:
+        """Close the pipes."""
+        for each in (self.messages, self.output, self.orders):
+            if each is not None:
+                each.close()
 
 
 class LocalLauncher(Launcher):
     """Starts every population in a process of this machine."""
 
     def __init__(self) -> None:
-        self._jobs: dict[Connection, _Job] = {}
+        self._jobs: dict[int, _Job] = {}
 
     @override
     def start(self, number: int, population: PlannedPopulation) -> None:
         context = multiprocessing.get_context("spawn")
-        receiver, sender = context.Pipe(duplex=False)
+        messages, output, orders = (context.Pipe(duplex=False) for _ in range(3))
+        theirs = worker.Pipes(messages[1], output[1], orders[0])
+        summaries = [read_summary(run.path) for run in population.runs]
+        work = worker.Work(population.runs, summaries, population.device.name)
         # not a daemon: daemons may not start processes, and environments may need them
-        process = context.Process(
-            target=_work, args=(population.runs, population.device.name, sender), daemon=False
-        )
+        process = context.Process(target=worker.main, args=(work, theirs), daemon=False)
         with interrupts_held():
             process.start()
-            self._jobs[receiver] = _Job(number, process)
-        sender.close()  # the process holds the only other end: the pipe closes when it dies
+            self._jobs[number] = _Job(number, process, messages[0], output[0], orders[1])
+        for each in (theirs.messages, theirs.output, theirs.orders):
+            each.close()  # the process holds the only other ends: pipes close when it dies
 
     @override
-    def receive(self) -> list[tuple[int, Message]]:
+    def receive(self, timeout_s: float | None = None) -> list[tuple[int, Message]]:
+        of = {source: job for job in self._jobs.values() for source in job.sources()}
         said: list[tuple[int, Message]] = []
-        for ready in wait(list(self._jobs)):
-            assert isinstance(ready, Connection)
-            job = self._jobs[ready]
-            try:
-                message = ready.recv()
-            except (EOFError, OSError, pickle.UnpicklingError):
-                del self._jobs[ready]
-                said.append((job.number, _ended(ready, job)))
+        for ready in wait(list(of), timeout_s):
+            job = of[ready]
+            if job.number not in self._jobs:
                 continue
-            if isinstance(message, End):
-                job.end = message  # passed on when the process is gone
+            if ready is job.messages:
+                said += job.read_message()
+            elif ready is job.output:
+                said += job.read_output()
             else:
-                said.append((job.number, message))
+                said += job.last_words()
+                del self._jobs[job.number]
         return said
 
     @override
-    def interrupt(self) -> None:
-        """End all processes; one that takes longer than `GRACE_S` is killed."""
-        for connection, job in self._jobs.items():
-            job.process.terminate()
-            connection.close()  # a process that waits for a reader gets an error instead
-        deadline = time.monotonic() + GRACE_S
+    def stop(self, at_once: bool = False) -> None:
         for job in self._jobs.values():
-            job.process.join(max(0.0, deadline - time.monotonic()))
-            if job.process.is_alive():
-                job.process.kill()
-                job.process.join()
+            job.order(AT_ONCE if at_once else STOP)
 
+    @override
+    def busy(self) -> bool:
+        return bool(self._jobs)
 
-def _ended(connection: Connection, job: _Job) -> End:
-    """Return how a process ended whose pipe has closed."""
-    connection.close()
-    job.process.join()
-    return job.end or End("failed", _death(job.process.exitcode))
-
-
-def _death(exit_code: int | None) -> str:
-    """Return in words how a process ended that said nothing about it."""
-    if exit_code is not None and exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        return f"its process was killed by {name}" + (
-            " (out of memory?)" if name == "SIGKILL" else ""
-        )
-    return f"its process ended unexpectedly with exit code {exit_code}"
+    @override
+    def kill(self) -> None:
+        for job in self._jobs.values():
+            job.process.kill()
+            job.process.join()
+            job.close()
+        self._jobs.clear()

@@ -26,7 +26,7 @@ from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.checksums import differing_logs
 from dstrl_cli.runs.folder import check_free, check_writable, read_config
-from dstrl_cli.runs.lock import check_unused
+from dstrl_cli.runs.lock import InUse, check_unused, in_use
 from dstrl_cli.runs.summary import DAMAGED, SUMMARY_FILE, read_status, read_summary, repair_summary
 from dstrl_cli.sweep.going_on import going_on, is_longer, longer
 from dstrl_cli.topology import budgets
@@ -34,6 +34,9 @@ from dstrl_cli.training.run import Run
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
+
+HELD = "running"
+"""The status of a run that another process trains."""
 
 SPARSITY_TOLERANCE = 0.005
 """A realised sparsity that is further from the one asked for is told."""
@@ -84,7 +87,8 @@ class Planned:
 
     Attributes:
         run: the run.
-        status: `new`, `finished`, or how an earlier attempt ended (`interrupted`, ...).
+        status: `new`, `finished`, `running` (in another process), or how an earlier attempt ended
+            (`interrupted`, ...).
         damage: how the logs of a finished run are not what it wrote.
     """
 
@@ -94,8 +98,8 @@ class Planned:
 
     @property
     def to_do(self) -> bool:
-        """Whether the run will be trained."""
-        return self.run.start != "new" or self.status == "new"
+        """Whether the run will be trained, unless another process does so first."""
+        return self.run.start != "new" or self.status in ("new", HELD)
 
 
 # --- from axes to runs --------------------------------------------------------------------------
@@ -360,11 +364,12 @@ def fresh(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
 def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> list[Planned]:
     """Plan runs of which the finished ones are skipped.
 
-    Unfinished ones go on from their checkpoints; those without one start over. `overwrite` starts
-    all of them over, and replaces other configurations. With `lengthen`, a finished run that has
-    fewer steps than are wanted goes on, too. Raises InputError where a folder holds another
-    configuration, a damaged checkpoint, something that is no run, a run of which it is not known
-    whether it finished, or one to go on with whose logs are not as it left them.
+    Unfinished ones go on from their checkpoints; those without one start over. Those that another
+    process trains are planned as such: a sweep looks at them again. `overwrite` starts all of them
+    over, and replaces other configurations. With `lengthen`, a finished run that has fewer steps
+    than are wanted goes on, too. Raises InputError where a folder holds another configuration, a
+    damaged checkpoint, something that is no run, a run of which it is not known whether it
+    finished, or one to go on with whose logs are not as it left them.
     """
     planned = []
     empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
@@ -380,6 +385,24 @@ def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> lis
 
 
 def _resumed(run: Run, overwrite: bool, lengthen: bool) -> Planned:
+    try:
+        return _as_it_is(run, overwrite, lengthen)
+    except InputError as error:
+        held = isinstance(error, InUse) or in_use(run.path)
+        if overwrite or not held or _is_another(run):
+            raise
+        return Planned(run, HELD)
+
+
+def _is_another(run: Run) -> bool:
+    """Whether the folder of a run holds another configuration; not while it is being written."""
+    try:
+        return bool(differences(read_config(run.path), run.config))
+    except InputError:
+        return False
+
+
+def _as_it_is(run: Run, overwrite: bool, lengthen: bool) -> Planned:
     status = read_status(run.path)
     if overwrite or status is None:
         check_free(run.path, run.config, overwrite)

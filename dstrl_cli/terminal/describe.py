@@ -20,9 +20,9 @@ from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.sweep.plan import layer_budgets, layers_in_words
 from dstrl_cli.terminal import plan
-from dstrl_cli.terminal.display import ending, final_return
 from dstrl_cli.terminal.pace import clock_time
 from dstrl_cli.terminal.plan import env_label, identity
+from dstrl_cli.terminal.wording import ending, final_return
 from dstrl_cli.training.run import Outcome, Run
 
 # --- before -------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""What the user sees while runs train: live bars on a terminal, plain lines elsewhere.
+"""What the user sees while runs train: a live view on a terminal, plain lines elsewhere.
 
-Both implement `sweep.display.Display`; launchers call them.
+All implement `sweep.display.Display`; launchers call them. That of a sweep is in `sweepview`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.place import Placement
-from dstrl_cli.terminal.pace import Pace, clock_time, seconds_left
+from dstrl_cli.terminal.pace import Pace, clock_time
+from dstrl_cli.terminal.sweepview import SweepDisplay
+from dstrl_cli.terminal.wording import count, ending, number
 
 NARROW = 80
 """Terminals narrower than this get fewer columns."""
@@ -52,10 +53,10 @@ class LineDisplay(Display):
     def __exit__(self, *_: object) -> None:
         return None
 
-    def start(self, key: int, label: str, total: int, warm_up: int) -> None:
+    def start(self, key: int, title: str, total: int, warm_up: int, runs: Sequence[str]) -> None:
         """Say that a run starts."""
         if not self._evaluations:
-            self.message(f"started   {label}")
+            self.message(f"started   {title}")
 
     def progress(self, key: int, step: int, total: int, steps_per_s: float) -> None:
         """Say nothing: evaluations say how far a run has come."""
@@ -71,10 +72,10 @@ class LineDisplay(Display):
             return
         mean, std = row.get("eval_return_mean"), row.get("eval_return_std")
         parts = [
-            f"step {_count(row.get('step'))}",
+            f"step {count(row.get('step'))}",
             *([self._episodes[key]] if key in self._episodes else []),
-            f"return {_number(mean)} ± {_number(std)}",
-            f"{_number(row.get('steps_per_s'))} steps/s",
+            f"return {number(mean)} ± {number(std)}",
+            f"{number(row.get('steps_per_s'))} steps/s",
         ]
         if shown := self._active.shown(label, row):
             parts.append(shown)
@@ -84,7 +85,11 @@ class LineDisplay(Display):
         """Print the line, unwrapped: what reads it may be a program."""
         self._console.print(Text(text), soft_wrap=True)
 
-    def finish(self, key: int, label: str, summary: Row) -> None:
+    def state(self, label: str, state: str) -> None:
+        """Say nothing: what matters comes as a message."""
+        return
+
+    def finish(self, label: str, summary: Row) -> None:
         """Say how a run ended, and how many have."""
         self._ended += 1
         if self._runs == 1:
@@ -95,104 +100,66 @@ class LineDisplay(Display):
 
 
 class LiveDisplay(Display):
-    """Bars that are drawn anew: on a terminal.
+    """A bar that is drawn anew: of a single run, on a terminal.
 
     Args:
         console: the terminal.
-        runs: how many runs there are.
-        work: steps and random steps of every population, in the order of their keys.
         clock: the time in seconds.
     """
 
-    def __init__(
-        self,
-        console: Console,
-        runs: int,
-        work: Sequence[tuple[int, int]],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._progress = Progress(*_columns(console), console=console, refresh_per_second=4)
-        self._runs, self._clock = runs, clock
-        self._waiting = {key: Pace(*each) for key, each in enumerate(work)}
-        self._running: dict[int, Pace] = {}
-        self._ended: list[Pace] = []
-        self._tasks: dict[int, TaskID] = {}
-        self._returns: dict[int, dict[str, float]] = {}
-        self._episodes: dict[int, tuple[int, int]] = {}
+        self._clock = clock
+        self._pace = Pace(1, 0)
+        self._task = TaskID(0)
+        self._episodes: tuple[int, int] | None = None
         self._active = _Active()
-        self._all: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
-        if self._runs > 1:
-            self._all = self._progress.add_task(f"all {self._runs} runs", total=self._runs)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def start(self, key: int, label: str, total: int, warm_up: int) -> None:
-        """Add a bar."""
-        name = label if self._runs > 1 else "training"
-        self._tasks[key] = self._progress.add_task(escape(name), total=total)
-        self._episodes.pop(key, None)
-        self._returns[key] = {}
-        self._waiting.pop(key, None)
-        self._running[key] = Pace(total, warm_up)
+    def start(self, key: int, title: str, total: int, warm_up: int, runs: Sequence[str]) -> None:
+        """Add the bar."""
+        self._task = self._progress.add_task("training", total=total)
+        self._pace = Pace(total, warm_up)
 
     def progress(self, key: int, step: int, total: int, steps_per_s: float) -> None:
         """Move the bar, and estimate anew what is left."""
-        if key not in self._tasks:
-            return
-        now, pace, done = self._clock(), self._running[key], step
-        pace.report(step, now)
-        if key in self._episodes:
-            had, of = self._episodes[key]
+        now, done = self._clock(), step
+        self._pace.report(step, now)
+        if self._episodes is not None:
+            had, of = self._episodes
             done = max(step, round(had / of * total))
-            pace.total = min(total, step * of // had) if had else total
-        self._progress.update(
-            self._tasks[key],
-            completed=done,
-            total=total,
-            speed=steps_per_s,
-            left=pace.seconds_left(now),
-        )
-        if self._all is not None:
-            running, waiting = self._running.values(), self._waiting.values()
-            self._progress.update(self._all, left=seconds_left(running, waiting, self._ended, now))
+            self._pace.expect(step, had, of)
+        left = self._pace.seconds_left(now)
+        self._progress.update(self._task, completed=done, total=total, speed=steps_per_s, left=left)
 
     def episodes(self, key: int, done: int, total: int) -> None:
         """Count episodes beside the bar, which fills by steps or episodes, whichever is further."""
-        self._episodes[key] = done, total
-        if key in self._tasks:
-            self._progress.update(self._tasks[key], count=f"{done:,}/{total:,} episodes")
+        self._episodes = done, total
+        self._progress.update(self._task, count=f"{done:,}/{total:,} episodes")
 
     def evaluation(self, key: int, label: str, row: Row) -> None:
-        """Show the last return beside the bar: of a population, the mean of its members."""
-        value = row.get("eval_return_mean")
-        if key not in self._tasks or value is None:
-            return
-        returns = self._returns[key]
-        returns[label] = float(value)
-        mean = sum(returns.values()) / len(returns)
-        self._progress.update(
-            self._tasks[key],
-            last=f"return {_number(mean)}",
-            active=self._active.shown(label, row),
-        )
+        """Show the last return beside the bar."""
+        if (value := row.get("eval_return_mean")) is not None:
+            active = self._active.shown(label, row)
+            self._progress.update(self._task, last=f"return {number(value)}", active=active)
 
     def message(self, text: str) -> None:
-        """Print the line above the bars."""
+        """Print the line above the bar."""
         self._progress.console.print(Text(text))
 
-    def finish(self, key: int, label: str, summary: Row) -> None:
-        """Take the bar away, and say how the run ended."""
-        if key in self._tasks:
-            self._progress.remove_task(self._tasks.pop(key))
-            self._ended.append(self._running.pop(key))
-        if self._all is not None:
-            self._progress.advance(self._all)
-            self.message(ending(label, summary))
+    def state(self, label: str, state: str) -> None:
+        """Show nothing: a single run trains or has ended."""
+        return
+
+    def finish(self, label: str, summary: Row) -> None:
+        """Take the bar away."""
+        self._progress.remove_task(self._task)
 
 
 class _Active:
@@ -204,7 +171,7 @@ class _Active:
 
     def shown(self, label: str, row: Row) -> str:
         """Return the connections of a run's row in words, or nothing while they are constant."""
-        now = f"{_count(row.get('actor_active'))} + {_count(row.get('critic_active'))}"
+        now = f"{count(row.get('actor_active'))} + {count(row.get('critic_active'))}"
         if self._first.setdefault(label, now) != now:
             self._changed.add(label)
         return f"active {now}" if label in self._changed else ""
@@ -224,7 +191,7 @@ class _Count(ProgressColumn):
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.fields.get("speed")
-        return Text("" if speed is None else f"{_number(speed)}/s", style="progress.data.speed")
+        return Text("" if speed is None else f"{number(speed)}/s", style="progress.data.speed")
 
 
 class _TimeLeft(ProgressColumn):
@@ -258,7 +225,7 @@ def _columns(console: Console) -> list[ProgressColumn]:
 
 def make_display(
     console: Console, errors: Console, placement: Placement, *, evaluations: bool
-) -> LineDisplay | LiveDisplay:
+) -> LineDisplay | LiveDisplay | SweepDisplay:
     """Return the display that suits the console.
 
     Args:
@@ -267,43 +234,14 @@ def make_display(
         placement: what will train.
         evaluations: whether plain lines are printed for each evaluation.
     """
-    runs = len(placement.runs)
+    runs = placement.runs
     if not console.is_terminal:
-        return LineDisplay(console, runs, evaluations, errors)
-    configs = [each.runs[0].config for each in placement.populations]
-    return LiveDisplay(console, runs, [(each.steps, each.learning_starts) for each in configs])
-
-
-# --- wording ------------------------------------------------------------------------------------
-
-
-def ending(label: str, summary: Row) -> str:
-    """Return in one line how a run ended."""
-    status = str(summary.get("status"))
-    parts = [f"{status:<11}", label]
-    if (result := final_return(summary)) is not None and status == "finished":
-        parts.append(f"return {result}")
-    if error := summary.get("error"):
-        parts.append(str(error))
-    return " ".join(parts)
-
-
-def final_return(summary: Row) -> str | None:
-    """Return `mean ± std` of the last evaluation, or None."""
-    result = summary.get("final_return") or {}
-    if result.get("mean") is None:
-        return None
-    return f"{_number(result['mean'])} ± {_number(result.get('std'))}"
-
-
-def _number(value: Any) -> str:
-    """Return a number in about four digits; `-` where there is none."""
-    if value is None:
-        return "-"
-    number = float(value)
-    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
-
-
-def _count(value: Any) -> str:
-    """Return a whole number with thousands separated; `-` where there is none."""
-    return "-" if value is None else f"{int(value):,}"
+        return LineDisplay(console, len(runs), evaluations, errors)
+    if evaluations:
+        return LiveDisplay(console)
+    work = []
+    for population in placement.populations:
+        config = population.runs[0].config
+        labels = [run.label for run in population.runs]
+        work.append((labels, config.steps, config.learning_starts))
+    return SweepDisplay(console, work)

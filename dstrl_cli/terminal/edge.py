@@ -6,24 +6,38 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dstrl_cli.machine import leave_terminal
+
 INTERRUPTED = 130
+
+
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What is treated as Ctrl-C: a job's time is up, or the terminal has gone."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, and end with exit code 130 on either."""
+    """Treat SIGTERM and SIGHUP as Ctrl-C, and end with exit code 130 on any of them.
 
-    def interrupt(*_: object) -> None:
+    A signal that is ignored, as SIGHUP is under `nohup`, stays ignored.
+    """
+
+    def interrupt(number: int, _: object) -> None:
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # it may come from the terminal and the shell
+            leave_terminal()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    heeded = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, interrupt) for each in heeded}
     try:
         yield
     except KeyboardInterrupt:
         say("interrupted")
         raise SystemExit(INTERRUPTED) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def say(text: str, heading: str = "") -> None:

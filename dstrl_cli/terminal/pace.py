@@ -16,7 +16,7 @@ class Pace:
     """
 
     def __init__(self, total: int, warm_up: int) -> None:
-        self.total = total
+        self.total = self.most = total
         self.warm_up = warm_up if warm_up < total else 0  # a run of random steps alone
         self._first: tuple[int, float] | None = None
         self._last: tuple[int, float] | None = None
@@ -27,6 +27,10 @@ class Pace:
             return
         self._first = self._first or (step, now)
         self._last = step, now
+
+    def expect(self, step: int, had: int, of: int) -> None:
+        """Note that `step` steps had `had` episodes of `of` that may end the training earlier."""
+        self.total = min(self.most, step * of // had) if had else self.most
 
     @property
     def steps_per_s(self) -> float | None:

@@ -14,7 +14,7 @@ from dstrl_cli.registry import algorithm_name
 from dstrl_cli.report.words import counted
 from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Placement
-from dstrl_cli.sweep.plan import Planned
+from dstrl_cli.sweep.plan import HELD, Planned
 from dstrl_cli.terminal.columns import Layout, fitting_table
 from dstrl_cli.training.run import Run
 
@@ -101,10 +101,12 @@ def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
     to_do = [each for each in planned if each.to_do]
     over = sum(each.run.start == "over" for each in to_do)
     resumed = sum(each.run.start == "resume" for each in to_do)
+    held = sum(each.status == HELD for each in to_do)
     done = len(planned) - len(to_do)
     parts = [counted(len(planned), "run"), f"{len(to_do)} to do"]
     parts += [f"{over} of them started over"] if over else []
     parts += [f"{resumed} of them resumed"] if resumed else []
+    parts += [f"{held} of them in another dstrl now"] if held else []
     parts += [f"{done} finished before"] if done else []
     where = (
         f"{placement.jobs} at a time on the {placement.device}"

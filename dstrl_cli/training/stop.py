@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dstrl_cli.machine import leave_terminal
+
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -53,9 +55,16 @@ def listening(stop: Stop) -> Iterator[None]:
     A signal that the process ignores, as SIGHUP under `nohup`, stays ignored. Outside the main
     thread, where Python handles no signals, only `ask` asks for a stop.
     """
+    signals = 0  # `ask` does not count: who asks may also have sent the first signal
 
-    def handle(*_: object) -> None:
-        if stop.requested:
+    def handle(number: int, _: object) -> None:
+        nonlocal signals
+        signals += 1
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            # It may come from the terminal and from the shell.
+            signal.signal(number, signal.SIG_IGN)
+            leave_terminal()
+        if signals > 1:
             raise KeyboardInterrupt
         stop.requested = True
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from dstrl_cli.envs.workers.worker import CALL, NOTHING, WorkerRows
 from dstrl_cli.errors import DstrlError
+from dstrl_cli.machine import how_it_ended
 
 GRACE_S = 5.0
 """How long a worker may take to close its environments before it is killed."""
@@ -124,12 +124,4 @@ class WorkerProcess:
             code = self._process.wait()
         self._commands.close()
         self._replies.close()
-        self._death = DstrlError(_describe_exit(code))
-
-
-def _describe_exit(code: int) -> str:
-    if code >= 0:
-        return f"its worker process ended unexpectedly with exit code {code}"
-    name = signal.Signals(-code).name
-    memory = " (out of memory?)" if name == "SIGKILL" else ""
-    return f"its worker process was killed by {name}{memory}"
+        self._death = DstrlError(how_it_ended("its worker process", code))

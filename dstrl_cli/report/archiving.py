@@ -1,0 +1,111 @@
+"""Writes an archive of runs: their logs, without weights, in one file that is the same every time.
+
+`topology.csv`, the largest log, is reduced to its last row of each network and layer.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.report.archive import TOPOLOGY_LAST, check_sizes, is_plain
+from dstrl_cli.report.csvfile import first_line
+from dstrl_cli.report.identity import LAYOUT
+from dstrl_cli.report.sources import find_runs, nothing_found
+from dstrl_cli.runs.logs import COLUMNS
+from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE
+
+TOPOLOGY = "topology.csv"
+
+KEPT = (CONFIG_FILE, SUMMARY_FILE, *(name for name in COLUMNS if name != TOPOLOGY))
+"""The files that are archived as they are."""
+
+_NO_TIME = (1980, 1, 1, 0, 0, 0)
+_UNIX, _MODE = 3, 0o644 << 16
+
+
+@dataclass(frozen=True)
+class Archived:
+    """What was archived: the number of runs, bytes of the archive, and folders left out."""
+
+    runs: int
+    size: int
+    unreadable: Sequence[str]
+
+
+def archive(results: Path, out: Path, overwrite: bool = False) -> Archived:
+    """Write the runs of a results folder to the archive `out`.
+
+    Raises:
+        InputError: before anything is written, where there is no run, `out` exists and is not to
+            be replaced, or the logs are larger than an archive's may be.
+        DstrlError: a log cannot be read.
+    """
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out} exists already: choose another, or replace it: --overwrite")
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        kind = "is a folder" if out.is_dir() else "lies in no folder that exists"
+        raise InputError(f"--out {out} {kind}: name a file such as runs.zip")
+    unreadable: list[str] = []
+    folders = find_runs(
+        results, lambda path, error: unreadable.append(f"{path}: {first_line(error)}")
+    )
+    if not folders:
+        raise nothing_found(results)
+    found = sorted((_name(results, folder), folder) for folder in folders)
+    sizes = {f"{name}/{file.name}": file.stat().st_size for name, file in _files(found)}
+    if odd := next((name for name in sizes if not is_plain(name)), None):
+        raise InputError(f"results {results}: {odd!r} cannot be a name in an archive: rename it")
+    check_sizes({name: size for name, size in sizes.items() if not name.endswith(TOPOLOGY)}, out)
+    temporary = out.with_name(f".{out.name}.part")
+    try:
+        _write(temporary, found)
+        temporary.replace(out)
+    except OSError as error:
+        raise DstrlError(f"{out} cannot be written: {first_line(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Archived(len(found), out.stat().st_size, unreadable)
+
+
+def last_rows(text: str) -> str:
+    """Return the header of a `topology.csv` and its last whole row of each network and layer."""
+    header, *lines = text.split("\n")[:-1] or [""]  # what follows the last newline is no whole row
+    names = header.split(",")
+    last = {}
+    for line in lines:
+        row = dict(zip(names, line.split(","), strict=False))
+        if len(row) == len(names):
+            last[row.get("network"), row.get("layer")] = line
+    return "".join(f"{line}\n" for line in (header, *last.values()))
+
+
+def _name(results: Path, folder: Path) -> str:
+    """Return the path of a run in the archive: by itself it says what the run is, if it can."""
+    if match := LAYOUT.search(folder.resolve().as_posix()):
+        return match.group()
+    return folder.name if folder == results else folder.relative_to(results).as_posix()
+
+
+def _files(found: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
+    """Yield every file to be archived, with the name of its run."""
+    for name, folder in found:
+        for file in sorted(folder / each for each in (*KEPT, TOPOLOGY)):
+            if file.is_file():
+                yield name, file
+
+
+def _write(path: Path, found: Sequence[tuple[str, Path]]) -> None:
+    """Write the archive; times, rights and order do not depend on where it is written."""
+    with zipfile.ZipFile(path, "w") as target:
+        for name, file in _files(found):
+            content, own = file.read_bytes(), file.name
+            if own == TOPOLOGY:
+                content, own = last_rows(content.decode(errors="replace")).encode(), TOPOLOGY_LAST
+            info = zipfile.ZipInfo(f"{name}/{own}", _NO_TIME)
+            info.create_system, info.external_attr = _UNIX, _MODE
+            info.compress_type = zipfile.ZIP_DEFLATED
+            target.writestr(info, content, compresslevel=9)

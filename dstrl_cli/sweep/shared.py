@@ -1,0 +1,70 @@
+"""What other processes do with the folders of a sweep while it trains.
+
+Several sweeps may share the runs of one results folder. Before a run is started its folder is
+looked at again: another process may hold it, or may have trained the run since it was planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dstrl_cli.errors import InputError
+from dstrl_cli.runs.lock import holder, is_file
+from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
+from dstrl_cli.sweep.plan import resumed
+from dstrl_cli.training.run import Run
+
+Summary = Mapping[str, Any]
+
+ENDED = ("finished", "failed", "diverged")
+"""A run that another process ended like this is not trained again; an interrupted one is."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Another process trains the run; `holder` says which."""
+
+    holder: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The run needs no training; `summary` says how it ended."""
+
+    summary: Summary
+
+
+class SharedFolders:
+    """The folders of runs that are to be trained, compared with what they held before."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._before = {run.label: read_summary(run.path) for run in runs}
+
+    def before(self, run: Run) -> Summary | None:
+        """Return the summary that an attempt found which this sweep did not make."""
+        return self._before[run.label]
+
+    def look(self, run: Run) -> Run | Held | Ended:
+        """Return the run as it can be started now, or why it need not be."""
+        if (who := holder(run.path)) is not None:
+            return Held(who)
+        summary = read_summary(run.path)
+        if summary != self._before[run.label]:
+            if summary is not None and summary.get("status") in ENDED:
+                return Ended(summary)
+        elif run.start != "new" or not is_file(run.path / CONFIG_FILE):
+            return run  # nobody has been here since the run was planned
+        return self.again(run)
+
+    def again(self, run: Run) -> Run | Held | Ended:
+        """Return the run planned anew, from what its folder holds now."""
+        summary = self._before[run.label] = read_summary(run.path)
+        try:
+            (planned,) = resumed([run], overwrite=False)
+        except InputError as error:
+            return Ended({"status": "failed", "error": str(error)})
+        if not planned.to_do:
+            return Ended(summary or {})
+        return planned.run

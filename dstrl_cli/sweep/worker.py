@@ -1,0 +1,134 @@
+"""Trains one population in a process of its own, which `local` starts."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.runs.lock import InUse, in_use
+from dstrl_cli.runs.summary import read_summary
+from dstrl_cli.sweep.interrupts import WorkerInterrupts
+from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Message, Note, Progress
+from dstrl_cli.training import stop
+from dstrl_cli.training.run import Run, explain, quiet, train
+
+REPORT_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Pipes:
+    """A process's ends of the pipes to the one that started it.
+
+    Attributes:
+        messages: what the population says.
+        output: what the process prints.
+        orders: what the process that started it orders; see `WorkerInterrupts`.
+    """
+
+    messages: Connection
+    output: Connection
+    orders: Connection
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process trains.
+
+    Attributes:
+        runs: the members of a population.
+        summaries: what their folders held when the process was started.
+        device: the device to train on.
+    """
+
+    runs: Sequence[Run]
+    summaries: Sequence[Mapping[str, Any] | None]
+    device: str
+
+    def is_taken(self) -> bool:
+        """Whether another process trains a member, or did so since this process was started."""
+        return any(
+            in_use(run.path) or read_summary(run.path) != summary
+            for run, summary in zip(self.runs, self.summaries, strict=True)
+        )
+
+
+def main(work: Work, pipes: Pipes) -> None:
+    """Train one population: the whole life of a process."""
+    if os.name == "posix":
+        _print_to(pipes.output)
+    interrupts = WorkerInterrupts(pipes.orders, stop.ask)
+    try:
+        end = _train(work, pipes.messages)
+        interrupts.ignore()
+    except KeyboardInterrupt:
+        end = End("interrupted")
+    with suppress(OSError):  # the other end may be gone
+        pipes.messages.send(end)
+    pipes.messages.close()
+
+
+def _train(work: Work, messages: Connection) -> End:
+    """Train, and return how that ended."""
+    quiet()
+    try:
+        import torch  # noqa: F401  # takes seconds, in which others may have taken a folder
+
+        if work.is_taken():
+            return End("held")
+        train(work.runs, work.device, _PipeReporter(messages))
+    except InUse:
+        return End("held")
+    except InputError as error:
+        return End("refused", str(error))
+    except Exception as error:  # becomes the runs' outcome
+        if not isinstance(error, DstrlError) or error.__cause__ is not None:
+            traceback.print_exception(error)
+        return End("failed", explain(error))
+    return End("done")
+
+
+def _print_to(output: Connection) -> None:
+    """Let everything print to a pipe, what is not written in Python as well."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for descriptor in (1, 2):
+        os.dup2(output.fileno(), descriptor)
+    output.close()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()  # says in which line a process was that crashes
+
+
+class _PipeReporter:
+    """Sends what the trainer reports to the process that shows it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._next = 0.0
+
+    def progress(self, step: int, total: int, steps_per_s: float) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + REPORT_EVERY_S
+            self._send(Progress(step, total, steps_per_s))
+
+    def episodes(self, done: int, total: int) -> None:
+        if time.monotonic() >= self._next:  # `progress`, which follows, sets the next time
+            self._send(Episodes(done, total))
+
+    def evaluation(self, member: int, row: Mapping[str, Any]) -> None:
+        self._send(Evaluation(member, dict(row)))
+
+    def message(self, text: str) -> None:
+        self._send(Note(text))
+
+    def _send(self, message: Message) -> None:
+        with suppress(BrokenPipeError, ConnectionError):  # the process that started this is gone
+            self._connection.send(message)

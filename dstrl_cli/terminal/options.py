@@ -1,0 +1,107 @@
+"""The options that several commands of the command line share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Preset: a name such as quick, or a YAML file (dstrl list presets).",
+        metavar="NAME|FILE",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Set one configuration key, as in nstep=3; repeat for more (dstrl list keys).",
+        metavar="KEY=VALUE",
+    ),
+]
+Ours = Annotated[
+    bool | None,
+    typer.Option("--ours/--no-ours", help="Let the critics adapt by importance scores."),
+]
+ActorSparsity = Annotated[
+    str | None, typer.Option(help="Sparsity of the actor alone.", metavar="S")
+]
+CriticSparsity = Annotated[
+    str | None, typer.Option(help="Sparsity of the critics alone.", metavar="S")
+]
+Steps = Annotated[str | None, typer.Option(help="Environment steps; 1e6 is accepted.", metavar="N")]
+Episodes = Annotated[
+    str | None,
+    typer.Option(
+        help="Training episodes: training ends here or after --steps, whichever comes first "
+        "(then --steps defaults to what they can take).",
+        metavar="N",
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="auto, cpu, cuda (all of them) or cuda:N (default: auto).", metavar="DEVICE"),
+]
+Engine = Annotated[
+    str | None, typer.Option(help="auto, masked or sparse (default: auto).", metavar="ENGINE")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Runs trained at once on the CPU (default: as many as there are cores).",
+        metavar="N",
+    ),
+]
+DeviceMemory = Annotated[
+    str | None,
+    typer.Option(
+        help="Memory to use of each accelerator, as 80GB (default: what is free).", metavar="SIZE"
+    ),
+]
+MembersPerDevice = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most runs trained in lock-step on an accelerator (default: what fits).",
+        metavar="N",
+    ),
+]
+ReplayDevice = Annotated[
+    str | None,
+    typer.Option(
+        help="auto (beside the networks) or cpu: where replay buffers lie.", metavar="DEVICE"
+    ),
+]
+Out = Annotated[
+    str | None, typer.Option(help="Folder of the results (default: results).", metavar="FOLDER")
+]
+CheckpointEvery = Annotated[
+    str | None,
+    typer.Option(
+        help="Steps, or a time as 10m or 2h, between checkpoints; 0: none (default: 10m).",
+        metavar="N|TIME",
+    ),
+]
+KeepCheckpoint = Annotated[
+    bool,
+    typer.Option("--keep-checkpoint", help="Keep the last checkpoint of a finished run, too."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be run, and write nothing.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="last-steps:N, last-evals:N, all-episodes, first-episodes:N, all-evals, lca, final or "
+        "best (default: the preset's or the runs' own, else last-steps:125000).",
+        metavar="METRIC",
+    ),
+]
+Compare = Annotated[
+    str | None,
+    typer.Option(help="Published table to show beside, such as xu2024:I.", metavar="TABLE"),
+]

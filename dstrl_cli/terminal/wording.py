@@ -1,0 +1,40 @@
+"""Numbers and ends of runs in words, as screens and overviews show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def ending(label: str, summary: Row) -> str:
+    """Return in one line how a run ended."""
+    status = str(summary.get("status"))
+    parts = [f"{status:<11}", label]
+    if (result := final_return(summary)) is not None and status == "finished":
+        parts.append(f"return {result}")
+    if error := summary.get("error"):
+        parts.append(str(error))
+    return " ".join(parts)
+
+
+def final_return(summary: Row) -> str | None:
+    """Return `mean ± std` of the last evaluation, or None."""
+    result = summary.get("final_return") or {}
+    if result.get("mean") is None:
+        return None
+    return f"{number(result['mean'])} ± {number(result.get('std'))}"
+
+
+def number(value: Any) -> str:
+    """Return a number in about four digits; `-` where there is none."""
+    if value is None:
+        return "-"
+    value = float(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def count(value: Any) -> str:
+    """Return a whole number with thousands separated; `-` where there is none."""
+    return "-" if value is None else f"{int(value):,}"

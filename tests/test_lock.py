@@ -1,0 +1,84 @@
+"""The lock of a run folder: held by one process, and by none that has died."""
+
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from dstrl_cli.errors import InputError
+from dstrl_cli.runs import lock
+
+
+def hold(path: Path, ready: Connection) -> None:
+    lock.acquire(path)
+    ready.send(os.getpid())
+    signal.pause()
+
+
+@pytest.fixture
+def holding(tmp_path):
+    """A process that holds the folder `tmp_path` until it is killed."""
+    context = multiprocessing.get_context("spawn")
+    ready, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=hold, args=(tmp_path, theirs))
+    process.start()
+    assert ready.poll(60)
+    assert ready.recv() == process.pid
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_held_folder_is_refused_and_says_who_holds_it_until_that_process_is_killed(
+    tmp_path, holding
+):
+    with pytest.raises(lock.InUse, match=f"folder {tmp_path} is in use by another dstrl"):
+        lock.acquire(tmp_path)
+    with pytest.raises(lock.InUse):
+        lock.check_unused(tmp_path)
+    assert lock.holder(tmp_path) == f"process {holding.pid} on {os.uname().nodename}"
+    os.kill(holding.pid, signal.SIGKILL)
+    holding.join()
+    assert not lock.in_use(tmp_path)
+    assert lock.holder(tmp_path) is None
+    assert (tmp_path / lock.LOCK_FILE).exists()  # what a killed process leaves
+    with lock.held(tmp_path):
+        assert lock.in_use(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_asking_whether_a_folder_is_held_writes_nothing(tmp_path):
+    assert not lock.in_use(tmp_path)
+    assert not lock.in_use(tmp_path / "never made")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_refusal_is_not_that_of_a_held_folder(tmp_path):
+    (tmp_path / "elsewhere").write_text("theirs")
+    (tmp_path / lock.LOCK_FILE).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="cannot be written") as link:
+        lock.acquire(tmp_path)
+    assert not isinstance(link.value, lock.InUse)
+    assert (tmp_path / "elsewhere").read_text() == "theirs"
+    with pytest.raises(InputError, match="it is no longer there"):
+        lock.acquire(tmp_path / "never made")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_does_not_keep_the_lock(tmp_path):
+    descriptor = lock.acquire(tmp_path)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writing)
+        os.read(reading, 1)  # until the parent has looked
+        os._exit(0)
+    os.close(reading)
+    os.close(descriptor)  # as if this process had died
+    lock._held.discard(descriptor)
+    assert not lock.in_use(tmp_path)
+    os.close(writing)
+    assert os.waitpid(child, 0)[1] == 0
