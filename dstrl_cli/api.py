@@ -19,6 +19,7 @@ from dstrl_cli.machine import this_host
 from dstrl_cli.runs.checksums import check_policy
 from dstrl_cli.runs.policy import Policy, find_policy
 from dstrl_cli.runs.summary import read_summary
+from dstrl_cli.sweep.again import ALLOWED, refuse_beside_config, stored_run
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes, expand, fresh, refuse_several, resumed
 from dstrl_cli.terminal import describe
@@ -45,6 +46,9 @@ def train(
     engine: str | None = None,
     replay_device: str | None = None,
     out: str | Path | None = None,
+    config: str | Path | None = None,
+    checkpoint_every: int | str | None = None,
+    keep_checkpoint: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     quiet: bool = True,
@@ -73,6 +77,10 @@ def train(
         engine: `auto`, `masked` or `sparse`.
         replay_device: `auto` or `cpu`.
         out: folder of the results.
+        config: the stored `config.yaml` of a run, which is trained again exactly as it was; the
+            keys above that would change it may not be given.
+        checkpoint_every: a number of steps or a time (`10m`); 0 writes no checkpoints.
+        keep_checkpoint: keep the last checkpoint when the run has finished.
         overwrite: start over where a run is already.
         resume: go on with the run that is in the folder, if it was stopped; a finished one is not
             trained again, unless `steps` are more than it had and it kept its checkpoint.
@@ -98,6 +106,8 @@ def train(
         "device": device,
         "engine": engine,
         "replay_device": replay_device,
+        "checkpoint_every": checkpoint_every,
+        "keep_checkpoint": keep_checkpoint or None,
         "out": None if out is None else str(out),
     }
     axes = Axes(algos=[] if algo is None else [algo], methods=[] if dst is None else [str(dst)])
@@ -106,7 +116,13 @@ def train(
     if loaded is not None:
         refuse_several(axes, flags, texts, loaded)
     given = {key: value for key, value in flags.items() if value is not None}
-    found = expand(axes, ours=ours, preset=loaded, sets=texts, flags=given)
+    if config is None:
+        found = expand(axes, ours=ours, preset=loaded, sets=texts, flags=given)
+    else:
+        others = {"algo": algo, "dst": dst, "ours": ours, "preset": preset, "sets": texts or None}
+        changing = {key: value for key, value in flags.items() if key not in ALLOWED}
+        refuse_beside_config(others | changing)
+        found = [stored_run(Path(config), given)]
     if resume and overwrite:
         raise InputError("resume and overwrite: give one of them")
     planned = resumed(found, False, lengthen=True) if resume else fresh(found, overwrite)

@@ -129,6 +129,7 @@ def train(
     """
     from dstrl_cli import commands
     from dstrl_cli.config.ranges import parse_integers
+    from dstrl_cli.sweep.again import refuse_beside_config
 
     if config is not None:
         given = {
@@ -143,11 +144,12 @@ def train(
             "--seed": seed,
             "--seeds": seeds,
             "--steps": steps,
+            "--episodes": episodes,
             "--preset": preset,
             "--set": set_,
             "--engine": engine,
         }
-        commands.refuse_beside_config(given)
+        refuse_beside_config(given)
     axes = commands.Axes(
         algos=[] if algo is None else [algo],
         methods=[] if dst is None else [dst],

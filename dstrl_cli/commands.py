@@ -108,16 +108,6 @@ def one_of(value: str | None, flag: str, other: str | None, other_flag: str) -> 
     return value
 
 
-def refuse_beside_config(given: Mapping[str, Any]) -> None:
-    """Raise InputError for flags (None or empty: not given) that would change a stored run."""
-    named = [flag for flag, value in given.items() if value not in (None, [])]
-    if named:
-        raise InputError(
-            f"{', '.join(named)}: not beside --config, which trains a stored run exactly as it "
-            "was; leave it out, or leave out --config and give all flags"
-        )
-
-
 def limits(jobs: int | None, device_memory: str | None, members: int | None) -> Limits:
     """Return what `--jobs`, `--device-memory` and `--members-per-device` allow."""
     return Limits(jobs, None if device_memory is None else parse_size(device_memory), members)

@@ -78,6 +78,18 @@ def test_train_takes_the_keys_of_the_command():
     assert set(inspect.signature(dstrl_cli.train).parameters) == flags
 
 
+def test_a_stored_run_is_trained_again_and_made_longer():
+    first = train(dst="sst", out="a", keep_checkpoint=True, checkpoint_every=100)
+    again = dstrl_cli.train(config=Path(first["path"]) / "config.yaml", out="b")
+    assert Path(again["path"], "eval.csv").read_bytes() == (
+        Path(first["path"], "eval.csv").read_bytes()
+    )
+    longer = train(dst="sst", out="a", resume=True, steps=400)
+    assert (longer["steps"], longer["extended_from"]) == (400, 300)
+    with pytest.raises(dstrl_cli.InputError, match="seed.*config"):
+        dstrl_cli.train(config=Path(first["path"]) / "config.yaml", seed=3)
+
+
 def test_train_does_what_the_command_does(capsys):
     ours = train(algo="sac", dst="rlx2", seed=3, out="a", sets={"nstep": np.int64(2)})
     assert capsys.readouterr() == ("", "")

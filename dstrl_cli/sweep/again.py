@@ -53,3 +53,13 @@ def stored_label(folder: Path, config: RunConfig) -> Path:
     tasks = {env, f"{env}.task{config.env.task}"}
     same_method = own.parts[1] == method or own.parts[1].startswith(f"{method}+")
     return own if own.parts[0] in tasks and same_method else named
+
+
+def refuse_beside_config(given: Mapping[str, Any]) -> None:
+    """Raise InputError for flags (None or empty: not given) that would change a stored run."""
+    named = [flag for flag, value in given.items() if value not in (None, [])]
+    if named:
+        raise InputError(
+            f"{', '.join(named)}: not beside --config, which trains a stored run exactly as it "
+            "was; leave it out, or leave out --config and give all flags"
+        )

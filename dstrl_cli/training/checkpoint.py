@@ -76,7 +76,8 @@ def save(population: Population, members: Iterable[int]) -> None:
     step, tell = population.steps, population.reporter.message
     population.recorder.flush()
     environments, problem = environment_texts(population.env)
-    for member in members:
+    broken = population.replay.faults()  # these end as failed at the next look at the device
+    for member in [each for each in members if each not in broken]:
         try:
             state = member_state(population, member, environments[member], problem)
         except DstrlError as error:
