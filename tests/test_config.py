@@ -114,6 +114,7 @@ def test_keys_are_those_of_a_plain_dict() -> None:
         "threads",
         "checkpoint_every",
         "env_workers",
+        "env.timeout",
         "replay_device",
         "compile",
         "metric",

@@ -6,6 +6,7 @@ checked strictly. Which key has which type is in `models`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -107,6 +108,19 @@ def _auto_or_count(value: Any) -> int | Literal["auto"]:
     return number
 
 
+_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _duration(value: Any) -> float | None:
+    """Return seconds: a number of them, or a number with its unit as in `10m`; 0 means none."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*(ms|s|m|h)?\s*", str(value).lower())
+    if value is None:
+        return None
+    if isinstance(value, bool) or not match or not math.isfinite(float(match[1])):
+        raise ValueError("must be seconds, or a time such as 90s, 10m or 2h; 0 or null for none")
+    return float(match[1]) * _SECONDS[match[2] or "s"] or None
+
+
 Whole = Annotated[int, BeforeValidator(_integral)]
 PositiveInt = Annotated[Whole, Field(ge=1)]
 NonNegativeInt = Annotated[Whole, Field(ge=0)]
@@ -119,5 +133,7 @@ Lambdas = Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_sequence), Fi
 Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_pair)]
 Device = Annotated[str, AfterValidator(_known_device)]
 MetricName = Annotated[str, AfterValidator(_known_metric)]
+Duration = Annotated[float | None, PlainValidator(_duration)]
+"""Seconds; None where there is no limit."""
 Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 Name = Annotated[str, Field(min_length=1)]

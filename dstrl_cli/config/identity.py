@@ -19,6 +19,7 @@ NOT_IDENTITY = frozenset(
         "threads",
         "checkpoint_every",
         "env_workers",
+        "env.timeout",
         "replay_device",
         "compile",
         "metric",

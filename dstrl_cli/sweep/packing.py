@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.models import RunConfig
@@ -37,6 +37,7 @@ MEMBER_KEYS = frozenset(
         "moments",
         "grown_bias_correction",
         "initial_targets",
+        "limit_wins",
     }
 )
 """Keys in which the members of a population may differ, besides a network's and the buffer's."""
@@ -92,9 +93,9 @@ def _host_memory(run: Run) -> Memory:
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
     """Group runs that may train in lock-step on one device, in the order given."""
-    found: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    found: dict[tuple[Any, ...], list[Run]] = {}
     for run, keys in zip(runs, for_each(runs, lambda run: shared_keys(run.config)), strict=True):
-        found.setdefault(keys, []).append(run)
+        found.setdefault((run.spec, keys), []).append(run)  # seeds may be in the environment, too
     return list(found.values())
 
 

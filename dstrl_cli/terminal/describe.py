@@ -95,6 +95,8 @@ def outcome_overview(outcome: Outcome) -> RenderableType:
         rows["return"] = (
             f"{result} in the last evaluation ({counted(run.config.eval_episodes, 'episode')})"
         )
+        if (rate := summary.get("final_success")) is not None:
+            rows["success"] = f"{rate:.0%} of them"
     rows |= {
         "sparsity": _sparsity(summary),
         "parameters": _parameters(summary),

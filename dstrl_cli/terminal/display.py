@@ -68,6 +68,7 @@ class LineDisplay(Display):
         parts = [
             f"step {_count(row.get('step'))}",
             f"return {_number(mean)} ± {_number(std)}",
+            *success_words(row.get("eval_success")),
             f"{_number(row.get('steps_per_s'))} steps/s",
         ]
         if shown := self._active.shown(label, row):
@@ -156,7 +157,7 @@ class LiveDisplay(Display):
         mean = sum(returns.values()) / len(returns)
         self._progress.update(
             self._tasks[key],
-            last=f"return {_number(mean)}",
+            last="  ".join([f"return {_number(mean)}", *success_words(row.get("eval_success"))]),
             active=self._active.shown(label, row),
         )
 
@@ -262,6 +263,11 @@ def final_return(summary: Row) -> str | None:
     if result.get("mean") is None:
         return None
     return f"{_number(result['mean'])} ± {_number(result.get('std'))}"
+
+
+def success_words(rate: float | None) -> list[str]:
+    """Return a success rate as `success 80%`, or nothing where none is known."""
+    return [] if rate is None else [f"success {rate:.0%}"]
 
 
 def _number(value: Any) -> str:

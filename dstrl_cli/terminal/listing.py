@@ -144,6 +144,7 @@ NAMES: Mapping[str, Iterable[str]] = {
     "engine": ("auto", *ENGINES),
     "device": ("auto", "cpu", "cuda", "cuda:N"),
     "env_workers": ("auto", "N"),
+    "timeout": ("seconds", "10m", "null"),
     "metric": [metric_usage(name) for name in METRICS],
 }
 """Last part of a key -> the names that it takes, where its model does not list them."""

@@ -23,6 +23,7 @@ from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.network_sizes import compared_sizes
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
+from dstrl_cli.evaluation.rollout import Episodes
 from dstrl_cli.nets.groups import Counts, TopologyChange
 from dstrl_cli.nets.network import Network
 from dstrl_cli.registry import algorithm_name
@@ -98,11 +99,14 @@ class Recorder:
         self.recent_returns: list[list[float]] = [[] for _ in sinks]  # since the last evaluation
         self.distances: dict[int, Tensor] = {}
         self.last_evaluation: dict[int, dict[str, float]] = {}
+        self.last_success: dict[int, float | None] = {}
         self.best = [-math.inf] * members  # mean return of the best evaluation after step 0
         self.waiting = torch.empty(WAITING_STEPS, 3, members, device=algorithm.alive.device)
         self.waiting_from: list[int] = []  # the step of each row that waits
         self.changes: list[WaitingChange] = []
         self.messages: list[tuple[int, str]] = []
+        self.notes: list[list[str]] = [list(spec.notes) for _ in sinks]  # for the summaries
+        self.cut_evaluations = np.zeros(members, dtype=np.int64)  # episodes that had no end
         networks = (algorithm.actor, algorithm.critic)
         self.active = {
             network: [flops.ActiveCount(active) for active in network.active().sum((1, 2)).tolist()]
@@ -130,6 +134,8 @@ class Recorder:
             hidden_sizes=self.algorithm.actor.plan.sizes[1:-1],
             step=step,
             env_kwargs=dict(spec.kwargs),
+            env_flatten=spec.flatten,
+            action_dtype=spec.action_dtype,
         )
         tensors = member_tensors(self.algorithm, member)
         for sink in self.sinks[member]:
@@ -150,7 +156,7 @@ class Recorder:
         """Follow the training episodes through environment step `step`."""
         host = result.host
         if host is not None:
-            self.follow(step, host.reward, host.terminated, host.ended)
+            self.follow(step, host.reward, host.terminated, host.ended, host.success)
             return
         row = self.waiting[len(self.waiting_from)]
         for part, value in zip(row, (result.reward, result.terminated, result.ended), strict=True):
@@ -188,12 +194,17 @@ class Recorder:
         for step, (reward, terminated, ended) in zip(
             steps, self.waiting[: len(steps)].cpu().numpy(), strict=True
         ):
-            self.follow(step, reward, terminated > 0, ended > 0)
+            self.follow(step, reward, terminated > 0, ended > 0, np.full(len(ended), np.nan))
 
     def follow(
-        self, step: int, reward: NDArray[Any], terminated: NDArray[Any], ended: NDArray[Any]
+        self,
+        step: int,
+        reward: NDArray[Any],
+        terminated: NDArray[Any],
+        ended: NDArray[Any],
+        success: NDArray[Any],
     ) -> None:
-        """Add one step to the training episodes and write those that ended; arguments are [P]."""
+        """Add one step to the training episodes and write those that ended; arrays are [P]."""
         self.episode_return += reward
         self.episode_length += 1
         if not ended.any():
@@ -207,6 +218,7 @@ class Recorder:
                     "return": value,
                     "length": int(self.episode_length[member]),
                     "terminated": int(terminated[member]),
+                    "success": success_cell(success[member]),
                 }
                 for sink in self.sinks[member]:
                     sink.episodes([row])
@@ -249,8 +261,7 @@ class Recorder:
     def evaluation(
         self,
         step: int,
-        returns: NDArray[Any],
-        lengths: NDArray[Any],
+        episodes: Sequence[Episodes],
         seconds: float,
         nstep: Sequence[int],
         sizes: Sequence[int],
@@ -261,7 +272,7 @@ class Recorder:
 
         Args:
             step: environment steps so far.
-            returns, lengths: [P, episodes].
+            episodes: of each member.
             seconds: what the evaluation took; it does not count into steps per second.
             nstep, sizes: n-step and buffer size of each member.
         """
@@ -275,15 +286,19 @@ class Recorder:
         rows = {}
         for member in sorted(self.recorded):
             distance, recent = self.distances.get(member), self.recent_returns[member]
-            mean, std = float(returns[member].mean()), float(returns[member].std())
+            own = episodes[member]
+            mean, std = float(own.returns.mean()), float(own.returns.std())
             self.last_evaluation[member] = {"mean": mean, "std": std}
+            self.last_success[member] = own.success_rate()
+            self.note_cut_evaluations(member, int(own.cut.sum()))
             row = {
                 "step": step,
                 "time_s": round(now - self.started, 3),
                 "steps_per_s": None if rate is None else round(rate, 2),
                 "eval_return_mean": mean,
                 "eval_return_std": std,
-                "eval_length_mean": float(lengths[member].mean()),
+                "eval_length_mean": float(own.lengths.mean()),
+                "eval_success": own.success_rate(),  # for the screen; no column of the file
                 "train_return_mean": float(np.mean(recent)) if recent else None,
                 "nstep": nstep[member],
                 "buffer_size": sizes[member],
@@ -293,7 +308,8 @@ class Recorder:
             } | {name: values[member] for name, values in metrics.items()}
             self.recent_returns[member] = []
             for sink in self.sinks[member]:
-                sink.evaluation(step, returns[member].tolist(), lengths[member].tolist())
+                success = [success_cell(value) for value in own.success]
+                sink.evaluation(step, own.returns.tolist(), own.lengths.tolist(), success)
             self.write_policy(member, POLICY_FILE, step)
             self.keep_best(member, step, mean)
             for sink in self.sinks[member]:
@@ -301,6 +317,18 @@ class Recorder:
             rows[member] = row
         self.row_time, self.row_step = time.perf_counter(), step
         return rows
+
+    def note_cut_evaluations(self, member: int, count: int) -> None:
+        """Count evaluation episodes that `eval_max_steps` ended, and say so the first time."""
+        if count and not self.cut_evaluations[member]:
+            limit = self.algorithm.configs[member].eval_max_steps
+            note = (
+                f"eval_max_steps = {limit:,} ended evaluation episodes that the environment had "
+                "not ended, so their returns are too small; raise it, or set null for no limit"
+            )
+            self.notes[member].append(note)
+            self.messages.append((member, note))
+        self.cut_evaluations[member] += count
 
     def finish(self, member: int, status: str, steps: int, error: str | None) -> None:
         """Write a member's summary; from then on none of its rows is written."""
@@ -319,12 +347,15 @@ class Recorder:
             "status": status,
             "steps": steps,
             "final_return": self.last_evaluation.get(member),
+            "final_success": self.last_success.get(member),
+            "eval_cut": int(self.cut_evaluations[member]),
             **numbers,
             "wall_time_s": round(time.perf_counter() - self.started, 3),
             "evaluation_time_s": round(self.evaluation_time, 3),
             "engine": algorithm.engine,
             "device": algorithm.device,
             "error": error,
+            "notes": self.notes[member],
         }
         for sink in self.sinks[member]:
             sink.summary(summary)
@@ -345,6 +376,13 @@ class Recorder:
             dense=dense,
             inactive_gradients=inactive_gradients,
         )
+
+
+def success_cell(success: float) -> float | None:
+    """Return an episode's success as the CSV files have it: 0 or 1, or None where not known."""
+    if math.isnan(success):
+        return None
+    return int(success) if float(success).is_integer() else float(success)
 
 
 def kept_connections(names: Sequence[str], spared: Counts) -> list[str]:

@@ -90,14 +90,21 @@ class Population:
     def make_environments(self, spec: EnvSpec, seeds: Sequence[int]) -> None:
         """Make one environment per member to train in and E to evaluate in."""
         members, episodes = len(seeds), self.config.eval_episodes
+        self.env_seeds = [streams.derived_seed(seed, "env") % 2**31 for seed in seeds]
+        self.eval_seeds = [start for seed in seeds for start in start_seeds(seed, episodes)]
         self.env, self.eval_env = envs.make_batches(
-            spec, [members, members * episodes], self.device, self.config.env_workers
+            spec,
+            [members, members * episodes],
+            self.device,
+            self.config.env_workers,
+            self.environment_hangs,
+            self.env_seeds[0] if members == 1 else None,
         )
+        limit_wins = [config.limit_wins for config in self.configs]
+        self.env.limit_wins = torch.tensor(limit_wins, device=self.device)
         self.host_action: Tensor | None = None  # where actions are copied on their way to the host
         if self.device.startswith("cuda") and not envs.computed_on_device(spec):
             self.host_action = torch.empty(members, spec.action_size, pin_memory=True)
-        self.env_seeds = [streams.derived_seed(seed, "env") % 2**31 for seed in seeds]
-        self.eval_seeds = [start for seed in seeds for start in start_seeds(seed, episodes)]
 
     def run(self) -> None:
         """Train to the end, or until no member trains any more."""
@@ -206,15 +213,16 @@ class Population:
         if not self.training:
             return
         started = time.perf_counter()
-        returns, lengths = rollout.episodes(self.eval_env, self.policy, self.eval_seeds)
+        episodes = rollout.episodes(
+            self.eval_env, self.policy, self.eval_seeds, self.config.eval_max_steps
+        )
         seconds = time.perf_counter() - started
         self.clock += seconds
         self.poll()
         self.freeze_failed(self.eval_env, self.config.eval_episodes)
         rows = self.recorder.evaluation(
             self.steps,
-            returns.reshape(len(self.configs), -1),
-            lengths.reshape(len(self.configs), -1),
+            episodes.by_member(len(self.configs)),
             seconds,
             self.learner.nsteps.values,
             self.replay.size.squeeze(1).tolist(),
@@ -238,6 +246,16 @@ class Population:
         self.recorder.flush()
         for member in self.training:
             self.recorder.finish(member, status, self.steps, error)
+
+    def environment_hangs(self, who: str, cause: str) -> None:
+        """Mark all members failed before the process ends, because an environment hangs in it.
+
+        This is called on another thread while the training waits for that environment.
+        """
+        error = f"{who} failed: {cause}"
+        with torch.no_grad(), contextlib.suppress(Exception):
+            self.reporter.message(f"error: {error}")
+            self.finish("failed", error)
 
     def close(self) -> None:
         """Release the environments."""
