@@ -8,6 +8,7 @@ it from then on.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -84,11 +85,7 @@ class _Probe:
         with self.watch.call(0, "step"):
             returned = self.attempt("step", lambda: self.env.step(action))
         if not isinstance(returned, tuple) or len(returned) != 5:
-            raise self.wrong(
-                f"step returned {_described(returned)}, not five values (observation, reward, "
-                "terminated, truncated, info)",
-                "wrap it, or split its `done` into terminated and truncated",
-            )
+            raise self.not_five(_described(returned))
         observation, reward, terminated, truncated, info = returned
         self.observation("step", observation)
         self.check_reward(reward)
@@ -102,11 +99,12 @@ class _Probe:
             return call()
         except InputError:
             raise
+        except ValueError as error:  # Gymnasium's wrappers unpack what step returned
+            if match := re.search(r"expected 5, got (\d+)", str(error)):
+                raise self.not_five(f"{match[1]} values") from error
+            raise self.failed(what, error) from error
         except (Exception, SystemExit) as error:
-            raise self.wrong(
-                f"{what} failed ({explain(error)})",
-                "mend it (reset takes seed and options, step an action), or choose another",
-            ) from error
+            raise self.failed(what, error) from error
 
     def observation(self, where: str, observation: Any) -> NDArray[Any]:
         """Return an observation as an array of finite real numbers, as long as its space says."""
@@ -152,6 +150,19 @@ class _Probe:
         """Raise unless the last value is a dict."""
         if not isinstance(info, Mapping):
             raise self.wrong(f"the info of {where} is {_described(info)}", "return a dict")
+
+    def failed(self, what: str, error: BaseException) -> InputError:
+        """Return the error for a call that raised an exception."""
+        remedy = "mend it (reset takes seed and options, step an action), or choose another"
+        return self.wrong(f"{what} failed ({explain(error)})", remedy)
+
+    def not_five(self, returned: str) -> InputError:
+        """Return the error for a step of the interface before Gymnasium."""
+        return self.wrong(
+            f"step returned {returned}, not five values (observation, reward, terminated, "
+            "truncated, info)",
+            "wrap it, or split its `done` into terminated and truncated",
+        )
 
     def wrong(self, what: str, remedy: str) -> InputError:
         """Return the error for an environment that does not fit."""

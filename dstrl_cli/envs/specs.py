@@ -200,7 +200,7 @@ def _candidates(env_id: str) -> list[str]:
         if plain not in gymnasium.registry:
             raise InputError(
                 f"env '{env_id}': module '{module}' was imported, but registers no '{plain}'"
-                f"{_did_you_mean(plain, gymnasium.registry)}; see gymnasium.register"
+                f"{_did_you_mean(plain, gymnasium.registry)} See gymnasium.register"
             )
         found = [env_id]
     else:
@@ -213,14 +213,14 @@ def _candidates(env_id: str) -> list[str]:
 def _unknown(env_id: str) -> InputError:
     known = known_envs()
     return InputError(
-        f"unknown environment '{env_id}'{_did_you_mean(env_id, known)}; an id of another package "
+        f"unknown environment '{env_id}'{_did_you_mean(env_id, known)} An id of another package "
         "is written package:id, as in gymnasium_robotics:FetchReach-v4. Known here: "
         + ", ".join(known)
     )
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the most similar name as a question, or nothing where none is similar.
+    """Return the most similar name as a question, or a full stop where none is similar.
 
     Names must be similar without their versions, which all names have in common.
     """
@@ -228,9 +228,9 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
     def alike(one: str, other: str) -> float:
         return SequenceMatcher(None, one.lower(), other.lower()).ratio()
 
-    found = max(known, key=lambda other: alike(name, other), default=name)
+    found = max(known, key=lambda other: (alike(name, other), other), default=name)
     base, other_base = (re.sub(r"-v\d+$", "", each) for each in (name, found))
-    return f"; did you mean '{found}'?" if alike(base, other_base) >= ALIKE else ""
+    return f"; did you mean '{found}'?" if alike(base, other_base) >= ALIKE else "."
 
 
 def _import(module: str, env_id: str) -> None:

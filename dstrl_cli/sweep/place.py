@@ -68,6 +68,13 @@ class Placement:
         """The names of the devices, in one text."""
         return ", ".join(device.name for device in self.devices)
 
+    @property
+    def replay_memory(self) -> int:
+        """Bytes of main memory that the replay buffers which exist at once take."""
+        return sum(
+            sorted((each.memory.host for each in self.populations), reverse=True)[: self.jobs]
+        )
+
     def queues(self) -> list[deque[tuple[int, PlannedPopulation]]]:
         """Return the numbered populations in queues; one population of each queue trains at a time.
 

@@ -61,7 +61,7 @@ def _active(network: NetworkConfig, budgets: Sequence[int]) -> str:
 def _device(config: RunConfig, placement: Placement) -> str:
     used = f"{placement.device}, {counted(config.threads, 'thread')}"
     if placement.on_cpu:
-        return used
+        return f"{used}; {format_bytes(placement.replay_memory)} of main memory (replay)"
     largest = max(placement.populations, key=lambda each: each.memory.device).memory
     on_host = f"; {format_bytes(largest.host)} of main memory (replay)" if largest.host else ""
     return f"{used}; {format_bytes(largest.device)} of its memory ({largest.parts()}){on_host}"

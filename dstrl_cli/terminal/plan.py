@@ -101,6 +101,7 @@ def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
     parts = [counted(len(planned), "run"), f"{len(to_do)} to do"]
     parts += [f"{over} of them started over"] if over else []
     parts += [f"{done} finished before"] if done else []
+    memory = f"replay buffers take {format_bytes(placement.replay_memory)} of main memory at once"
     where = (
         f"{placement.jobs} at a time on the {placement.device}"
         if placement.on_cpu
@@ -108,6 +109,7 @@ def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
     )
     engines = " and ".join(f"{name} ({count})" for name, count in placement.engines.items())
     parts = [", ".join(parts), *([where, f"engine {engines}"] if to_do else [])]
+    parts += [memory] if to_do and placement.replay_memory else []
     return "; ".join([*parts, f"results in {placement.out}"])
 
 

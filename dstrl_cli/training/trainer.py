@@ -21,6 +21,7 @@ from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import BatchEnv
+from dstrl_cli.envs.watch import say
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.evaluation import rollout
 from dstrl_cli.evaluation.starts import start_seeds
@@ -254,8 +255,8 @@ class Population:
         """
         error = f"{who} failed: {cause}"
         with torch.no_grad(), contextlib.suppress(Exception):
-            self.reporter.message(f"error: {error}")
             self.finish("failed", error)
+        say(who, cause)
 
     def close(self) -> None:
         """Release the environments."""
