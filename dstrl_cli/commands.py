@@ -234,7 +234,11 @@ def _runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
 def _carry_out(
     planned: Sequence[Planned], placement: Placement, options: RunOptions, here: bool
 ) -> list[Outcome] | None:
-    """Train what is to do, in this process if `here`; None after a dry run."""
+    """Train what is to do, in this process if `here`; None after a dry run.
+
+    Environments that are neither Gymnasium's nor dstrl's always run in a process of their own: they
+    may crash it, and somebody must be left to say so.
+    """
     cautions = [f"warning: {text}" for text in describe.warnings(placement.runs)]
     errors = _console(stderr=True)
     describe.print_lines(errors, cautions)
@@ -244,7 +248,7 @@ def _carry_out(
         return None
     describe.print_lines(errors, repaired(planned))
     with make_display(options.console, errors, placement, evaluations=here) as display:
-        if here:
+        if here and not any(run.spec.foreign for run in placement.runs):
             return [local.train_here(placement, display)]
         return launcher.execute(placement, local.LocalLauncher(), display, options.on_failure)
 
@@ -305,7 +309,8 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     if task is None:
         task = policy.task or 0 if request.env is None else 0
     env, kwargs = (policy.env, policy.env_kwargs) if request.env is None else (request.env, None)
-    spec = envs.spec(env, task, kwargs)
+    timeout = config.env.timeout if config else stored.TIMEOUT_S
+    spec = envs.spec(env, task, kwargs, flatten=policy.env_flatten, timeout=timeout)
     stored.check_fit(policy, spec)
     if request.video is not None:
         video.check_video(request.video)
@@ -323,9 +328,13 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
             describe.print_lines(_console(stderr=True), [warning])
     starts = start_seeds(seed, episodes)
     run = stored.evaluate if request.render is None else video.show
-    result = run(policy, spec, starts)
+    max_steps = config.eval_max_steps if config else stored.LONGEST_EPISODE
+    result = run(policy, spec, starts, max_steps)
+    if cut := int(result.cut.sum()):
+        said = f"{counted(cut, 'episode')} had not ended after {max_steps:,} steps (eval_max_steps)"
+        describe.print_lines(_console(stderr=True), [f"warning: {said}"])
     if request.video is not None:
-        video.record(policy, spec, starts[0], request.video)
+        video.record(policy, spec, starts[0], request.video, max_steps)
     shown = stored.statistics(result)
     if as_json:
         about = {"run": str(request.run), "env": spec.name, "task": spec.task, "step": policy.step}

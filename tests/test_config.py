@@ -115,6 +115,7 @@ def test_keys_are_those_of_a_plain_dict() -> None:
         "checkpoint_every",
         "keep_checkpoint",
         "env_workers",
+        "env.timeout",
         "replay_device",
         "compile",
         "metric",

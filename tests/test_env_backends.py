@@ -84,14 +84,21 @@ def test_actions_are_scaled_to_the_bounds(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "terminated", "truncated"), [(2, False, True), (3, False, True), (4, True, False)]
+    ("limit", "limit_wins", "terminated", "truncated"),
+    [
+        (2, False, False, True),
+        (3, False, True, False),
+        (3, True, False, True),
+        (4, True, True, False),
+    ],
 )
-def test_time_limits_truncate_and_win_over_a_fall_on_the_last_step(
-    make: Make, limit: int, terminated: bool, truncated: bool
+def test_a_fall_on_the_last_step_terminates_unless_the_time_limit_wins(
+    make: Make, limit: int, limit_wins: bool, terminated: bool, truncated: bool
 ) -> None:
     # Ends after 3 steps by itself: a limit of 2 truncates, of 3 coincides, of 4 never shows.
     batch = make(f"env_samples:Counter-limit{limit}-v0", 2)
     assert batch.spec.time_limit == limit
+    batch.limit_wins = torch.tensor([limit_wins] * 2)
     batch.reset([0, 1])
     last = steps(batch, min(limit, 3))[-1]
     assert (last.terminated.tolist(), last.truncated.tolist()) == (
@@ -120,14 +127,16 @@ def test_the_host_is_told_what_the_device_is_told(make: Make) -> None:
     batch.reset([0, 1, 2])
     for step in [*steps(batch, 3), batch.step(torch.ones(3, 2), [True, False, True])]:
         assert step.host is not None
-        assert [array.dtype for array in step.host] == [np.float32, np.bool_, np.bool_]
-        assert [array.tolist() for array in step.host] == [part.tolist() for part in step[1:4]]
+        kinds = [array.dtype for array in step.host]
+        assert kinds == [np.float64, np.bool_, np.bool_, np.float64]
+        assert [array.tolist() for array in step.host[:3]] == [part.tolist() for part in step[1:4]]
         assert step.host.ended.tolist() == step.ended.tolist()
 
 
 def test_an_episode_has_ended_when_it_terminated_or_was_truncated() -> None:
     no, ends = torch.zeros(3), ([True, False, False], [False, True, False])
-    step = Step(no, no, *map(torch.tensor, ends), no, HostStep(no.numpy(), *map(np.array, ends)))
+    host = HostStep(no.numpy(), *map(np.array, ends), no.numpy())
+    step = Step(no, no, *map(torch.tensor, ends), no, host)
     assert step.ended.tolist() == [True, True, False]
     assert step.host is not None
     assert step.host.ended.tolist() == [True, True, False]
@@ -230,9 +239,10 @@ def test_an_environment_that_does_not_start_is_frozen_at_zeros(make: Make) -> No
 
 def test_an_evaluation_ends_where_its_environment_fails(make: Make) -> None:
     batch = make(faulty("raises"), 3)
-    returns, lengths = rollout.episodes(batch, lambda seen: torch.zeros(len(seen), 2), [0, 1, 2])
-    assert returns.tolist() == [6, 1, 6]
-    assert lengths.tolist() == [3, 2, 3]
+    found = rollout.episodes(batch, lambda seen: torch.zeros(len(seen), 2), [0, 1, 2])
+    assert found.returns.tolist() == [6, 1, 6]
+    assert found.lengths.tolist() == [3, 2, 3]
+    assert not found.cut.any()
 
 
 # States -----------------------------------------------------------------------------------------

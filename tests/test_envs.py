@@ -154,11 +154,11 @@ def test_unknown_ids_get_the_closest_match() -> None:
 @pytest.mark.parametrize(
     ("observation", "action", "message"),
     [
-        (Dict({"a": VECTOR}), VECTOR, r"observations are Dict, .*wrappers\.FlattenObservation"),
-        (Tuple([VECTOR]), VECTOR, r"observations are Tuple, .*wrappers\.FlattenObservation"),
-        (Discrete(3), VECTOR, r"observations are Discrete, .*wrappers\.FlattenObservation"),
+        (Dict({"a": VECTOR}), VECTOR, r"observations are Dict, .*env\.flatten=true"),
+        (Tuple([VECTOR]), VECTOR, r"observations are Tuple, .*env\.flatten=true"),
+        (Discrete(3), VECTOR, r"observations are Discrete, .*env\.flatten=true"),
         (Sequence(VECTOR), VECTOR, "observations are Sequence, .*whose observations are vectors"),
-        (Box(-1, 1, (2, 2)), VECTOR, r"observations have shape \(2, 2\), .*FlattenObservation"),
+        (Box(-1, 1, (2, 2)), VECTOR, r"observations have shape \(2, 2\), .*env\.flatten=true"),
         (VECTOR, Discrete(3), r"actions are Discrete, .*env\.kwargs\.continuous=true"),
         (Discrete(3), MultiBinary(3), "actions are MultiBinary, .*continuous actions"),
         (VECTOR, Dict({"a": VECTOR}), r"actions are Dict, .*wrappers\.TransformAction"),

@@ -271,10 +271,14 @@ def test_the_batch_equals_gymnasium_step_by_step(name: str, task: int) -> None:
     assert (seen["blocked"] > 10) == (name == "2DNav-v2")
 
 
-def test_reaching_the_goal_on_the_last_step_counts_as_a_time_limit() -> None:
+@pytest.mark.parametrize("limit_wins", [False, True])
+def test_reaching_the_goal_on_the_last_step_terminates_unless_the_limit_wins(
+    limit_wins: bool,
+) -> None:
     found = spec("2DNav-v1", 2)
     goal = torch.tensor(choose_task("box", 2).goal)
     for batch in (make_batch(found, 1), GymnasiumBatch(found, 1, CPU)):
+        batch.limit_wins = torch.tensor([limit_wins])
         position = batch.reset([0])
         for _ in range(95):
             batch.step(torch.zeros(1, 2))
@@ -287,7 +291,7 @@ def test_reaching_the_goal_on_the_last_step_counts_as_a_time_limit() -> None:
             position = step.next_observation
             ends.append((bool(step.terminated), bool(step.truncated)))
         assert (position - goal).abs().max() < 0.01
-        assert ends == [(False, False)] * 4 + [(False, True)]
+        assert ends == [(False, False)] * 4 + [(not limit_wins, limit_wins)]
         assert step.observation.tolist() == [[0.0, 0.0]]
 
 

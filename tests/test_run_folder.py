@@ -36,8 +36,8 @@ HEADERS = {
         "train_return_mean,critic_loss,actor_loss,q_mean,alpha,nstep,buffer_size,"
         "policy_distance,actor_active,critic_active\n"
     ),
-    "eval.csv": "step,episode,return,length\n",
-    "episodes.csv": "step,episode,return,length,terminated\n",
+    "eval.csv": "step,episode,return,length,success\n",
+    "episodes.csv": "step,episode,return,length,terminated,success\n",
     "topology.csv": "step,network,layer,active,dropped,grown,fraction\n",
     "hashes.csv": "step,network,weights,masks\n",
 }
@@ -51,8 +51,9 @@ def test_every_csv_file_exists_with_its_header_from_the_start(tmp_path):
 def test_rows_are_appended_in_column_order(tmp_path):
     with RunFolder(tmp_path / "run").create(config()) as folder:
         folder.progress({"steps_per_s": 2.5, "step": 0, "alpha": None, "q_mean": math.nan})
-        folder.evaluation(5, [1.5, -2.0], [10, 20])
-        folder.episodes([{"step": 3, "episode": 0, "return": 1.0, "length": 3, "terminated": True}])
+        folder.evaluation(5, [1.5, -2.0], [10, 20], [1, None])
+        row = {"step": 3, "episode": 0, "return": 1.0, "length": 3, "terminated": True}
+        folder.episodes([row | {"success": 0}])
         folder.episodes([])
         folder.topology(
             [
@@ -70,8 +71,11 @@ def test_rows_are_appended_in_column_order(tmp_path):
     assert rows(folder.path / "progress.csv")[1] == [
         "0", "", "2.5", "", "", "", "", "", "", "nan", "", "", "", "", "", "",
     ]  # fmt: skip
-    assert rows(folder.path / "eval.csv")[1:] == [["5", "0", "1.5", "10"], ["5", "1", "-2.0", "20"]]
-    assert rows(folder.path / "episodes.csv")[1:] == [["3", "0", "1.0", "3", "1"]]
+    assert rows(folder.path / "eval.csv")[1:] == [
+        ["5", "0", "1.5", "10", "1"],
+        ["5", "1", "-2.0", "20", ""],
+    ]
+    assert rows(folder.path / "episodes.csv")[1:] == [["3", "0", "1.0", "3", "1", "0"]]
     assert rows(folder.path / "topology.csv")[1:] == [["4", "critic2", "1", "9", "2", "2", "0.25"]]
 
 
@@ -125,7 +129,7 @@ def test_overwrite_replaces_run_files_and_nothing_else(tmp_path):
     (path / "notes.txt").write_text("mine")
     with RunFolder(path).create(config(tau=0.1), overwrite=True):
         assert read_status(path) == "running"
-    assert rows(path / "eval.csv") == [["step", "episode", "return", "length"]]
+    assert rows(path / "eval.csv") == [["step", "episode", "return", "length", "success"]]
     assert read_config(path).tau == 0.1
     assert (path / "notes.txt").read_text() == "mine"
     assert not (path / "best.safetensors").exists()

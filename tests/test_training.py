@@ -68,7 +68,7 @@ def frail(monkeypatch: pytest.MonkeyPatch, batch: type[Frail], number: int) -> N
     """Let the `number`-th batch of environments, training or evaluation, be a frail one."""
 
     def make(
-        spec: EnvSpec, counts: Sequence[int], device: str, workers: object
+        spec: EnvSpec, counts: Sequence[int], device: str, *_: object
     ) -> list[NavigationBatch]:
         return [
             (batch if index == number else NavigationBatch)(spec, count, torch.device(device))

@@ -51,7 +51,7 @@ def train(
     paths = [out / each.path for each in runs]
     with ExitStack() as stack:
         sinks = [
-            [stack.enter_context(RunFolder(path).create(to_dict(each.config)))]
+            [stack.enter_context(RunFolder(path).create(to_dict(each.config) | {"run": {}}))]
             for path, each in zip(paths, runs, strict=True)
         ]
         resolved = [each.config for each in runs]

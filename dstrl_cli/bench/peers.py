@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from dstrl_cli import envs
 from dstrl_cli.bench.plan import WARM_UP_UPDATES, Work
 from dstrl_cli.bench.timing import Timed, repeat, repeat_rows
 from dstrl_cli.envs.specs import make_env
+from dstrl_cli.sweep.plan import env_spec
 
 EXPLORATION_NOISE = 0.1
 FOREVER = 10**9
@@ -96,7 +96,7 @@ def _model(library: str, work: Work, **more: Any) -> Any:
 
     config = work.config
     assert config is not None
-    spec = envs.spec(config.env.id, config.env.task, config.env.kwargs)
+    spec = env_spec(config.env).for_seed(config.seed)
     if config.algo == "td3":
         zeros = np.zeros(spec.action_size)
         more["action_noise"] = NormalActionNoise(zeros, zeros + EXPLORATION_NOISE)

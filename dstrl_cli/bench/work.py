@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dstrl_cli import envs
 from dstrl_cli.bench.plan import PRODUCT_SIZE, WARM_UP_UPDATES, Work
 from dstrl_cli.bench.stopwatch import Stopwatch
 from dstrl_cli.bench.timing import repeat, repeat_rows
@@ -20,6 +19,7 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.runs.folder import RunFolder
+from dstrl_cli.sweep.plan import env_spec
 
 
 class Training:
@@ -36,7 +36,7 @@ class Training:
             torch.cuda.set_device(config.device)
         torch.set_flush_denormal(True)
         torch.set_grad_enabled(False)
-        spec = envs.spec(config.env.id, config.env.task, config.env.kwargs)
+        spec = env_spec(config.env).for_seed(config.seed)
         configs = _seeded(config, work.members)
         folders = [RunFolder(folder / str(each.seed)).create(to_dict(each)) for each in configs]
         self.config, self.folders = config, folders

@@ -202,6 +202,16 @@ def _gradient_steps(value: int) -> int:
     return value
 
 
+def _duration(value: Any) -> float | None:
+    """Return seconds: a number of them, or a number with its unit as in `10m`; 0 means none."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\d+)?)\s*([smh]?)", str(value).strip().lower())
+    if isinstance(value, bool) or not found or not math.isfinite(float(found[1])):
+        raise ValueError("must be seconds, or a time such as 90s, 10m or 2h; 0 or null for none")
+    return float(found[1]) * _UNITS[found[2] or "s"] or None
+
+
 Whole = Annotated[int, BeforeValidator(_integral)]
 PositiveInt = Annotated[Whole, Field(ge=1)]
 NonNegativeInt = Annotated[Whole, Field(ge=0)]
@@ -218,6 +228,8 @@ LearningRate = Annotated[float | LinearRate, BeforeValidator(_learning_rate)]
 TargetEntropy = Annotated[Real | None, BeforeValidator(_entropy)]
 TrainFreq = Annotated[int | tuple[int, Literal["episode"]], BeforeValidator(_train_freq)]
 GradientSteps = Annotated[Whole, AfterValidator(_gradient_steps)]
+Duration = Annotated[float | None, PlainValidator(_duration)]
+"""Seconds; None where there is no limit."""
 Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 Interval = Annotated[int | str, PlainValidator(_steps_or_time)]
 Name = Annotated[str, Field(min_length=1)]

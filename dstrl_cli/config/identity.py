@@ -20,6 +20,7 @@ NOT_IDENTITY = frozenset(
         "checkpoint_every",
         "keep_checkpoint",
         "env_workers",
+        "env.timeout",
         "replay_device",
         "compile",
         "metric",

@@ -18,6 +18,7 @@ METRICS: dict[str, str] = {
     "lca": "",
     "final": "",
     "best": "",
+    "success": "",
 }
 """Name of a metric -> the number that follows its colon, or nothing where it takes none."""
 

@@ -21,6 +21,7 @@ from pydantic import (
 from dstrl_cli.config.fields import (
     Bounds,
     Device,
+    Duration,
     Fraction,
     GradientSteps,
     Interval,
@@ -196,15 +197,19 @@ class EnvConfig(_Model):
     """The environment: a Gymnasium id (the `dstrl/` prefix may be left out) and its task.
 
     `kwargs` are given to the environment when it is made (`gymnasium.make`): arguments of its
-    constructor, or `max_episode_steps`.
+    constructor, or `max_episode_steps`; `seed: run` stands for the run's seed. `flatten` makes
+    vectors of dictionaries and arrays that an environment observes. An environment fails if one
+    call of its `step` or `reset` takes longer than `timeout`, in seconds or as in `10m`.
     """
 
     id: Name
     task: Annotated[Whole, Field(ge=0, le=9)] = 0
     kwargs: dict[str, Annotated[Any, PlainValidator(_plain)]] = {}
+    flatten: bool = False
+    timeout: Duration = 600.0
 
     def __hash__(self) -> int:
-        return hash((self.id, self.task, tuple(sorted(self.kwargs))))
+        return hash((self.id, self.task, tuple(sorted(self.kwargs)), self.flatten))
 
 
 def _env_shorthand(value: Any) -> Any:
@@ -220,10 +225,13 @@ class RunConfig(_Model):
     `gradient_steps` updates (-1: as many as environment steps since) follow every `train_freq`
     steps, or episodes: as in Stable-Baselines3.
     `env_workers` are processes that step environments (0: none, the run's own process), and
-    `replay_device: auto` keeps the replay buffer beside the networks. `checkpoint_every` is a
-    number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps the last checkpoint of
-    a finished run. `metric` is what tables of the run show unless they are asked for another;
-    `method_label` and `method_order` are how they name and sort a user's own method.
+    `replay_device: auto` keeps the replay buffer beside the networks. An episode that terminates
+    at exactly its time limit counts as terminated, or as cut off by the limit with `limit_wins`;
+    an evaluation episode that has not ended after `eval_max_steps` is ended there.
+    `checkpoint_every` is a number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps
+    the last checkpoint of a finished run. `metric` is what tables of the run show unless they are
+    asked for another; `method_label` and `method_order` are how they name and sort a user's own
+    method.
     """
 
     algo: Annotated[str, named("algorithm", ALGORITHMS)]
@@ -240,6 +248,7 @@ class RunConfig(_Model):
     weight_decay: NonNegativeFloat = 0.0
     batch_size: PositiveInt = 256
     gamma: Annotated[Real, Field(ge=0, le=1)] = 0.99
+    limit_wins: bool = False
     tau: Fraction = 0.005
     policy_delay: PositiveInt = 2
     target_update_interval: PositiveInt = 1
@@ -274,6 +283,7 @@ class RunConfig(_Model):
 
     eval_every: PositiveInt = 5_000
     eval_episodes: PositiveInt = 10
+    eval_max_steps: PositiveInt | None = 10_000
     checkpoint_every: Interval = "10m"
     keep_checkpoint: bool = False
     device: Device = "auto"

@@ -39,6 +39,10 @@ ADDED_KEYS: Mapping[str, Any] = {
     "episodes": None,
     "train_freq": 1,
     "gradient_steps": 1,
+    "limit_wins": True,
+    "eval_max_steps": 10_000,
+    "env.flatten": False,
+    "env.timeout": None,
 }
 """Dotted keys that stored documents may lack because they did not exist yet.
 
@@ -93,7 +97,7 @@ def _add(block: dict[str, Any], path: Sequence[str], value: Any) -> None:
     name, *below = path
     if not below:
         block.setdefault(name, deepcopy(value))
-    elif isinstance(inner := block.get(name, {}), Mapping):  # else damage, for others to find
+    elif isinstance(inner := block.get(name), Mapping):  # else damage, for others to find
         block[name] = dict(inner)
         _add(block[name], below, value)
 

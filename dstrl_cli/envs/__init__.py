@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from dstrl_cli.envs.calls import seed_globals
 from dstrl_cli.envs.registration import DEVICE_BATCHES, register_tasks
 from dstrl_cli.envs.specs import EnvSpec, known_envs, make_env, spec
+from dstrl_cli.envs.watch import Hung, say
 from dstrl_cli.registry import load
 
 if TYPE_CHECKING:
@@ -62,14 +64,23 @@ def make_batches(
     counts: Sequence[int],
     device: str | torch.device = "cpu",
     workers: int | Literal["auto"] = 0,
+    hung: Hung = say,
+    global_seed: int | None = None,
 ) -> list[BatchEnv]:
     """Make one batch of each size in `counts`, all stepped by the same worker processes.
 
-    The processes sleep while no batch is stepped, and end when all batches are closed. See
-    `make_batch` for the other arguments.
+    The processes sleep while no batch is stepped, and end when all batches are closed.
+
+    Args:
+        spec, device, workers: see `make_batch`.
+        counts: the size of each batch.
+        hung: is told of an environment that hangs in this process, before that process ends.
+        global_seed: for the generators of Python and NumPy, here and in workers
+            (`calls.seed_globals`); None leaves them as they are.
     """
     import torch
 
+    seed_globals(global_seed)
     where = torch.device(device)
     if computed_on_device(spec):
         make = load(DEVICE_BATCHES, spec.id)
@@ -81,8 +92,9 @@ def make_batches(
 
     processes = [worker_count(workers, count, where.type, cores()) for count in counts]
     hosted = [count for count, number in zip(counts, processes, strict=True) if number]
-    groups = iter(WorkerPool(spec, hosted, max(processes)).groups if hosted else ())
+    pool = WorkerPool(spec, hosted, max(processes), global_seed) if hosted else None
+    groups = iter(pool.groups if pool else ())
     return [
-        GymnasiumBatch(spec, count, where, next(groups) if number else None)
+        GymnasiumBatch(spec, count, where, next(groups) if number else None, hung)
         for count, number in zip(counts, processes, strict=True)
     ]

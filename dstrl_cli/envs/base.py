@@ -23,9 +23,10 @@ Active = Sequence[bool] | np.ndarray | torch.Tensor
 class HostStep(NamedTuple):
     """Rewards and ends of a step as NumPy arrays: reading them does not wait for the device."""
 
-    reward: np.ndarray  # [N] float32
+    reward: np.ndarray  # [N] float64: as the environment gave it, where `Step.reward` is rounded
     terminated: np.ndarray  # [N] bool
     truncated: np.ndarray  # [N] bool
+    success: np.ndarray  # [N] float64: whether the task is solved; NaN where that is not known
 
     @property
     def ended(self) -> np.ndarray:
@@ -36,8 +37,8 @@ class HostStep(NamedTuple):
 class Step(NamedTuple):
     """What one step of N environments returns; the caller may change every tensor.
 
-    `terminated` and `truncated` are never both true: an environment that terminates at exactly its
-    time limit counts as truncated, as in the authors' code (sfujim/TD3).
+    `terminated` and `truncated` are never both true. An environment that terminates at exactly its
+    time limit counts as terminated, unless the batch lets the time limit win (`BatchEnv`).
     """
 
     next_observation: torch.Tensor  # [N, obs] float32: where the action led, at episode ends too
@@ -63,16 +64,20 @@ class BatchEnv(ABC):
     Attributes:
         on_device: whether steps are computed on the device, so that `Step.host` is None.
         failures: the frozen environments: index to a sentence that says what happened.
+        limit_wins: [N] bool, which environments count as truncated where an episode terminates at
+            exactly its time limit, as in the authors' code (sfujim/TD3); none by default.
     """
 
     on_device: ClassVar[bool] = False
     failures: dict[int, str]
+    limit_wins: torch.Tensor
 
     def __init__(self, spec: EnvSpec, num_envs: int, device: torch.device) -> None:
         self.spec = spec
         self.num_envs = num_envs
         self.device = device
         self.failures = {}
+        self.limit_wins = torch.zeros(num_envs, dtype=torch.bool, device=device)
 
     @abstractmethod
     def reset(self, seeds: Sequence[int]) -> torch.Tensor:
@@ -120,9 +125,3 @@ class BatchEnv(ABC):
         """Raise the first failure as a `DstrlError`, for callers who need every environment."""
         if self.failures:
             raise DstrlError(next(iter(self.failures.values())))
-
-
-def action_scale(spec: EnvSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Return the middle and half the width of the action bounds, float32 [act] each."""
-    low, high = np.array(spec.action_low), np.array(spec.action_high)
-    return ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)

@@ -17,9 +17,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dstrl_cli.envs.base import Active, BatchEnv, HostStep, Step, action_scale
+from dstrl_cli.envs.actions import ActionScale
+from dstrl_cli.envs.base import Active, BatchEnv, HostStep, Step
 from dstrl_cli.envs.specs import EnvSpec
 from dstrl_cli.envs.state import EnvState
+from dstrl_cli.envs.watch import Hung, Watch, say
 from dstrl_cli.envs.workers.block import Block, make_block, unpack
 from dstrl_cli.envs.workers.group import Causes, EnvGroup
 from dstrl_cli.envs.workers.pool import WorkerGroup
@@ -33,6 +35,7 @@ class GymnasiumBatch(BatchEnv):
         num_envs: how many copies.
         device: where results go.
         workers: the worker processes that step them; None: this process does.
+        hung: is told of an environment that hangs in this process; see `watch`.
     """
 
     def __init__(
@@ -41,13 +44,12 @@ class GymnasiumBatch(BatchEnv):
         num_envs: int,
         device: torch.device,
         workers: WorkerGroup | None = None,
+        hung: Hung = say,
     ) -> None:
         super().__init__(spec, num_envs, device)
         self._block: Block = workers.block if workers else make_block(spec, num_envs)
-        self._group = workers or EnvGroup(spec, self._block)
-        self._middle, self._half = action_scale(spec)
-        self._low = np.array(spec.action_low, np.float32)
-        self._high = np.array(spec.action_high, np.float32)
+        self._group = workers or EnvGroup(spec, self._block, Watch(spec.name, spec.timeout, hung))
+        self._scale = ActionScale(spec)
         self._last_observation = self._block.observation.copy()  # always finite
         length = len(self._block.results)
         self._upload = _Upload(length, device) if device.type == "cuda" else None
@@ -65,8 +67,7 @@ class GymnasiumBatch(BatchEnv):
     def step(self, actions: torch.Tensor, active: Active | None = None) -> Step:
         """Step the active environments; see `BatchEnv.step`."""
         block = self._block
-        unit = actions.detach().cpu().numpy()
-        np.clip(self._middle + self._half * unit, self._low, self._high, out=block.action)
+        self._scale(actions.detach().cpu().numpy(), out=block.action)
         masked = active is not None or bool(self.failures)
         if masked:
             block.active[:] = True if active is None else active
@@ -76,6 +77,8 @@ class GymnasiumBatch(BatchEnv):
             self._record_failures(causes)
         if not np.isfinite(block.results).all():
             self._freeze_not_finite()
+        if block.ended.any():
+            self._settle_ends()
         np.copyto(self._last_observation, block.observation)
         return self._result()
 
@@ -101,7 +104,8 @@ class GymnasiumBatch(BatchEnv):
         results = self._block.results.copy()
         next_observation, reward, ended, observation = unpack(results, self.num_envs)
         terminated, truncated = ended != 0
-        host = HostStep(reward, terminated, truncated)
+        block = self._block
+        host = HostStep(block.paid.copy(), terminated, truncated, block.success.copy())
         if self._upload is None:
             return Step(
                 torch.from_numpy(next_observation),
@@ -115,15 +119,22 @@ class GymnasiumBatch(BatchEnv):
         terminated, truncated = ended.bool()
         return Step(next_observation, reward, terminated, truncated, observation, host)
 
+    def _settle_ends(self) -> None:
+        """Where an episode terminated at exactly its time limit, let one of the two win."""
+        ended = self._block.ended
+        both = ended.all(0)
+        if both.any():
+            limit_wins = self.limit_wins.cpu().numpy()
+            ended[0, both & limit_wins] = 0.0
+            ended[1, both & ~limit_wins] = 0.0
+
     def _freeze_not_finite(self) -> None:
         """Freeze environments with numbers that are not finite at their last observation."""
         block = self._block
         stepped = np.isfinite(block.next_observation).all(1) & np.isfinite(block.reward)
         started = np.isfinite(block.observation).all(1)
         lost = ~stepped
-        block.next_observation[lost] = block.observation[lost] = self._last_observation[lost]
-        block.reward[lost] = 0.0
-        block.ended[:, lost] = 0.0
+        block.show_unmoved(lost, self._last_observation[lost])
         # Here only the first observation of the next episode is bad: the one that ended counts.
         halted = stepped & ~started
         block.observation[halted] = block.next_observation[halted]

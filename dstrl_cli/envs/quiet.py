@@ -28,12 +28,12 @@ def log_mujoco_warnings() -> None:
     """Send MuJoCo's warnings to Python's logging, unless the program already handles them.
 
     Otherwise MuJoCo appends them to `MUJOCO_LOG.TXT` in the working folder; compiling HalfCheetah's
-    model file alone gives one. Call this before a model is loaded. Does nothing where MuJoCo is not
-    installed.
+    model file alone gives one. Call this before a model is loaded. Does nothing where MuJoCo
+    cannot be imported.
     """
     try:
         import mujoco
-    except ImportError:
+    except Exception:  # not installed, or its drawing library is not what MUJOCO_GL says
         return
     if mujoco.get_mju_user_warning() is None:
         mujoco.set_mju_user_warning(logging.getLogger("dstrl.mujoco").info)

@@ -9,21 +9,24 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
 from functools import cache
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple
 
 import gymnasium
-import numpy as np
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.spaces import Box, Dict, Tuple
 
 from dstrl_cli.envs import modules
+from dstrl_cli.envs.calls import close_quietly, contained, explain
 from dstrl_cli.envs.quiet import log_mujoco_warnings, version_advice_ignored
 from dstrl_cli.envs.registration import NAVIGATION_TASKS, PREFIX, has_tasks
+from dstrl_cli.envs.spaces import check_spaces
 from dstrl_cli.envs.tasks.task_sets import check_task
-from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.envs.watch import Watch
+from dstrl_cli.errors import InputError
 from dstrl_cli.registry import import_problem
 
 Arguments = tuple[tuple[str, Any], ...]
@@ -40,6 +43,12 @@ _RESERVED = {
 }
 """Arguments of `gymnasium.make` that are not the user's, and why."""
 
+RUN_SEED = ("seed", "run")
+"""The argument, and its value, that stands for the seed of the run."""
+
+ALIKE = 0.8
+"""How similar two names must be, of at most 1, for one to be suggested for the other."""
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -55,6 +64,11 @@ class EnvSpec:
         action_high: upper bounds, one per action entry.
         time_limit: steps after which an episode is truncated; None if never.
         kwargs: further arguments that it is made with.
+        action_dtype: the NumPy type of its actions, whose bounds are exactly those above.
+        flatten: whether Gymnasium's FlattenObservation makes vectors of its observations.
+        timeout: seconds that one call of `step` or `reset` may take; None: as long as it wants.
+        foreign: whether its code is neither Gymnasium's nor dstrl's.
+        notes: what the user should know of it before a run starts.
     """
 
     id: str
@@ -66,9 +80,39 @@ class EnvSpec:
     action_high: tuple[float, ...]
     time_limit: int | None
     kwargs: Arguments = ()
+    action_dtype: str = "float32"
+    flatten: bool = False
+    timeout: float | None = field(default=None, compare=False)
+    foreign: bool = field(default=False, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def for_seed(self, seed: int) -> EnvSpec:
+        """Return the environment of a run with this seed: `RUN_SEED` is replaced by it."""
+        if RUN_SEED not in self.kwargs:
+            return self
+        return replace(self, kwargs=_with_seed(self.kwargs, seed))
 
 
-def spec(env_id: str, task: int = 0, kwargs: Mapping[str, Any] | None = None) -> EnvSpec:
+def _with_seed(arguments: Arguments, seed: int) -> Arguments:
+    return tuple((RUN_SEED[0], seed) if each == RUN_SEED else each for each in arguments)
+
+
+class _Asked(NamedTuple):
+    """How an environment is wanted, apart from its id and task."""
+
+    arguments: Arguments
+    flatten: bool
+    timeout: float | None
+
+
+def spec(
+    env_id: str,
+    task: int = 0,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    flatten: bool = False,
+    timeout: float | None = None,
+) -> EnvSpec:
     """Look an environment up: Gymnasium's own where it serves the id, else dstrl's.
 
     Args:
@@ -77,23 +121,27 @@ def spec(env_id: str, task: int = 0, kwargs: Mapping[str, Any] | None = None) ->
             folder.
         task: which task of a navigation environment, 0-9.
         kwargs: arguments for `gymnasium.make`: `max_episode_steps`, or those of the environment's
-            constructor. A list arrives there as a tuple.
+            constructor. A list arrives there as a tuple. `seed: run` stands for the run's seed
+            (see `EnvSpec.for_seed`).
+        flatten: make vectors of its observations.
+        timeout: seconds that one call of `step` or `reset` may take.
 
     Raises:
         InputError: unknown id, an environment that cannot be made, an argument that it does not
-            take, spaces that are not flat boxes, unbounded actions, or a task where there is none.
+            take, spaces that are not flat boxes, unbounded actions, a task where there is none, or
+            whatever else `contract` refuses.
     """
     check_task(task)
     for name, reason in _RESERVED.items():
         if name in (kwargs or {}):
             raise InputError(f"env.kwargs.{name} cannot be set: {reason}")
     arguments = ((name, _hashable(value)) for name, value in (kwargs or {}).items())
-    return _look_up(env_id, task, tuple(sorted(arguments)))
+    return _look_up(env_id, task, _Asked(tuple(sorted(arguments)), flatten, timeout))
 
 
 def make_env(spec: EnvSpec, **kwargs: Any) -> gymnasium.Env:
     """Make one environment with its time limit, quietly; `kwargs` such as `render_mode`."""
-    return _make(spec.id, **_with_task(spec.task, spec.kwargs), **kwargs)
+    return _make(spec.id, spec.flatten, **_with_task(spec.task, spec.kwargs), **kwargs)
 
 
 def known_envs() -> list[str]:
@@ -119,22 +167,30 @@ def _hashable(value: Any) -> Any:
 
 
 @cache
-def _look_up(env_id: str, task: int, arguments: Arguments) -> EnvSpec:
-    failures: dict[str, Exception] = {}
-    for candidate in _candidates(env_id):
-        _check_task_choice(candidate, task, arguments)
-        chosen = task if has_tasks(candidate) else None
-        try:
-            env = _make(candidate, **_with_task(chosen, arguments))
-        except Exception as error:  # an environment's constructor may raise anything
-            failures[candidate] = error
-            continue
-        try:
-            return _describe(env, candidate, chosen, arguments)
-        finally:
-            env.close()
+def _look_up(env_id: str, task: int, asked: _Asked) -> EnvSpec:
+    """Make an environment once, check it, and describe it."""
+    from dstrl_cli.envs.contract import check
+
+    failures: dict[str, BaseException] = {}
+    watch = Watch(env_id, asked.timeout, exit_code=2)
+    with contained(), watch:
+        for candidate in _candidates(env_id):
+            _check_task_choice(candidate, task, asked.arguments)
+            chosen = task if has_tasks(candidate) else None
+            arguments = _with_task(chosen, asked.arguments)
+            try:
+                with watch.call(0, "its constructor"):
+                    env = _make(candidate, asked.flatten, **arguments)
+            except (Exception, SystemExit) as error:  # a constructor may raise anything
+                failures[candidate] = error
+                continue
+            try:
+                found = _describe(env, candidate, chosen, asked)
+                return replace(found, notes=check(env, found, watch))
+            finally:
+                close_quietly(env)
     candidate, failure = failures.popitem()
-    raise _cannot_be_made(candidate, dict(arguments), failure) from failure
+    raise _cannot_be_made(candidate, dict(asked.arguments), failure) from failure
 
 
 def _candidates(env_id: str) -> list[str]:
@@ -144,21 +200,44 @@ def _candidates(env_id: str) -> list[str]:
         _import(module, env_id)
         if modules.entry(env_id) is None:
             raise InputError(
-                f"env '{env_id}': module '{module}' was imported, but registers no '{plain}'; see "
-                "gymnasium.register"
+                f"env '{env_id}': module '{module}' was imported, but registers no '{plain}'"
+                f"{_did_you_mean(plain, gymnasium.registry)} See gymnasium.register"
             )
         found = [env_id]
     else:
         found = [name for name in (plain, PREFIX + plain) if name in gymnasium.registry]
     if not found:
-        raise InputError(suggest("environment", env_id, known_envs()))
+        raise _unknown(env_id)
     return found
+
+
+def _unknown(env_id: str) -> InputError:
+    known = known_envs()
+    return InputError(
+        f"unknown environment '{env_id}'{_did_you_mean(env_id, known)} An id of another package "
+        "is written package:id, as in gymnasium_robotics:FetchReach-v4. Known here: "
+        + ", ".join(known)
+    )
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the most similar name as a question, or a full stop where none is similar.
+
+    Names must be similar without their versions, which all names have in common.
+    """
+
+    def alike(one: str, other: str) -> float:
+        return SequenceMatcher(None, one.lower(), other.lower()).ratio()
+
+    found = max(known, key=lambda other: (alike(name, other), other), default=name)
+    base, other_base = (re.sub(r"-v\d+$", "", each) for each in (name, found))
+    return f"; did you mean '{found}'?" if alike(base, other_base) >= ALIKE else "."
 
 
 def _import(module: str, env_id: str) -> None:
     try:
         modules.import_module(module)
-    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a module may do anything while it is imported
         raise InputError(f"env '{env_id}': {import_problem(module, error)}") from error
 
 
@@ -175,20 +254,27 @@ def _check_task_choice(env_id: str, task: int, arguments: Arguments) -> None:
 
 def _with_task(task: int | None, arguments: Arguments) -> dict[str, Any]:
     """Return all arguments of an environment's class, the task included where there are tasks."""
-    return dict(arguments) | ({} if task is None else {"task": task})
+    return dict(_with_seed(arguments, 0)) | ({} if task is None else {"task": task})
 
 
-def _make(env_id: str, **kwargs: Any) -> gymnasium.Env:
+def _make(env_id: str, flatten: bool, **kwargs: Any) -> gymnasium.Env:
     module, _, plain = env_id.rpartition(":")
     if module:
         modules.import_module(module)
     with version_advice_ignored():
         _creator(env_id)
-        # An environment on MuJoCo has imported it by now, whoever wrote that environment.
-        if "mujoco" in sys.modules:
+        # An environment of others may import MuJoCo only when it loads a model, which is too late.
+        if "mujoco" in sys.modules or _is_foreign(env_id):
             log_mujoco_warnings()
         made = (modules.entry(env_id) if module else None) or plain
-        return gymnasium.make(made, disable_env_checker=True, **kwargs)
+        env = gymnasium.make(made, disable_env_checker=True, **kwargs)
+        return gymnasium.wrappers.FlattenObservation(env) if flatten else env
+
+
+def _is_foreign(env_id: str) -> bool:
+    """Return whether the code of a registered environment is neither Gymnasium's nor dstrl's."""
+    module = getattr(_creator(env_id), "__module__", None) or ""
+    return module.partition(".")[0] not in ("gymnasium", "dstrl_cli")
 
 
 def _creator(env_id: str) -> Callable[..., gymnasium.Env]:
@@ -199,12 +285,12 @@ def _creator(env_id: str) -> Callable[..., gymnasium.Env]:
     return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
 
 
-def _cannot_be_made(env_id: str, arguments: dict[str, Any], failure: Exception) -> InputError:
+def _cannot_be_made(env_id: str, arguments: dict[str, Any], failure: BaseException) -> InputError:
     """Return the error for an environment whose constructor raised `failure`."""
     env = f"env '{env_id.removeprefix(PREFIX)}'"
     # Gymnasium appends all arguments to a constructor's TypeError.
-    said = " ".join(str(failure).partition(" was raised from the environment creator")[0].split())
-    reason = said if isinstance(failure, InputError) else f"{type(failure).__name__}: {said}"
+    said = explain(failure).partition(" was raised from the environment creator")[0]
+    reason = str(failure) if isinstance(failure, InputError) else said
     unexpected = re.search(r"unexpected keyword argument '(\w+)'", said)
     if unexpected and unexpected[1] in arguments:
         name = unexpected[1]
@@ -216,8 +302,16 @@ def _cannot_be_made(env_id: str, arguments: dict[str, Any], failure: Exception) 
     return InputError(
         f"{env} cannot be made{f' with {given}' if given else ''} ({reason}); "
         f"{'change its arguments, or ' if given else ''}install what it needs or choose another "
-        "environment"
+        f"environment (here are {_installed('gymnasium')} and {_installed('mujoco')})"
     )
+
+
+def _installed(package: str) -> str:
+    """Return a package with its version, or that it is not there."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"no {package}"
 
 
 def _accepted(env_id: str) -> list[str]:
@@ -228,18 +322,9 @@ def _accepted(env_id: str) -> list[str]:
     return [*(name for name in named if name not in other_keys), "max_episode_steps"]
 
 
-def _describe(env: gymnasium.Env, env_id: str, task: int | None, arguments: Arguments) -> EnvSpec:
+def _describe(env: gymnasium.Env, env_id: str, task: int | None, asked: _Asked) -> EnvSpec:
     name = env_id.rpartition(":")[2].removeprefix(PREFIX)
-    observation, action = env.observation_space, env.action_space
-    _check_vector(action, f"env '{name}': actions", _action_remedy(action))
-    if not np.issubdtype(action.dtype, np.floating):
-        raise InputError(f"env '{name}': actions are integers ({action.dtype}); {_CONTINUOUS}")
-    _check_vector(observation, f"env '{name}': observations", _observation_remedy(observation))
-    if not action.is_bounded("both"):
-        raise InputError(
-            f"env '{name}': actions are unbounded; register it with finite bounds, for example "
-            "through gymnasium.wrappers.TransformAction"
-        )
+    observation, action = check_spaces(env, name)
     return EnvSpec(
         id=env_id,
         name=name,
@@ -249,37 +334,9 @@ def _describe(env: gymnasium.Env, env_id: str, task: int | None, arguments: Argu
         action_low=tuple(action.low.tolist()),
         action_high=tuple(action.high.tolist()),
         time_limit=None if env.spec is None else env.spec.max_episode_steps,
-        kwargs=arguments,
-    )
-
-
-def _check_vector(space: gymnasium.Space, what: str, remedy: str) -> None:
-    """Raise, with the remedy, unless the space is a box of one dimension."""
-    if not isinstance(space, Box):
-        raise InputError(f"{what} are {type(space).__name__}, but a flat Box is needed; {remedy}")
-    if len(space.shape) != 1 or space.shape[0] == 0:
-        raise InputError(f"{what} have shape {space.shape}, but a flat vector is needed; {remedy}")
-
-
-_CONTINUOUS = (
-    "choose an environment with continuous actions (some have an argument for them, as in "
-    "--set env.kwargs.continuous=true)"
-)
-
-
-def _observation_remedy(space: gymnasium.Space) -> str:
-    if not space.is_np_flattenable:
-        return "choose an environment whose observations are vectors"
-    return (
-        "register the environment through gymnasium.wrappers.FlattenObservation, which makes "
-        "vectors of them"
-    )
-
-
-def _action_remedy(space: gymnasium.Space) -> str:
-    if not isinstance(space, Box | Dict | Tuple):
-        return _CONTINUOUS
-    return (
-        "register the environment through gymnasium.wrappers.TransformAction with a flat Box as "
-        "its action space"
+        kwargs=asked.arguments,
+        action_dtype=str(action.dtype),
+        flatten=asked.flatten,
+        timeout=asked.timeout,
+        foreign=_is_foreign(env_id.rpartition(":")[2]),
     )

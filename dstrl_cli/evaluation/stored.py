@@ -7,17 +7,15 @@ last rows of `eval.csv`, up to what rounding does to a trajectory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec, make_batch
 from dstrl_cli.errors import InputError
-from dstrl_cli.evaluation import rollout
+from dstrl_cli.evaluation.rollout import LONGEST_EPISODE, Episodes, episodes
 from dstrl_cli.runs.checksums import check_policy
 from dstrl_cli.runs.folder import read_config
 from dstrl_cli.runs.logs import COLUMNS
@@ -27,16 +25,8 @@ from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, read_summary
 AT_ONCE = 10
 """Environments that run side by side."""
 
-EPISODES, SEED = 10, 0
+EPISODES, SEED, TIMEOUT_S = 10, 0, 600.0
 """How a policy is evaluated whose file lies in no run folder."""
-
-
-@dataclass(frozen=True)
-class Episodes:
-    """Undiscounted returns and lengths, one entry per episode."""
-
-    returns: NDArray[np.float64]
-    lengths: NDArray[np.int64]
 
 
 def run_config(policy_file: Path) -> RunConfig | None:
@@ -81,26 +71,33 @@ def check_fit(policy: Policy, spec: EnvSpec) -> None:
         )
 
 
-def evaluate(policy: Policy, spec: EnvSpec, starts: Sequence[int]) -> Episodes:
+def evaluate(
+    policy: Policy,
+    spec: EnvSpec,
+    starts: Sequence[int],
+    max_steps: int | None = LONGEST_EPISODE,
+) -> Episodes:
     """Run one episode from each start of a policy that fits the environment.
 
     Args:
         policy: the policy.
         spec: the environment.
         starts: the seed of each episode's start (`evaluation.starts`).
+        max_steps: where an episode ends that the environment has not ended; None: nowhere.
 
     Raises:
         DstrlError: an environment failed.
     """
     parts = [
-        _side_by_side(policy, spec, starts[i : i + AT_ONCE]) for i in range(0, len(starts), AT_ONCE)
+        _side_by_side(policy, spec, starts[i : i + AT_ONCE], max_steps)
+        for i in range(0, len(starts), AT_ONCE)
     ]
-    returns, lengths = zip(*parts, strict=True)
-    return Episodes(np.concatenate(returns), np.concatenate(lengths))
+    return Episodes.joined(parts)
 
 
-def statistics(episodes: Episodes) -> dict[str, dict[str, float]]:
-    """Return mean, std (over the episodes), min and max of returns and lengths."""
+def statistics(found: Episodes) -> dict[str, dict[str, float]]:
+    """Return mean, std (over the episodes), min and max of returns, lengths and known success."""
+    known = found.success[~np.isnan(found.success)]
     return {
         name: {
             "mean": float(values.mean()),
@@ -108,20 +105,25 @@ def statistics(episodes: Episodes) -> dict[str, dict[str, float]]:
             "min": float(values.min()),
             "max": float(values.max()),
         }
-        for name, values in (("return", episodes.returns), ("length", episodes.lengths))
+        for name, values in (
+            ("return", found.returns),
+            ("length", found.lengths),
+            *([("success", known)] if len(known) else []),
+        )
     }
 
 
 def _side_by_side(
-    policy: Policy, spec: EnvSpec, starts: Sequence[int]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the returns and lengths of one episode from each start, run in one batch."""
+    policy: Policy, spec: EnvSpec, starts: Sequence[int], max_steps: int | None
+) -> Episodes:
+    """Return one episode from each start, run in one batch."""
     batch = make_batch(spec, len(starts), "cpu")
     try:
-        found = rollout.episodes(
+        found = episodes(
             batch,
             lambda observation: torch.from_numpy(policy.unit_action(observation.numpy())),
             starts,
+            max_steps,
         )
         batch.check()
         return found

@@ -14,9 +14,10 @@ import gymnasium
 import numpy as np
 
 from dstrl_cli.envs import EnvSpec, make_env
+from dstrl_cli.envs.actions import ActionScale
+from dstrl_cli.envs.workers.group import success
 from dstrl_cli.errors import DstrlError, InputError, suggest
-from dstrl_cli.evaluation.rollout import LONGEST_EPISODE
-from dstrl_cli.evaluation.stored import Episodes
+from dstrl_cli.evaluation.rollout import LONGEST_EPISODE, Episodes
 from dstrl_cli.runs.policy import Policy
 
 DEFAULT_FPS = 30
@@ -77,7 +78,13 @@ def _check_monitor() -> None:
 # --- recording and showing ----------------------------------------------------------------------
 
 
-def record(policy: Policy, spec: EnvSpec, start: int, path: Path) -> None:
+def record(
+    policy: Policy,
+    spec: EnvSpec,
+    start: int,
+    path: Path,
+    max_steps: int | None = LONGEST_EPISODE,
+) -> None:
     """Write a video of one episode from the start with the seed `start`.
 
     Raises InputError for an environment that cannot be drawn, DstrlError where drawing fails.
@@ -89,7 +96,9 @@ def record(policy: Policy, spec: EnvSpec, start: int, path: Path) -> None:
         with _drawing(spec, "rgb_array", "--video") as env:
             fps = env.metadata.get("render_fps") or DEFAULT_FPS
             with imageio.v2.get_writer(path, fps=fps) as writer:
-                _episode(policy, spec, env, start, lambda: writer.append_data(_picture(env)))
+                _episode(
+                    policy, spec, env, start, lambda: writer.append_data(_picture(env)), max_steps
+                )
     except InputError:
         raise
     except DstrlError:
@@ -97,7 +106,12 @@ def record(policy: Policy, spec: EnvSpec, start: int, path: Path) -> None:
         raise
 
 
-def show(policy: Policy, spec: EnvSpec, starts: Sequence[int]) -> Episodes:
+def show(
+    policy: Policy,
+    spec: EnvSpec,
+    starts: Sequence[int],
+    max_steps: int | None = LONGEST_EPISODE,
+) -> Episodes:
     """Show one episode from each start in a window, one after the other, and return them.
 
     Raises InputError for an environment that has no window, DstrlError where drawing fails.
@@ -106,9 +120,9 @@ def show(policy: Policy, spec: EnvSpec, starts: Sequence[int]) -> Episodes:
         if hasattr(env.unwrapped, "mujoco_renderer"):
             _check_monitor()
         # In the mode "human" an environment draws by itself whenever it is reset or stepped.
-        shown = [_episode(policy, spec, env, start, lambda: None) for start in starts]
-    returns, lengths = zip(*shown, strict=True)
-    return Episodes(np.array(returns), np.array(lengths))
+        return Episodes.joined(
+            [_episode(policy, spec, env, start, lambda: None, max_steps) for start in starts]
+        )
 
 
 def _draw_without_display() -> None:
@@ -153,18 +167,22 @@ def _picture(env: gymnasium.Env) -> np.ndarray:
 
 
 def _episode(
-    policy: Policy, spec: EnvSpec, env: gymnasium.Env, start: int, before_step: Callable[[], None]
-) -> tuple[float, int]:
-    """Run one episode; return its undiscounted return and its length."""
-    low, high = np.array(spec.action_low), np.array(spec.action_high)
+    policy: Policy,
+    spec: EnvSpec,
+    env: gymnasium.Env,
+    start: int,
+    before_step: Callable[[], None],
+    max_steps: int | None,
+) -> Episodes:
+    """Run one episode and return it."""
+    scale = ActionScale(spec)
     observation, _ = env.reset(seed=start)
-    total, length = 0.0, 0
-    while length < (spec.time_limit or LONGEST_EPISODE):
+    total, length, solved, running = 0.0, 0, np.nan, True
+    while running and (max_steps is None or length < max_steps):
         before_step()
         unit = policy.unit_action(np.asarray(observation))
-        action = (low + (unit + 1) / 2 * (high - low)).astype(env.action_space.dtype)
-        observation, reward, terminated, truncated, _ = env.step(action)
-        total, length = total + float(reward), length + 1
-        if terminated or truncated:
-            break
-    return total, length
+        action = scale(unit).astype(spec.action_dtype)
+        observation, reward, terminated, truncated, info = env.step(action)
+        total, length, solved = total + float(reward), length + 1, success(info)
+        running = not (terminated or truncated)
+    return Episodes(np.array([total]), np.array([length]), np.array([solved]), np.array([running]))

@@ -17,6 +17,7 @@ class Mark(StrEnum):
     FEW_SEEDS = "few_seeds"
     VERSION = "version"
     SPARSITY = "sparsity"
+    CUT = "cut"
 
     @property
     def symbol(self) -> str:
@@ -39,6 +40,7 @@ _MEANINGS: dict[Mark, tuple[str, str]] = {
     Mark.FEW_SEEDS: ("~", "too few seeds for an interval"),
     Mark.VERSION: ("‡", "published for another version of the environment"),
     Mark.SPARSITY: ("¶", "published for another sparsity"),
+    Mark.CUT: ("^", "eval_max_steps ended evaluation episodes before the environment did"),
 }
 
 

@@ -82,6 +82,21 @@ def _last_untrained_step(run: LoggedRun) -> int:
     return (starts // every + 1) * every - 1
 
 
+def evaluation_success(run: LoggedRun) -> Returns:
+    """Return the success rate of each evaluation after step 0 whose episodes say something of it.
+
+    Runs of older versions have no such column.
+    """
+    steps = run.evaluations["step"]
+    success = run.evaluations.get("success", np.full(len(steps), np.nan))
+    known = (steps > 0) & np.isfinite(success)
+    at, where = np.unique(steps[known], return_inverse=True)
+    sums = np.bincount(where, weights=success[known], minlength=len(at))
+    means = sums / np.bincount(where, minlength=len(at))
+    warm_up = run.config.get("learning_starts")
+    return Returns(at, means, warm_up if isinstance(warm_up, int) else 0)
+
+
 def episode_returns(run: LoggedRun) -> Returns:
     """Return the return of each training episode, with the step at which it ended."""
     return Returns(run.episodes["step"], run.episodes["return"])
@@ -157,6 +172,12 @@ KINDS: dict[str, _Kind] = {
     ),
     "final": _Kind("mean return of the last evaluation", _final),
     "best": _Kind("mean return of the best evaluation", _best),
+    "success": _Kind(
+        "share of successful episodes in the last evaluation",
+        _final,
+        evaluation_success,
+        "evaluation after step 0 whose environment says whether its task is solved",
+    ),
 }
 
 WITHOUT_PARAMETER = tuple(name for name, parameter in METRICS.items() if not parameter)
@@ -176,6 +197,8 @@ def parse(text: str) -> Metric:
         if not len(returns.values):
             return None
         value = kind.reduce(returns, parameter)
+        if kind.log is not episode_returns and run.summary.get("eval_cut"):
+            value = replace(value, marks=value.marks | {Mark.CUT})
         untrained = returns.steps[-1] <= returns.started
         return replace(value, marks=value.marks | {Mark.UNTRAINED}) if untrained else value
 

@@ -140,11 +140,19 @@ class RunFolder:
         """Append one evaluation's row; columns that `row` leaves out stay empty."""
         logs.append(self.path, "progress.csv", [row])
 
-    def evaluation(self, step: int, returns: Sequence[float], lengths: Sequence[int]) -> None:
-        """Append the episodes of one evaluation, numbered from 0."""
+    def evaluation(
+        self,
+        step: int,
+        returns: Sequence[float],
+        lengths: Sequence[int],
+        success: Sequence[float | None] | None = None,
+    ) -> None:
+        """Append the episodes of one evaluation, numbered from 0; what is None stays empty."""
+        success = success or [None] * len(returns)
+        names = ("return", "length", "success")
         rows = [
-            {"step": step, "episode": episode, "return": value, "length": length}
-            for episode, (value, length) in enumerate(zip(returns, lengths, strict=True))
+            {"step": step, "episode": episode, **dict(zip(names, cells, strict=True))}
+            for episode, cells in enumerate(zip(returns, lengths, success, strict=True))
         ]
         logs.append(self.path, "eval.csv", rows)
 

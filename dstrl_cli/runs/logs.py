@@ -37,8 +37,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "actor_active",
         "critic_active",
     ),
-    "eval.csv": ("step", "episode", "return", "length"),
-    "episodes.csv": ("step", "episode", "return", "length", "terminated"),
+    "eval.csv": ("step", "episode", "return", "length", "success"),
+    "episodes.csv": ("step", "episode", "return", "length", "terminated", "success"),
     "topology.csv": ("step", "network", "layer", "active", "dropped", "grown", "fraction"),
     "hashes.csv": ("step", "network", "weights", "masks"),
 }

@@ -58,13 +58,20 @@ def policy_metadata(
     hidden_sizes: Sequence[int],
     step: int,
     env_kwargs: Mapping[str, Any] | None = None,
+    env_flatten: bool = False,
+    action_dtype: str = "float32",
 ) -> dict[str, str]:
     """Return the metadata of a policy file: strings only, no path and no time.
 
-    The lines that fix the environment come from its `EnvSpec` (`env_kwargs` only where it has
-    some); `hidden_sizes` are the actor's.
+    The lines that fix the environment come from its `EnvSpec`; `hidden_sizes` are the actor's.
+    `env_kwargs`, `env_flatten` and `action_dtype` have a line only where they are not usual, so
+    that other versions read the file.
     """
-    kwargs = {"env_kwargs": json.dumps(env_kwargs, sort_keys=True)} if env_kwargs else {}
+    unusual = {
+        **({"env_kwargs": json.dumps(env_kwargs, sort_keys=True)} if env_kwargs else {}),
+        **({"env_flatten": "true"} if env_flatten else {}),
+        **({"action_dtype": action_dtype} if action_dtype != "float32" else {}),
+    }
     return {
         "format": FORMAT,
         "dstrl": __version__,
@@ -77,7 +84,7 @@ def policy_metadata(
         "action_high": json.dumps([float(bound) for bound in action_high]),
         "hidden_sizes": json.dumps([int(size) for size in hidden_sizes]),
         "step": str(step),
-        **kwargs,
+        **unusual,
     }
 
 
@@ -144,11 +151,12 @@ class Policy:
         env_kwargs: further arguments that the environment was made with.
         observation_size: entries of an observation.
         action_size: entries of an action.
-        action_low: lower bounds of the actions, float32 [act].
-        action_high: upper bounds of the actions, float32 [act].
+        action_low: lower bounds of the actions [act], in the type of the action space.
+        action_high: upper bounds of the actions [act], likewise.
         step: the environment step of training at which it was stored.
         weights: per layer [in, out] float32; inactive connections are zero.
         biases: per layer [out] float32.
+        env_flatten: whether Gymnasium's FlattenObservation makes vectors of the observations.
     """
 
     algo: str
@@ -157,11 +165,12 @@ class Policy:
     env_kwargs: Mapping[str, Any]
     observation_size: int
     action_size: int
-    action_low: NDArray[np.float32]
-    action_high: NDArray[np.float32]
+    action_low: NDArray[np.floating]
+    action_high: NDArray[np.floating]
     step: int
     weights: tuple[NDArray, ...]
     biases: tuple[NDArray, ...]
+    env_flatten: bool = False
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -173,8 +182,9 @@ class Policy:
         try:
             observation_size = int(metadata["observation_size"])
             action_size = int(metadata["action_size"])
+            dtype = _float_type(metadata.get("action_dtype", "float32"))
             low, high = (
-                np.array(json.loads(metadata[key]), dtype=np.float32).reshape(action_size)
+                np.array(json.loads(metadata[key]), dtype=dtype).reshape(action_size)
                 for key in ("action_low", "action_high")
             )
             hidden_sizes = [int(size) for size in json.loads(metadata["hidden_sizes"])]
@@ -182,15 +192,16 @@ class Policy:
             task = int(metadata["task"]) if metadata["task"] else None
             step = int(metadata["step"])
             env_kwargs = dict(json.loads(metadata.get("env_kwargs", "{}")))
+            flatten = metadata.get("env_flatten") == "true"
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"policy file {path} has damaged metadata: {error!r}") from error
         weights, biases = _actor_layers(path, tensors)
         _check_shapes(path, weights, biases, [observation_size, *hidden_sizes], action_size)
         sizes = (observation_size, action_size)
-        return cls(algo, env, task, env_kwargs, *sizes, low, high, step, weights, biases)
+        return cls(algo, env, task, env_kwargs, *sizes, low, high, step, weights, biases, flatten)
 
-    def act(self, observations: NDArray) -> NDArray[np.float32]:
-        """Return the actions for the environment, within its bounds.
+    def act(self, observations: NDArray) -> NDArray[np.floating]:
+        """Return the actions for the environment, within its bounds and in their type.
 
         Args:
             observations: one observation [obs] or a batch of them [N, obs].
@@ -201,10 +212,13 @@ class Policy:
         Raises:
             InputError: the observations have another shape.
         """
-        middle = (self.action_low + self.action_high) / 2
-        half = (self.action_high - self.action_low) / 2
+        dtype = self.action_low.dtype
+        low, high = self.action_low.astype(np.float64), self.action_high.astype(np.float64)
+        computed = np.result_type(dtype, np.float32)  # as training does (`envs.actions`)
+        middle, half = (low / 2 + high / 2).astype(computed), (high / 2 - low / 2).astype(computed)
         action = middle + half * self.unit_action(observations)
-        return np.clip(action, self.action_low, self.action_high)  # rounding may pass a bound
+        clipped = np.clip(action, self.action_low, self.action_high)  # rounding may pass a bound
+        return clipped.astype(dtype)
 
     def unit_action(self, observations: NDArray) -> NDArray[np.float32]:
         """Return the actions in [-1, 1]; shapes and errors as those of `act`.
@@ -224,6 +238,13 @@ class Policy:
             if layer < last:
                 hidden = np.maximum(hidden, 0.0)
         return np.tanh(hidden[..., : self.action_size])
+
+
+def _float_type(name: str) -> np.dtype[Any]:
+    """Return NumPy's floating type of a name. Raises ValueError for any other."""
+    if name not in ("float16", "float32", "float64"):
+        raise ValueError(f"action_dtype {name}")
+    return np.dtype(name)
 
 
 def _actor_layers(path: Path, tensors: Tensors) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:

@@ -37,6 +37,7 @@ MEMBER_KEYS = frozenset(
         "moments",
         "grown_bias_correction",
         "initial_targets",
+        "limit_wins",
     }
 )
 """Keys in which the members of a population may differ, besides a network's and the buffer's."""
@@ -95,15 +96,16 @@ def _host_memory(run: Run) -> Memory:
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
     """Group runs that may train in lock-step on one device, in the order given.
 
-    Those that go on from checkpoints must be at the same step, with the same last evaluation.
-    Episodes of different members end at different steps: a run that trains after episodes is alone.
+    Their environments must be the same, also where a seed is an argument of them. Those that go on
+    from checkpoints must be at the same step, with the same last evaluation. Episodes of different
+    members end at different steps: a run that trains after episodes is alone.
     """
     found: dict[tuple[object, ...], list[Run]] = {}
     for run, keys in zip(runs, for_each(runs, lambda run: shared_keys(run.config)), strict=True):
         at = run.start == "resume", run.step, run.evaluated
         kept = *at, run.config.engine, run.config.threads
         alone = str(run.path) if run.config.trains_after_episodes else None
-        found.setdefault((*kept, alone, keys), []).append(run)
+        found.setdefault((*kept, alone, run.spec, keys), []).append(run)
     return list(found.values())
 
 

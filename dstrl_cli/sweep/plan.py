@@ -148,7 +148,8 @@ def expand(
             if label in found:
                 _refuse_sharing(label, found[label].config, seeded)
                 continue
-            found[label] = Run(seeded, spec, Path(seeded.out) / path, label, notes=notes)
+            of_seed = spec.for_seed(seeded.seed)
+            found[label] = Run(seeded, of_seed, Path(seeded.out) / path, label, notes=notes)
     effects.refuse_unread(sets, {run.config.algo for run in found.values()})
     return list(found.values())
 
@@ -181,7 +182,7 @@ class _Families:
             self._tasks.add(task)
         config, explicit = self._resolved[family]
         env = config.env if task is None else config.env.model_copy(update={"task": task})
-        spec = _spec(env)
+        spec = env_spec(env)
         shape = family, spec.observation_size, spec.action_size, spec.time_limit
         if shape not in self._sized:
             config = with_default_steps(config, explicit, spec.time_limit)
@@ -190,7 +191,7 @@ class _Families:
             self._sized[shape] = full, told
         full, notes = self._sized[shape]
         env = env.model_copy(update={"id": spec.id})
-        return full.model_copy(update={"env": env}), spec, notes
+        return full.model_copy(update={"env": env}), spec, (*notes, *spec.notes)
 
 
 def _shared_names(env_ids: Iterable[str]) -> set[str]:
@@ -275,10 +276,10 @@ def prepare(config: RunConfig, path: Path) -> Run:
     Raises InputError for an unknown environment, a sparsity that its networks cannot have, or a
     user's own score, schedule or initial mask that does not fit.
     """
-    spec = _spec(config.env)
+    spec = env_spec(config.env).for_seed(config.seed)
     env = config.env.model_copy(update={"id": spec.id})
     config = sized(config.model_copy(update={"env": env}), spec)
-    return Run(config, spec, Path(config.out) / path, str(path))
+    return Run(config, spec, Path(config.out) / path, str(path), notes=spec.notes)
 
 
 def sized(config: RunConfig, spec: EnvSpec) -> RunConfig:
@@ -335,10 +336,14 @@ def layers_in_words(budgets: Sequence[int]) -> str:
     return " + ".join(f"{count:,}" for count in budgets)
 
 
-def _spec(env: EnvConfig) -> EnvSpec:
+def env_spec(env: EnvConfig) -> EnvSpec:
+    """Return the environment of a configuration, made once and checked (`envs.spec`).
+
+    Raises InputError.
+    """
     from dstrl_cli import envs
 
-    return envs.spec(env.id, env.task, env.kwargs)
+    return envs.spec(env.id, env.task, env.kwargs, flatten=env.flatten, timeout=env.timeout)
 
 
 @cache

@@ -123,6 +123,8 @@ def outcome_overview(outcome: Outcome) -> RenderableType:
         rows["length"] = (
             f"{counted(summary['episodes'], 'episode')} in {summary.get('steps', 0):,} steps"
         )
+        if (rate := summary.get("final_success")) is not None:
+            rows["success"] = f"{rate:.0%} of them"
     rows |= {
         "sparsity": _sparsity(summary),
         "parameters": _parameters(summary),

@@ -18,7 +18,7 @@ from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.terminal.pace import Pace, clock_time
 from dstrl_cli.terminal.sweepview import SweepDisplay
-from dstrl_cli.terminal.wording import count, ending, number
+from dstrl_cli.terminal.wording import count, ending, number, success_words
 
 NARROW = 80
 """Terminals narrower than this get fewer columns."""
@@ -75,6 +75,7 @@ class LineDisplay(Display):
             f"step {count(row.get('step'))}",
             *([self._episodes[key]] if key in self._episodes else []),
             f"return {number(mean)} ± {number(std)}",
+            *success_words(row.get("eval_success")),
             f"{number(row.get('steps_per_s'))} steps/s",
         ]
         if shown := self._active.shown(label, row):
@@ -146,8 +147,9 @@ class LiveDisplay(Display):
     def evaluation(self, key: int, label: str, row: Row) -> None:
         """Show the last return beside the bar."""
         if (value := row.get("eval_return_mean")) is not None:
+            words = [f"return {number(value)}", *success_words(row.get("eval_success"))]
             active = self._active.shown(label, row)
-            self._progress.update(self._task, last=f"return {number(value)}", active=active)
+            self._progress.update(self._task, last="  ".join(words), active=active)
 
     def message(self, text: str) -> None:
         """Print the line above the bar."""

@@ -148,6 +148,7 @@ NAMES: Mapping[str, Iterable[str]] = {
     "learning_rate": ("number > 0", "{linear: number}"),
     "train_freq": ("N", "[N, step]", "[N, episode]"),
     "gradient_steps": ("N", "-1"),
+    "timeout": ("seconds", "10m", "null"),
     "metric": [metric_usage(name) for name in METRICS],
 }
 """Last part of a key -> the names that it takes, where its model does not list them."""

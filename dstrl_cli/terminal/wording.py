@@ -38,3 +38,8 @@ def number(value: Any) -> str:
 def count(value: Any) -> str:
     """Return a whole number with thousands separated; `-` where there is none."""
     return "-" if value is None else f"{int(value):,}"
+
+
+def success_words(rate: float | None) -> list[str]:
+    """Return a success rate as `success 80%`, or nothing where none is known."""
+    return [] if rate is None else [f"success {rate:.0%}"]

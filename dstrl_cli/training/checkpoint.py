@@ -22,6 +22,7 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs.base import BatchEnv
 from dstrl_cli.envs.state import EnvState
 from dstrl_cli.errors import DstrlError
+from dstrl_cli.training.recorder_state import recorder_state, set_recorder_state
 
 if TYPE_CHECKING:
     from dstrl_cli.training.trainer import Population
@@ -123,7 +124,7 @@ def member_state(
         "environment_problem": problem,
         "algorithm": population.algorithm.state(member),
         "replay": population.replay.state(member),
-        "recorder": population.recorder.state(member),
+        "recorder": recorder_state(population.recorder, member),
     }
 
 
@@ -140,7 +141,7 @@ def restore(population: Population, states: Sequence[dict[str, Any]]) -> Tensor:
     population.timing.set_state(states[0]["timing"])
     population.algorithm.set_state([state["algorithm"] for state in states])
     population.replay.set_state([state["replay"] for state in states])
-    population.recorder.set_state([state["recorder"] for state in states])
+    set_recorder_state(population.recorder, [state["recorder"] for state in states])
     population.episodes.follow(population.recorder.episode_count)
     population.learner.nsteps.set(max(1, population.algorithm.updates))
     texts = [state["environment"] for state in states]

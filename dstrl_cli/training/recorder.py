@@ -8,7 +8,6 @@ files there are (`runs.folder`).
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +23,7 @@ from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.network_sizes import compared_sizes
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
+from dstrl_cli.evaluation.rollout import Episodes
 from dstrl_cli.nets.groups import TopologyChange
 from dstrl_cli.nets.network import Network
 from dstrl_cli.registry import algorithm_name
@@ -36,7 +36,8 @@ from dstrl_cli.runs.policy import (
     policy_metadata,
 )
 from dstrl_cli.runs.summary import about
-from dstrl_cli.training.rows import kept_connections, topology_rows
+from dstrl_cli.training.recorder_state import Times
+from dstrl_cli.training.rows import kept_connections, success_cell, topology_rows
 from dstrl_cli.training.sinks import Sink
 
 WAITING_STEPS = 128
@@ -79,14 +80,6 @@ class WaitingChange(NamedTuple):
     change: TopologyChange
 
 
-class Times(NamedTuple):
-    """Seconds that a run took, all in all and for parts of it."""
-
-    wall: float = 0.0
-    evaluation: float = 0.0
-    checkpoint: float = 0.0
-
-
 class Recorder:
     """Writes the episodes, evaluations, topology updates and networks of every member to its sinks.
 
@@ -112,11 +105,14 @@ class Recorder:
         self.recent_returns: list[list[float]] = [[] for _ in sinks]  # since the last evaluation
         self.distances: dict[int, Tensor] = {}
         self.last_evaluation: dict[int, dict[str, float]] = {}
+        self.last_success: dict[int, float | None] = {}
         self.best = [-math.inf] * members  # mean return of the best evaluation after step 0
         self.waiting = torch.empty(WAITING_STEPS, 3, members, device=algorithm.alive.device)
         self.waiting_from: list[int] = []  # the step of each row that waits
         self.changes: list[WaitingChange] = []
         self.messages: list[tuple[int, str]] = []
+        self.notes: list[list[str]] = [list(spec.notes) for _ in sinks]  # for the summaries
+        self.cut_evaluations = np.zeros(members, dtype=np.int64)  # episodes that had no end
         networks = (algorithm.actor, algorithm.critic)
         self.hashed = {network.plan.role: network.plan.head_names for network in networks}
         self.active = {
@@ -147,6 +143,8 @@ class Recorder:
             hidden_sizes=self.algorithm.actor.plan.sizes[1:-1],
             step=step,
             env_kwargs=dict(spec.kwargs),
+            env_flatten=spec.flatten,
+            action_dtype=spec.action_dtype,
         )
         for sink in self.sinks[member]:
             sink.policy(filename, tensors, metadata)
@@ -168,7 +166,7 @@ class Recorder:
         """Follow the training episodes through environment step `step`."""
         host = result.host
         if host is not None:
-            self.follow(step, host.reward, host.terminated, host.ended)
+            self.follow(step, host.reward, host.terminated, host.ended, host.success)
             return
         row = self.waiting[len(self.waiting_from)]
         for part, value in zip(row, (result.reward, result.terminated, result.ended), strict=True):
@@ -211,53 +209,6 @@ class Recorder:
             before.checkpoint + self.checkpoint_time,
         )
 
-    def state(self, member: int) -> dict[str, Any]:
-        """Return what a member's next rows depend on; everything that waits must be written."""
-        distance, best = self.distances.get(member), self.best[member]
-        networks = {
-            network.plan.role: {
-                **vars(self.active[network][member]),
-                "inactive_gradients": self.inactive_gradients[network][member],
-            }
-            for network in (self.algorithm.actor, self.algorithm.critic)
-        }
-        return {
-            "episode_return": float(self.episode_return[member]),
-            "episode_length": int(self.episode_length[member]),
-            "episode_count": int(self.episode_count[member]),
-            "recent_returns": self.recent_returns[member],
-            "distance": None if distance is None else float(distance),
-            "last_evaluation": json.dumps(self.last_evaluation.get(member)),
-            "best": None if best == -math.inf else best,
-            "networks": networks,
-            "restarts": self.restarts[member],
-            "times": list(self.times(member)),
-            "row_step": self.row_step,
-            "row_seconds": time.perf_counter() - self.row_time,
-        }
-
-    def set_state(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Take the states of all members; the rows that follow are those that would have been."""
-        now = time.perf_counter()
-        self.started, self.row_time = now, now - states[0]["row_seconds"]
-        self.row_step = states[0]["row_step"]
-        for member, state in enumerate(states):
-            self.episode_return[member] = state["episode_return"]
-            self.episode_length[member] = state["episode_length"]
-            self.episode_count[member] = state["episode_count"]
-            self.recent_returns[member] = list(state["recent_returns"])
-            if state["distance"] is not None:
-                self.distances[member] = torch.tensor(state["distance"])
-            if (evaluation := json.loads(state["last_evaluation"])) is not None:
-                self.last_evaluation[member] = evaluation
-            self.best[member] = -math.inf if state["best"] is None else state["best"]
-            for network in (self.algorithm.actor, self.algorithm.critic):
-                counts = dict(state["networks"][network.plan.role])
-                self.inactive_gradients[network][member] = counts.pop("inactive_gradients")
-                vars(self.active[network][member]).update(counts)
-            self.restarts[member] = state["restarts"]
-            self.before[member] = Times(*state["times"])
-
     def restart_episode(self, member: int) -> None:
         """Forget the episode that a member is in, and count that."""
         self.episode_return[member], self.episode_length[member] = 0.0, 0
@@ -278,12 +229,17 @@ class Recorder:
         for step, (reward, terminated, ended) in zip(
             steps, self.waiting[: len(steps)].cpu().numpy(), strict=True
         ):
-            self.follow(step, reward, terminated > 0, ended > 0)
+            self.follow(step, reward, terminated > 0, ended > 0, np.full(len(ended), np.nan))
 
     def follow(
-        self, step: int, reward: NDArray[Any], terminated: NDArray[Any], ended: NDArray[Any]
+        self,
+        step: int,
+        reward: NDArray[Any],
+        terminated: NDArray[Any],
+        ended: NDArray[Any],
+        success: NDArray[Any],
     ) -> None:
-        """Add one step to the training episodes and write those that ended; arguments are [P]."""
+        """Add one step to the training episodes and write those that ended; arrays are [P]."""
         self.episode_return += reward
         self.episode_length += 1
         if not ended.any():
@@ -297,6 +253,7 @@ class Recorder:
                     "return": value,
                     "length": int(self.episode_length[member]),
                     "terminated": int(terminated[member]),
+                    "success": success_cell(success[member]),
                 }
                 for sink in self.sinks[member]:
                     sink.episodes([row])
@@ -339,8 +296,7 @@ class Recorder:
     def evaluation(
         self,
         step: int,
-        returns: NDArray[Any],
-        lengths: NDArray[Any],
+        episodes: Sequence[Episodes],
         seconds: float,
         nstep: Sequence[int],
         sizes: Sequence[int],
@@ -353,7 +309,7 @@ class Recorder:
 
         Args:
             step: environment steps so far.
-            returns, lengths: [P, episodes].
+            episodes: of each member.
             seconds: what the evaluation took; it does not count into steps per second.
             nstep, sizes: n-step and buffer size of each member.
             only: the members that were evaluated; None: all.
@@ -369,15 +325,19 @@ class Recorder:
         rows = {}
         for member in sorted(self.recorded if only is None else self.recorded.intersection(only)):
             distance, recent = self.distances.get(member), self.recent_returns[member]
-            mean, std = float(returns[member].mean()), float(returns[member].std())
+            own = episodes[member]
+            mean, std = float(own.returns.mean()), float(own.returns.std())
             self.last_evaluation[member] = {"mean": mean, "std": std}
+            self.last_success[member] = own.success_rate()
+            self.note_cut_evaluations(member, int(own.cut.sum()))
             row = {
                 "step": step,
                 "time_s": round(self.before[member].wall + now - self.started, 3),
                 "steps_per_s": None if rate is None else round(rate, 2),
                 "eval_return_mean": mean,
                 "eval_return_std": std,
-                "eval_length_mean": float(lengths[member].mean()),
+                "eval_length_mean": float(own.lengths.mean()),
+                "eval_success": own.success_rate(),  # for the screen; no column of the file
                 "train_return_mean": float(np.mean(recent)) if recent else None,
                 "nstep": nstep[member],
                 "buffer_size": sizes[member],
@@ -387,7 +347,8 @@ class Recorder:
             } | {name: values[member] for name, values in metrics.items()}
             self.recent_returns[member] = []
             for sink in self.sinks[member]:
-                sink.evaluation(step, returns[member].tolist(), lengths[member].tolist())
+                success = [success_cell(value) for value in own.success]
+                sink.evaluation(step, own.returns.tolist(), own.lengths.tolist(), success)
             tensors = member_tensors(self.algorithm, member)
             self.write_policy(member, POLICY_FILE, step, tensors)
             self.keep_best(member, step, mean, tensors)
@@ -401,6 +362,18 @@ class Recorder:
         else:
             self.row_time += seconds + time.perf_counter() - now
         return rows
+
+    def note_cut_evaluations(self, member: int, count: int) -> None:
+        """Count evaluation episodes that `eval_max_steps` ended, and say so the first time."""
+        if count and not self.cut_evaluations[member]:
+            limit = self.algorithm.configs[member].eval_max_steps
+            note = (
+                f"eval_max_steps = {limit:,} ended evaluation episodes that the environment had "
+                "not ended, so their returns are too small; raise it, or set null for no limit"
+            )
+            self.notes[member].append(note)
+            self.messages.append((member, note))
+        self.cut_evaluations[member] += count
 
     def finish(self, member: int, status: str, steps: int, error: str | None) -> None:
         """Write a member's summary; from then on none of its rows is written."""
@@ -422,6 +395,8 @@ class Recorder:
             "steps": steps,
             "episodes": int(self.episode_count[member]),
             "final_return": self.last_evaluation.get(member),
+            "final_success": self.last_success.get(member),
+            "eval_cut": int(self.cut_evaluations[member]),
             **numbers,
             "wall_time_s": round(times.wall, 3),
             "evaluation_time_s": round(times.evaluation, 3),
@@ -430,6 +405,7 @@ class Recorder:
             "engine": algorithm.engine,
             "device": algorithm.device,
             "error": error,
+            "notes": self.notes[member],
         }
         for sink in self.sinks[member]:
             sink.summary(summary)

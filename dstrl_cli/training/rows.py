@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,3 +43,10 @@ def topology_rows(
         for name, *of_network in zip(names, *counts, strict=True)
         for layer, (active, dropped, grown) in enumerate(zip(*of_network, strict=True))
     ]
+
+
+def success_cell(success: float) -> float | None:
+    """Return an episode's success as the CSV files have it: 0 or 1, or None where not known."""
+    if math.isnan(success):
+        return None
+    return int(success) if float(success).is_integer() else float(success)

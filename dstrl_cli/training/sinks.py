@@ -18,8 +18,14 @@ class Sink(Protocol):
     def progress(self, row: Mapping[str, Any]) -> None:
         """Take one evaluation's row of `progress.csv`."""
 
-    def evaluation(self, step: int, returns: Sequence[float], lengths: Sequence[int]) -> None:
-        """Take the episodes of one evaluation."""
+    def evaluation(
+        self,
+        step: int,
+        returns: Sequence[float],
+        lengths: Sequence[int],
+        success: Sequence[float | None] | None = None,
+    ) -> None:
+        """Take the episodes of one evaluation; success is None where it is not known."""
 
     def episodes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take training episodes that ended."""

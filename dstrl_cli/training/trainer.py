@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dstrl_cli import envs, streams
@@ -24,8 +23,10 @@ from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import BatchEnv
+from dstrl_cli.envs.watch import say
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.evaluation import rollout
+from dstrl_cli.evaluation.rollout import Episodes
 from dstrl_cli.evaluation.starts import start_seeds
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.registry import ALGORITHMS, load
@@ -100,14 +101,21 @@ class Population:
     def make_environments(self, spec: EnvSpec, seeds: Sequence[int]) -> None:
         """Make one environment per member to train in and E to evaluate in."""
         members, episodes = len(seeds), self.config.eval_episodes
+        self.env_seeds = [streams.derived_seed(seed, "env") % 2**31 for seed in seeds]
+        self.eval_seeds = [start for seed in seeds for start in start_seeds(seed, episodes)]
         self.env, self.eval_env = envs.make_batches(
-            spec, [members, members * episodes], self.device, self.config.env_workers
+            spec,
+            [members, members * episodes],
+            self.device,
+            self.config.env_workers,
+            self.environment_hangs,
+            self.env_seeds[0] if members == 1 else None,
         )
+        limit_wins = [config.limit_wins for config in self.configs]
+        self.env.limit_wins = torch.tensor(limit_wins, device=self.device)
         self.host_action: Tensor | None = None  # where actions are copied on their way to the host
         if self.device.startswith("cuda") and not envs.computed_on_device(spec):
             self.host_action = torch.empty(members, spec.action_size, pin_memory=True)
-        self.env_seeds = [streams.derived_seed(seed, "env") % 2**31 for seed in seeds]
-        self.eval_seeds = [start for seed in seeds for start in start_seeds(seed, episodes)]
 
     def run(self, states: Sequence[dict[str, Any]] | None = None) -> None:
         """Train to the end, or until no member trains any more.
@@ -296,7 +304,7 @@ class Population:
             return
         started = time.perf_counter()
         try:
-            returns, lengths = self.roll_out(only)
+            episodes = self.roll_out(only)
         except Stopped:
             self.recorder.evaluation_stopped(time.perf_counter() - started)
             raise
@@ -310,8 +318,7 @@ class Population:
         self.freeze_failed(self.eval_env, self.config.eval_episodes, only)
         rows = self.recorder.evaluation(
             self.steps,
-            returns.reshape(len(self.configs), -1),
-            lengths.reshape(len(self.configs), -1),
+            episodes.by_member(len(self.configs)),
             seconds,
             self.learner.nsteps.values,
             self.replay.size.squeeze(1).tolist(),
@@ -327,19 +334,18 @@ class Population:
         actions: Tensor = self.policy(observation)
         return actions
 
-    def roll_out(self, only: Sequence[int] | None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return the evaluation returns and lengths [P * E], of `only` some members or of all."""
+    def roll_out(self, only: Sequence[int] | None) -> Episodes:
+        """Return the evaluation episodes [P * E], of `only` some members or of all."""
+        act, seeds, limit = self.evaluation_actions, self.eval_seeds, self.config.eval_max_steps
         if only is None:
-            return rollout.episodes(self.eval_env, self.evaluation_actions, self.eval_seeds)
+            return rollout.episodes(self.eval_env, act, seeds, limit)
         evaluated = np.isin(np.arange(len(self.configs)), only)
-        environments = evaluated.repeat(self.config.eval_episodes)
+        active = evaluated.repeat(self.config.eval_episodes)
         alive = self.algorithm.alive.clone()
-        result = rollout.episodes(
-            self.eval_env, self.evaluation_actions, self.eval_seeds, environments
-        )
+        episodes = rollout.episodes(self.eval_env, act, seeds, limit, active)
         others = torch.from_numpy(~evaluated).to(alive.device)
         self.algorithm.alive.copy_(torch.where(others, alive, self.algorithm.alive))
-        return result
+        return episodes
 
     def policy_actions(self, observation: Tensor) -> Tensor:
         """Return actions without noise [P * E, act] for observations [P * E, obs],
@@ -357,6 +363,16 @@ class Population:
         self.recorder.flush()
         for member in self.training:
             self.recorder.finish(member, status, self.steps, error)
+
+    def environment_hangs(self, who: str, cause: str) -> None:
+        """Mark all members failed before the process ends, because an environment hangs in it.
+
+        This is called on another thread while the training waits for that environment.
+        """
+        error = f"{who} failed: {cause}"
+        with torch.no_grad(), contextlib.suppress(Exception):
+            self.finish("failed", error)
+        say(who, cause)
 
     def close(self) -> None:
         """Release the environments."""

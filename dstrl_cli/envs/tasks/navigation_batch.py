@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from dstrl_cli.envs.base import Active, BatchEnv, Step, action_scale
+from dstrl_cli.envs.actions import action_scale
+from dstrl_cli.envs.base import Active, BatchEnv, Step
 from dstrl_cli.envs.specs import EnvSpec, make_env
 from dstrl_cli.envs.state import EnvState
 from dstrl_cli.envs.tasks.navigation import (
@@ -72,9 +73,11 @@ class NavigationBatch(BatchEnv):
             reward = torch.where(moving, reward, 0.0)
             reached, truncated = reached & moving, truncated & moving
         ended = reached | truncated
+        terminated = reached & ~(truncated & self.limit_wins)
         self._position = position.masked_fill(ended[:, None], 0.0)
         self._elapsed = elapsed.masked_fill(ended, 0)
-        return Step(position, reward, reached & ~truncated, truncated, self._position.clone())
+        truncated = truncated & ~terminated
+        return Step(position, reward, terminated, truncated, self._position.clone())
 
     def get_state(self) -> list[EnvState]:
         """Return every point's position and elapsed steps; waits for the device."""

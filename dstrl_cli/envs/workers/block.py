@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dstrl_cli.envs.actions import action_dtype
 from dstrl_cli.envs.specs import EnvSpec
 
 
@@ -18,17 +19,19 @@ from dstrl_cli.envs.specs import EnvSpec
 class Block:
     """The actions given to N environments, and what their steps returned.
 
-    `results` holds everything that a step returns in one array; the four fields after it are views
-    of its parts.
+    `results` holds what an accelerator gets of a step in one array; the four fields after it are
+    views of its parts. `paid` and `success` are for the host alone.
     """
 
-    action: np.ndarray  # [N, act] float32, within the environment's bounds
+    action: np.ndarray  # [N, act] within the environment's bounds, in `actions.action_dtype`
     active: np.ndarray  # [N] bool: which environments a masked step is for
     results: np.ndarray  # [N * (2 * obs + 3)] float32
     next_observation: np.ndarray  # [N, obs]
     reward: np.ndarray  # [N]
-    ended: np.ndarray  # [2, N]: terminated, truncated
+    ended: np.ndarray  # [2, N]: terminated, truncated; both may be 1
     observation: np.ndarray  # [N, obs]
+    paid: np.ndarray  # [N] float64: the rewards, not rounded to float32
+    success: np.ndarray  # [N] float64: whether the task is solved; NaN where that is not known
 
     def part(self, rows: slice) -> Block:
         """Return views of the rows of some environments; `results` stays that of all."""
@@ -40,11 +43,20 @@ class Block:
             reward=self.reward[rows],
             ended=self.ended[:, rows],
             observation=self.observation[rows],
+            paid=self.paid[rows],
+            success=self.success[rows],
         )
+
+    def show_unmoved(self, rows: int | slice | np.ndarray, observation: np.ndarray) -> None:
+        """Show environments that did not move: their observations, no reward and no end."""
+        self.next_observation[rows] = self.observation[rows] = observation
+        self.reward[rows] = self.paid[rows] = 0.0
+        self.ended[:, rows] = 0.0
+        self.success[rows] = np.nan
 
 
 def results_size(spec: EnvSpec, num_envs: int) -> int:
-    """Return how many numbers the steps of N environments return."""
+    """Return how many numbers of the steps of N environments an accelerator gets."""
     return num_envs * (2 * spec.observation_size + 3)
 
 
@@ -63,25 +75,40 @@ def unpack(results: Any, num_envs: int) -> tuple[Any, Any, Any, Any]:
     )
 
 
+def _layout(spec: EnvSpec, num_envs: int) -> list[tuple[Any, int]]:
+    """Return type and length of each array in the buffer; wide numbers first, as they align."""
+    actions = num_envs * spec.action_size
+    return [
+        (np.float64, 2 * num_envs),  # paid, success
+        (action_dtype(spec), actions),
+        (np.float32, results_size(spec, num_envs)),
+        (np.bool_, num_envs),
+    ]
+
+
 def buffer_size(spec: EnvSpec, num_envs: int) -> int:
     """Return the bytes that a block needs."""
-    numbers = num_envs * spec.action_size + results_size(spec, num_envs)
-    return 4 * numbers + num_envs
+    return sum(np.dtype(kind).itemsize * length for kind, length in _layout(spec, num_envs))
 
 
 def make_block(spec: EnvSpec, num_envs: int, buffer: memoryview | bytearray | None = None) -> Block:
     """Return a block over `buffer` (`buffer_size` bytes), or over a new buffer where it is None."""
     if buffer is None:
         buffer = bytearray(buffer_size(spec, num_envs))
-    actions = num_envs * spec.action_size
-    numbers = np.frombuffer(buffer, np.float32, actions + results_size(spec, num_envs))
-    next_observation, reward, ended, observation = unpack(numbers[actions:], num_envs)
+    arrays, offset = [], 0
+    for kind, length in _layout(spec, num_envs):
+        arrays.append(np.frombuffer(buffer, kind, length, offset))
+        offset += arrays[-1].nbytes
+    for_host, action, results, active = arrays
+    next_observation, reward, ended, observation = unpack(results, num_envs)
     return Block(
-        action=numbers[:actions].reshape(num_envs, -1),
-        active=np.frombuffer(buffer, np.bool_, num_envs, offset=numbers.nbytes),
-        results=numbers[actions:],
+        action=action.reshape(num_envs, -1),
+        active=active,
+        results=results,
         next_observation=next_observation,
         reward=reward,
         ended=ended,
         observation=observation,
+        paid=for_host[:num_envs],
+        success=for_host[num_envs:],
     )

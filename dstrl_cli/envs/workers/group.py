@@ -6,17 +6,23 @@ The environments share nothing: a trajectory does not depend on the others. No t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
 
+from dstrl_cli.envs.calls import close_quietly, contained, explain
 from dstrl_cli.envs.specs import EnvSpec, make_env
 from dstrl_cli.envs.state import EnvState, read_state, write_state
+from dstrl_cli.envs.watch import Watch
 from dstrl_cli.envs.workers.block import Block
 
 Causes = dict[int, str]
 """Which environments failed: row to what they raised."""
+
+SUCCESS_KEYS = ("is_success", "success")
+"""Where `info` says whether an environment's task is solved; the first that is there counts."""
 
 
 class EnvGroup:
@@ -25,47 +31,47 @@ class EnvGroup:
     After an episode's end an environment is reset without a seed, so that its random stream goes
     on. If an environment raises an exception, the exception is returned as text, and its row shows
     an environment that did not move. Numbers that are not finite are left for the batch to find.
+
+    Args:
+        spec: the environment.
+        block: the arrays; one environment is made for each of its rows.
+        watch: is told of every call of an environment, and so notices one that does not return.
     """
 
-    def __init__(self, spec: EnvSpec, block: Block) -> None:
-        self._block = block
-        self._envs = [make_env(spec) for _ in block.reward]
-        self._action_dtype = self._envs[0].action_space.dtype
+    def __init__(self, spec: EnvSpec, block: Block, watch: Watch) -> None:
+        self._block, self._watch = block, watch
+        with contained():
+            self._envs = [make_env(spec) for _ in block.reward]
+        self._action_dtype = np.dtype(spec.action_dtype)
+        self._shape = (spec.observation_size,)
 
     def reset(self, seeds: Sequence[int]) -> Causes:
         """Reset environment i with `seeds[i]` and write its first observation."""
         causes: Causes = {}
-        for index, seed in enumerate(seeds):
-            self._block.observation[index] = 0.0
-            self._reset(index, causes, int(seed))
+        with contained():
+            for index, seed in enumerate(seeds):
+                self._block.observation[index] = 0.0
+                self._reset(index, causes, int(seed))
         return causes
 
     def step(self, masked: bool) -> Causes:
         """Step with the block's actions: all environments, or if `masked` its active ones."""
         block, causes = self._block, {}
-        next_observation, observation = block.next_observation, block.observation
-        reward = block.reward
         # A copy, because an environment may keep the action it was given.
         action = block.action.astype(self._action_dtype)
-        rows = range(len(reward)) if not masked else np.flatnonzero(block.active).tolist()
-        next_observation[:] = observation
-        reward[:] = 0.0
-        block.ended[:] = 0.0
+        rows = range(len(action)) if not masked else np.flatnonzero(block.active).tolist()
+        block.show_unmoved(slice(None), block.observation)
         # The batch reports numbers that are not finite; NumPy need not warn of them as well.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with contained(), np.errstate(over="ignore", invalid="ignore"):
             for index in rows:
                 try:
-                    seen, paid, terminated, truncated, _ = self._envs[index].step(action[index])
-                    reward[index] = paid
-                    next_observation[index] = seen
+                    ended = self._step(index, action[index])
                 except (Exception, SystemExit) as error:
-                    causes[index] = _explain(error)
-                    reward[index] = 0.0
+                    causes[index] = explain(error)
+                    block.show_unmoved(index, block.observation[index])
                     continue
-                observation[index] = next_observation[index]
-                if terminated or truncated:
-                    block.ended[0, index] = not truncated
-                    block.ended[1, index] = truncated
+                block.observation[index] = block.next_observation[index]
+                if ended:
                     self._reset(index, causes)
         return causes
 
@@ -83,18 +89,62 @@ class EnvGroup:
             self._block.observation[index] = state.observation
 
     def close(self) -> None:
-        """Close every environment; closing twice is allowed."""
+        """Close every environment, whatever that raises; closing twice is allowed."""
+        self._watch.close()
         for env in self._envs:
-            env.close()
+            close_quietly(env)
+
+    def _step(self, index: int, action: np.ndarray) -> bool:
+        """Step one environment and write what it returns; return whether the episode ended."""
+        block = self._block
+        with self._watch.call(index, "step"):
+            seen, paid, terminated, truncated, info = self._envs[index].step(action)
+        self._check_shape(seen)
+        block.paid[index] = block.reward[index] = _number(paid)
+        block.next_observation[index] = seen
+        block.ended[:, index] = bool(terminated), bool(truncated)
+        block.success[index] = success(info)
+        return bool(terminated or truncated)
 
     def _reset(self, index: int, causes: Causes, seed: int | None = None) -> None:
         env: gymnasium.Env = self._envs[index]
         try:
-            self._block.observation[index] = env.reset(seed=seed)[0]
+            with self._watch.call(index, "reset"):
+                started = env.reset(seed=seed)
+            self._check_shape(observation := first_observation(started))
+            self._block.observation[index] = observation
         except (Exception, SystemExit) as error:
-            causes[index] = _explain(error)
+            causes[index] = explain(error)
+
+    def _check_shape(self, observation: Any) -> None:
+        """Raise ValueError for an observation that NumPy would stretch to fill the row."""
+        if np.shape(observation) != self._shape:
+            raise ValueError(
+                f"an observation of shape {np.shape(observation)} instead of {self._shape}"
+            )
 
 
-def _explain(error: BaseException) -> str:
-    """Return an error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def first_observation(started: Any) -> Any:
+    """Return the observation in what `reset` returned, which must be a pair.
+
+    Raises TypeError where it is the observation alone, as before Gymnasium.
+    """
+    if not isinstance(started, tuple) or len(started) != 2:
+        raise TypeError("reset must return two values, the observation and a dict")
+    return started[0]
+
+
+def success(info: Mapping[str, Any]) -> float:
+    """Return what `info` says of success as a number; NaN where it says nothing."""
+    for key in SUCCESS_KEYS:
+        if key in info:
+            try:
+                return _number(info[key])
+            except (TypeError, ValueError):  # None, or a text
+                return np.nan
+    return np.nan
+
+
+def _number(value: Any) -> float:
+    """Return a number, or an array of one, as float64. Raises ValueError for an array of more."""
+    return value if type(value) is float else np.asarray(value, np.float64).item()

@@ -58,6 +58,12 @@ def worker_count(setting: int | Literal["auto"], num_envs: int, device: str, cor
 class WorkerPool:
     """Worker processes that step one batch of environments of each size in `counts`.
 
+    Args:
+        spec: the environment.
+        counts: the size of each batch.
+        workers: how many processes.
+        global_seed: from which each process seeds Python's and NumPy's own generators; None: not.
+
     Attributes:
         groups: one group per batch, in order. The processes end when all groups are closed.
 
@@ -65,7 +71,13 @@ class WorkerPool:
         DstrlError: the workers cannot make the environment.
     """
 
-    def __init__(self, spec: EnvSpec, counts: Sequence[int], workers: int) -> None:
+    def __init__(
+        self,
+        spec: EnvSpec,
+        counts: Sequence[int],
+        workers: int,
+        global_seed: int | None = None,
+    ) -> None:
         self._files = [_shared_file(buffer_size(spec, count)) for count in counts]
         self._parts: list[list[WorkerRows]] = [[] for _ in range(workers)]
         self._workers: list[WorkerProcess] = []
@@ -76,7 +88,8 @@ class WorkerPool:
             block = make_block(spec, count, memoryview(memory))
             self.groups.append(WorkerGroup(self, batch, block, owners))
             for index, rows in owners.items():
-                self._parts[index].append(WorkerRows(batch, spec, count, file, rows))
+                seed = None if global_seed is None else global_seed + index
+                self._parts[index].append(WorkerRows(batch, spec, count, file, rows, seed))
         self._end = weakref.finalize(self, _end, self._workers, self._files)
         try:
             self._workers.extend(WorkerProcess(parts) for parts in self._parts)
@@ -216,10 +229,7 @@ class WorkerGroup:
 
     def _undo(self, rows: slice) -> None:
         """Overwrite what a worker may have written before it died: its environments stay put."""
-        block = self.block
-        block.next_observation[rows] = block.observation[rows] = self._last_observation[rows]
-        block.reward[rows] = 0.0
-        block.ended[:, rows] = 0.0
+        self.block.show_unmoved(rows, self._last_observation[rows])
 
 
 def _checked(answers: list[tuple[slice, Any]]) -> list[tuple[slice, Any]]:

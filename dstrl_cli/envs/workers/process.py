@@ -6,18 +6,26 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+from dstrl_cli.envs.watch import too_long
 from dstrl_cli.envs.workers.worker import CALL, NOTHING, WorkerRows
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.machine import how_it_ended
 
 GRACE_S = 5.0
 """How long a worker may take to close its environments before it is killed."""
+
+LOCKED_S = 30.0
+"""How much longer a worker may take than its environments together may, before it is killed.
+
+It ends by itself where an environment hangs (`watch`), unless C code keeps it from doing so.
+"""
 
 _PROGRAM = "from dstrl_cli.envs.workers.worker import main; main({}, {})"
 
@@ -36,6 +44,11 @@ class WorkerProcess:
         self._replies = Connection(ours_in, writable=False)
         self._wake, self._answer = ours_out, ours_in
         self._death: DstrlError | None = None
+        self._answered = select.poll()
+        self._answered.register(ours_in, select.POLLIN)
+        self._limit = parts[0].spec.timeout
+        self._rows = max(len(range(part.num_envs)[part.rows]) for part in parts)
+        self._patience_ms: float | None = None  # for an answer; none while environments are made
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path),
             "OMP_NUM_THREADS": "1",  # there are many workers, each for one core
@@ -64,6 +77,8 @@ class WorkerProcess:
         if error is not None:
             self.kill()
             self._death = error
+        elif self._limit is not None:  # each environment may be stepped and then reset
+            self._patience_ms = 1e3 * (2 * self._rows * self._limit + LOCKED_S)
         return self._death
 
     def is_dead(self) -> bool:
@@ -91,6 +106,9 @@ class WorkerProcess:
 
     def answer(self) -> Any:
         """Wait for the answer to `wake` or `call`; it is a `DstrlError` if that failed."""
+        if self._death is None and not self._answered.poll(self._patience_ms):
+            self.kill()
+            self._death = DstrlError(too_long("its environment", self._limit or 0.0))
         if self._death is None:
             try:
                 kind = os.read(self._answer, 1)

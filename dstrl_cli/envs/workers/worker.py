@@ -12,12 +12,15 @@ import select
 import signal
 import threading
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from dstrl_cli.envs.calls import explain, real_exit, seed_globals
 from dstrl_cli.envs.specs import EnvSpec
+from dstrl_cli.envs.watch import Hung, Watch
 from dstrl_cli.envs.workers.block import buffer_size, make_block
 from dstrl_cli.envs.workers.group import EnvGroup
 from dstrl_cli.errors import DstrlError
@@ -40,6 +43,7 @@ class WorkerRows:
         num_envs: how many environments the whole batch has.
         file: descriptor of the memory shared with the parent.
         rows: which of the batch's environments are the worker's.
+        global_seed: see `calls.seed_globals`.
     """
 
     batch: int
@@ -47,6 +51,7 @@ class WorkerRows:
     num_envs: int
     file: int
     rows: slice
+    global_seed: int | None = None
 
 
 def main(command_file: int, reply_file: int) -> None:
@@ -66,13 +71,19 @@ def _exit_with_parent(command_file: int) -> None:
     watch = select.poll()
     watch.register(command_file, 0)  # wakes up only when the other end is closed
     watch.poll()
-    os._exit(1)
+    real_exit(1)
 
 
 def _serve(commands: Connection, replies: Connection) -> None:
     # Names are looked up once, outside the loop, which runs once per step of the environments.
     command_file, reply_file = commands.fileno(), replies.fileno()
     groups: dict[int, EnvGroup] = {}
+
+    def hung(_: str, cause: str) -> None:
+        """Answer the command that is under way, in place of the thread that hangs."""
+        os.write(reply_file, MESSAGE)
+        replies.send((False, cause))
+
     while command := os.read(command_file, 1):
         if command[0] != CALL:
             causes = groups[command[0] % MASKED].step(command[0] >= MASKED)
@@ -86,21 +97,27 @@ def _serve(commands: Connection, replies: Connection) -> None:
                 break
             try:
                 if name == "start":
-                    groups = {each.batch: _make_group(each) for each in arguments}
+                    groups = _make_groups(arguments, hung)
                     answer = True, None
                 else:
                     answer = True, getattr(groups[batch], name)(*arguments)
             except DstrlError as error:  # raised again in the parent
                 answer = False, str(error)
-            except Exception as error:
-                answer = False, f"{type(error).__name__}: {error}"
+            except (Exception, SystemExit) as error:
+                answer = False, explain(error)
         os.write(reply_file, MESSAGE)
         replies.send(answer)
     for group in groups.values():
         group.close()
 
 
-def _make_group(part: WorkerRows) -> EnvGroup:
-    memory = mmap.mmap(part.file, buffer_size(part.spec, part.num_envs))
-    block = make_block(part.spec, part.num_envs, memoryview(memory)).part(part.rows)
-    return EnvGroup(part.spec, block)
+def _make_groups(parts: Sequence[WorkerRows], hung: Hung) -> dict[int, EnvGroup]:
+    """Return the groups of all batches by number; one watch is enough, as one acts at a time."""
+    seed_globals(parts[0].global_seed)
+    watch = Watch(parts[0].spec.name, parts[0].spec.timeout, hung)
+    groups = {}
+    for part in parts:
+        memory = mmap.mmap(part.file, buffer_size(part.spec, part.num_envs))
+        block = make_block(part.spec, part.num_envs, memoryview(memory)).part(part.rows)
+        groups[part.batch] = EnvGroup(part.spec, block, watch)
+    return groups
