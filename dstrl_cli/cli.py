@@ -16,8 +16,9 @@ import typer
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.terminal.edge import interruptible, say
+from dstrl_cli.terminal.edge import interruptible, say, say_unexpected
 from dstrl_cli.terminal.hints import HintingCommand
+from dstrl_cli.terminal.streams import kept_for_json, patient_streams
 
 app = typer.Typer(
     name="dstrl",
@@ -198,7 +199,7 @@ def train(
     request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
-    with interruptible():
+    with interruptible(), kept_for_json(as_json):
         commands.train(request, options)
 
 
@@ -280,7 +281,7 @@ def sweep(
     request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
-    with interruptible():
+    with interruptible(), kept_for_json(as_json):
         commands.sweep(request, options, compare)
 
 
@@ -319,7 +320,7 @@ def evaluate(
     from dstrl_cli import commands
 
     request = commands.EvalRequest(run, episodes, seed, env, task, video, render)
-    with interruptible():
+    with interruptible(), kept_for_json(as_json):
         commands.evaluate(request, as_json)
 
 
@@ -369,6 +370,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (0 done, 1 failed, 2 wrong input, 130)."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # third parties' warnings are not the user's
+    with patient_streams() as output:
+        code = _run(arguments)
+        if output is not None:
+            output.flush()
+            if output.problem and not code:
+                say(f"standard output cannot be written: {output.problem}", heading="error: ")
+                return 1
+        return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run a command and say what stopped it; return the exit code."""
     try:
         app(None if arguments is None else list(arguments), prog_name="dstrl")
     except SystemExit as end:
@@ -376,6 +389,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DstrlError as error:
         say(str(error), heading="error: ")
         return 2 if isinstance(error, InputError) else 1
+    except OSError as error:  # a full disk, a folder that somebody removed
+        if error.filename is None or error.strerror is None:
+            say_unexpected(error)
+        else:
+            say(f"{error.filename}: {error.strerror}", heading="error: ")
+        return 1
+    except Exception as error:
+        say_unexpected(error)
+        return 1
     return 0
 
 

@@ -28,6 +28,8 @@ from dstrl_cli.sweep.place import Limits, Placement, place_runs
 from dstrl_cli.sweep.plan import Axes, Planned, expand, fresh, refuse_several, resumed
 from dstrl_cli.terminal import describe, listing, plan
 from dstrl_cli.terminal.display import make_display
+from dstrl_cli.terminal.screen import screen
+from dstrl_cli.terminal.streams import emit
 from dstrl_cli.training.run import Outcome, Run
 
 __all__ = [
@@ -66,7 +68,7 @@ class RunOptions:
     @property
     def console(self) -> Console:
         """Where a person reads: with JSON on standard output, standard error."""
-        return _console(stderr=self.as_json)
+        return screen(stderr=self.as_json)
 
 
 # --- values of flags ----------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def _carry_out(
 ) -> list[Outcome] | None:
     """Train what is to do, in this process if `here`; None after a dry run."""
     cautions = [f"warning: {text}" for text in describe.warnings(placement.runs)]
-    errors = _console(stderr=True)
+    errors = screen(stderr=True)
     describe.print_lines(errors, cautions)
     if options.dry_run:
         if options.as_json:
@@ -200,9 +202,9 @@ def _table_text(
     """Return the table of a sweep's own runs; where there is none, say why."""
     try:
         shown = tables.table(out, metric=metric, compare=compare, only=only)
-        return render(shown, style, _console())
+        return render(shown, style, screen())
     except InputError as error:
-        describe.print_lines(_console(stderr=True), [f"no table: {error}"])
+        describe.print_lines(screen(stderr=True), [f"no table: {error}"])
         return None
 
 
@@ -259,7 +261,7 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
                 f"warning: {CONFIG_FILE} is missing: the starts are those of seed {seed}, "
                 "not the run's"
             )
-            describe.print_lines(_console(stderr=True), [warning])
+            describe.print_lines(screen(stderr=True), [warning])
     starts = start_seeds(seed, episodes)
     run = stored.evaluate if request.render is None else video.show
     result = run(policy, spec, starts)
@@ -276,10 +278,10 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     own = config is not None and seed == config.seed
     starting = "the starts of training's evaluations" if own else f"the starts of seed {seed}"
     lines = [f"{title}, {counted(episodes, 'episode')} from {starting}:"]
-    describe.print_lines(_console(), lines)
-    _console().print(describe.evaluation_table(shown))
+    describe.print_lines(screen(), lines)
+    screen().print(describe.evaluation_table(shown))
     if request.video is not None:
-        describe.print_lines(_console(), [f"video: {request.video}"])
+        describe.print_lines(screen(), [f"video: {request.video}"])
 
 
 def table(results: Path, style: str | None, as_json: bool, options: Mapping[str, Any]) -> None:
@@ -293,7 +295,7 @@ def table(results: Path, style: str | None, as_json: bool, options: Mapping[str,
     chosen = {key: value for key, value in options.items() if value is not None}
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
-    print(render(tables.table(results, **chosen), style, _console()).rstrip("\n"))
+    print(render(tables.table(results, **chosen), style, screen()).rstrip("\n"))
 
 
 def list_names(what: str, as_json: bool) -> None:
@@ -302,14 +304,10 @@ def list_names(what: str, as_json: bool) -> None:
     if as_json:
         _print_json({what: found})
     else:
-        _console().print(listing.table(found, _console().width))
+        screen().print(listing.table(found, screen().width))
         if what in listing.FOOTNOTES:
-            describe.print_lines(_console(), [listing.FOOTNOTES[what]])
-
-
-def _console(stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False)
+            describe.print_lines(screen(), [listing.FOOTNOTES[what]])
 
 
 def _print_json(document: Mapping[str, Any]) -> None:
-    print(json.dumps(document, indent=2))
+    emit(json.dumps(document, indent=2))

@@ -9,6 +9,7 @@ import typer
 
 from dstrl_cli.terminal.edge import interruptible
 from dstrl_cli.terminal.hints import HintingCommand
+from dstrl_cli.terminal.streams import kept_for_json
 
 if TYPE_CHECKING:
     from dstrl_cli.bench.plan import BenchRequest
@@ -101,7 +102,7 @@ def train(
     """
     from dstrl_cli.bench import command
 
-    with interruptible():
+    with interruptible(), kept_for_json(as_json):
         request = _request(
             "train", algo, dst, env, sparsity, engine, width, batch, threads, members, device,
             jobs, peer, set_,
@@ -136,7 +137,7 @@ def update(
     """
     from dstrl_cli.bench import command
 
-    with interruptible():
+    with interruptible(), kept_for_json(as_json):
         request = _request(
             "update", algo, dst, env, sparsity, engine, width, batch, threads, members, device,
             jobs, peer, set_,
@@ -156,7 +157,7 @@ def infer(
     """Measure one action of saved policies: its time, and the bytes of the file."""
     from dstrl_cli.bench import command
 
-    with interruptible():
+    with interruptible(), kept_for_json(as_json):
         command.infer(runs, command.BenchOptions(seconds, repeats, as_json))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dstrl_cli.config.readfile import MAX_TABLE, read_text
+
 Report = Callable[[str, str], None]
 """Called with every damage: name of the file, cause."""
 
@@ -17,17 +19,21 @@ Columns = Mapping[str, NDArray[np.float64]]
 reading the file."""
 
 
+LARGEST = 1e150
+"""A larger number is damage: the sum of its square with others would be infinite."""
+
+
 def read_csv(path: Path, report: Report, columns: Iterable[str]) -> Columns | None:
     """Return the usable rows of a CSV file as numbers, or None where it cannot be used at all.
 
-    A row is usable if every one of `columns` holds a finite number; a last line without its
+    A row is usable if every one of `columns` holds a number of at most `LARGEST`; a last line without its
     newline was cut off and is left out. Of rows with the same step and episode the last one
     counts. `report(name, cause)` is told of everything left out.
     """
     wanted = list(columns)
     causes: list[str] = []
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, MAX_TABLE, errors="replace")
         table = _parse_undamaged(text)
         if table is None:
             table, causes = _parse_damaged(text)
@@ -41,7 +47,7 @@ def read_csv(path: Path, report: Report, columns: Iterable[str]) -> Columns | No
     if absent:
         report(path.name, f"foreign header '{','.join(table)[:60]}': no column {', '.join(absent)}")
         return None
-    usable = np.isfinite([table[name] for name in wanted]).all(axis=0)
+    usable = (np.abs([table[name] for name in wanted]) <= LARGEST).all(axis=0)  # NaN is not
     if not usable.all():
         line = int(np.argmin(usable)) + 2
         causes.append(f"unusable rows left out: {(~usable).sum()}, the first near line {line}")

@@ -329,7 +329,7 @@ def _json(table: Table, _: Console | None) -> str:
         "damaged": [asdict(damage) for damage in table.damaged],
         "notes": list(table.notes),
     }
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def _json_cell(cell: Cell) -> dict[str, Any]:

@@ -9,7 +9,6 @@ for is therefore not found: a table of evaluation returns does not open `episode
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from dstrl_cli.config.identity import NOT_IDENTITY
 from dstrl_cli.config.keys import flatten
+from dstrl_cli.config.readfile import MAX_JSON, MAX_YAML, parse_json, read_text
 from dstrl_cli.config.stored import check_whole, parse_document, seems_cut_off, up_to_date
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.csvfile import Columns, Report, first_line, read_csv
@@ -176,7 +176,7 @@ def _read_run(root: Path, absolute: Path, folder: Path, damaged: list[Damage]) -
     def report(name: str, cause: str) -> None:
         damaged.append(_damage(root, folder / name, cause))
 
-    document = _read_mapping(folder / CONFIG_FILE, parse_document, report, required=True)
+    document = _read_mapping(folder / CONFIG_FILE, parse_document, MAX_YAML, report, required=True)
     path = folder.relative_to(root)
     identity = identify(absolute / path, flatten(document))
     if identity is None:
@@ -190,7 +190,7 @@ def _read_run(root: Path, absolute: Path, folder: Path, damaged: list[Damage]) -
     except InputError as error:
         report(CONFIG_FILE, str(error))
         return None
-    summary = _read_mapping(folder / SUMMARY_FILE, json.loads, report, required=False)
+    summary = _read_mapping(folder / SUMMARY_FILE, parse_json, MAX_JSON, report, required=False)
     return LoggedRun(
         path=path.as_posix(),
         identity=identity,
@@ -212,11 +212,11 @@ def _damage(root: Path, path: Path, cause: str) -> Damage:
 
 
 def _read_mapping(
-    path: Path, parse: Callable[[str], Any], report: Report, *, required: bool
+    path: Path, parse: Callable[[str], Any], limit: int, report: Report, *, required: bool
 ) -> dict[str, Any]:
     text = "\n"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, limit)
         content = parse(text)
     except FileNotFoundError:
         if required:

@@ -18,11 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from dstrl_cli.config.readfile import check_file
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs.files import create, refuse_link
 
 FORMAT = "dstrl-checkpoint-1"
 CHECKPOINT_FOLDER = "checkpoint"
 STATE_FILE = "state.safetensors"
+
+MAX_CHECKPOINT = 1 << 42
+"""Bytes of a checkpoint."""
 
 State = Mapping[str, Any]
 
@@ -57,6 +62,7 @@ def write_state(folder: Path, state: State) -> None:
     The folder is made where it is missing. The state is on the disk when this returns.
     Raises OSError where it cannot be written; the former state is then still there.
     """
+    refuse_link(folder)
     folder.mkdir(exist_ok=True)
     arrays: dict[str, Pieces] = {}
     values: dict[str, Any] = {}
@@ -69,7 +75,7 @@ def write_state(folder: Path, state: State) -> None:
             values[name] = leaf
     temporary = folder / f".{STATE_FILE}.part"
     try:
-        with temporary.open("wb") as file:
+        with create(temporary) as file:
             header = _header(arrays, values)
             file.write(len(header).to_bytes(8, "little") + header)
             for pieces in arrays.values():
@@ -93,6 +99,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"there is no checkpoint in {folder}")
     try:
+        check_file(path, MAX_CHECKPOINT)
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
@@ -102,7 +109,7 @@ def read_state(folder: Path) -> dict[str, Any]:
                 )
             leaves = json.loads(metadata["values"])
             leaves |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"checkpoint {path} cannot be read: {error}") from error
     return _nested(leaves)
 

@@ -17,11 +17,12 @@ import yaml
 from dstrl_cli.config.identity import differences
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict
+from dstrl_cli.config.readfile import MAX_YAML, read_text
 from dstrl_cli.config.stored import FORMAT, check_whole, parse_document, seems_cut_off, up_to_date
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs import lock, logs
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER
-from dstrl_cli.runs.files import as_yaml, write
+from dstrl_cli.runs.files import as_yaml, refuse_link, write
 from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE, dump
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, last_status, write_summary
 
@@ -47,10 +48,12 @@ class RunFolder:
         Raises InputError, having changed nothing, where the folder is in use, holds files that are
         not a run's, or holds a run and `overwrite` is not set.
         """
+        wanted = from_dict(config)
+        refuse_links(self.path, wanted.out)
         _make_folder(self.path)
         self.lock()
         try:
-            _check_content(self.path, from_dict(config), overwrite)
+            _check_content(self.path, wanted, overwrite)
         except InputError:
             self.close()
             raise
@@ -110,9 +113,20 @@ class RunFolder:
 
 def check_free(path: Path, config: RunConfig, overwrite: bool) -> None:
     """Raise InputError where the run `config` may not start in the folder `path`."""
+    refuse_links(path, config.out)
     lock.check_unused(path)
     check_writable(path)
     _check_content(path, config, overwrite)
+
+
+def refuse_links(path: Path, out: str) -> None:
+    """Raise InputError where a link inside the results would lead the run elsewhere.
+
+    The folder `out` itself, which the user names, may be one.
+    """
+    inside = [each for each in path.parents if Path(out) in each.parents]
+    for each in (*reversed(inside), path, path / lock.LOCK_FILE):
+        refuse_link(each)
 
 
 def check_writable(path: Path) -> None:
@@ -158,7 +172,7 @@ def read_config(path: Path) -> RunConfig:
     Raises InputError where it cannot be read.
     """
     try:
-        return _parse_config((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        return _parse_config(read_text(path / CONFIG_FILE, MAX_YAML))
     except (OSError, UnicodeDecodeError, InputError) as error:
         raise InputError(
             f"{path / CONFIG_FILE} cannot be read ({' '.join(str(error).split())}). "
@@ -197,7 +211,7 @@ def _remove_run_files(path: Path) -> None:
     """
     for name in reversed(RUN_FILES):
         target = path / name
-        if target.is_dir():
+        if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dstrl_cli.runs.files import write
+from dstrl_cli.runs import files
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "progress.csv": (
@@ -38,7 +38,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 def create(folder: Path) -> None:
     """Write the header of every CSV file."""
     for name, columns in COLUMNS.items():
-        write(folder / name, _csv_line(columns))
+        files.write(folder / name, _csv_line(columns))
 
 
 def append(folder: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -46,9 +46,7 @@ def append(folder: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
     columns = COLUMNS[name]
     data = b"".join(_csv_line([row.get(column) for column in columns]) for row in rows)
     if data:
-        # Opened anew each time: a population of hundreds would run out of file handles.
-        with (folder / name).open("ab", buffering=0) as file:
-            file.write(data)
+        files.append(folder / name, data)
 
 
 def _csv_line(values: Iterable[Any]) -> bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dstrl_cli.config.readfile import MAX_JSON, parse_json, read_text
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.files import as_json, write
@@ -19,7 +19,7 @@ SUMMARY_FILE = "summary.json"
 def read_summary(path: Path) -> dict[str, Any] | None:
     """Return the summary that the run in `path` left, or None where it left none to read."""
     try:
-        summary = json.loads((path / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = parse_json(read_text(path / SUMMARY_FILE, MAX_JSON))
     except (OSError, ValueError):
         return None
     return summary if isinstance(summary, dict) else None

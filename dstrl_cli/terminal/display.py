@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
+from dstrl_cli.config.printable import printable
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.terminal.pace import Pace, clock_time, seconds_left
@@ -127,7 +128,7 @@ class LiveDisplay(Display):
     def start(self, key: int, label: str, total: int, warm_up: int) -> None:
         """Add a bar."""
         name = label if self._runs > 1 else "training"
-        self._tasks[key] = self._progress.add_task(escape(name), total=total)
+        self._tasks[key] = self._progress.add_task(escape(printable(name)), total=total)
         self._returns[key] = {}
         self._waiting.pop(key, None)
         self._running[key] = Pace(total, warm_up)
