@@ -16,6 +16,7 @@ from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_steps
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.machine import this_host
+from dstrl_cli.registry import only_asked
 from dstrl_cli.runs.policy import Policy, find_policy
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes, expand, fresh, refuse_several
@@ -43,6 +44,7 @@ def train(
     replay_device: str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    trust: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Train one run in this process, as `dstrl train` with the same keys would.
@@ -69,6 +71,8 @@ def train(
         replay_device: `auto` or `cpu`.
         out: folder of the results.
         overwrite: start over where a run is already.
+        trust: import also modules that neither these arguments name nor an installed distribution
+            holds, but the preset or the method's file does.
         quiet: say nothing; else a line is printed for every evaluation and message.
 
     Returns:
@@ -94,15 +98,16 @@ def train(
     }
     axes = Axes(algos=[] if algo is None else [algo], methods=[] if dst is None else [str(dst)])
     texts = [f"{key}={_yaml(value)}" for key, value in flatten(sets or {}).items()]
-    loaded = None if preset is None else load_sweep_preset(preset)
-    if loaded is not None:
-        refuse_several(axes, flags, texts, loaded)
-    given = {key: value for key, value in flags.items() if value is not None}
-    found = expand(axes, ours=ours, preset=loaded, sets=texts, flags=given)
-    placement = place_runs(fresh(found, overwrite), Limits(), this_host())
-    (run,) = placement.runs
-    with _torch_settings_restored():
-        (summary,) = train_runs([run], placement.devices[0].name, _Lines(quiet))
+    with only_asked((algo, env, *texts), trust):
+        loaded = None if preset is None else load_sweep_preset(preset)
+        if loaded is not None:
+            refuse_several(axes, flags, texts, loaded)
+        given = {key: value for key, value in flags.items() if value is not None}
+        found = expand(axes, ours=ours, preset=loaded, sets=texts, flags=given)
+        placement = place_runs(fresh(found, overwrite), Limits(), this_host())
+        (run,) = placement.runs
+        with _torch_settings_restored():
+            (summary,) = train_runs([run], placement.devices[0].name, _Lines(quiet))
     outcome = Outcome(run, summary)
     if failures := describe.failures([outcome]):
         raise DstrlError(failures)

@@ -16,6 +16,7 @@ import typer
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.registry import only_asked
 from dstrl_cli.terminal.edge import interruptible, say, say_unexpected
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.streams import kept_for_json, patient_streams
@@ -99,6 +100,10 @@ Out = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be run, and write nothing.")
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Also run code of this folder that only a file names."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Metric = Annotated[
     str | None,
@@ -169,6 +174,7 @@ def train(
         bool, typer.Option("--overwrite", help="Start over where a run is already.")
     ] = False,
     dry_run: DryRun = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train one method with one seed or several.
@@ -199,7 +205,8 @@ def train(
     request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
-    with interruptible(), kept_for_json(as_json):
+    asked = (algo, env, *(set_ or ()))
+    with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         commands.train(request, options)
 
 
@@ -248,6 +255,7 @@ def sweep(
         typer.Option("--overwrite", help="Start all runs over, also finished or different ones."),
     ] = False,
     dry_run: DryRun = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train every combination of methods, environments, sparsities and seeds.
@@ -281,7 +289,8 @@ def sweep(
     request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
-    with interruptible(), kept_for_json(as_json):
+    asked = (algo, *(env or ()), *(set_ or ()))
+    with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         commands.sweep(request, options, compare)
 
 
@@ -311,6 +320,7 @@ def evaluate(
     render: Annotated[
         str | None, typer.Option(help="Show the episodes in a window: human.", metavar="MODE")
     ] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Run episodes of a trained policy on the CPU, without noise.
@@ -320,7 +330,8 @@ def evaluate(
     from dstrl_cli import commands
 
     request = commands.EvalRequest(run, episodes, seed, env, task, video, render)
-    with interruptible(), kept_for_json(as_json):
+    asked = (env,)
+    with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         commands.evaluate(request, as_json)
 
 

@@ -18,6 +18,7 @@ from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
 from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
+from dstrl_cli.registry import note_source
 from dstrl_cli.report import papers, tables
 from dstrl_cli.report.render import render
 from dstrl_cli.report.words import counted
@@ -246,8 +247,10 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     if task is None:
         task = policy.task or 0 if request.env is None else 0
     env, kwargs = (policy.env, policy.env_kwargs) if request.env is None else (request.env, None)
+    note_source(policy.env, str(file))
     spec = envs.spec(env, task, kwargs)
     stored.check_fit(policy, spec)
+    cautions = [stored.other_bounds(policy, spec)]
     if request.video is not None:
         video.check_video(request.video)
     if request.render is not None:
@@ -257,16 +260,18 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     if seed is None:
         seed = config.seed if config else stored.SEED
         if config is None and (request.run.is_dir() or stored.without_config(file)):
-            warning = (
-                f"warning: {CONFIG_FILE} is missing: the starts are those of seed {seed}, "
-                "not the run's"
+            cautions.append(
+                f"{CONFIG_FILE} is missing: the starts are those of seed {seed}, not the run's"
             )
-            describe.print_lines(screen(stderr=True), [warning])
     starts = start_seeds(seed, episodes)
     run = stored.evaluate if request.render is None else video.show
     result = run(policy, spec, starts)
     if request.video is not None:
-        video.record(policy, spec, starts[0], request.video)
+        if result.first is None:  # episodes that were shown
+            result = stored.evaluate(policy, spec, starts)
+        cautions.append(video.record(spec, starts[0], result, request.video))
+    warnings = [f"warning: {text}" for text in cautions if text]
+    describe.print_lines(screen(stderr=True), warnings)
     shown = stored.statistics(result)
     if as_json:
         about = {"run": str(request.run), "env": spec.name, "task": spec.task, "step": policy.step}

@@ -19,7 +19,7 @@ from dstrl_cli.config.models import ALL_ACTIVE_KEYS
 from dstrl_cli.config.parse import Origin, explain
 from dstrl_cli.config.yamlfile import read_yaml
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.registry import ALGORITHMS
+from dstrl_cli.registry import ALGORITHMS, note_source
 
 OVERLAY = "ours"
 """The overlay that `--ours` puts over a host method."""
@@ -64,6 +64,8 @@ def layer(block: Mapping[Any, Any], source: str) -> Layer:
     for key, value in _dotted(block):
         if key in ("algo", "method"):
             raise InputError(f"{source}: '{key}' cannot be set here; use --algo or --dst")
+        if not source.startswith("--"):
+            note_source(value, source)
         setting = value, Origin(key, source)
         if names := expand(key):
             (own if key in names else macros).update(dict.fromkeys(names, setting))

@@ -30,7 +30,7 @@ from dstrl_cli.config.parse import Origin, explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.registry import ALGORITHMS, algorithm_name, is_outside, module_file
+from dstrl_cli.registry import ALGORITHMS, algorithm_name, is_outside, module_file, note_source
 
 __all__ = [
     "DEFAULT_ALGO",
@@ -191,6 +191,7 @@ def _unknown_key(key: str) -> str:
 
 def _check(preset: SweepPreset) -> None:
     """Check the names and keys of a preset, also of cases that may never apply."""
+    note_source([*preset.sweep.algo, *preset.sweep.env], preset.source)
     for algo in (*preset.sweep.algo, *(name for case in preset.cases for name in case.when.algo)):
         _check_algorithm(algo)
     for method in (*preset.sweep.dst, *(name for case in preset.cases for name in case.when.dst)):

@@ -157,6 +157,8 @@ def _candidates(env_id: str) -> list[str]:
 def _import(module: str, env_id: str) -> None:
     try:
         import_here(module)
+    except InputError:
+        raise
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         raise InputError(f"env '{env_id}': {import_problem(module, error)}") from error
 

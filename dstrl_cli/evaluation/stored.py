@@ -32,10 +32,14 @@ EPISODES, SEED = 10, 0
 
 @dataclass(frozen=True)
 class Episodes:
-    """Undiscounted returns and lengths, one entry per episode."""
+    """Undiscounted returns and lengths, one entry per episode.
+
+    `first` are the actions of the first episode in [-1, 1], [steps, act], where they were kept.
+    """
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
+    first: NDArray[np.float32] | None = None
 
 
 def run_config(policy_file: Path) -> RunConfig | None:
@@ -86,11 +90,29 @@ def evaluate(policy: Policy, spec: EnvSpec, starts: Sequence[int]) -> Episodes:
     Raises:
         DstrlError: an environment failed.
     """
-    parts = [
-        _side_by_side(policy, spec, starts[i : i + AT_ONCE]) for i in range(0, len(starts), AT_ONCE)
+    kept: list[NDArray[np.float32]] = []
+    returns, lengths = [], []
+    for i in range(0, len(starts), AT_ONCE):
+        found = _side_by_side(policy, spec, starts[i : i + AT_ONCE], kept if i == 0 else None)
+        returns.append(found[0])
+        lengths.append(found[1])
+    first = np.array(kept[: lengths[0][0]], np.float32).reshape(-1, spec.action_size)
+    return Episodes(np.concatenate(returns), np.concatenate(lengths), first)
+
+
+def other_bounds(policy: Policy, spec: EnvSpec) -> str | None:
+    """Return a sentence where actions have other bounds than those that a policy was trained for."""
+    ours, theirs = (policy.action_low, policy.action_high), (spec.action_low, spec.action_high)
+    if np.allclose(ours, theirs, rtol=1e-6, atol=0):
+        return None
+    shown = [
+        ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in dict.fromkeys(zip(*each, strict=True)))
+        for each in (ours, theirs)
     ]
-    returns, lengths = zip(*parts, strict=True)
-    return Episodes(np.concatenate(returns), np.concatenate(lengths))
+    return (
+        f"the policy was trained for actions in {shown[0]}, '{spec.name}' takes {shown[1]}: "
+        "its actions are stretched to these"
+    )
 
 
 def statistics(episodes: Episodes) -> dict[str, dict[str, float]]:
@@ -107,16 +129,25 @@ def statistics(episodes: Episodes) -> dict[str, dict[str, float]]:
 
 
 def _side_by_side(
-    policy: Policy, spec: EnvSpec, starts: Sequence[int]
+    policy: Policy,
+    spec: EnvSpec,
+    starts: Sequence[int],
+    kept: list[NDArray[np.float32]] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the returns and lengths of one episode from each start, run in one batch."""
+    """Return the returns and lengths of one episode from each start, run in one batch.
+
+    The actions of the first episode are added to `kept`, and those after its end as well.
+    """
+
+    def act(observation: torch.Tensor) -> torch.Tensor:
+        actions = policy.unit_action(observation.numpy())
+        if kept is not None:
+            kept.append(actions[0])
+        return torch.from_numpy(actions)
+
     batch = make_batch(spec, len(starts), "cpu")
     try:
-        found = rollout.episodes(
-            batch,
-            lambda observation: torch.from_numpy(policy.unit_action(observation.numpy())),
-            starts,
-        )
+        found = rollout.episodes(batch, act, starts)
         batch.check()
         return found
     finally:

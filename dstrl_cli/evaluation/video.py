@@ -14,9 +14,11 @@ import gymnasium
 import numpy as np
 
 from dstrl_cli.envs import EnvSpec, make_env
+from dstrl_cli.envs.base import action_scale
 from dstrl_cli.errors import DstrlError, InputError, suggest
 from dstrl_cli.evaluation.rollout import LONGEST_EPISODE
 from dstrl_cli.evaluation.stored import Episodes
+from dstrl_cli.runs.files import check_output, replacing
 from dstrl_cli.runs.policy import Policy
 
 DEFAULT_FPS = 30
@@ -40,6 +42,7 @@ def check_video(path: Path) -> None:
         raise InputError(f"--video: '{path}' must end in .mp4 or .gif")
     if not path.parent.is_dir():
         raise InputError(f"--video: folder '{path.parent}' does not exist")
+    check_output(path, "--video")
 
 
 def check_render(mode: str) -> None:
@@ -77,24 +80,37 @@ def _check_monitor() -> None:
 # --- recording and showing ----------------------------------------------------------------------
 
 
-def record(policy: Policy, spec: EnvSpec, start: int, path: Path) -> None:
-    """Write a video of one episode from the start with the seed `start`.
+def record(spec: EnvSpec, start: int, episodes: Episodes, path: Path) -> str | None:
+    """Write a video of the first of the episodes, which began with the seed `start`.
 
-    Raises InputError for an environment that cannot be drawn, DstrlError where drawing fails.
+    Its actions are repeated in an environment that draws. Returns a sentence where that ends
+    otherwise, because the environment does not do the same twice.
+    Raises InputError for an environment that cannot be drawn, DstrlError where drawing fails; a
+    file that was at `path` is then still there.
     """
     import imageio.v2
 
+    assert episodes.first is not None
+    actions = iter(episodes.first)
     _draw_without_display()
-    try:
-        with _drawing(spec, "rgb_array", "--video") as env:
-            fps = env.metadata.get("render_fps") or DEFAULT_FPS
-            with imageio.v2.get_writer(path, fps=fps) as writer:
-                _episode(policy, spec, env, start, lambda: writer.append_data(_picture(env)))
-    except InputError:
-        raise
-    except DstrlError:
-        path.unlink(missing_ok=True)
-        raise
+    with _drawing(spec, "rgb_array", "--video") as env, replacing(path, path.suffix) as film:
+        fps = env.metadata.get("render_fps") or DEFAULT_FPS
+        with imageio.v2.get_writer(film, fps=fps) as writer:
+            found = _episode(
+                lambda _: next(actions),
+                spec,
+                env,
+                start,
+                len(episodes.first),
+                lambda: writer.append_data(_picture(env)),
+            )
+    evaluated = (float(episodes.returns[0]), int(episodes.lengths[0]))
+    if found[1] == evaluated[1] and np.isclose(found[0], evaluated[0], rtol=1e-3, atol=1e-6):
+        return None
+    return (
+        f"the film shows another episode (return {found[0]:.2f} for {evaluated[0]:.2f}): "
+        f"'{spec.name}' does not do the same twice from one seed"
+    )
 
 
 def show(policy: Policy, spec: EnvSpec, starts: Sequence[int]) -> Episodes:
@@ -106,7 +122,10 @@ def show(policy: Policy, spec: EnvSpec, starts: Sequence[int]) -> Episodes:
         if hasattr(env.unwrapped, "mujoco_renderer"):
             _check_monitor()
         # In the mode "human" an environment draws by itself whenever it is reset or stepped.
-        shown = [_episode(policy, spec, env, start, lambda: None) for start in starts]
+        limit = spec.time_limit or LONGEST_EPISODE
+        shown = [
+            _episode(policy.unit_action, spec, env, start, limit, lambda: None) for start in starts
+        ]
     returns, lengths = zip(*shown, strict=True)
     return Episodes(np.array(returns), np.array(lengths))
 
@@ -153,17 +172,27 @@ def _picture(env: gymnasium.Env) -> np.ndarray:
 
 
 def _episode(
-    policy: Policy, spec: EnvSpec, env: gymnasium.Env, start: int, before_step: Callable[[], None]
+    act: Callable[[np.ndarray], np.ndarray],
+    spec: EnvSpec,
+    env: gymnasium.Env,
+    start: int,
+    limit: int,
+    before_step: Callable[[], None],
 ) -> tuple[float, int]:
-    """Run one episode; return its undiscounted return and its length."""
-    low, high = np.array(spec.action_low), np.array(spec.action_high)
+    """Run one episode of `limit` steps at most; return its undiscounted return and its length.
+
+    `act` gives actions in [-1, 1], which are scaled as in a batch of environments.
+    """
+    middle, half = action_scale(spec)
+    low, high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
     observation, _ = env.reset(seed=start)
     total, length = 0.0, 0
-    while length < (spec.time_limit or LONGEST_EPISODE):
+    while length < limit:
         before_step()
-        unit = policy.unit_action(np.asarray(observation))
-        action = (low + (unit + 1) / 2 * (high - low)).astype(env.action_space.dtype)
-        observation, reward, terminated, truncated, _ = env.step(action)
+        action = np.clip(middle + half * act(np.asarray(observation)), low, high)
+        observation, reward, terminated, truncated, _ = env.step(
+            action.astype(env.action_space.dtype)
+        )
         total, length = total + float(reward), length + 1
         if terminated or truncated:
             break
