@@ -26,6 +26,9 @@ OVERLAY = "ours"
 
 DEFAULT_METHOD = "rlx2"
 
+MAX_EXTENDED = 20
+"""Methods that extend one another in a row; more are a mistake."""
+
 LAST_ORDER = 1000
 """Where a method without an order stands in a table."""
 
@@ -48,7 +51,7 @@ def _dotted(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, A
     """Yield the keys of a nested or dotted mapping, dotted; `env: ID` is short for `env.id`."""
     for name, value in block.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and (value or not expand(key)):
             yield from _dotted(value, f"{key}.")
         else:
             yield ("env.id" if key == "env" else key), value
@@ -177,6 +180,8 @@ def _read_method(path: Path, seen: tuple[Path, ...] = ()) -> Method:
     """Read a method file and those it extends."""
     if path in seen:
         raise InputError(f"{path}: extends itself, by way of {', '.join(map(str, seen))}")
+    if len(seen) > MAX_EXTENDED:
+        raise InputError(f"{seen[0]}: extends more than {MAX_EXTENDED} methods in a row")
     try:
         file = _MethodFile.model_validate(read_yaml(path))
     except ValidationError as error:

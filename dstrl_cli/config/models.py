@@ -30,6 +30,7 @@ from dstrl_cli.config.fields import (
     PositiveFloat,
     PositiveInt,
     Real,
+    Seed,
     Whole,
     Widths,
     Workers,
@@ -203,13 +204,13 @@ class RunConfig(_Model):
     algo: Annotated[str, named("algorithm", ALGORITHMS)]
     method: Name
     env: Annotated[EnvConfig, BeforeValidator(_env_shorthand)]
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     steps: Annotated[Whole, Field(ge=1, le=1_000_000_000)] = 1_000_000
 
     learning_starts: NonNegativeInt = 25_000
     learning_rate: PositiveFloat = 3e-4
     weight_decay: NonNegativeFloat = 0.0
-    batch_size: PositiveInt = 256
+    batch_size: Annotated[Whole, Field(ge=1, le=10_000_000)] = 256
     gamma: Annotated[Real, Field(ge=0, le=1)] = 0.99
     tau: Fraction = 0.005
     policy_delay: PositiveInt = 2
@@ -244,11 +245,11 @@ class RunConfig(_Model):
     critic: NetworkConfig = NetworkConfig()
 
     eval_every: PositiveInt = 5_000
-    eval_episodes: PositiveInt = 10
+    eval_episodes: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10
     checkpoint_every: NonNegativeInt = 0
     device: Device = "auto"
     engine: Annotated[str, one_of("engine", ("auto", *ENGINES))] = "auto"
-    threads: PositiveInt = 1
+    threads: Annotated[Whole, Field(ge=1, le=1024)] = 1
     env_workers: Workers = "auto"
     replay_device: Literal["auto", "cpu"] = "auto"
     compile: bool = False

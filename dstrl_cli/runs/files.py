@@ -23,16 +23,28 @@ _NEVER_A_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 def write(path: Path, data: bytes) -> None:
     """Put a whole file in place at once."""
-    with replacing(path) as temporary, create(temporary) as file:
+    with _named(path), replacing(path) as temporary, create(temporary) as file:
         file.write(data)
 
 
 def append(path: Path, data: bytes) -> None:
     """Add bytes to the end of a file in one write. Raises OSError where `path` is a link."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NEVER_A_LINK
     # Opened anew each time: a population of hundreds would run out of file handles.
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NEVER_A_LINK, 0o666)
-    with open(descriptor, "ab", buffering=0) as file:
-        file.write(data)
+    with _named(path), open(os.open(path, flags, 0o666), "ab", buffering=0) as file:
+        left = memoryview(data)
+        while left:  # a disk that is nearly full takes a part
+            left = left[file.write(left) :]
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an OSError of the block name the file: that of a write does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 @contextmanager

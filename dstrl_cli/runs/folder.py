@@ -113,9 +113,8 @@ class RunFolder:
 
 def check_free(path: Path, config: RunConfig, overwrite: bool) -> None:
     """Raise InputError where the run `config` may not start in the folder `path`."""
-    refuse_links(path, config.out)
+    check_writable(path, config.out)
     lock.check_unused(path)
-    check_writable(path)
     _check_content(path, config, overwrite)
 
 
@@ -129,11 +128,19 @@ def refuse_links(path: Path, out: str) -> None:
         refuse_link(each)
 
 
-def check_writable(path: Path) -> None:
-    """Raise InputError unless the folder is there to be read and written, or could be made."""
+def check_writable(path: Path, out: str) -> None:
+    """Raise InputError unless the folder is there to be read and written, or could be made.
+
+    Nor may a link inside the results, `out`, lead it elsewhere.
+    """
     there = path.absolute()
-    while not os.path.exists(there):  # noqa: PTH110  # Path.exists may raise: no permission
-        there = there.parent
+    try:
+        refuse_links(path, out)
+        while not _is_there(there):
+            there = there.parent
+    except (OSError, ValueError) as error:  # a name that is too long, links in a circle
+        cause = getattr(error, "strerror", None) or error
+        raise InputError(f"folder {path} cannot be made ({cause}): choose another --out") from None
     if not there.is_dir():
         cause = f"{there} is not a folder"
     elif not os.access(there, os.R_OK | os.W_OK | os.X_OK):
@@ -141,6 +148,15 @@ def check_writable(path: Path) -> None:
     else:
         return
     raise InputError(f"folder {path} cannot be written ({cause}): choose another --out")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file or folder. Raises OSError where its name alone is wrong."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False
+    return True
 
 
 def _check_content(path: Path, config: RunConfig, overwrite: bool) -> None:

@@ -7,6 +7,7 @@ file that comes from others is safe to open. The README describes it under "The 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,9 +125,9 @@ def find_policy(run: Path) -> Path:
 
     Raises InputError where there is none.
     """
-    if run.is_file():
+    if os.path.isfile(run):  # noqa: PTH113  # Path.is_file may raise: a name too long
         return run
-    if not run.is_dir():
+    if not os.path.isdir(run):  # noqa: PTH112
         raise InputError(f"run '{run}' does not exist: give a run folder or a policy file")
     if not (run / POLICY_FILE).is_file():
         raise InputError(

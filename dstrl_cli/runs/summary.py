@@ -55,7 +55,7 @@ def mark_ended(path: Path, status: str, error: str | None) -> dict[str, Any]:
     if written is not None and written.get("status") == status:
         return written
     summary = {"status": status, "error": error}
-    if (path / CONFIG_FILE).is_file():
-        with suppress(InputError), lock.held(path):
+    if lock.is_file(path / CONFIG_FILE):
+        with suppress(InputError, OSError), lock.held(path):
             write_summary(path, summary)
     return summary

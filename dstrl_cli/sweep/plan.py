@@ -353,7 +353,7 @@ def resumed(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
         if parent not in empty:
             empty[parent] = not os.path.lexists(parent)
             if empty[parent]:
-                check_writable(run.path)
+                check_writable(run.path, run.config.out)
         planned.append(Planned(run, "new") if empty[parent] else _resumed(run, overwrite))
     return planned
 
@@ -370,5 +370,5 @@ def _planned(run: Run, start_over: bool) -> Planned:
     status = read_status(run.path)
     planned = Planned(replace(run, replace=start_over and status is not None), status or "new")
     if planned.to_do:
-        check_writable(run.path)
+        check_writable(run.path, run.config.out)
     return planned

@@ -8,7 +8,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -167,7 +167,8 @@ def _leave_summaries(
     for folder in folders:
         written = read_summary(folder.path)
         if written is None or (over_failed and written.get("status") == status):
-            folder.summary({**(written or {}), **end})
+            with suppress(OSError):  # the disk is full, or the folder gone: the error is told anyway
+                folder.summary({**(written or {}), **end})
 
 
 def device_name(device: str) -> str:

@@ -277,16 +277,25 @@ def train(
         population.run()
         population.finish("finished")
     except KeyboardInterrupt:
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, OSError):
             population.finish("interrupted")
         raise
     except Exception as error:
         known = isinstance(error, DstrlError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
-        with contextlib.suppress(RuntimeError):  # a lost device cannot be read; `run.train` marks
+        reason = str(error) if known else _reason(error)
+        # A lost device cannot be read, a full disk not written; `run.train` marks what it can.
+        with contextlib.suppress(RuntimeError, OSError):
             population.finish("failed", reason)
         if known:
             raise
         raise DstrlError(reason) from error
     finally:
         population.close()
+
+
+def _reason(error: Exception) -> str:
+    """Return in one line what stopped the training."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return f"{type(error).__name__}: {error}"
