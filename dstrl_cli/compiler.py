@@ -21,6 +21,8 @@ from typing import Any
 
 import numba
 
+config: Any = numba.config
+
 _OPTIONS: Any = {
     "nogil": True,
     "error_model": "numpy",
@@ -46,7 +48,7 @@ def _keep_in(folder: str | None) -> bool:
     """Make a folder that of compiled code, here and in processes that are started."""
     if folder is None:
         return False
-    numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"] = folder
+    config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"] = folder
     return True
 
 
@@ -72,7 +74,7 @@ def _temporary_folder() -> str | None:
 
 def kept_elsewhere() -> str | None:
     """Return the folder among temporary files in which compiled code is kept, if it is."""
-    folder = str(numba.config.CACHE_DIR or "")
+    folder = str(config.CACHE_DIR or "")
     return folder if Path(folder).name.startswith(_PREFIX) else None
 
 

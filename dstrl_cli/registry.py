@@ -142,8 +142,6 @@ ENGINES: dict[str, str] = {
 
 # --- whose code may run -------------------------------------------------------------------------
 
-_MODULE = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):")
-
 _asked: ContextVar[frozenset[str] | None] = ContextVar("asked", default=None)
 """The modules that may be imported besides installed ones; None: any."""
 
@@ -162,7 +160,7 @@ def only_asked(words: Iterable[str | None], trust: bool = False) -> Iterator[Non
         words: what the user wrote: values of flags, in which each `module:` is asked for.
         trust: whether everything may be imported.
     """
-    named = frozenset(each for word in words if word for each in _MODULE.findall(word))
+    named = frozenset(each for word in words if word for each in _modules(word))
     token = _asked.set(None if trust else named)
     try:
         yield
@@ -174,7 +172,12 @@ def note_source(value: Any, source: str) -> None:
     """Remember that the file `source` names the modules in a value, or in a list of values."""
     for each in value if isinstance(value, list | tuple) else [value]:
         if isinstance(each, str):
-            _named_in.update(dict.fromkeys(_MODULE.findall(each), source))
+            _named_in.update(dict.fromkeys(_modules(each), source))
+
+
+def _modules(text: str) -> set[str]:
+    """Return what stands before each colon of a text: `module` in `key=module:Name`."""
+    return {re.split(r"[^\w.]", part)[-1] for part in text.split(":")[:-1]}
 
 
 def _refuse_unasked(module: str) -> None:

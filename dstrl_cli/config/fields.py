@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from dstrl_cli.config.metrics import canonical_metric
 from dstrl_cli.errors import InputError, suggest
 
-
 LARGEST = 10**18
 """The largest whole number of a key: what counts steps or bytes has 64 bits."""
 

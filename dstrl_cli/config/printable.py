@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Return a text in one line, with every character that a terminal would obey written out.
+    r"""Return a text in one line, with every character that a terminal would obey written out.
 
-    An escape becomes `\\x1b`, a newline `\\n`, a mark that turns the direction of writing `\\u202e`,
-    and bytes of a file's name that are no UTF-8 `\\udc80`.
+    An escape becomes `\x1b`, a newline `\n`, a mark that turns the direction of writing `\u202e`,
+    and a byte of a file's name that is no UTF-8 `\udc80`.
     """
     if text.isprintable():
         return text

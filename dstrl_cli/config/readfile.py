@@ -62,7 +62,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     check_file(path, limit)
     # Should a pipe have taken its place since, opening it does not wait.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         _check(os.fstat(descriptor), limit)
         content = file.read(limit + 1)
     if len(content) > limit:  # files of /proc have no size

@@ -80,11 +80,12 @@ def check_structure(text: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             if any(group.anchor == event.anchor for group in open_groups):
                 raise _problem(event, f"the anchor '{event.anchor}' contains itself")
-            found = known.get(event.anchor, _Group())
+            found = known.get(str(event.anchor), _Group())
             depth += found.height - 1
         elif isinstance(event, yaml.CollectionEndEvent):
             found = open_groups.pop()
-        elif isinstance(event, yaml.NodeEvent):
+            depth -= 1
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             if event.tag not in _TAGS:
                 raise _problem(event, f"the tag '{event.tag}' has no meaning here")
             found = _Group(event.anchor)

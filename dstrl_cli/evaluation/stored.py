@@ -101,14 +101,14 @@ def evaluate(policy: Policy, spec: EnvSpec, starts: Sequence[int]) -> Episodes:
 
 
 def other_bounds(policy: Policy, spec: EnvSpec) -> str | None:
-    """Return a sentence where actions have other bounds than those that a policy was trained for."""
+    """Return a sentence where actions have other bounds than a policy was trained for."""
     ours, theirs = (policy.action_low, policy.action_high), (spec.action_low, spec.action_high)
     if np.allclose(ours, theirs, rtol=1e-6, atol=0):
         return None
-    shown = [
-        ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in dict.fromkeys(zip(*each, strict=True)))
-        for each in (ours, theirs)
-    ]
+    shown = []
+    for bounds in (ours, theirs):
+        pairs = dict.fromkeys(zip(*bounds, strict=True))
+        shown.append(", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in pairs))
     return (
         f"the policy was trained for actions in {shown[0]}, '{spec.name}' takes {shown[1]}: "
         "its actions are stretched to these"

@@ -26,9 +26,9 @@ LARGEST = 1e150
 def read_csv(path: Path, report: Report, columns: Iterable[str]) -> Columns | None:
     """Return the usable rows of a CSV file as numbers, or None where it cannot be used at all.
 
-    A row is usable if every one of `columns` holds a number of at most `LARGEST`; a last line without its
-    newline was cut off and is left out. Of rows with the same step and episode the last one
-    counts. `report(name, cause)` is told of everything left out.
+    A row is usable if every one of `columns` holds a number of at most `LARGEST`; a last line
+    without its newline was cut off and is left out. Of rows with the same step and episode the last
+    one counts. `report(name, cause)` is told of everything left out.
     """
     wanted = list(columns)
     causes: list[str] = []

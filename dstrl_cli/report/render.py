@@ -195,7 +195,10 @@ def _rich_blocks(table: Table, section: Section, layout: _Layout) -> Iterator[Ri
         envs = section.envs[start : start + layout.envs]
         shown = [column for env in envs for column in columns(table, env)]
         drawn = RichTable(
-            title=Text(printable(section.title)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+            title=Text(printable(section.title)),
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
         )
         drawn.add_column("method", overflow="fold")
         for column in shown:
@@ -230,7 +233,11 @@ def _latex(table: Table, _: Console | None) -> str:
     lines = ["% needs \\usepackage{booktabs}", f"% {_title(table)}"]
     for section in table.sections:
         shown = [column for env in section.envs for column in columns(table, env)]
-        lines += [f"% {printable(section.title)}", f"\\begin{{tabular}}{{l{'r' * len(shown)}}}", "\\toprule"]
+        lines += [
+            f"% {printable(section.title)}",
+            f"\\begin{{tabular}}{{l{'r' * len(shown)}}}",
+            "\\toprule",
+        ]
         lines.append(_latex_row(["method", *(column.header for column in shown)]))
         lines.append("\\midrule")
         for label, cells in _grid(table, section, shown):

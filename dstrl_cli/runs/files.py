@@ -1,7 +1,7 @@
 """Writing files: whole ones put in place at once, and rows at the end of others.
 
-A reader or a kill never sees half of a whole file. No link is followed: one that somebody planted in
-a run folder is replaced, or refused, and what it points to stays as it is.
+A reader or a kill never sees half of a whole file. No link is followed: one that somebody planted
+in a run folder is replaced, or refused, and what it points to stays as it is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def append(path: Path, data: bytes) -> None:
     """Add bytes to the end of a file in one write. Raises OSError where `path` is a link."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NEVER_A_LINK
     # Opened anew each time: a population of hundreds would run out of file handles.
-    with _named(path), open(os.open(path, flags, 0o666), "ab", buffering=0) as file:
+    with _named(path), os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0) as file:
         left = memoryview(data)
         while left:  # a disk that is nearly full takes a part
             left = left[file.write(left) :]
@@ -76,7 +76,7 @@ def create(path: Path) -> BinaryIO:
     """
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NEVER_A_LINK
-    return open(os.open(path, flags, 0o666), "wb")
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
 
 
 def check_output(path: Path, flag: str) -> None:

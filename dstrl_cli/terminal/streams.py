@@ -86,7 +86,7 @@ def patient_streams() -> Iterator[PatientStream | None]:
     """Make both streams patient while a command runs; give that of standard output, if there is."""
     before = sys.stdout, sys.stderr
     out, err = (None if each is None else PatientStream(each) for each in before)
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
     try:
         yield out
     finally:

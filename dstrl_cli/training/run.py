@@ -167,7 +167,7 @@ def _leave_summaries(
     for folder in folders:
         written = read_summary(folder.path)
         if written is None or (over_failed and written.get("status") == status):
-            with suppress(OSError):  # the disk is full, or the folder gone: the error is told anyway
+            with suppress(OSError):  # the disk is full, or the folder gone, as the error says
                 folder.summary({**(written or {}), **end})
 
 
