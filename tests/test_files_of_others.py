@@ -1,4 +1,4 @@
-"""Files that others made: no link is written through, and nothing is read before its kind is known."""
+"""Files of others: no link is written through, nothing is read before its kind is known."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_a_policy_with_impossible_metadata_is_refused(tmp_path: Path, changes: d
     header["__metadata__"] |= changes
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
-    with pytest.raises(InputError, match="damaged metadata|cannot be read"):
+    with pytest.raises(InputError, match=r"damaged metadata|cannot be read"):
         Policy.load(path)
 
 
