@@ -118,17 +118,17 @@ def check_free(path: Path, config: RunConfig, overwrite: bool) -> None:
     _check_content(path, config, overwrite)
 
 
-def refuse_links(path: Path, out: str) -> None:
+def refuse_links(path: Path, out: str | None) -> None:
     """Raise InputError where a link inside the results would lead the run elsewhere.
 
     The folder `out` itself, which the user names, may be one.
     """
-    inside = [each for each in path.parents if Path(out) in each.parents]
+    inside = [each for each in path.parents if out is not None and Path(out) in each.parents]
     for each in (*reversed(inside), path, path / lock.LOCK_FILE):
         refuse_link(each)
 
 
-def check_writable(path: Path, out: str) -> None:
+def check_writable(path: Path, out: str | None = None) -> None:
     """Raise InputError unless the folder is there to be read and written, or could be made.
 
     Nor may a link inside the results, `out`, lead it elsewhere.
