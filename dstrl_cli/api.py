@@ -16,6 +16,7 @@ from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_steps
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
+from dstrl_cli.registry import only_asked
 from dstrl_cli.runs.checksums import check_policy
 from dstrl_cli.runs.policy import Policy, find_policy
 from dstrl_cli.runs.summary import read_summary
@@ -51,6 +52,7 @@ def train(
     keep_checkpoint: bool = False,
     overwrite: bool = False,
     resume: bool = False,
+    trust: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Train one run in this process, as `dstrl train` with the same keys would.
@@ -84,6 +86,8 @@ def train(
         overwrite: start over where a run is already.
         resume: go on with the run that is in the folder, if it was stopped; a finished one is not
             trained again, unless `steps` are more than it had and it kept its checkpoint.
+        trust: import also modules that neither these arguments name nor an installed distribution
+            holds, but the preset or the method's file does.
         quiet: say nothing; else a line is printed for every evaluation and message.
 
     Returns:
@@ -112,26 +116,27 @@ def train(
     }
     axes = Axes(algos=[] if algo is None else [algo], methods=[] if dst is None else [str(dst)])
     texts = [f"{key}={_yaml(value)}" for key, value in flatten(sets or {}).items()]
-    loaded = None if preset is None else load_sweep_preset(preset)
-    if loaded is not None:
-        refuse_several(axes, flags, texts, loaded)
-    given = {key: value for key, value in flags.items() if value is not None}
-    if config is None:
-        found = expand(axes, ours=ours, preset=loaded, sets=texts, flags=given)
-    else:
-        others = {"algo": algo, "dst": dst, "ours": ours, "preset": preset, "sets": texts or None}
-        changing = {key: value for key, value in flags.items() if key not in ALLOWED}
-        refuse_beside_config(others | changing)
-        found = [stored_run(Path(config), given)]
-    if resume and overwrite:
-        raise InputError("resume and overwrite: give one of them")
-    planned = resumed(found, False, lengthen=True) if resume else fresh(found, overwrite)
-    placement = place_runs(planned, Limits(), this_host())
-    before: Summary = read_summary(planned[0].run.path) or {"status": planned[0].status}
-    summaries = [before]
-    with _torch_settings_restored():
-        for run in placement.runs:  # one, or none where it has finished
-            summaries = train_runs([run], placement.devices[0].name, _Lines(quiet))
+    with only_asked((algo, env, *texts), trust):
+        loaded = None if preset is None else load_sweep_preset(preset)
+        if loaded is not None:
+            refuse_several(axes, flags, texts, loaded)
+        given = {key: value for key, value in flags.items() if value is not None}
+        if config is None:
+            found = expand(axes, ours=ours, preset=loaded, sets=texts, flags=given)
+        else:
+            others: dict[str, Any] = {"algo": algo, "dst": dst, "ours": ours, "preset": preset}
+            others |= {key: value for key, value in flags.items() if key not in ALLOWED}
+            refuse_beside_config(others | {"sets": texts or None})
+            found = [stored_run(Path(config), given)]
+        if resume and overwrite:
+            raise InputError("resume and overwrite: give one of them")
+        planned = resumed(found, False, lengthen=True) if resume else fresh(found, overwrite)
+        placement = place_runs(planned, Limits(), this_host())
+        before: Summary = read_summary(planned[0].run.path) or {"status": planned[0].status}
+        summaries = [before]
+        with _torch_settings_restored():
+            for run in placement.runs:  # one, or none where it has finished
+                summaries = train_runs([run], placement.devices[0].name, _Lines(quiet))
     outcome = Outcome(planned[0].run, summaries[0])
     if failures := describe.failures([outcome]):
         raise DstrlError(failures)

@@ -16,7 +16,8 @@ import typer
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.terminal.edge import interruptible, say
+from dstrl_cli.registry import only_asked
+from dstrl_cli.terminal.edge import interruptible, say, say_unexpected
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.options import (
     ActorSparsity,
@@ -39,7 +40,9 @@ from dstrl_cli.terminal.options import (
     ReplayDevice,
     Set,
     Steps,
+    Trust,
 )
+from dstrl_cli.terminal.streams import kept_for_json, patient_streams
 
 app = typer.Typer(
     name="dstrl",
@@ -121,6 +124,7 @@ def train(
         bool, typer.Option("--overwrite", help="Start over where a run is already.")
     ] = False,
     dry_run: DryRun = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train one method with one seed or several.
@@ -174,7 +178,8 @@ def train(
     request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite, resume, config)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
-    with interruptible():
+    asked = (algo, env, *(set_ or ()))
+    with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         commands.train(request, options)
 
 
@@ -240,6 +245,7 @@ def sweep(
         bool, typer.Option("--status", help="Print how far the runs are, and train nothing.")
     ] = False,
     dry_run: DryRun = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train every combination of methods, environments, sparsities and seeds.
@@ -278,7 +284,8 @@ def sweep(
     limits = commands.limits(jobs, device_memory, members_per_device)
     on_failure = commands.on_failure(fail_fast, retries)
     options = commands.RunOptions(limits, dry_run, as_json, on_failure)
-    with interruptible():
+    asked = (algo, *(env or ()), *(set_ or ()))
+    with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         if status:
             commands.sweep_status(request, as_json)
         else:
@@ -311,6 +318,7 @@ def evaluate(
     render: Annotated[
         str | None, typer.Option(help="Show the episodes in a window: human.", metavar="MODE")
     ] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Run episodes of a trained policy on the CPU, without noise.
@@ -320,7 +328,8 @@ def evaluate(
     from dstrl_cli import commands
 
     request = commands.EvalRequest(run, episodes, seed, env, task, video, render)
-    with interruptible():
+    asked = (env,)
+    with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         commands.evaluate(request, as_json)
 
 
@@ -411,6 +420,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (0 done, 1 failed, 2 wrong input, 130)."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # third parties' warnings are not the user's
+    with patient_streams() as output:
+        code = _run(arguments)
+        if output is not None:
+            output.flush()
+            if output.problem and not code:
+                say(f"standard output cannot be written: {output.problem}", heading="error: ")
+                return 1
+        return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run a command and say what stopped it; return the exit code."""
     try:
         app(None if arguments is None else list(arguments), prog_name="dstrl")
     except SystemExit as end:
@@ -418,6 +439,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DstrlError as error:
         say(str(error), heading="error: ")
         return 2 if isinstance(error, InputError) else 1
+    except OSError as error:  # a full disk, a folder that somebody removed
+        if error.filename is None or error.strerror is None:
+            say_unexpected(error)
+        else:
+            say(f"{error.filename}: {error.strerror}", heading="error: ")
+        return 1
+    except Exception as error:
+        say_unexpected(error)
+        return 1
     return 0
 
 

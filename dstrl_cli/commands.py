@@ -18,6 +18,7 @@ from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
 from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
+from dstrl_cli.registry import note_source
 from dstrl_cli.report import archiving, papers, tables
 from dstrl_cli.report.render import render
 from dstrl_cli.report.words import counted
@@ -39,6 +40,8 @@ from dstrl_cli.sweep.plan import (
 from dstrl_cli.sweep.status import look
 from dstrl_cli.terminal import describe, listing, plan, status, verified
 from dstrl_cli.terminal.display import make_display
+from dstrl_cli.terminal.screen import screen
+from dstrl_cli.terminal.streams import emit
 from dstrl_cli.training.run import Outcome, Run
 
 __all__ = [
@@ -85,7 +88,7 @@ class RunOptions:
     @property
     def console(self) -> Console:
         """Where a person reads: with JSON on standard output, standard error."""
-        return _console(stderr=self.as_json)
+        return screen(stderr=self.as_json)
 
 
 # --- values of flags ----------------------------------------------------------------------------
@@ -200,7 +203,7 @@ def sweep_status(request: RunRequest, as_json: bool) -> None:
     if as_json:
         _print_json(status.status_json(found))
         return
-    console = _console()
+    console = screen()
     console.print(status.status_table(found, console.width))
     describe.print_lines(console, [status.status_line(found)])
 
@@ -240,7 +243,7 @@ def _carry_out(
     may crash it, and somebody must be left to say so.
     """
     cautions = [f"warning: {text}" for text in describe.warnings(placement.runs)]
-    errors = _console(stderr=True)
+    errors = screen(stderr=True)
     describe.print_lines(errors, cautions)
     if options.dry_run:
         if options.as_json:
@@ -264,9 +267,9 @@ def _table_text(
     """Return the table of a sweep's own runs; where there is none, say why."""
     try:
         shown = tables.table(out, metric=metric, compare=compare, only=only)
-        return render(shown, style, _console())
+        return render(shown, style, screen())
     except InputError as error:
-        describe.print_lines(_console(stderr=True), [f"no table: {error}"])
+        describe.print_lines(screen(stderr=True), [f"no table: {error}"])
         return None
 
 
@@ -309,9 +312,11 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     if task is None:
         task = policy.task or 0 if request.env is None else 0
     env, kwargs = (policy.env, policy.env_kwargs) if request.env is None else (request.env, None)
+    note_source(policy.env, str(file))
     timeout = config.env.timeout if config else stored.TIMEOUT_S
     spec = envs.spec(env, task, kwargs, flatten=policy.env_flatten, timeout=timeout)
     stored.check_fit(policy, spec)
+    cautions = [stored.other_bounds(policy, spec)]
     if request.video is not None:
         video.check_video(request.video)
     if request.render is not None:
@@ -321,20 +326,22 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     if seed is None:
         seed = config.seed if config else stored.SEED
         if config is None and (request.run.is_dir() or stored.without_config(file)):
-            warning = (
-                f"warning: {CONFIG_FILE} is missing: the starts are those of seed {seed}, "
-                "not the run's"
+            cautions.append(
+                f"{CONFIG_FILE} is missing: the starts are those of seed {seed}, not the run's"
             )
-            describe.print_lines(_console(stderr=True), [warning])
     starts = start_seeds(seed, episodes)
     run = stored.evaluate if request.render is None else video.show
     max_steps = config.eval_max_steps if config else stored.LONGEST_EPISODE
     result = run(policy, spec, starts, max_steps)
     if cut := int(result.cut.sum()):
         said = f"{counted(cut, 'episode')} had not ended after {max_steps:,} steps (eval_max_steps)"
-        describe.print_lines(_console(stderr=True), [f"warning: {said}"])
+        cautions.append(said)
     if request.video is not None:
-        video.record(policy, spec, starts[0], request.video, max_steps)
+        if result.first is None:  # episodes that were shown
+            result = stored.evaluate(policy, spec, starts, max_steps)
+        cautions.append(video.record(spec, starts[0], result, request.video))
+    warnings = [f"warning: {text}" for text in cautions if text]
+    describe.print_lines(screen(stderr=True), warnings)
     shown = stored.statistics(result)
     if as_json:
         about = {"run": str(request.run), "env": spec.name, "task": spec.task, "step": policy.step}
@@ -346,10 +353,10 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     own = config is not None and seed == config.seed
     starting = "the starts of training's evaluations" if own else f"the starts of seed {seed}"
     lines = [f"{title}, {counted(episodes, 'episode')} from {starting}:"]
-    describe.print_lines(_console(), lines)
-    _console().print(describe.evaluation_table(shown))
+    describe.print_lines(screen(), lines)
+    screen().print(describe.evaluation_table(shown))
     if request.video is not None:
-        describe.print_lines(_console(), [f"video: {request.video}"])
+        describe.print_lines(screen(), [f"video: {request.video}"])
 
 
 def table(results: Path, style: str | None, as_json: bool, options: Mapping[str, Any]) -> None:
@@ -363,19 +370,19 @@ def table(results: Path, style: str | None, as_json: bool, options: Mapping[str,
     chosen = {key: value for key, value in options.items() if value is not None}
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
-    print(render(tables.table(results, **chosen), style, _console()).rstrip("\n"))
+    print(render(tables.table(results, **chosen), style, screen()).rstrip("\n"))
 
 
 def archive(results: Path, out: Path, overwrite: bool, as_json: bool) -> None:
     """Write an archive of the runs in a folder, and say what is in it."""
     done = archiving.archive(results, out, overwrite)
     warnings = [f"warning: left out, unreadable: {text}" for text in done.unreadable]
-    describe.print_lines(_console(stderr=True), warnings)
+    describe.print_lines(screen(stderr=True), warnings)
     if as_json:
         _print_json({"archive": str(out), "runs": done.runs, "bytes": done.size})
     else:
         said = f"{counted(done.runs, 'run')} of {results} in {out} ({format_bytes(done.size)})"
-        describe.print_lines(_console(), [said])
+        describe.print_lines(screen(), [said])
 
 
 def verify(folder: Path, updates: int | None, as_json: bool) -> None:
@@ -390,13 +397,13 @@ def verify(folder: Path, updates: int | None, as_json: bool) -> None:
     if not (folder / CONFIG_FILE).is_file():
         raise InputError(f"run '{folder}' holds no {CONFIG_FILE}: give the folder of one run")
     run = replace(prepare(read_config(folder), folder), path=folder)
-    errors = _console(stderr=True)
+    errors = screen(stderr=True)
     wanted = verification.UPDATES if updates is None else updates
     found = verification.verify(run, wanted, lambda line: describe.print_lines(errors, [line]))
     if as_json:
         _print_json(verified.as_json(folder, found))
     else:
-        describe.print_lines(_console(), verified.lines(found))
+        describe.print_lines(screen(), verified.lines(found))
     if found.difference is not None:
         raise DstrlError(f"run {folder} and its repetition here are not equal")
 
@@ -407,14 +414,10 @@ def list_names(what: str, as_json: bool) -> None:
     if as_json:
         _print_json({what: found})
     else:
-        _console().print(listing.table(found, _console().width))
+        screen().print(listing.table(found, screen().width))
         if what in listing.FOOTNOTES:
-            describe.print_lines(_console(), [listing.FOOTNOTES[what]])
-
-
-def _console(stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False)
+            describe.print_lines(screen(), [listing.FOOTNOTES[what]])
 
 
 def _print_json(document: Mapping[str, Any]) -> None:
-    print(json.dumps(document, indent=2))
+    emit(json.dumps(document, indent=2))

@@ -17,6 +17,10 @@ class InputError(DstrlError):
     """The input was wrong (exit code 2): the message names the key, the value and the remedy."""
 
 
+MAX_NAME = 100
+"""Characters of a wrong name that a message repeats."""
+
+
 def suggest(kind: str, name: str, valid: Iterable[str]) -> str:
     """Return "unknown KIND 'NAME'" with the closest match, where there is one, and the valid names.
 
@@ -24,6 +28,7 @@ def suggest(kind: str, name: str, valid: Iterable[str]) -> str:
     ``unknown method 'rlx3'; did you mean 'rlx2'? Valid: dst, rlx2``.
     """
     names = sorted(valid)
+    name = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
     by_lower = {item.lower(): item for item in names}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     hint = f"; did you mean '{by_lower[close[0]]}'?" if close else "."

@@ -2,20 +2,29 @@
 
 A table maps a name to `module:Name`, which is imported when it is first used, so that
 configurations are checked without torch. A score, schedule, initial mask or algorithm may also be
-given as `module:Name` of a user's own module; the current folder is searched for it too.
+given as `module:Name` of a user's own module; the current folder is searched for it too. A command
+imports what its flags name and what is installed, and nothing else that only a file names.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import json
+import re
+import site
 import sys
+import sysconfig
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from dstrl_cli.errors import InputError
 
@@ -131,6 +140,92 @@ ENGINES: dict[str, str] = {
     "sparse": "dstrl_cli.nets.sparse.engine:SparseNetwork",
 }
 
+# --- whose code may run -------------------------------------------------------------------------
+
+_asked: ContextVar[frozenset[str] | None] = ContextVar("asked", default=None)
+"""The modules that may be imported besides installed ones; None: any."""
+
+_named_in: dict[str, str] = {}
+"""Modules that files name, and the last file that did, for messages."""
+
+
+@contextmanager
+def only_asked(words: Iterable[str | None], trust: bool = False) -> Iterator[None]:
+    """While the block runs, import only modules that the user asks for, or that are installed.
+
+    A module that merely lies in the current folder, or in one of `PYTHONPATH`, may have come there
+    with the results or the preset that names it.
+
+    Args:
+        words: what the user wrote: values of flags, in which each `module:` is asked for.
+        trust: whether everything may be imported.
+    """
+    named = frozenset(each for word in words if word for each in _modules(word))
+    token = _asked.set(None if trust else named)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def note_source(value: Any, source: str) -> None:
+    """Remember that the file `source` names the modules in a value, or in a list of values."""
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(each, str):
+            _named_in.update(dict.fromkeys(_modules(each), source))
+
+
+def _modules(text: str) -> set[str]:
+    """Return what stands before each colon of a text: `module` in `key=module:Name`."""
+    return {re.split(r"[^\w.]", part)[-1] for part in text.split(":")[:-1]}
+
+
+def _refuse_unasked(module: str) -> None:
+    """Raise InputError where a module may not be imported (`only_asked`)."""
+    asked = _asked.get()
+    if asked is None or module in asked or module in sys.modules or _may_be_imported(module):
+        return
+    source = _named_in.get(module)
+    raise InputError(
+        f"{f'{source} names' if source else 'a file names'} module '{module}', which is not "
+        "installed beside dstrl: what files name is run only where you ask for it; name the module "
+        "in a flag of yours (--env, --algo or --set), or add --trust if you know what it does"
+    )
+
+
+def _may_be_imported(module: str) -> bool:
+    """Whether a module belongs to an installed distribution, or is nowhere to be found."""
+    top = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)  # imports nothing: there is no dot in the name
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return True  # importing it says so
+    places = [spec.origin] if spec.has_location else [*(spec.submodule_search_locations or ())]
+    files = [Path(place).resolve() for place in places if place]
+    return bool(files) and all(map(_is_installed, files))
+
+
+def _is_installed(file: Path) -> bool:
+    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    folders += [*site.getsitepackages(), site.getusersitepackages()]
+    installed = {Path(folder).resolve() for folder in folders}
+    return any(folder in installed or folder in _editable() for folder in file.parents)
+
+
+@cache
+def _editable() -> frozenset[Path]:
+    """Return the folders of distributions that are installed in place (`pip install -e`)."""
+    found = set()
+    for distribution in distributions():
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+        path = urlsplit(str(origin.get("url", "")))
+        if origin.get("dir_info", {}).get("editable") and path.scheme == "file":
+            found.add(Path(unquote(path.path)).resolve())
+    return frozenset(found)
+
+
 # --- from a name to the thing -------------------------------------------------------------------
 
 
@@ -140,10 +235,14 @@ def is_outside(name: str) -> bool:
 
 
 def import_here(name: str) -> ModuleType:
-    """Import a module by name, also from the current folder, which is searched last."""
+    """Import a module by name, also from the current folder, which is searched last.
+
+    Raises InputError where `only_asked` does not allow it.
+    """
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
+    _refuse_unasked(name)
     return importlib.import_module(name)
 
 
@@ -178,6 +277,8 @@ def load_outside(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         found = import_here(module)
+    except InputError:
+        raise
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         raise InputError(f"'{name}': {import_problem(module, error)}") from error
     try:

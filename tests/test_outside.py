@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_score_an_algorithm_and_an_environment_train_together(folder: Path) -> None:
-    sweep = ("sweep", *RUN, "--dst", "dense,saliency.yaml", "--seeds", "0-1")
+    sweep = ("sweep", *RUN, "--dst", "dense,saliency.yaml", "--trust", "--seeds", "0-1")
     dstrl(folder, *sweep, "--set", "env.kwargs.goal=0.5")
     runs = folder / "results/Line-v0"
     assert sorted(path.name for path in runs.iterdir()) == ["ddpg-dense", "ddpg-saliency"]
@@ -65,7 +65,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-SALIENCY = (*RUN, "--dst", "saliency.yaml", "--set")
+SALIENCY = (*RUN, "--dst", "saliency.yaml", "--trust", "--set")
 
 
 @pytest.mark.parametrize(

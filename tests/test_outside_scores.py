@@ -202,7 +202,7 @@ KEYS = (
     "batch_size=16",
     "hidden_sizes=32,32",
 )
-TRAIN = ["train", "--dst=saliency.yaml", "--env=2DNav-v1", "--steps=300", "--out=runs"]
+TRAIN = ["train", "--dst=saliency.yaml", "--trust", "--env=2DNav-v1", "--steps=300", "--out=runs"]
 TRAIN += [f"--set={key}" for key in KEYS]
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dstrl_cli.registry import only_asked
 from dstrl_cli.terminal.edge import interruptible
 from dstrl_cli.terminal.hints import HintingCommand
+from dstrl_cli.terminal.streams import kept_for_json
 
 if TYPE_CHECKING:
     from dstrl_cli.bench.plan import BenchRequest
@@ -65,6 +67,10 @@ Set = Annotated[
 ]
 Seconds = Annotated[float, typer.Option(min=0.01, help="Time of one measurement.", metavar="S")]
 Repeats = Annotated[int, typer.Option(min=1, help="Rounds of measurements.", metavar="N")]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Also run code of this folder that only a file names."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Csv = Annotated[
     Path | None, typer.Option(help="Also write one row per measurement.", metavar="FILE.csv")
@@ -93,6 +99,7 @@ def train(
     seconds: Seconds = 3.0,
     repeats: Repeats = 5,
     csv: Csv = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure whole steps: environment, action, replay, update.
@@ -101,7 +108,8 @@ def train(
     """
     from dstrl_cli.bench import command
 
-    with interruptible():
+    asked = (algo, *(env or ()), *(set_ or ()))
+    with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         request = _request(
             "train", algo, dst, env, sparsity, engine, width, batch, threads, members, device,
             jobs, peer, set_,
@@ -128,6 +136,7 @@ def update(
     repeats: Repeats = 5,
     csv: Csv = None,
     plot: Plot = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure updates alone: sampling a batch and learning from it.
@@ -136,7 +145,8 @@ def update(
     """
     from dstrl_cli.bench import command
 
-    with interruptible():
+    asked = (algo, *(env or ()), *(set_ or ()))
+    with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         request = _request(
             "update", algo, dst, env, sparsity, engine, width, batch, threads, members, device,
             jobs, peer, set_,
@@ -156,7 +166,7 @@ def infer(
     """Measure one action of saved policies: its time, and the bytes of the file."""
     from dstrl_cli.bench import command
 
-    with interruptible():
+    with interruptible(), kept_for_json(as_json):
         command.infer(runs, command.BenchOptions(seconds, repeats, as_json))
 
 

@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dstrl_cli.bench import plot, show
 from dstrl_cli.bench.measure import Measurement, measure, ratios
 from dstrl_cli.bench.plan import NOTES, BenchRequest, Work, groups
-from dstrl_cli.errors import InputError
+from dstrl_cli.runs.files import check_output
 from dstrl_cli.runs.policy import Policy, find_policy
 from dstrl_cli.terminal.describe import print_lines
+from dstrl_cli.terminal.screen import screen
+from dstrl_cli.terminal.streams import emit
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ def bench(request: BenchRequest, options: BenchOptions) -> None:
     """
     if options.plot is not None:
         plot.check(options.plot)
-    for path in (options.csv, options.plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise InputError(f"{path}: the folder {path.parent} does not exist")
+    for flag, path in (("--csv", options.csv), ("--plot", options.plot)):
+        if path is not None:
+            check_output(path, flag)
     about = show.machine()
     with _progress() as tell:
         planned = groups(request, tell)
@@ -51,9 +52,9 @@ def bench(request: BenchRequest, options: BenchOptions) -> None:
     every = [each for group in found for each in group]
     settings = {"machine": about, "seconds": options.seconds, "repeats": options.repeats}
     if options.as_json:
-        print(json.dumps(show.to_json(measured, every, settings), indent=2))
+        emit(json.dumps(show.to_json(measured, every, settings), indent=2))
         return
-    console = Console(highlight=False)
+    console = screen()
     rounds = f"median, min and max of {options.repeats} rounds of {options.seconds:g} s"
     print_lines(console, [f"{show.machine_line(about)}; {rounds}", ""])
     for group, theirs in zip(measured, found, strict=True):
@@ -78,15 +79,15 @@ def infer(runs: Sequence[Path], options: BenchOptions) -> None:
     with _progress() as tell:
         (measured,) = measure([works], options.seconds, options.repeats, tell)
     if options.as_json:
-        print(json.dumps({"policies": [show.acting(each) for each in measured]}, indent=2))
+        emit(json.dumps({"policies": [show.acting(each) for each in measured]}, indent=2))
     else:
-        Console(highlight=False).print(show.acting_table(measured))
+        screen().print(show.acting_table(measured))
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
     """Show on a terminal what is going on; elsewhere warnings only."""
-    console = Console(stderr=True, highlight=False)
+    console = screen(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal

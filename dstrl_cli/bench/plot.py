@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.bench.plan import REMEDY
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,8 @@ def growth(rows: Sequence[Row], path: Path) -> None:
         line[0].set_ylabel("ms per update")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=150)
+    with replacing(path, path.suffix) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def _panel(axis: Axes, rows: Sequence[Row]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import platform
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from dstrl_cli.config.identity import env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.machine import cores
 from dstrl_cli.registry import algorithm_name
+from dstrl_cli.runs.files import write
 from dstrl_cli.runs.provenance import PACKAGES, versions
 
 CSV_COLUMNS = (
@@ -126,12 +128,13 @@ def row(measured: Measurement) -> dict[str, Any]:
 
 def write_csv(path: Path, groups: Sequence[Sequence[Measurement]]) -> None:
     """Write one row per measurement, times with five digits."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, CSV_COLUMNS)
-        writer.writeheader()
-        for each in (m for group in groups for m in group):
-            cells = row(each).items()
-            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in cells})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS)
+    writer.writeheader()
+    for each in (m for group in groups for m in group):
+        cells = row(each).items()
+        writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in cells})
+    write(path, text.getvalue().encode())
 
 
 def to_json(

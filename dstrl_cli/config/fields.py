@@ -24,8 +24,11 @@ from dstrl_cli.config.metrics import canonical_metric
 from dstrl_cli.config.ranges import whole_number
 from dstrl_cli.errors import InputError, suggest
 
+LARGEST = 10**18
+"""The largest whole number of a key: what counts steps or bytes has 64 bits."""
 
-def _integral(value: Any) -> Any:
+
+def _exact(value: Any) -> Any:
     """Turn 1e6 and "1e6" into 1000000; leave everything else to pydantic's own check."""
     if isinstance(value, bool):
         raise ValueError("must be a whole number, not true or false")
@@ -42,6 +45,13 @@ def _integral(value: Any) -> Any:
 
 LARGEST_EXACT = 2**53
 """From this number on floating point does not hold every whole number."""
+
+
+def _integral(value: Any) -> Any:
+    value = _exact(value)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError("must be at most 1e18")
+    return value
 
 
 def _not_a_bool(value: Any) -> Any:
@@ -110,8 +120,8 @@ def _auto_or_count(value: Any) -> int | Literal["auto"]:
         number = _integral(value)
     except ValueError:
         number = None
-    if not isinstance(number, int) or number < 0:
-        raise ValueError("must be auto, or a whole number from 0 on")
+    if not isinstance(number, int) or not 0 <= number <= 1024:
+        raise ValueError("must be auto, or a whole number from 0 to 1024")
     return number
 
 
@@ -213,13 +223,17 @@ def _duration(value: Any) -> float | None:
 
 
 Whole = Annotated[int, BeforeValidator(_integral)]
+Seed = Annotated[int, BeforeValidator(_exact), Field(ge=0, lt=10**40)]
 PositiveInt = Annotated[Whole, Field(ge=1)]
 NonNegativeInt = Annotated[Whole, Field(ge=0)]
 Real = Annotated[float, BeforeValidator(_not_a_bool), Field(allow_inf_nan=False)]
 NonNegativeFloat = Annotated[Real, Field(ge=0)]
 PositiveFloat = Annotated[Real, Field(gt=0)]
 Fraction = Annotated[Real, Field(gt=0, le=1)]
-Widths = Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
+Width = Annotated[Whole, Field(ge=1, le=1_000_000)]
+Widths = Annotated[
+    tuple[Width, ...], BeforeValidator(_as_sequence), Field(min_length=1, max_length=100)
+]
 Lambdas = Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
 Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_pair)]
 Device = Annotated[str, AfterValidator(_known_device)]

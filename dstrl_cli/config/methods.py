@@ -19,12 +19,15 @@ from dstrl_cli.config.models import ALL_ACTIVE_KEYS
 from dstrl_cli.config.parse import Origin, explain
 from dstrl_cli.config.yamlfile import read_yaml
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.registry import ALGORITHMS
+from dstrl_cli.registry import ALGORITHMS, note_source
 
 OVERLAY = "ours"
 """The overlay that `--ours` puts over a host method."""
 
 DEFAULT_METHOD = "rlx2"
+
+MAX_EXTENDED = 20
+"""Methods that extend one another in a row; more are a mistake."""
 
 LAST_ORDER = 1000
 """Where a method without an order stands in a table."""
@@ -54,7 +57,7 @@ def _dotted(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, A
         group, _, leaf = key.rpartition(".")
         if group in MAPPINGS:
             yield group, {leaf: value}
-        elif isinstance(value, Mapping) and key not in MAPPINGS:
+        elif isinstance(value, Mapping) and key not in MAPPINGS and (value or not expand(key)):
             yield from _dotted(value, f"{key}.")
         else:
             yield ("env.id" if key == "env" else key), value
@@ -71,6 +74,8 @@ def layer(block: Mapping[Any, Any], source: str) -> Layer:
     for key, value in _dotted(block):
         if key in ("algo", "method"):
             raise InputError(f"{source}: '{key}' cannot be set here; use --algo or --dst")
+        if not source.startswith("--"):
+            note_source(value, source)
         setting = value, Origin(key, source)
         if names := expand(key):
             (own if key in names else macros).update(dict.fromkeys(names, setting))
@@ -184,6 +189,8 @@ def _read_method(path: Path, seen: tuple[Path, ...] = ()) -> Method:
     """Read a method file and those it extends."""
     if path in seen:
         raise InputError(f"{path}: extends itself, by way of {', '.join(map(str, seen))}")
+    if len(seen) > MAX_EXTENDED:
+        raise InputError(f"{seen[0]}: extends more than {MAX_EXTENDED} methods in a row")
     try:
         file = _MethodFile.model_validate(read_yaml(path))
     except ValidationError as error:

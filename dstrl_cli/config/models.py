@@ -35,6 +35,7 @@ from dstrl_cli.config.fields import (
     PositiveFloat,
     PositiveInt,
     Real,
+    Seed,
     TargetEntropy,
     TrainFreq,
     Whole,
@@ -237,7 +238,7 @@ class RunConfig(_Model):
     algo: Annotated[str, named("algorithm", ALGORITHMS)]
     method: Name
     env: Annotated[EnvConfig, BeforeValidator(_env_shorthand)]
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     steps: Length = 1_000_000
     episodes: Length | None = None
 
@@ -246,7 +247,7 @@ class RunConfig(_Model):
     gradient_steps: GradientSteps = 1
     learning_rate: LearningRate = 3e-4
     weight_decay: NonNegativeFloat = 0.0
-    batch_size: PositiveInt = 256
+    batch_size: Annotated[Whole, Field(ge=1, le=10_000_000)] = 256
     gamma: Annotated[Real, Field(ge=0, le=1)] = 0.99
     limit_wins: bool = False
     tau: Fraction = 0.005
@@ -282,13 +283,13 @@ class RunConfig(_Model):
     critic: NetworkConfig = NetworkConfig()
 
     eval_every: PositiveInt = 5_000
-    eval_episodes: PositiveInt = 10
+    eval_episodes: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10
     eval_max_steps: PositiveInt | None = 10_000
     checkpoint_every: Interval = "10m"
     keep_checkpoint: bool = False
     device: Device = "auto"
     engine: Annotated[str, one_of("engine", ("auto", *ENGINES))] = "auto"
-    threads: PositiveInt = 1
+    threads: Annotated[Whole, Field(ge=1, le=1024)] = 1
     env_workers: Workers = "auto"
     replay_device: Literal["auto", "cpu"] = "auto"
     compile: bool = False

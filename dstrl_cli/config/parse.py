@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from dstrl_cli.config.keys import MAPPINGS, unknown_key
 from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.ranges import shortened
 from dstrl_cli.errors import InputError
 
 
@@ -51,7 +52,7 @@ def explain(
             # a check across keys
             line = f"{key}: {reason}" if key else reason
         else:
-            line = f"{key} = {item['input']!r}: {reason}"
+            line = f"{key} = {shortened(item['input'])}: {reason}"
         lines.append(f"{line} (set by {origin.source})" if origin else line)
     return "\n".join(dict.fromkeys(lines))
 

@@ -33,7 +33,7 @@ from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 from dstrl_cli.config.refusals import refuse_short_buffer, refuse_unknown_end
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.registry import ALGORITHMS, algorithm_name, is_outside, module_file
+from dstrl_cli.registry import ALGORITHMS, algorithm_name, is_outside, module_file, note_source
 
 __all__ = [
     "DEFAULT_ALGO",
@@ -231,6 +231,7 @@ def _translated(block: Mapping[Any, Any]) -> list[str]:
 
 def _check(preset: SweepPreset) -> None:
     """Check the names and keys of a preset, also of cases that may never apply."""
+    note_source([*preset.sweep.algo, *preset.sweep.env], preset.source)
     for algo in (*preset.sweep.algo, *(name for case in preset.cases for name in case.when.algo)):
         _check_algorithm(algo)
     for method in (*preset.sweep.dst, *(name for case in preset.cases for name in case.when.dst)):

@@ -17,6 +17,18 @@ MAX_VALUES = 10_000
 
 DEFAULT_STEP = "0.1"
 
+MAX_CHARACTERS, MAX_POWER = 100, 300
+"""The longest number, and the power of ten from which on there is no such float."""
+
+MAX_DIGITS = 40
+"""Digits of a whole number; a seed may have as many."""
+
+
+def shortened(value: Any) -> str:
+    """Return a value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= 2 * MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."
+
 
 def _parts(value: Any) -> list[str]:
     """Return the comma-separated parts of a text, or of each entry of a list."""
@@ -27,7 +39,7 @@ def _parts(value: Any) -> list[str]:
 def _checked(values: list[Any], value: Any, flag: str) -> list[Any]:
     """Return the values, each once; an empty list is an error."""
     if not values:
-        raise InputError(f"{flag}: {value!r} names no value")
+        raise InputError(f"{flag}: {shortened(value)} names no value")
     return list(dict.fromkeys(values))
 
 
@@ -36,8 +48,8 @@ def _decimal(text: str, whole: Any, flag: str, valid: str) -> Decimal:
         number = Decimal(text)
     except InvalidOperation:
         number = Decimal("nan")
-    if not number.is_finite():
-        raise InputError(f"{flag}: {whole!r} is not {valid}")
+    if not number.is_finite() or len(text) > MAX_CHARACTERS or abs(number.adjusted()) > MAX_POWER:
+        raise InputError(f"{flag}: {shortened(whole)} is not {valid}")
     return number
 
 
@@ -72,7 +84,7 @@ def parse_numbers(value: Any, flag: str) -> list[float]:
             numbers.append(float(ends[0]))
             continue
         if len(ends) > 3:
-            raise InputError(f"{flag}: {value!r} is not {valid}")
+            raise InputError(f"{flag}: {shortened(value)} is not {valid}")
         low, high, step = (*ends, Decimal(DEFAULT_STEP))[:3]
         if step <= 0 or low > high or (high - low) / step >= MAX_VALUES:
             raise InputError(f"{flag}: the range {part!r} must rise from a to b by a positive step")
@@ -84,10 +96,10 @@ def parse_integers(value: Any, flag: str) -> list[int]:
     """Return the whole numbers of `0-4`, `1,3,5` or `0-2,7`. Raises InputError, naming the flag."""
     numbers: list[int] = []
     for part in _parts(value):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        match = re.fullmatch(rf"(\d{{1,{MAX_DIGITS}}})(?:-(\d{{1,{MAX_DIGITS}}}))?", part, re.ASCII)
         if match is None:
             raise InputError(
-                f"{flag}: {value!r} is not a whole number, a range 0-4 or a list 1,3,5"
+                f"{flag}: {shortened(value)} is not a whole number, a range 0-4 or a list 1,3,5"
             )
         low, high = int(match[1]), int(match[2] or match[1])
         if not 0 <= high - low < MAX_VALUES:
@@ -110,6 +122,6 @@ def parse_steps(value: Any, flag: str = "--steps", unit: str = "steps") -> int:
     """
     valid = f"a whole number of {unit} from 1 to 1e9"
     number = _decimal(str(value), value, flag, valid)
-    if number != number.to_integral_value() or not 1 <= number <= 1_000_000_000:
-        raise InputError(f"{flag}: {value!r} is not {valid}")
+    if not 1 <= number <= 1_000_000_000 or number != number.to_integral_value():
+        raise InputError(f"{flag}: {shortened(value)} is not {valid}")
     return int(number)

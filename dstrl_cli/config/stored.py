@@ -16,6 +16,7 @@ import yaml
 
 from dstrl_cli.config.labels import format_sparsity_label
 from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.yamlfile import FAST_LOADER, check_structure
 from dstrl_cli.errors import InputError
 
 FORMAT = 2
@@ -144,7 +145,6 @@ def _has_no_sparsity(config: Mapping[str, Any], network: str) -> bool:
 
 # --- reading the text quickly -------------------------------------------------------------------
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BLOCK = re.compile(r"^(?=[A-Za-z_]\w*:(?:[ \n]|$))", re.MULTILINE | re.ASCII)
 """Where a top-level key begins."""
 _SIMPLE_LINE = re.compile(r"(?:[A-Za-z_]\w*:(?: .*)?|- .*| .*)?", re.ASCII)
@@ -160,16 +160,25 @@ def parse_document(text: str) -> Any:
     """
     before, *blocks = _BLOCK.split(text)
     if before or not blocks or not all(map(_SIMPLE_LINE.fullmatch, text.splitlines())):
-        return yaml.load(text, _LOADER)
+        return _load(text)
     try:
         return {key: value for block in blocks for key, value in _parse_block(block).items()}
     except yaml.YAMLError:  # not a mapping of separate blocks after all
-        return yaml.load(text, _LOADER)
+        return _load(text)
 
 
 @lru_cache(maxsize=4096)
 def _parse_block(block: str) -> dict[str, Any]:
-    parsed = yaml.load(block, _LOADER)
+    parsed = _load(block)
     if not isinstance(parsed, dict):
         raise yaml.YAMLError("not a mapping")
     return parsed
+
+
+def _load(text: str) -> Any:
+    """Return the value of a text. Raises yaml.YAMLError, also for values that no run wrote."""
+    check_structure(text)
+    try:
+        return yaml.load(text, FAST_LOADER)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # `!!bool maybe`
+        raise yaml.YAMLError(f"a value cannot be read ({error})") from error

@@ -237,6 +237,8 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
 def _import(module: str, env_id: str) -> None:
     try:
         modules.import_module(module)
+    except InputError:
+        raise
     except (Exception, SystemExit) as error:  # a module may do anything while it is imported
         raise InputError(f"env '{env_id}': {import_problem(module, error)}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ LONGEST_EPISODE = 10_000
 """Steps after which an episode ends where nobody says otherwise (`eval_max_steps`)."""
 
 
+_COLUMNS = ("returns", "lengths", "success", "cut")
+
+
 @dataclass(frozen=True)
 class Episodes:
     """Episodes in the order of their starts, one entry each.
@@ -29,22 +32,24 @@ class Episodes:
         lengths: steps.
         success: whether the task was solved, as the last step said; NaN where it did not say.
         cut: whether the episode was still running when its time was over.
+        first: actions of the first episode in [-1, 1], [steps, act], where they were kept.
     """
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
     success: NDArray[np.float64]
     cut: NDArray[np.bool_]
+    first: NDArray[np.float32] | None = None
 
     @staticmethod
     def joined(parts: Sequence[Episodes]) -> Episodes:
         """Return the episodes of several batches as one."""
-        columns = [[getattr(part, each.name) for part in parts] for each in fields(Episodes)]
+        columns = [[getattr(part, name) for part in parts] for name in _COLUMNS]
         return Episodes(*map(np.concatenate, columns))
 
     def by_member(self, members: int) -> list[Episodes]:
         """Return the episodes of each of P members, of which all have equally many."""
-        parts = [getattr(self, each.name).reshape(members, -1) for each in fields(self)]
+        parts = [getattr(self, name).reshape(members, -1) for name in _COLUMNS]
         return [Episodes(*rows) for rows in zip(*parts, strict=True)]
 
     def success_rate(self) -> float | None:

@@ -7,10 +7,12 @@ last rows of `eval.csv`, up to what rounding does to a trajectory.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec, make_batch
@@ -88,11 +90,28 @@ def evaluate(
     Raises:
         DstrlError: an environment failed.
     """
+    kept: list[NDArray[np.float32]] = []
     parts = [
-        _side_by_side(policy, spec, starts[i : i + AT_ONCE], max_steps)
+        _side_by_side(policy, spec, starts[i : i + AT_ONCE], max_steps, kept if i == 0 else None)
         for i in range(0, len(starts), AT_ONCE)
     ]
-    return Episodes.joined(parts)
+    first = np.array(kept[: parts[0].lengths[0]], np.float32).reshape(-1, spec.action_size)
+    return replace(Episodes.joined(parts), first=first)
+
+
+def other_bounds(policy: Policy, spec: EnvSpec) -> str | None:
+    """Return a sentence where actions have other bounds than a policy was trained for."""
+    ours, theirs = (policy.action_low, policy.action_high), (spec.action_low, spec.action_high)
+    if np.allclose(ours, theirs, rtol=1e-6, atol=0):
+        return None
+    shown = []
+    for bounds in (ours, theirs):
+        pairs = dict.fromkeys(zip(*bounds, strict=True))
+        shown.append(", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in pairs))
+    return (
+        f"the policy was trained for actions in {shown[0]}, '{spec.name}' takes {shown[1]}: "
+        "its actions are stretched to these"
+    )
 
 
 def statistics(found: Episodes) -> dict[str, dict[str, float]]:
@@ -114,17 +133,26 @@ def statistics(found: Episodes) -> dict[str, dict[str, float]]:
 
 
 def _side_by_side(
-    policy: Policy, spec: EnvSpec, starts: Sequence[int], max_steps: int | None
+    policy: Policy,
+    spec: EnvSpec,
+    starts: Sequence[int],
+    max_steps: int | None,
+    kept: list[NDArray[np.float32]] | None,
 ) -> Episodes:
-    """Return one episode from each start, run in one batch."""
+    """Return one episode from each start, run in one batch.
+
+    The actions of the first episode are added to `kept`, and those after its end as well.
+    """
+
+    def act(observation: torch.Tensor) -> torch.Tensor:
+        actions = policy.unit_action(observation.numpy())
+        if kept is not None:
+            kept.append(actions[0])
+        return torch.from_numpy(actions)
+
     batch = make_batch(spec, len(starts), "cpu")
     try:
-        found = episodes(
-            batch,
-            lambda observation: torch.from_numpy(policy.unit_action(observation.numpy())),
-            starts,
-            max_steps,
-        )
+        found = episodes(batch, act, starts, max_steps)
         batch.check()
         return found
     finally:

@@ -18,6 +18,7 @@ from dstrl_cli.envs.actions import ActionScale
 from dstrl_cli.envs.workers.group import success
 from dstrl_cli.errors import DstrlError, InputError, suggest
 from dstrl_cli.evaluation.rollout import LONGEST_EPISODE, Episodes
+from dstrl_cli.runs.files import check_output, replacing
 from dstrl_cli.runs.policy import Policy
 
 DEFAULT_FPS = 30
@@ -41,6 +42,7 @@ def check_video(path: Path) -> None:
         raise InputError(f"--video: '{path}' must end in .mp4 or .gif")
     if not path.parent.is_dir():
         raise InputError(f"--video: folder '{path.parent}' does not exist")
+    check_output(path, "--video")
 
 
 def check_render(mode: str) -> None:
@@ -78,32 +80,37 @@ def _check_monitor() -> None:
 # --- recording and showing ----------------------------------------------------------------------
 
 
-def record(
-    policy: Policy,
-    spec: EnvSpec,
-    start: int,
-    path: Path,
-    max_steps: int | None = LONGEST_EPISODE,
-) -> None:
-    """Write a video of one episode from the start with the seed `start`.
+def record(spec: EnvSpec, start: int, episodes: Episodes, path: Path) -> str | None:
+    """Write a video of the first of the episodes, which began with the seed `start`.
 
-    Raises InputError for an environment that cannot be drawn, DstrlError where drawing fails.
+    Its actions are repeated in an environment that draws. Returns a sentence where that ends
+    otherwise, because the environment does not do the same twice.
+    Raises InputError for an environment that cannot be drawn, DstrlError where drawing fails; a
+    file that was at `path` is then still there.
     """
     import imageio.v2
 
+    assert episodes.first is not None
+    actions = iter(episodes.first)
     _draw_without_display()
-    try:
-        with _drawing(spec, "rgb_array", "--video") as env:
-            fps = env.metadata.get("render_fps") or DEFAULT_FPS
-            with imageio.v2.get_writer(path, fps=fps) as writer:
-                _episode(
-                    policy, spec, env, start, lambda: writer.append_data(_picture(env)), max_steps
-                )
-    except InputError:
-        raise
-    except DstrlError:
-        path.unlink(missing_ok=True)
-        raise
+    with _drawing(spec, "rgb_array", "--video") as env, replacing(path, path.suffix) as film:
+        fps = env.metadata.get("render_fps") or DEFAULT_FPS
+        with imageio.v2.get_writer(film, fps=fps) as writer:
+            found = _episode(
+                lambda _: next(actions),
+                spec,
+                env,
+                start,
+                len(episodes.first),
+                lambda: writer.append_data(_picture(env)),
+            )
+    shown, evaluated = ((each.returns[0], each.lengths[0]) for each in (found, episodes))
+    if shown[1] == evaluated[1] and np.isclose(shown[0], evaluated[0], rtol=1e-3, atol=1e-6):
+        return None
+    return (
+        f"the film shows another episode (return {shown[0]:.2f} for {evaluated[0]:.2f}): "
+        f"'{spec.name}' does not do the same twice from one seed"
+    )
 
 
 def show(
@@ -121,7 +128,10 @@ def show(
             _check_monitor()
         # In the mode "human" an environment draws by itself whenever it is reset or stepped.
         return Episodes.joined(
-            [_episode(policy, spec, env, start, lambda: None, max_steps) for start in starts]
+            [
+                _episode(policy.unit_action, spec, env, start, max_steps, lambda: None)
+                for start in starts
+            ]
         )
 
 
@@ -167,21 +177,23 @@ def _picture(env: gymnasium.Env) -> np.ndarray:
 
 
 def _episode(
-    policy: Policy,
+    act: Callable[[np.ndarray], np.ndarray],
     spec: EnvSpec,
     env: gymnasium.Env,
     start: int,
-    before_step: Callable[[], None],
     max_steps: int | None,
+    before_step: Callable[[], None],
 ) -> Episodes:
-    """Run one episode and return it."""
+    """Run one episode, of `max_steps` steps at most, and return it.
+
+    `act` gives actions in [-1, 1], which are scaled as in a batch of environments.
+    """
     scale = ActionScale(spec)
     observation, _ = env.reset(seed=start)
     total, length, solved, running = 0.0, 0, np.nan, True
     while running and (max_steps is None or length < max_steps):
         before_step()
-        unit = policy.unit_action(np.asarray(observation))
-        action = scale(unit).astype(spec.action_dtype)
+        action = scale(act(np.asarray(observation))).astype(spec.action_dtype)
         observation, reward, terminated, truncated, info = env.step(action)
         total, length, solved = total + float(reward), length + 1, success(info)
         running = not (terminated or truncated)

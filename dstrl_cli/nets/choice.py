@@ -174,7 +174,11 @@ def compile_error(tell: Callable[[str], None] | None) -> str | None:
         compiler = importlib.import_module("dstrl_cli.compiler")
         kernels = [importlib.import_module(name) for name in COMPILED]
         if not all(compiler.are_cached(each.FUNCTIONS, each.SOURCES) for each in kernels):
-            tell("compiling the sparse kernels, once for this installation")
+            elsewhere = compiler.kept_elsewhere()
+            kept = "once for this installation"
+            if elsewhere:
+                kept = f"into {elsewhere}; set NUMBA_CACHE_DIR to a folder that lasts"
+            tell(f"compiling the sparse kernels, {kept}")
         for each in kernels:
             each.compile_all()
     except Exception as error:  # a compiler can fail in any way; the run must not

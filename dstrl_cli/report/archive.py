@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from dstrl_cli.config import readfile
 from dstrl_cli.errors import InputError
 
 MAX_FILE, MAX_TOTAL = 1 << 27, 1 << 31
@@ -156,3 +157,8 @@ def runs_in(root: ArchivedPath, markers: tuple[str, ...]) -> list[ArchivedPath]:
 def open_archive(path: Path) -> ArchivedPath:
     """Return the root of an archive. Raises InputError where it cannot be read or is refused."""
     return ArchivedPath(Archive(path), PurePosixPath())
+
+
+def read_bytes(path: Path | ArchivedPath, limit: int) -> bytes:
+    """Return what a file holds. Raises OSError where it is missing, no file, or over `limit`."""
+    return path.read_bytes() if isinstance(path, ArchivedPath) else readfile.read_bytes(path, limit)

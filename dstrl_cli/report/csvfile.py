@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dstrl_cli.report.archive import ArchivedPath
+from dstrl_cli.config.readfile import MAX_TABLE
+from dstrl_cli.report.archive import ArchivedPath, read_bytes
 
 Report = Callable[[str, str], None]
 """Called with every damage: name of the file, cause."""
@@ -20,6 +21,9 @@ reading the file."""
 
 LAST_LINE = "last line cut off, left out"
 """What is reported of a last line without its newline."""
+
+LARGEST = 1e150
+"""A larger number is damage: the sum of its square with others would be infinite."""
 
 Check = Callable[[bytes], str | None]
 """Called with what a file holds; returns why it may not be used, None where it may."""
@@ -33,15 +37,15 @@ def read_csv(
 ) -> Columns | None:
     """Return the usable rows of a CSV file as numbers, or None where it cannot be used at all.
 
-    A row is usable if every one of `columns` holds a finite number; a last line without its
-    newline was cut off and is left out. Of rows with the same step and episode the last one
-    counts. `report(name, cause)` is told of everything left out. Of a file that `check` objects to
-    nothing is used.
+    A row is usable if every one of `columns` holds a number of at most `LARGEST`; a last line
+    without its newline was cut off and is left out. Of rows with the same step and episode the last
+    one counts. `report(name, cause)` is told of everything left out. Of a file that `check` objects
+    to nothing is used.
     """
     wanted = list(columns)
     causes: list[str] = []
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, MAX_TABLE)
         if cause := check(content):
             report(path.name, f"{cause}; not used")
             return None
@@ -59,7 +63,7 @@ def read_csv(
     if absent:
         report(path.name, f"foreign header '{','.join(table)[:60]}': no column {', '.join(absent)}")
         return None
-    usable = np.isfinite([table[name] for name in wanted]).all(axis=0)
+    usable = (np.abs([table[name] for name in wanted]) <= LARGEST).all(axis=0)  # NaN is not
     if not usable.all():
         line = int(np.argmin(usable)) + 2
         causes.append(f"unusable rows left out: {(~usable).sum()}, the first near line {line}")

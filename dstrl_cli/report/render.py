@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from dstrl_cli.config.printable import printable
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report.extra import EXTRA_COLUMNS, ExtraColumn, Parts
 from dstrl_cli.report.marks import Mark, ordered
@@ -49,7 +50,7 @@ class Column:
 
 def columns(table: Table, env: str) -> list[Column]:
     """Return the columns of one environment."""
-    found = [Column(env, env, lambda cell: _result_parts(cell, table.center))]
+    found = [Column(env, printable(env), lambda cell: _result_parts(cell, table.center))]
     if table.paper is not None:
         paper = table.paper
         found.append(Column(env, paper.name, lambda cell: _paper_parts(cell.paper, paper)))
@@ -98,7 +99,7 @@ def _grid(
     for row in section.rows:
         cells = [row.cells.get(column.env) for column in columns]
         yield (
-            row.label,
+            printable(row.label),
             [
                 (column.parts(cell) if cell else None) or [MISSING]
                 for column, cell in zip(columns, cells, strict=True)
@@ -115,6 +116,11 @@ def _title(table: Table) -> str:
 
 
 def _footer(table: Table) -> Iterator[str]:
+    """Yield what stands below a table, each line without characters that would end it."""
+    yield from map(printable, _footer_lines(table))
+
+
+def _footer_lines(table: Table) -> Iterator[str]:
     for mark in table.marks:
         yield f"{mark.symbol} {mark.meaning}"
     yield from table.notes
@@ -189,7 +195,10 @@ def _rich_blocks(table: Table, section: Section, layout: _Layout) -> Iterator[Ri
         envs = section.envs[start : start + layout.envs]
         shown = [column for env in envs for column in columns(table, env)]
         drawn = RichTable(
-            title=Text(section.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+            title=Text(printable(section.title)),
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
         )
         drawn.add_column("method", overflow="fold")
         for column in shown:
@@ -203,10 +212,10 @@ def _rich_blocks(table: Table, section: Section, layout: _Layout) -> Iterator[Ri
 
 
 def _markdown(table: Table, _: Console | None) -> str:
-    lines = [_title(table), ""]
+    lines = [_escape(_title(table), MARKDOWN), ""]
     for section in table.sections:
         shown = [column for env in section.envs for column in columns(table, env)]
-        lines += [f"**{section.title}**", ""]
+        lines += [f"**{_escape(printable(section.title), MARKDOWN)}**", ""]
         lines.append(_markdown_row(["method", *(column.header for column in shown)]))
         lines.append(_markdown_row(["---", *("---:" for _ in shown)]))
         for label, cells in _grid(table, section, shown):
@@ -224,7 +233,11 @@ def _latex(table: Table, _: Console | None) -> str:
     lines = ["% needs \\usepackage{booktabs}", f"% {_title(table)}"]
     for section in table.sections:
         shown = [column for env in section.envs for column in columns(table, env)]
-        lines += [f"% {section.title}", f"\\begin{{tabular}}{{l{'r' * len(shown)}}}", "\\toprule"]
+        lines += [
+            f"% {printable(section.title)}",
+            f"\\begin{{tabular}}{{l{'r' * len(shown)}}}",
+            "\\toprule",
+        ]
         lines.append(_latex_row(["method", *(column.header for column in shown)]))
         lines.append("\\midrule")
         for label, cells in _grid(table, section, shown):
@@ -242,7 +255,7 @@ def _escape(text: str, characters: Mapping[str, str]) -> str:
     return "".join(characters.get(character, character) for character in text)
 
 
-MARKDOWN = {character: f"\\{character}" for character in "\\|*_~#`<"}
+MARKDOWN = {character: f"\\{character}" for character in "\\|*_~#`<>&]"}
 LATEX = {
     "\\": "\\textbackslash{}",
     "~": "$^{\\sim}$",
@@ -269,12 +282,24 @@ def _csv(table: Table, _: Console | None) -> str:
         for row in section.rows:
             where = {"algo": section.algo, "sparsity": section.sparsity, "method": row.method}
             for env, cell in row.cells.items():
-                rows.append(where | {"label": row.label, "env": env} | _flat_cell(cell, table))
+                flat = where | {"label": row.label, "env": env} | _flat_cell(cell, table)
+                rows.append({name: _harmless(value) for name, value in flat.items()})
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula: text that looks like one is quoted."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(FORMULA_SIGNS) else text
+
+
+FORMULA_SIGNS = ("=", "+", "-", "@")
 
 
 def _flat_cell(cell: Cell, table: Table) -> dict[str, Any]:
@@ -330,7 +355,7 @@ def _json(table: Table, _: Console | None) -> str:
         "unchecked": table.unchecked,
         "notes": list(table.notes),
     }
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def _json_cell(cell: Cell) -> dict[str, Any]:

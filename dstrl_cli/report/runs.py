@@ -10,7 +10,6 @@ for is therefore not found: a table of evaluation returns does not open `episode
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,8 +22,10 @@ from numpy.typing import NDArray
 
 from dstrl_cli.config.identity import NOT_IDENTITY, env_name
 from dstrl_cli.config.keys import flatten
+from dstrl_cli.config.readfile import MAX_JSON, MAX_YAML, parse_json
 from dstrl_cli.config.stored import check_whole, parse_document, seems_cut_off, up_to_date
 from dstrl_cli.errors import InputError
+from dstrl_cli.report.archive import read_bytes
 from dstrl_cli.report.csvfile import LAST_LINE, Columns, Report, first_line, read_csv
 from dstrl_cli.report.identity import Identity, identify, misplaced
 from dstrl_cli.report.sources import Place, nothing_found, open_results, runs_at
@@ -190,7 +191,7 @@ def _read_run(
     def report(name: str, cause: str) -> None:
         damaged.append(_damage(root, folder / name, cause))
 
-    document = _read_mapping(folder / CONFIG_FILE, parse_document, report, required=True)
+    document = _read_mapping(folder / CONFIG_FILE, parse_document, MAX_YAML, report, required=True)
     path = folder.relative_to(root)
     identity = identify(absolute / path, flatten(document))
     if identity is None:
@@ -207,7 +208,7 @@ def _read_run(
     if cause := misplaced(absolute / path, flatten(current), document.get("format", 1)):
         report("", cause)
         return None
-    summary = _read_mapping(folder / SUMMARY_FILE, json.loads, report, required=False)
+    summary = _read_mapping(folder / SUMMARY_FILE, parse_json, MAX_JSON, report, required=False)
     if "status" not in summary:
         place = cast(Path, folder)  # an archive's has all that is asked for here
         made = repair.summary_from_files(place, current)
@@ -235,11 +236,11 @@ def _damage(root: Place, path: Place, cause: str) -> Damage:
 
 
 def _read_mapping(
-    path: Place, parse: Callable[[str], Any], report: Report, *, required: bool
+    path: Place, parse: Callable[[str], Any], limit: int, report: Report, *, required: bool
 ) -> dict[str, Any]:
     text = "\n"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, limit).decode("utf-8")
         content = parse(text)
     except FileNotFoundError:
         if required:

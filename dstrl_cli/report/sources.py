@@ -50,8 +50,8 @@ def find_runs(root: Path, unreadable: Unreadable) -> list[Path]:
 
     Raises InputError where there is no such folder.
     """
-    if not root.is_dir():
-        kind = "is not a folder" if root.exists() else "does not exist"
+    if not os.path.isdir(root):  # noqa: PTH112  # Path.is_dir may raise: a name too long
+        kind = "is not a folder" if os.path.exists(root) else "does not exist"  # noqa: PTH110
         raise InputError(f"results folder {root} {kind}: give the --out folder of earlier runs")
     if _is_run(root):
         return [root]

@@ -18,6 +18,7 @@ import numpy as np
 from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report import statistics
+from dstrl_cli.report.csvfile import LARGEST
 from dstrl_cli.report.extra import EXTRA_COLUMNS
 from dstrl_cli.report.labels import MethodLabel, method_label
 from dstrl_cli.report.marks import Mark
@@ -231,9 +232,9 @@ def _run_cost(summary: Mapping[str, Any]) -> list[float] | None:
             flops["test"],
             flops["test_ratio"],
         ]
-        if not np.isfinite(numbers).all():
+        if not (np.abs(np.array(numbers, dtype=float)) <= LARGEST).all():
             return None
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
     newer = (
         ("flops", "train_total_full"),
@@ -248,9 +249,9 @@ def _number(summary: Mapping[str, Any], group: str, key: str) -> float:
     """Return a number of a summary, or NaN where it is missing."""
     try:
         number = float(summary[group][key])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return math.nan
-    return number if math.isfinite(number) else math.nan
+    return number if abs(number) <= LARGEST else math.nan
 
 
 # --- sections and rows ----------------------------------------------------------------------------

@@ -19,12 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from dstrl_cli.config.readfile import check_file
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs.files import create, refuse_link
 
 FORMAT = "dstrl-checkpoint-1"
 CHECKPOINT_FOLDER = "checkpoint"
 STATE_FILE = "state.safetensors"
 REMEDY = "start the run over with --overwrite"
+
+MAX_CHECKPOINT = 1 << 42
+"""Bytes of a checkpoint."""
 
 State = Mapping[str, Any]
 
@@ -63,6 +68,7 @@ def write_state(folder: Path, state: State) -> None:
     The folder is made where it is missing. The state is on the disk when this returns.
     Raises OSError where it cannot be written; the former state is then still there.
     """
+    refuse_link(folder)
     folder.mkdir(exist_ok=True)
     leaves = dict(_leaves(state))
     arrays = {
@@ -76,7 +82,7 @@ def write_state(folder: Path, state: State) -> None:
     values = {name: leaf for name, leaf in leaves.items() if name not in arrays}
     temporary = folder / f".{STATE_FILE}.part"
     try:
-        with temporary.open("wb") as file:
+        with create(temporary) as file:
             file.write(_header(arrays, values, checksum=0))
             checksum = 0
             for pieces in arrays.values():
@@ -110,7 +116,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         leaves = json.loads(metadata["values"])
         if zlib.crc32(data.data) != int(metadata["checksum"], 16):
             raise ValueError("its checksum is wrong")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
     for name, entry in header.items():
         if name != "__metadata__":
@@ -129,7 +135,7 @@ def read_values(folder: Path) -> dict[str, Any]:
     path, metadata = _open(folder)
     try:
         return _nested(json.loads(metadata["values"]))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 
@@ -144,6 +150,7 @@ def _open(folder: Path) -> tuple[Path, dict[str, str]]:
     if not has_state(folder):
         raise InputError(f"there is no checkpoint in {folder}")
     try:
+        check_file(path, MAX_CHECKPOINT)
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError) as error:

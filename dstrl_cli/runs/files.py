@@ -1,17 +1,23 @@
-"""Whole files, put in place at once: a reader or a kill never sees half of one."""
+"""Writing files: whole ones put in place at once, and rows at the end of others.
+
+A reader or a kill never sees half of a whole file. No link is followed: one that somebody planted
+in a run folder is replaced, or refused, and what it points to stays as it is.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
-from dstrl_cli.errors import DstrlError
+from dstrl_cli.config.readfile import NotReadable
+from dstrl_cli.errors import DstrlError, InputError
 
 CAUSES = {
     errno.ENOSPC: "the disk is full",
@@ -22,28 +28,79 @@ CAUSES = {
 }
 """Why a file cannot be written, in words that say more than the system's."""
 
+_NEVER_A_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
 
 def write(path: Path, data: bytes) -> None:
     """Put a whole file in place at once.
 
     Raises DstrlError where it cannot be written; a former file is then still there.
     """
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):
-            raise not_written(path, error) from error
-        raise
+        with replacing(path) as temporary, create(temporary) as file:
+            file.write(data)
+    except OSError as error:
+        raise not_written(path, error) from error
 
 
 def not_written(path: Path, error: OSError) -> DstrlError:
     """Return the error for a file that could not be written, with the cause."""
     cause = CAUSES.get(error.errno or 0) or error.strerror or str(error)
     return DstrlError(f"{path} cannot be written: {cause}")
+
+
+@contextmanager
+def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Give the name of a file beside `path`, ending in `suffix`, that the block writes.
+
+    The file then takes the place of `path` at once. Where the block raises, it is removed, and
+    `path` stays as it was.
+    """
+    temporary = _beside(path, suffix)
+    temporary.unlink(missing_ok=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _beside(path: Path, suffix: str = "") -> Path:
+    return path.with_name(f".{path.name}.part{suffix}")
+
+
+def create(path: Path) -> BinaryIO:
+    """Return a new file, open for writing; what a killed process left under its name goes.
+
+    Raises OSError where it cannot be made, or where something takes its name just then.
+    """
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NEVER_A_LINK
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def check_output(path: Path, flag: str) -> None:
+    """Raise InputError where a file that `flag` names could not be written; leaves nothing."""
+    try:
+        if path.exists() and not path.is_file():
+            raise NotReadable("is a folder, a device or a pipe")
+        temporary = _beside(path)
+        create(temporary).close()
+        temporary.unlink()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{flag}: '{path}' cannot be written ({reason})") from None
+
+
+def refuse_link(path: Path) -> None:
+    """Raise InputError where a link stands in place of a folder or a file of a run."""
+    if path.is_symlink():
+        raise InputError(
+            f"{path} is a link: dstrl writes through none inside the results; remove it, or give "
+            "the folder that it points to as --out"
+        )
 
 
 def as_yaml(document: Mapping[str, Any]) -> str:

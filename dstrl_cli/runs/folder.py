@@ -18,11 +18,12 @@ import yaml
 from dstrl_cli.config.identity import differences
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict
+from dstrl_cli.config.readfile import MAX_YAML, read_text
 from dstrl_cli.config.stored import FORMAT, check_whole, parse_document, seems_cut_off, up_to_date
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs import lock, logs
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, State, has_state, read_state, write_state
-from dstrl_cli.runs.files import as_yaml, write
+from dstrl_cli.runs.files import as_yaml, refuse_link, write
 from dstrl_cli.runs.output import OUTPUT_FILE
 from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE, dump
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, last_status, write_summary
@@ -57,10 +58,12 @@ class RunFolder:
         Raises InputError, having changed nothing, where the folder is in use, holds files that are
         not a run's, or holds a run and `overwrite` is not set.
         """
+        wanted = from_dict(config)
+        refuse_links(self.path, wanted.out)
         _make_folder(self.path)
         self.lock()
         try:
-            _check_content(self.path, from_dict(config), overwrite)
+            _check_content(self.path, wanted, overwrite)
         except InputError:
             self.close()
             raise
@@ -201,16 +204,34 @@ class RunFolder:
 
 def check_free(path: Path, config: RunConfig, overwrite: bool) -> None:
     """Raise InputError where the run `config` may not start in the folder `path`."""
+    check_writable(path, config.out)
     lock.check_unused(path)
-    check_writable(path)
     _check_content(path, config, overwrite)
 
 
-def check_writable(path: Path) -> None:
-    """Raise InputError unless the folder is there to be read and written, or could be made."""
+def refuse_links(path: Path, out: str | None) -> None:
+    """Raise InputError where a link inside the results would lead the run elsewhere.
+
+    The folder `out` itself, which the user names, may be one.
+    """
+    inside = [each for each in path.parents if out is not None and Path(out) in each.parents]
+    for each in (*reversed(inside), path, path / lock.LOCK_FILE):
+        refuse_link(each)
+
+
+def check_writable(path: Path, out: str | None = None) -> None:
+    """Raise InputError unless the folder is there to be read and written, or could be made.
+
+    Nor may a link inside the results, `out`, lead it elsewhere.
+    """
     there = path.absolute()
-    while not os.path.exists(there):  # noqa: PTH110  # Path.exists may raise: no permission
-        there = there.parent
+    try:
+        refuse_links(path, out)
+        while not _is_there(there):
+            there = there.parent
+    except (OSError, ValueError) as error:  # a name that is too long, links in a circle
+        cause = getattr(error, "strerror", None) or error
+        raise InputError(f"folder {path} cannot be made ({cause}): choose another --out") from None
     if not there.is_dir():
         cause = f"{there} is not a folder"
     elif not os.access(there, os.R_OK | os.W_OK | os.X_OK):
@@ -218,6 +239,15 @@ def check_writable(path: Path) -> None:
     else:
         return
     raise InputError(f"folder {path} cannot be written ({cause}): choose another --out")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file or folder. Raises OSError where its name alone is wrong."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False
+    return True
 
 
 def _check_content(path: Path, config: RunConfig, overwrite: bool) -> None:
@@ -256,7 +286,7 @@ def read_config(path: Path) -> RunConfig:
     Raises InputError where it cannot be read.
     """
     try:
-        return _parse_config((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        return _parse_config(read_text(path / CONFIG_FILE, MAX_YAML))
     except (OSError, UnicodeDecodeError, InputError) as error:
         raise InputError(
             f"{path / CONFIG_FILE} cannot be read ({' '.join(str(error).split())}). "
@@ -295,7 +325,7 @@ def _remove_run_files(path: Path) -> None:
     """
     for name in (*_PARTS, *reversed(RUN_FILES)):
         target = path / name
-        if target.is_dir():
+        if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)

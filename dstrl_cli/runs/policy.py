@@ -7,6 +7,7 @@ file that comes from others is safe to open. The README describes it under "The 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dstrl_cli import __version__
+from dstrl_cli.config.models import EnvConfig
+from dstrl_cli.config.readfile import MAX_POLICY, check_file, parse_json
 from dstrl_cli.errors import InputError
 
 FORMAT = "dstrl-policy-1"
@@ -107,13 +110,14 @@ def read(path: Path) -> tuple[Tensors, dict[str, str]]:
 
     Raises InputError where the file is missing, damaged or not a policy file of dstrl.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"policy file {path} does not exist")
     try:
+        check_file(path, MAX_POLICY)
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"policy file {path} cannot be read: {error}") from error
     if metadata.get("format") != FORMAT:
         raise InputError(
@@ -128,9 +132,9 @@ def find_policy(run: Path) -> Path:
 
     Raises InputError where there is none.
     """
-    if run.is_file():
+    if os.path.isfile(run):  # noqa: PTH113  # Path.is_file may raise: a name too long
         return run
-    if not run.is_dir():
+    if not os.path.isdir(run):  # noqa: PTH112
         raise InputError(f"run '{run}' does not exist: give a run folder or a policy file")
     if not (run / POLICY_FILE).is_file():
         raise InputError(
@@ -184,16 +188,19 @@ class Policy:
             action_size = int(metadata["action_size"])
             dtype = _float_type(metadata.get("action_dtype", "float32"))
             low, high = (
-                np.array(json.loads(metadata[key]), dtype=dtype).reshape(action_size)
+                np.array(parse_json(metadata[key]), dtype=dtype).reshape(action_size)
                 for key in ("action_low", "action_high")
             )
-            hidden_sizes = [int(size) for size in json.loads(metadata["hidden_sizes"])]
+            hidden_sizes = [int(size) for size in parse_json(metadata["hidden_sizes"])]
             algo, env = metadata["algo"], metadata["env"]
             task = int(metadata["task"]) if metadata["task"] else None
             step = int(metadata["step"])
-            env_kwargs = dict(json.loads(metadata.get("env_kwargs", "{}")))
+            env_kwargs = dict(parse_json(metadata.get("env_kwargs", "{}")))
             flatten = metadata.get("env_flatten") == "true"
-        except (KeyError, ValueError, TypeError) as error:
+            EnvConfig(id=env, task=task or 0, kwargs=env_kwargs)
+            if not (np.isfinite([low, high]).all() and (low <= high).all()):
+                raise ValueError("the bounds of the actions are not finite, or not in order")
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise InputError(f"policy file {path} has damaged metadata: {error!r}") from error
         weights, biases = _actor_layers(path, tensors)
         _check_shapes(path, weights, biases, [observation_size, *hidden_sizes], action_size)

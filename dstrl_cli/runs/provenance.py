@@ -90,7 +90,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     """Return what a git command printed, or None where it failed or git is missing."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
+            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
             timeout=10,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,8 +11,9 @@ import yaml
 
 from dstrl_cli.config.identity import env_identity
 from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.readfile import MAX_JSON, parse_json, read_text
 from dstrl_cli.config.stored import check_whole, parse_document, up_to_date
-from dstrl_cli.errors import InputError
+from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.runs import checksums, lock, repair
 from dstrl_cli.runs.files import as_json, write
@@ -58,7 +58,7 @@ def about(config: RunConfig) -> dict[str, Any]:
 def read_summary(path: Path) -> dict[str, Any] | None:
     """Return the summary that the run in `path` left, or None where it left none to read."""
     try:
-        summary = json.loads((path / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = parse_json(read_text(path / SUMMARY_FILE, MAX_JSON))
     except (OSError, ValueError):
         return None
     return summary if isinstance(summary, dict) else None
@@ -139,7 +139,7 @@ def mark_ended(
     if written is not None and written.get("status") == status:
         return written
     summary = {"status": status, "error": error} | ({} if config is None else about(config))
-    if (path / CONFIG_FILE).is_file():
-        with suppress(InputError), lock.held(path):
+    if lock.is_file(path / CONFIG_FILE):
+        with suppress(DstrlError, OSError), lock.held(path):
             write_summary(path, summary)
     return summary

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.network_sizes import network_sizes
+from dstrl_cli.config.ranges import shortened
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import algorithm
 from dstrl_cli.replay.layout import FLOAT, keeps_policy_actions, ring_bytes
@@ -228,11 +229,13 @@ def parse_size(text: str, flag: str = "--device-memory") -> int:
 
     Raises InputError, naming the flag.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower(), re.ASCII)
+    match = re.fullmatch(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([a-z]*)\s*", text.lower(), re.ASCII)
     unit = _UNITS.get(match[2] or "b", 0) if match else 0
     found = int(Decimal(match[1]) * unit) if match else 0
     if found < 1:
-        raise InputError(f"{flag}: {text!r} is no size; write 80GB, 80GiB, 512MB or plain bytes")
+        raise InputError(
+            f"{flag}: {shortened(text)} is no size; write 80GB, 80GiB, 512MB or plain bytes"
+        )
     return found
 
 

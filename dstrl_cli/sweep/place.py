@@ -15,8 +15,8 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.machine import Host
 from dstrl_cli.nets.choice import Choice, choose
 from dstrl_cli.sweep.devices import Device, find_devices
-from dstrl_cli.sweep.memory import format_bytes
-from dstrl_cli.sweep.packing import PlannedPopulation, one_each, pack, roomy
+from dstrl_cli.sweep.memory import format_bytes, network_bytes, update_bytes
+from dstrl_cli.sweep.packing import PlannedPopulation, for_each, one_each, pack, roomy
 from dstrl_cli.sweep.plan import Planned
 from dstrl_cli.training.run import Run
 
@@ -127,6 +127,8 @@ def place_runs(
         jobs = len(devices)
         populations = _sharing_cores(populations, jobs, host)
     engines, reason = _engines(populations)
+    if on_cpu:
+        _check_networks(populations, host)
     out = planned[0].run.config.out
     placement = Placement(runs, devices, populations, jobs, engines, reason, out)
     if on_cpu or not dry_run:  # a dry run for accelerators may be for another machine
@@ -197,6 +199,34 @@ def _refuse_limits_of_accelerators(limits: Limits) -> None:
                 f"{flag} is for accelerators, and these runs are processes on the CPU: leave it "
                 "out (--jobs says how many run at once), or plan with --device cuda --dry-run"
             )
+
+
+def _check_networks(populations: Sequence[PlannedPopulation], host: Host) -> None:
+    """Raise InputError where the networks of one run, or one update, are larger than main memory.
+
+    They are counted as the dense tensors that the sparse engine does not need, so only what is
+    several times too large is refused.
+    """
+    if host.memory is None:
+        return
+    runs = [each.runs[0] for each in populations]
+    for run, needed in zip(runs, for_each(runs, _network_memory), strict=True):
+        if needed > MARGIN * host.memory:
+            config = run.config
+            raise InputError(
+                f"hidden_sizes = {list(config.hidden_sizes)}, batch_size = {config.batch_size:,}: "
+                f"main memory has {format_bytes(host.memory)}, and the networks and one update "
+                f"need {format_bytes(needed)}; use fewer units, or a smaller batch"
+            )
+
+
+MARGIN = 4
+"""How much larger than main memory what is refused must be by the estimate."""
+
+
+def _network_memory(run: Run) -> int:
+    sizes = run.spec.observation_size, run.spec.action_size
+    return network_bytes([run.config], *sizes) + update_bytes([run.config], *sizes)
 
 
 def _check_main_memory(placement: Placement, host: Host) -> None:

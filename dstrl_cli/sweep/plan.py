@@ -383,7 +383,7 @@ def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> lis
         if parent not in empty:
             empty[parent] = not os.path.lexists(parent)
             if empty[parent]:
-                check_writable(run.path)
+                check_writable(run.path, run.config.out)
         new = empty[parent]
         planned.append(Planned(run, "new") if new else _resumed(run, overwrite, lengthen))
     return planned
@@ -452,7 +452,7 @@ def _planned(run: Run, start_over: bool) -> Planned:
 
 def _writable(planned: Planned) -> Planned:
     if planned.to_do:
-        check_writable(planned.run.path)
+        check_writable(planned.run.path, planned.run.config.out)
     return planned
 
 

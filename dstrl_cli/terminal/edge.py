@@ -1,10 +1,14 @@
-"""Interruptions and error messages of the command line."""
+"""The edge of the command line: interruptions, error messages, and what nobody expected."""
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from dstrl_cli.machine import leave_terminal
 
@@ -42,9 +46,29 @@ def interruptible() -> Iterator[None]:
 
 def say(text: str, heading: str = "") -> None:
     """Print a message on standard error; a terminal's is wrapped at words."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False)
+    from dstrl_cli.terminal.screen import screen
+
+    console = screen(stderr=True)
     message = Text.assemble((heading, "bold red"), text)
     console.print(message, soft_wrap=not console.is_terminal)
+
+
+def say_unexpected(error: Exception) -> None:
+    """Print in one line what went wrong unforeseen, and where its traceback is."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
+    say(f"{cause}; this should not happen: {_keep(error)}", heading="error: ")
+
+
+def _keep(error: Exception) -> str:
+    """Write the traceback to a new file; return a sentence that says where, or why it is not."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="dstrl-traceback-", suffix=".txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exception(error, file=file)
+    except OSError as problem:
+        return f"its traceback could not be saved ({problem.strerror})"
+    return f"please report it with its traceback, saved in {name}"

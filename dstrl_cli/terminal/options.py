@@ -105,3 +105,8 @@ Compare = Annotated[
     str | None,
     typer.Option(help="Published table to show beside, such as xu2024:I.", metavar="TABLE"),
 ]
+
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Also run code of this folder that only a file names."),
+]

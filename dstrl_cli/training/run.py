@@ -202,7 +202,7 @@ def _leave_summaries(
     for folder, config in zip(folders, configs, strict=True):
         written = read_summary(folder.path)
         if written is None or (over_failed and written.get("status") == status):
-            with suppress(DstrlError):  # the disk may be full
+            with suppress(DstrlError, OSError):  # the disk is full, or the folder gone
                 folder.summary({**about(config), **(written or {}), **end})
 
 

@@ -415,17 +415,25 @@ def train(
             population.run(states)
             population.finish("finished")
     except (KeyboardInterrupt, Stopped):
-        with contextlib.suppress(RuntimeError, DstrlError):
+        with contextlib.suppress(RuntimeError, DstrlError, OSError):
             population.finish("interrupted")
         raise KeyboardInterrupt from None
     except Exception as error:
         known = isinstance(error, DstrlError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
-        # A lost device cannot be read, and a full disk not written; `run.train` marks what it can.
-        with contextlib.suppress(RuntimeError, DstrlError):
+        reason = str(error) if known else _reason(error)
+        # A lost device cannot be read, a full disk not written; `run.train` marks what it can.
+        with contextlib.suppress(RuntimeError, DstrlError, OSError):
             population.finish("failed", reason)
         if known:
             raise
         raise DstrlError(reason) from error
     finally:
         population.close()
+
+
+def _reason(error: Exception) -> str:
+    """Return in one line what stopped the training."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return f"{type(error).__name__}: {error}"
