@@ -313,11 +313,13 @@ def test_what_cannot_be_drawn_is_said(tmp_path, capsys, monkeypatch):
 
 def test_sweep_shows_the_table_beside_a_run_that_failed_at_once(tmp_path):
     Path("sudden.py").write_text(
-        "import gymnasium\n"
+        "import gymnasium, multiprocessing\n"
         "from gymnasium.envs.classic_control import PendulumEnv\n"
         "class Sudden(PendulumEnv):\n"
         "    def reset(self, **options):\n"
-        "        raise RuntimeError('no battery')\n"
+        "        if multiprocessing.parent_process():  # not where it is checked before\n"
+        "            raise RuntimeError('no battery')\n"
+        "        return super().reset(**options)\n"
         "gymnasium.register('Sudden-v0', entry_point=Sudden, max_episode_steps=9)\n"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
@@ -349,8 +351,12 @@ def test_several_seeds_and_a_failure_end_with_exit_code_1(tmp_path):
         "import gymnasium\n"
         "from gymnasium.envs.classic_control import PendulumEnv\n"
         "class Fragile(PendulumEnv):\n"
+        "    worn = False\n"
         "    def step(self, action):\n"
-        "        raise RuntimeError('the arm fell off')\n"
+        "        if self.worn:\n"
+        "            raise RuntimeError('the arm fell off')\n"
+        "        self.worn = True\n"
+        "        return super().step(action)\n"
         "gymnasium.register('Fragile-v0', entry_point=Fragile, max_episode_steps=9)\n"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
