@@ -86,7 +86,7 @@ def test_a_stored_run_is_trained_again_and_made_longer():
     )
     longer = train(dst="sst", out="a", resume=True, steps=400)
     assert (longer["steps"], longer["extended_from"]) == (400, 300)
-    with pytest.raises(dstrl_cli.InputError, match="seed.*config"):
+    with pytest.raises(dstrl_cli.InputError, match=r"seed.*config"):
         dstrl_cli.train(config=Path(first["path"]) / "config.yaml", seed=3)
 
 
