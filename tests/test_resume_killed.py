@@ -15,13 +15,19 @@ from resume_samples import NUMBERS, SMALL
 
 REPOSITORY = Path(__file__).parents[1]
 DYING = Path(__file__).with_name("dying_program.py")
-RUN = "2DNav-v1/{algo}-{method}/s0.6/seed0"
+RUN = "InvertedPendulum-v5/{algo}-{method}/s0.6/seed0"
 
 
 def flags(algo: str, method: str, engine: str, steps: int, every: int) -> list[str]:
     """Return the arguments of a small run."""
     return [
-        *("train", f"--algo={algo}", f"--dst={method}", "--env=2DNav-v1", f"--engine={engine}"),
+        *(
+            "train",
+            f"--algo={algo}",
+            f"--dst={method}",
+            "--env=InvertedPendulum-v5",
+            f"--engine={engine}",
+        ),
         *(f"--steps={steps}", "--sparsity=0.6", f"--checkpoint-every={every}", "--device=cpu"),
         *(f"--set={each}" for each in SMALL),
     ]
@@ -49,25 +55,42 @@ def numbers(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in NUMBERS if (folder / name).exists()}
 
 
-def kill_once_at(process: subprocess.Popen[str], file: Path, size: int) -> None:
-    """Kill a process as soon as a file is larger than `size`; it must not have ended before."""
-    while not (file.exists() and file.stat().st_size > size):
-        assert process.poll() is None
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+class Program:
+    """A process that runs dstrl again and again, to its end or to a write at which it dies."""
+
+    def __enter__(self) -> "Program":
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(DYING)],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
+
+    def run(self, *arguments: str, **job: object) -> dict:
+        """Return the exit code, the writes and the output of one run of dstrl."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps({"arguments": arguments, **job}), file=self.process.stdin, flush=True)
+        answer: dict = json.loads(self.process.stdout.readline())
+        return answer
 
 
 def test_a_killed_process_is_resumed_to_the_same_bytes(tmp_path):
-    arguments = flags("td3", "rlx2", "sparse", steps=600, every=100)
-    run = RUN.format(algo="td3", method="rlx2")
-    killed = tmp_path / "killed" / run
-    process = start([*arguments, f"--out={tmp_path / 'killed'}"])
-    kill_once_at(process, killed / "checkpoint" / "state.safetensors", 0)
-    output = finish([*arguments, f"--out={tmp_path / 'killed'}", "--resume"])
-    assert "resumes at step " in output
-    finish([*arguments, f"--out={tmp_path / 'whole'}"])
-    assert numbers(killed) == numbers(tmp_path / "whole" / run)
+    arguments = flags("td3", "rlx2", "masked", steps=110, every=45)
+    run, out = RUN.format(algo="td3", method="rlx2"), tmp_path / "killed"
+    with Program() as program:
+        writes = program.run(*arguments, f"--out={tmp_path / 'whole'}")["writes"]
+        died = program.run(*arguments, f"--out={out}", number=writes // 2, stage="amid")
+        assert died["code"] == -signal.SIGKILL, died["output"]
+        ended = program.run(*arguments, f"--out={out}", "--resume")
+    assert ended["code"] == 0, ended["output"]
+    assert "resumes at step " in ended["output"]
+    assert numbers(out / run) == numbers(tmp_path / "whole" / run)
 
 
 CASES = [
@@ -104,31 +127,6 @@ def test_fifty_random_kills_change_no_byte(tmp_path):
                     break
             finish([*arguments, f"--out={out}", "--resume"])
             assert numbers(out / run) == numbers(whole / run), (seed, algo, method, engine)
-
-
-class Program:
-    """A process that runs dstrl again and again, to its end or to a write at which it dies."""
-
-    def __enter__(self) -> "Program":
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(DYING)],
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.communicate()
-
-    def run(self, *arguments: str, **job: object) -> dict:
-        """Return the exit code, the writes and the output of one run of dstrl."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(json.dumps({"arguments": arguments, **job}), file=self.process.stdin, flush=True)
-        answer: dict = json.loads(self.process.stdout.readline())
-        return answer
 
 
 @pytest.mark.soak
