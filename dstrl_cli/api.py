@@ -22,7 +22,8 @@ from dstrl_cli.runs.policy import Policy, find_policy
 from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.again import ALLOWED, refuse_beside_config, stored_run
 from dstrl_cli.sweep.place import Limits, place_runs
-from dstrl_cli.sweep.plan import Axes, expand, fresh, refuse_several, resumed
+from dstrl_cli.sweep.plan import Axes, expand, refuse_several
+from dstrl_cli.sweep.states import fresh, resumed
 from dstrl_cli.terminal import describe
 from dstrl_cli.training.run import Outcome, Summary
 from dstrl_cli.training.run import train as train_runs

@@ -38,6 +38,7 @@ from dstrl_cli.terminal.options import (
     Out,
     Preset,
     ReplayDevice,
+    Retries,
     Set,
     Steps,
     Trust,
@@ -233,14 +234,7 @@ def sweep(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop all runs when one fails (default: go on).")
     ] = False,
-    retries: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="How often a run is tried again whose process was killed (default: 0).",
-            metavar="N",
-        ),
-    ] = 0,
+    retries: Retries = 0,
     status: Annotated[
         bool, typer.Option("--status", help="Print how far the runs are, and train nothing.")
     ] = False,

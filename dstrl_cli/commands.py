@@ -27,16 +27,8 @@ from dstrl_cli.sweep import launcher, local
 from dstrl_cli.sweep.again import stored_run
 from dstrl_cli.sweep.memory import format_bytes, parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
-from dstrl_cli.sweep.plan import (
-    Axes,
-    Planned,
-    expand,
-    fresh,
-    prepare,
-    refuse_several,
-    repaired,
-    resumed,
-)
+from dstrl_cli.sweep.plan import Axes, expand, prepare, refuse_several
+from dstrl_cli.sweep.states import Planned, fresh, repaired, resumed
 from dstrl_cli.sweep.status import look
 from dstrl_cli.terminal import describe, listing, plan, status, verified
 from dstrl_cli.terminal.display import make_display

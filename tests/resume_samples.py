@@ -16,7 +16,8 @@ from gymnasium.spaces import Box
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.runs import logs
 from dstrl_cli.runs.folder import RunFolder
-from dstrl_cli.sweep.plan import prepare, resumed
+from dstrl_cli.sweep.plan import prepare
+from dstrl_cli.sweep.states import resumed
 from dstrl_cli.training import run as training
 from dstrl_cli.training.reporter import Reporter, Silent
 from dstrl_cli.training.run import Run, Summary

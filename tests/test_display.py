@@ -8,7 +8,8 @@ from rich.console import Console, RenderableType
 from dstrl_cli.machine import Host
 from dstrl_cli.sweep.display import DisplayReporter
 from dstrl_cli.sweep.place import Limits, place_runs
-from dstrl_cli.sweep.plan import Axes, Planned, expand
+from dstrl_cli.sweep.plan import Axes, expand
+from dstrl_cli.sweep.states import Planned
 from dstrl_cli.terminal import describe, plan
 from dstrl_cli.terminal.columns import Layout, fitting_table
 from dstrl_cli.terminal.display import LineDisplay, LiveDisplay

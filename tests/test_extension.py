@@ -11,7 +11,7 @@ from dstrl_cli.config import extension
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.checkpoint import read_values
 from dstrl_cli.runs.folder import read_config
-from dstrl_cli.sweep.plan import resumed
+from dstrl_cli.sweep.states import resumed
 
 KEPT = ("keep_checkpoint=true",)
 

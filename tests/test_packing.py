@@ -12,7 +12,8 @@ from dstrl_cli.machine import Host
 from dstrl_cli.sweep.devices import Device, find_devices
 from dstrl_cli.sweep.packing import PlannedPopulation, groups, memory_of, pack
 from dstrl_cli.sweep.place import Limits, default_jobs, place_runs
-from dstrl_cli.sweep.plan import Axes, Planned, expand
+from dstrl_cli.sweep.plan import Axes, expand
+from dstrl_cli.sweep.states import Planned
 from dstrl_cli.training.run import find_device
 
 SMALL = ("hidden_sizes=8,8", "batch_size=8", "learning_starts=50", "eval_episodes=2")

@@ -11,7 +11,8 @@ from dstrl_cli.config.ranges import parse_numbers
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep import plan
-from dstrl_cli.sweep.plan import Axes, expand, fresh, resumed
+from dstrl_cli.sweep.plan import Axes, expand
+from dstrl_cli.sweep.states import fresh, resumed
 
 # --- which runs ---------------------------------------------------------------------------------
 

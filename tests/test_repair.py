@@ -15,7 +15,8 @@ from dstrl_cli.report import tables
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.folder import RunFolder, read_config
 from dstrl_cli.runs.summary import read_status, read_summary, repair_summary
-from dstrl_cli.sweep.plan import prepare, repaired, resumed
+from dstrl_cli.sweep.plan import prepare
+from dstrl_cli.sweep.states import repaired, resumed
 from dstrl_cli.terminal.plan import damage_lines
 from dstrl_cli.training.reporter import Silent
 from dstrl_cli.training.run import Run, train

@@ -24,7 +24,7 @@ from dstrl_cli.runs import policy
 from dstrl_cli.runs.checkpoint import read_values
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.summary import read_summary
-from dstrl_cli.sweep.plan import resumed
+from dstrl_cli.sweep.states import resumed
 from dstrl_cli.training import run as training
 
 SAVING = ("checkpoint_every=30",)

@@ -19,7 +19,8 @@ from dstrl_cli.runs.folder import RunFolder, read_config
 from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.again import stored_label
 from dstrl_cli.sweep.packing import groups
-from dstrl_cli.sweep.plan import Axes, expand, resumed
+from dstrl_cli.sweep.plan import Axes, expand
+from dstrl_cli.sweep.states import resumed
 
 FLAGS = [
     *("--dst=sst", "--env=InvertedPendulum-v5", "--sparsity=0.6", "--steps=110", "--engine=masked"),

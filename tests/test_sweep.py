@@ -20,7 +20,8 @@ from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.launcher import End, Launcher, Note, execute, summary_of
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.place import Limits, place_runs
-from dstrl_cli.sweep.plan import Axes, resumed
+from dstrl_cli.sweep.plan import Axes
+from dstrl_cli.sweep.states import resumed
 from dstrl_cli.terminal.display import LineDisplay
 from dstrl_cli.terminal.sweepview import SweepDisplay
 from dstrl_cli.training.run import Outcome, _leave_summaries, out_of_memory

@@ -18,7 +18,8 @@ from dstrl_cli.runs.summary import read_summary, write_summary
 from dstrl_cli.sweep.launcher import End, Launcher, OnFailure, execute
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.place import Limits, place_runs
-from dstrl_cli.sweep.plan import Axes, resumed
+from dstrl_cli.sweep.plan import Axes
+from dstrl_cli.sweep.states import resumed
 from dstrl_cli.terminal.display import LineDisplay
 from dstrl_cli.training.run import Outcome
 

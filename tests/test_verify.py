@@ -131,9 +131,9 @@ def test_rows_that_are_missing_or_too_many_are_found(folder: Path) -> None:
     difference = verified(folder).difference
     last = lines[-1].strip()
     assert difference == Difference(120, "eval.csv", "episode 1", "", None, last)
-    file.write_text("".join(lines) + "120,2,1.0,5\n")
+    file.write_text("".join(lines) + "120,2,1.0,5,\n")
     difference = verified(folder).difference
-    assert difference == Difference(120, "eval.csv", "episode 2", "", "120,2,1.0,5", None)
+    assert difference == Difference(120, "eval.csv", "episode 2", "", "120,2,1.0,5,", None)
 
 
 def test_files_that_a_run_does_not_have_are_not_compared(folder: Path) -> None:

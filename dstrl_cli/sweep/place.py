@@ -17,7 +17,7 @@ from dstrl_cli.nets.choice import Choice, choose
 from dstrl_cli.sweep.devices import Device, find_devices
 from dstrl_cli.sweep.memory import format_bytes, network_bytes, update_bytes
 from dstrl_cli.sweep.packing import PlannedPopulation, for_each, one_each, pack, roomy
-from dstrl_cli.sweep.plan import Planned
+from dstrl_cli.sweep.states import Planned
 from dstrl_cli.training.run import Run
 
 

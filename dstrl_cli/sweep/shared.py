@@ -13,7 +13,7 @@ from typing import Any
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.lock import holder, is_file
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
-from dstrl_cli.sweep.plan import resumed
+from dstrl_cli.sweep.states import resumed
 from dstrl_cli.training.run import Run
 
 Summary = Mapping[str, Any]

@@ -110,3 +110,12 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", help="Also run code of this folder that only a file names."),
 ]
+
+Retries = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="How often a run is tried again whose process was killed (default: 0).",
+        metavar="N",
+    ),
+]

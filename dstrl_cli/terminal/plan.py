@@ -14,7 +14,7 @@ from dstrl_cli.registry import algorithm_name
 from dstrl_cli.report.words import counted
 from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Placement
-from dstrl_cli.sweep.plan import HELD, Planned
+from dstrl_cli.sweep.states import HELD, Planned
 from dstrl_cli.terminal.columns import Layout, fitting_table
 from dstrl_cli.training.run import Run
 

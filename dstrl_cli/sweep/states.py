@@ -1,0 +1,157 @@
+"""What the folders of a plan's runs hold, and so what is to do: begin, go on, start over, nothing.
+
+Nothing is trained here, and nothing is written but the summaries that finished runs have lost.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from dstrl_cli.config.identity import differences
+from dstrl_cli.errors import InputError
+from dstrl_cli.runs.checksums import differing_logs
+from dstrl_cli.runs.folder import check_free, check_writable, read_config
+from dstrl_cli.runs.lock import InUse, check_unused, in_use
+from dstrl_cli.runs.summary import DAMAGED, SUMMARY_FILE, read_status, read_summary, repair_summary
+from dstrl_cli.sweep.going_on import going_on, is_longer, longer
+from dstrl_cli.training.run import Run
+
+HELD = "running"
+"""The status of a run that another process trains."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of the plan and the state of its folder.
+
+    Attributes:
+        run: the run.
+        status: `new`, `finished`, `running` (in another process), or how an earlier attempt ended
+            (`interrupted`, ...).
+        damage: how the logs of a finished run are not what it wrote.
+    """
+
+    run: Run
+    status: str
+    damage: tuple[str, ...] = ()
+
+    @property
+    def to_do(self) -> bool:
+        """Whether the run will be trained, unless another process does so first."""
+        return self.run.start != "new" or self.status in ("new", HELD)
+
+
+def fresh(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
+    """Plan runs that may only start in folders without a run, unless `overwrite`.
+
+    Raises InputError for the first folder that is taken.
+    """
+    planned = []
+    for run in runs:
+        check_free(run.path, run.config, overwrite)
+        planned.append(_planned(run, overwrite))
+    return planned
+
+
+def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> list[Planned]:
+    """Plan runs of which the finished ones are skipped.
+
+    Unfinished ones go on from their checkpoints; those without one start over. Those that another
+    process trains are planned as such: a sweep looks at them again. `overwrite` starts all of them
+    over, and replaces other configurations. With `lengthen`, a finished run that has fewer steps
+    than are wanted goes on, too. Raises InputError where a folder holds another configuration, a
+    damaged checkpoint, something that is no run, a run of which it is not known whether it
+    finished, or one to go on with whose logs are not as it left them.
+    """
+    planned = []
+    empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
+    for run in runs:
+        parent = run.path.parent
+        if parent not in empty:
+            empty[parent] = not os.path.lexists(parent)
+            if empty[parent]:
+                check_writable(run.path, run.config.out)
+        new = empty[parent]
+        planned.append(Planned(run, "new") if new else _resumed(run, overwrite, lengthen))
+    return planned
+
+
+def _resumed(run: Run, overwrite: bool, lengthen: bool) -> Planned:
+    try:
+        return _as_it_is(run, overwrite, lengthen)
+    except InputError as error:
+        held = isinstance(error, InUse) or in_use(run.path)
+        if overwrite or not held or _is_another(run):
+            raise
+        return Planned(run, HELD)
+
+
+def _is_another(run: Run) -> bool:
+    """Whether the folder of a run holds another configuration; not while it is being written."""
+    try:
+        return bool(differences(read_config(run.path), run.config))
+    except InputError:
+        return False
+
+
+def _as_it_is(run: Run, overwrite: bool, lengthen: bool) -> Planned:
+    status = read_status(run.path)
+    if overwrite or status is None:
+        check_free(run.path, run.config, overwrite)
+        return _planned(run, overwrite)
+    check_unused(run.path)
+    stored = read_config(run.path)
+    if lengthen and is_longer(run, stored):
+        same_length = run.config.model_copy(update={"steps": stored.steps})
+        if not differences(stored, same_length):
+            _check_logs(run)
+            return _writable(Planned(longer(run, stored), status))
+    if differences(stored, run.config):
+        check_free(run.path, run.config, overwrite)
+    if status == DAMAGED:
+        raise InputError(
+            f"run {run.path}: its {SUMMARY_FILE} cannot be read, and its other files do not show "
+            "whether it finished: train it again with --overwrite, or after removing its folder"
+        )
+    if status == "finished":
+        damage = differing_logs(run.path, read_summary(run.path) or {})
+        return Planned(run, status, tuple(f"{name} is {cause}" for name, cause in damage))
+    planned = _writable(Planned(going_on(run, stored), status))
+    if planned.run.start == "resume":
+        _check_logs(run)
+    return planned
+
+
+def _check_logs(run: Run) -> None:
+    """Raise InputError where the logs are not as the run left them when it stopped."""
+    for name, cause in differing_logs(run.path, read_summary(run.path) or {}):
+        raise InputError(
+            f"run {run.path} cannot go on: {name} is {cause}. --overwrite starts it over"
+        )
+
+
+def _planned(run: Run, start_over: bool) -> Planned:
+    check_unused(run.path)
+    status = read_status(run.path)
+    start: Literal["new", "over"] = "over" if start_over and status is not None else "new"
+    return _writable(Planned(replace(run, start=start), status or "new"))
+
+
+def _writable(planned: Planned) -> Planned:
+    if planned.to_do:
+        check_writable(planned.run.path, planned.run.config.out)
+    return planned
+
+
+def repaired(planned: Iterable[Planned]) -> list[str]:
+    """Write the summaries that finished runs have lost; return a line about each."""
+    return [
+        f"repaired: {each.run.label} had no {SUMMARY_FILE} to read, it was written again from the "
+        "other files"
+        for each in planned
+        if not each.to_do and repair_summary(each.run.path)
+    ]
