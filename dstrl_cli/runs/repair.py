@@ -76,9 +76,12 @@ def _ended(folder: Path, config: Mapping[str, Any], step: int) -> bool:
 
 
 def _step_and_episode(line: str) -> tuple[int, int]:
-    """Return the first two cells of a row of `eval.csv`; the others must be numbers."""
-    step, episode, *others = line.split(",")
-    _ = [float(cell) for cell in others]
+    """Return the first two cells of a row of `eval.csv`; the others must be numbers.
+
+    Only `success` may be empty: most environments do not tell of it.
+    """
+    step, episode, value, length, *success = line.split(",")
+    _ = [float(cell) for cell in (value, length, *filter(None, success))]
     return int(step), int(episode)
 
 
