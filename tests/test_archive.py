@@ -123,6 +123,25 @@ def test_an_archive_is_replaced_only_where_that_is_wished(results, tmp_path, cap
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "results", "runs.zip"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_an_archive_takes_the_place_of_no_pipe_or_device(results, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["archive", str(results), f"--out={tmp_path / 'pipe'}", "--overwrite"]) == 2
+    assert "is a folder, a device or a pipe" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_in_a_run_is_not_followed_and_that_is_said(results, tmp_path, capsys):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("mine alone\n")
+    log = results / RUN / "eval.csv"
+    log.unlink()
+    log.symlink_to(secret)
+    assert main(["archive", str(results), f"--out={tmp_path / 'runs.zip'}"]) == 0
+    assert f"{log}: not a plain file" in capsys.readouterr().err.replace("\n", "")
+    assert f"{RUN}/eval.csv" not in names(tmp_path / "runs.zip")
+
+
 # --- reading what others made -------------------------------------------------------------------
 
 

@@ -9,12 +9,14 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.report.archive import TOPOLOGY_LAST, check_sizes, is_plain
 from dstrl_cli.report.csvfile import first_line
 from dstrl_cli.report.identity import LAYOUT
 from dstrl_cli.report.sources import find_runs, nothing_found
+from dstrl_cli.runs.files import check_output, create, not_written, replacing
 from dstrl_cli.runs.logs import COLUMNS
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE
 
@@ -29,7 +31,7 @@ _UNIX, _MODE = 3, 0o644 << 16
 
 @dataclass(frozen=True)
 class Archived:
-    """What was archived: the number of runs, bytes of the archive, and folders left out."""
+    """What was archived: the number of runs, bytes of the archive, folders and files left out."""
 
     runs: int
     size: int
@@ -42,13 +44,11 @@ def archive(results: Path, out: Path, overwrite: bool = False) -> Archived:
     Raises:
         InputError: before anything is written, where there is no run, `out` exists and is not to
             be replaced, or the logs are larger than an archive's may be.
-        DstrlError: a log cannot be read.
+        DstrlError: a log cannot be read, or the archive cannot be written.
     """
+    check_output(out, "--out")
     if out.exists() and not overwrite:
         raise InputError(f"--out {out} exists already: choose another, or replace it: --overwrite")
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        kind = "is a folder" if out.is_dir() else "lies in no folder that exists"
-        raise InputError(f"--out {out} {kind}: name a file such as runs.zip")
     unreadable: list[str] = []
     folders = find_runs(
         results, lambda path, error: unreadable.append(f"{path}: {first_line(error)}")
@@ -56,18 +56,16 @@ def archive(results: Path, out: Path, overwrite: bool = False) -> Archived:
     if not folders:
         raise nothing_found(results)
     found = sorted((_name(results, folder), folder) for folder in folders)
+    unreadable += [f"{file}: not a plain file" for _, file in _others(found)]
     sizes = {f"{name}/{file.name}": file.stat().st_size for name, file in _files(found)}
     if odd := next((name for name in sizes if not is_plain(name)), None):
         raise InputError(f"results {results}: {odd!r} cannot be a name in an archive: rename it")
     check_sizes({name: size for name, size in sizes.items() if not name.endswith(TOPOLOGY)}, out)
-    temporary = out.with_name(f".{out.name}.part")
     try:
-        _write(temporary, found)
-        temporary.replace(out)
+        with replacing(out) as temporary, create(temporary) as file:
+            _write(file, found)
     except OSError as error:
-        raise DstrlError(f"{out} cannot be written: {first_line(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise not_written(out, error) from error
     return Archived(len(found), out.stat().st_size, unreadable)
 
 
@@ -92,20 +90,44 @@ def _name(results: Path, folder: Path) -> str:
 
 def _files(found: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
     """Yield every file to be archived, with the name of its run."""
+    return ((name, file) for name, file in _logs(found) if _is_plain_file(file))
+
+
+def _others(found: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
+    """Yield what has the name of a file to be archived and is none.
+
+    A link is not followed: it may lead to a file that nobody means to publish.
+    """
+    return ((name, file) for name, file in _logs(found) if not _is_plain_file(file))
+
+
+def _logs(found: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
     for name, folder in found:
         for file in sorted(folder / each for each in (*KEPT, TOPOLOGY)):
-            if file.is_file():
+            if file.exists() or file.is_symlink():
                 yield name, file
 
 
-def _write(path: Path, found: Sequence[tuple[str, Path]]) -> None:
+def _is_plain_file(file: Path) -> bool:
+    return file.is_file() and not file.is_symlink()
+
+
+def _write(opened: BinaryIO, found: Sequence[tuple[str, Path]]) -> None:
     """Write the archive; times, rights and order do not depend on where it is written."""
-    with zipfile.ZipFile(path, "w") as target:
+    with zipfile.ZipFile(opened, "w") as target:
         for name, file in _files(found):
-            content, own = file.read_bytes(), file.name
+            content, own = _content(file), file.name
             if own == TOPOLOGY:
                 content, own = last_rows(content.decode(errors="replace")).encode(), TOPOLOGY_LAST
             info = zipfile.ZipInfo(f"{name}/{own}", _NO_TIME)
             info.create_system, info.external_attr = _UNIX, _MODE
             info.compress_type = zipfile.ZIP_DEFLATED
             target.writestr(info, content, compresslevel=9)
+
+
+def _content(file: Path) -> bytes:
+    """Return what a log holds. Raises DstrlError where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DstrlError(f"{file} cannot be read: {first_line(error)}") from error
