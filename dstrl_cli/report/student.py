@@ -16,8 +16,7 @@ Array = NDArray[np.float64]
 MAX_TERMS = 500
 """Terms of the continued fraction; it needs about as many as the root of the degrees of freedom."""
 
-BISECTIONS = 16
-NEWTON_STEPS = 5
+MAX_STEPS = 100
 LARGE_DF = 1e5
 """From here on an expansion about the normal distribution is exact to ten digits."""
 
@@ -45,23 +44,23 @@ def quantile(probability: float, df: ArrayLike) -> Array:
     df = np.asarray(df, dtype=float)
     normal = NormalDist().inv_cdf(probability)
     expanded = normal + (normal**3 + normal) / (4 * df)  # Abramowitz and Stegun 26.7.5
-    return np.where(df >= LARGE_DF, expanded, _solved(probability, np.minimum(df, LARGE_DF)))
+    return np.where(
+        df >= LARGE_DF, expanded, _solved(probability, np.minimum(df, LARGE_DF), normal)
+    )
 
 
-def _solved(probability: float, df: Array) -> Array:
-    """Return the quantile: halve the angle whose tangent it is, then take Newton's steps.
+def _solved(probability: float, df: Array, start: float) -> Array:
+    """Return the quantile by Newton's steps from one that is smaller.
 
-    The distribution function is concave above 0, so that these never pass the solution.
+    The distribution function is concave above 0, so that no step passes the solution.
     """
-    low, high = np.zeros(df.shape), np.full(df.shape, math.pi / 2)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        below = cdf(np.tan(middle), df) < probability
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    t = np.tan(low)
-    for _ in range(NEWTON_STEPS):
-        t = t + (probability - cdf(t, df)) / density(t, df)
-    return np.asarray(t)
+    t = np.full(df.shape, start)
+    for _ in range(MAX_STEPS):
+        step = (probability - cdf(t, df)) / density(t, df)
+        t = t + step
+        if np.all(step <= 1e-13 * t):
+            break
+    return t
 
 
 def _incomplete_beta(a: Array, b: Array, x: Array) -> Array:
@@ -96,7 +95,7 @@ def _fraction(a: Array, b: Array, x: Array) -> Array:
             d = 1 / _away_from_zero(1 + term * d, tiny)
             c = _away_from_zero(1 + term / c, tiny)
             value = value * c * d
-        if np.all(np.abs(c * d - 1) < 1e-15):
+        if np.all(np.abs(c * d - 1) < 1e-14):
             break
     return value
 
