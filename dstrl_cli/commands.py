@@ -384,7 +384,7 @@ def export(run: Path, format_: str, out: Path, overwrite: bool, as_json: bool) -
 
     done = exporting.export(run, format_, out, overwrite)
     if as_json:
-        _print_json(done.as_json())
+        _print_json({"run": str(run)} | done.as_json())
         return
     describe.print_lines(screen(), exported.lines(done))
     screen().print(exported.table(done))

@@ -100,11 +100,12 @@ def test_c_is_reported_beside_the_dense_policy(tmp_path, capsys):
     file = policy_file(tmp_path)
     found = exported(capsys, str(file), "--format", "c", "--out", str(tmp_path / "net"))
     paths = [tmp_path / "net.c", tmp_path / "net.h"]
+    assert found["run"] == str(file)
     assert found["files"] == {str(path): path.stat().st_size for path in paths}
     dense = found["dense"]
     assert dense["connections"] == dense["cost"]["multiply_adds"] == 5 * 24 + 24 * 16 + 16 * 4
-    assert dense["cost"]["constants"] == 4 * (dense["connections"] + 24 + 16 + 4)
-    assert dense["cost"]["ram"] == 4 * (24 + 16)
+    assert dense["cost"]["constant_bytes"] == 4 * (dense["connections"] + 24 + 16 + 4)
+    assert dense["cost"]["ram_bytes"] == 4 * (24 + 16)
     weights = Policy.load(file).weights
     assert found["policy"]["connections"] <= sum(np.count_nonzero(each) for each in weights)
     assert found["policy"]["cost"]["multiply_adds"] == found["policy"]["connections"]
@@ -252,8 +253,14 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, capsys, monkeypatch
 def test_text_of_a_run_is_printed_and_written_without_what_a_terminal_obeys(tmp_path, capsys):
     kwargs = {"name": "\x1b[31m"}
     file, out = policy_file(tmp_path, env="\x1b[31mX-v0", env_kwargs=kwargs), tmp_path / "net"
-    code = main(["export", str(file), "--format", "c", "--out", str(out)])
-    said = capsys.readouterr()
-    assert "\x1b[31mX" not in said.out + said.err
-    if code == 0:
-        assert b"\x1b" not in (tmp_path / "net.h").read_bytes()
+    assert main(["export", str(file), "--format", "c", "--out", str(out)]) == 0
+    assert "\\x1b[31mX-v0" in capsys.readouterr().out
+    assert b"env: _x1b[31mX-v0" in (tmp_path / "net.h").read_bytes()
+
+
+@needs_compiler
+def test_what_would_take_a_compiler_too_long_is_not_timed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(clocks, "MOST_COMPILED", 567)  # the dense policy has 568 connections
+    file, out = str(policy_file(tmp_path)), str(tmp_path / "net")
+    found = exported(capsys, file, "--format", "c", "--out", out)
+    assert "568 connections take a compiler too long" in found["not_measured"]

@@ -134,19 +134,19 @@ def test_inputs_and_numbers_take_two_bytes_where_one_is_too_small(tmp_path):
     weights[0][:256, 0] = 1
     policy = Policy.load(write_actor(tmp_path / "p", weights, [np.zeros(2, np.float32)]))
     # 256 weights, inputs up to 256 and numbers up to 256 of two bytes, 2 biases
-    assert c_code.cost(needed_part(policy)).constants == 256 * (4 + 2) + 2 * 2 + 2 * 4
+    assert c_code.cost(needed_part(policy)).constant_bytes == 256 * (4 + 2) + 2 * 2 + 2 * 4
     weights[0][255, 0] = 0  # now at most 255 connections lead to a neuron: one byte each
     policy = Policy.load(write_actor(tmp_path / "p", weights, [np.zeros(2, np.float32)]))
-    assert c_code.cost(needed_part(policy)).constants == 255 * (4 + 2) + 2 * 1 + 2 * 4
+    assert c_code.cost(needed_part(policy)).constant_bytes == 255 * (4 + 2) + 2 * 1 + 2 * 4
 
 
 def test_bounds_are_stored_where_they_are_needed(tmp_path):
     sizes, plain = [2, 1], {"density": 1.0}
-    usual = c_code.cost(needed_part(random_policy(tmp_path / "p", sizes, **plain))).constants
+    usual = c_code.cost(needed_part(random_policy(tmp_path / "p", sizes, **plain))).constant_bytes
     for dtype, size in (("float32", 4), ("float64", 8)):
         bounds = {"action_low": [-2.0], "action_high": [2.0], "action_dtype": dtype}
         policy = random_policy(tmp_path / "p", sizes, **plain, **bounds)
-        assert c_code.cost(needed_part(policy)).constants == usual + 4 * size
+        assert c_code.cost(needed_part(policy)).constant_bytes == usual + 4 * size
 
 
 # --- names and text -----------------------------------------------------------------------------

@@ -18,13 +18,13 @@ class Cost:
 
     Attributes:
         multiply_adds: multiplications of a weight by a value, each with its addition.
-        constants: bytes of weights, biases, indices and action bounds (flash on a small device).
-        ram: bytes of the values between layers, without observation and action.
+        constant_bytes: weights, biases, indices and action bounds (flash on a small device).
+        ram_bytes: the values between layers, without observation and action.
     """
 
     multiply_adds: int
-    constants: int
-    ram: int
+    constant_bytes: int
+    ram_bytes: int
 
 
 def buffer_sizes(network: Network) -> list[int]:

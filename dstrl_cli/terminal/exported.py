@@ -38,8 +38,8 @@ def table(done: Exported) -> Table:
     for name, a, b in (
         ("active connections", ours.connections, theirs.connections),
         ("multiply-adds", ours.cost.multiply_adds, theirs.cost.multiply_adds),
-        ("constants (flash), bytes", ours.cost.constants, theirs.cost.constants),
-        ("values between layers (RAM), bytes", ours.cost.ram, theirs.cost.ram),
+        ("constants (flash), bytes", ours.cost.constant_bytes, theirs.cost.constant_bytes),
+        ("values between layers (RAM), bytes", ours.cost.ram_bytes, theirs.cost.ram_bytes),
     ):
         shown.add_row(name, f"{a:,}", f"{b:,}", f"{a / b:.3g}")
     if ours.seconds is not None and theirs.seconds is not None:
