@@ -30,7 +30,7 @@ from dstrl_cli.sweep.place import Limits, Placement, place_runs
 from dstrl_cli.sweep.plan import Axes, expand, prepare, refuse_several
 from dstrl_cli.sweep.states import Planned, fresh, repaired, resumed
 from dstrl_cli.sweep.status import look
-from dstrl_cli.terminal import describe, listing, plan, status, verified
+from dstrl_cli.terminal import describe, exported, listing, plan, status, verified
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.terminal.screen import screen
 from dstrl_cli.terminal.streams import emit
@@ -43,6 +43,7 @@ __all__ = [
     "RunOptions",
     "RunRequest",
     "evaluate",
+    "export",
     "sweep",
     "sweep_status",
     "table",
@@ -375,6 +376,19 @@ def archive(results: Path, out: Path, overwrite: bool, as_json: bool) -> None:
     else:
         said = f"{counted(done.runs, 'run')} of {results} in {out} ({format_bytes(done.size)})"
         describe.print_lines(screen(), [said])
+
+
+def export(run: Path, format_: str, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Write the policy of a run in another format, and print what an action of it costs."""
+    from dstrl_cli.export import exporting
+
+    done = exporting.export(run, format_, out, overwrite)
+    if as_json:
+        _print_json({"run": str(run)} | done.as_json())
+        return
+    describe.print_lines(screen(), exported.lines(done))
+    screen().print(exported.table(done))
+    describe.print_lines(screen(), exported.notes(done))
 
 
 def verify(folder: Path, updates: int | None, as_json: bool) -> None:
