@@ -407,6 +407,7 @@ def verify(
             min=1, help="Updates of the critics to repeat at least (default: 2000).", metavar="N"
         ),
     ] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the beginning of a stored run again, and compare what both logged.
@@ -416,7 +417,7 @@ def verify(
     """
     from dstrl_cli import commands
 
-    with interruptible():
+    with interruptible(), kept_for_json(as_json), only_asked((), trust):
         commands.verify(run, updates, as_json)
 
 
