@@ -16,6 +16,7 @@ import typer
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.registry import only_asked
+from dstrl_cli.terminal import table_options
 from dstrl_cli.terminal.edge import interruptible, run_app
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.options import (
@@ -328,31 +329,31 @@ def evaluate(
 
 @app.command(cls=HintingCommand)
 def table(
-    results: Annotated[
-        Path, typer.Argument(help="A results folder, one inside it, or an archive of runs.")
-    ] = Path("results"),
+    results: table_options.Results = Path("results"),
     metric: Metric = None,
-    center: Annotated[
-        str, typer.Option(help="mean, or iqm (interquartile mean).", metavar="CENTER")
-    ] = "mean",
+    center: table_options.Center = "mean",
+    spread: table_options.Spread = None,
+    normalize: table_options.Normalize = None,
+    bold: table_options.Bold = None,
+    against: table_options.Against = None,
     compare: Compare = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Further columns: params,flops.", metavar="LIST")
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="rich, md, csv, latex or json (default: rich).", metavar="FORMAT"
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    columns: table_options.Columns = None,
+    test: table_options.Test = False,
+    pairs: table_options.Pairs = None,
+    alpha: table_options.Alpha = None,
+    max_seeds: table_options.MaxSeeds = None,
+    seeds_per_round: table_options.SeedsPerRound = None,
+    format_: table_options.Format = None,
+    as_json: table_options.AsJson = False,
 ) -> None:
     """Print the table of the runs in a folder or an archive: mean and spread over seeds."""
     from dstrl_cli import commands
 
-    options = {"metric": metric, "center": center, "compare": compare, "columns": columns}
+    look = {"center": center, "spread": spread, "normalize": normalize, "bold": bold}
+    beside = {"metric": metric, "against": against, "compare": compare, "columns": columns}
     with interruptible():
-        commands.table(results, format_, as_json, options)
+        asked = commands.asked_test(test, pairs, alpha, max_seeds, seeds_per_round)
+        commands.table(results, format_, as_json, look | beside, asked)
 
 
 @app.command(cls=HintingCommand)

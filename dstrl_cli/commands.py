@@ -21,6 +21,7 @@ from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
 from dstrl_cli.registry import note_source
 from dstrl_cli.report import archiving, papers, tables
+from dstrl_cli.report.comparing import Asked, asked_test
 from dstrl_cli.report.render import render
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
@@ -43,6 +44,7 @@ __all__ = [
     "Limits",
     "RunOptions",
     "RunRequest",
+    "asked_test",
     "evaluate",
     "export",
     "sweep",
@@ -353,7 +355,13 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
         describe.print_lines(screen(), [f"video: {request.video}"])
 
 
-def table(results: Path, style: str | None, as_json: bool, options: Mapping[str, Any]) -> None:
+def table(
+    results: Path,
+    style: str | None,
+    as_json: bool,
+    options: Mapping[str, Any],
+    test: Asked | None = None,
+) -> None:
     """Print the table of the runs in a folder, for a person unless `style` or `as_json` says else.
 
     Raises InputError where these two contradict each other.
@@ -364,7 +372,7 @@ def table(results: Path, style: str | None, as_json: bool, options: Mapping[str,
     chosen = {key: value for key, value in options.items() if value is not None}
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
-    print(render(tables.table(results, **chosen), style, screen()).rstrip("\n"))
+    print(render(tables.table(results, test=test, **chosen), style, screen()).rstrip("\n"))
 
 
 def archive(results: Path, out: Path, overwrite: bool, as_json: bool) -> None:
