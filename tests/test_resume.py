@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import random
 import signal
 from dataclasses import replace
 
@@ -213,6 +214,20 @@ def test_an_environment_that_cannot_give_its_state_starts_a_new_episode(tmp_path
     assert "it keeps a object (secret)" in line
     ended = [(row["episode"], row["step"]) for row in rows(copy / "episodes.csv")]
     assert ended == [("0", "30"), ("1", "60"), ("2", "100")]  # steps 61 to 70 are in no episode
+
+
+def test_what_an_environment_draws_from_the_process_goes_on_too(tmp_path, monkeypatch):
+    gymnasium.register("Borrowing-v0", "resume_samples:Borrowing", max_episode_steps=30)
+    try:
+        run = make_run(tmp_path / "run", env="Borrowing-v0", sets=("checkpoint_every=70",))
+        copies = copy_while_training(monkeypatch, tmp_path / "killed", every=1000)
+        train(run)
+        (copy,) = copies()
+        random.random()  # another run of this process would have drawn, too
+        assert go_on(run, copy)["restarts"] == 0
+        assert numbers(copy) == numbers(run.path)
+    finally:
+        del gymnasium.registry["Borrowing-v0"]
 
 
 # --- populations --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -122,6 +123,7 @@ def member_state(
         "timing": population.timing.state(),
         "environment": environment,
         "environment_problem": problem,
+        "generators": generators() if len(population.configs) == 1 else None,
         "algorithm": population.algorithm.state(member),
         "replay": population.replay.state(member),
         "recorder": recorder_state(population.recorder, member),
@@ -149,6 +151,8 @@ def restore(population: Population, states: Sequence[dict[str, Any]]) -> Tensor:
         observation = restart_episodes(population, states)
     else:
         observation = population.env.set_state([env_from_text(text) for text in texts])
+    if len(states) == 1 and states[0]["generators"] is not None:
+        set_generators(states[0]["generators"])
     for state in states:
         state.clear()
     return observation
@@ -174,6 +178,26 @@ def restart_episodes(population: Population, states: Sequence[Mapping[str, Any]]
     observation = population.env.reset(seeds)
     population.freeze_failed(population.env, 1)
     return observation
+
+
+# --- generators that a process has ---------------------------------------------------------------
+
+
+def generators() -> str:
+    """Return the states of Python's and NumPy's global generators, as text.
+
+    Some environments draw from them. They belong to the process, and so to a run that has it alone.
+    """
+    version, numbers, gauss = random.getstate()
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002  # environments of others use it
+    return json.dumps(_plain({"python": (version, numbers, gauss), "numpy": numpy}))
+
+
+def set_generators(text: str) -> None:
+    """Put the global generators into the states that `generators` returned."""
+    states = _typed(json.loads(text))
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
 
 
 # --- environments as text -----------------------------------------------------------------------
