@@ -292,6 +292,19 @@ def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
     assert table.notes == ("Hopper-v5: zzz has no seed 1, others have",)
 
 
+def test_published_sizes_and_flops_stand_beside_ours(tmp_path: Path) -> None:
+    seeds(tmp_path, "Hopper-v3/sac-rlx2/a0.98-c0.95", [3000.0], summary=SUMMARY)
+    seeds(tmp_path, "Hopper-v3/sac-rlx-set/a0.98-c0.95", [3000.0], summary=SUMMARY)
+    text = render(final(tmp_path, compare="rlx2:2", columns=["params", "flops"]), "md")
+    assert "| rlx2:2 parameters | FLOPs | rlx2:2 FLOPs |" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| RLx2 |")]
+    assert "| RLX 0.044x |" in line
+    assert line.endswith("| train 0.043x test 0.020x |")
+    plain = render(final(tmp_path, compare="rlx2:2"), "md")
+    assert "0.044x" not in plain
+    assert "rlx2:2 parameters" not in plain
+
+
 def test_another_metric_than_the_published_one_is_said(tmp_path: Path) -> None:
     seeds(tmp_path, "2DNav-v1/td3-dst/s0.95", [1.0])
     table = final(tmp_path, compare="xu2024:III")

@@ -159,6 +159,15 @@ def test_environments_without_a_reference_are_left_out_and_said(two_envs: Path) 
         final(two_envs, normalize="random-dense")
 
 
+def test_values_that_no_number_holds_are_left_out_and_said(tmp_path: Path) -> None:
+    seeds(tmp_path, "Hopper-v5/td3-dense/s0", [1e-300, 2e-300])
+    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1e10])
+    table = final(tmp_path, normalize="dense")
+    assert [row.method for row in table.sections[0].rows] == ["dense"]
+    assert "Hopper-v5: dst not shown, too large a multiple of the dense mean" in table.notes
+    json.loads(render(table, "json"))
+
+
 # --- chances and bold -----------------------------------------------------------------------------
 
 

@@ -124,7 +124,17 @@ def _columns(table: Table, section: Section, env: str) -> list[_Column]:
         found.append(_Column(_beats(section, look), of_cell(lambda cell: _chance(cell.beats))))
     if paper is not None:
         found.append(_Column(paper.name, of_cell(lambda cell: _paper_parts(cell.paper, paper))))
-    return found + [_extra_column(EXTRA_COLUMNS[name], of_cell) for name in table.extra]
+    for name in table.extra:
+        extra = EXTRA_COLUMNS[name]
+        found.append(_extra_column(extra, of_cell))
+        if paper is not None and paper.has_cost(name):
+            heading = f"{paper.name} {extra.heading}"
+            found.append(_Column(heading, of_cell(_published_cost(paper, name))))
+    return found
+
+
+def _published_cost(paper: Published, column: str) -> Callable[[Cell], Parts | None]:
+    return lambda cell: paper.cost(cell.paper, column) if cell.paper else None
 
 
 def _extra_column(

@@ -16,6 +16,7 @@ import numpy as np
 
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.cells import Key, with_values
+from dstrl_cli.report.csvfile import LARGEST
 from dstrl_cli.report.metrics import Metric, warm_up_returns
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.table import DENSE, Cell, Look
@@ -75,9 +76,13 @@ def normalize(
     scaled = {}
     for key, cell in cells.items():
         scale = scales[key[0], key[3]]
-        if isinstance(scale, Scale):
-            values = {seed: scale.apply(value) for seed, value in cell.values.items()}
+        if isinstance(scale, str):
+            continue
+        values = {seed: scale.apply(value) for seed, value in cell.values.items()}
+        if all(abs(value) <= LARGEST for value in values.values()):
             scaled[key] = with_values(cell, values, look)
+        else:
+            notes.append(f"{key[3]}: {key[2]} not shown, too large a multiple of the dense mean")
     if not scaled:
         raise InputError(f"--normalize {look.normalize}: {'; '.join(notes)}")
     return scaled, notes
