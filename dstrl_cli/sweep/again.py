@@ -59,12 +59,13 @@ def stored_label(folder: Path, config: RunConfig) -> Path:
     A folder that was given another name counts as named by its configuration.
     """
     named, own = run_path(config), Path(*folder.parts[-4:])
-    env, method, sparsity, seed = named.parts
+    _, method, sparsity, seed = named.parts
     if len(own.parts) < 4 or own.parts[2:] != (sparsity, seed):
         return named
-    tasks = {env, f"{env}.task{config.env.task}"}
+    both = (False, True)
+    envs = {run_path(config, with_task=t, with_module=m).parts[0] for t in both for m in both}
     same_method = own.parts[1] == method or own.parts[1].startswith(f"{method}+")
-    return own if own.parts[0] in tasks and same_method else named
+    return own if own.parts[0] in envs and same_method else named
 
 
 def refuse_beside_config(given: Mapping[str, Any]) -> None:
