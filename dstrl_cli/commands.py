@@ -147,6 +147,7 @@ def train(request: RunRequest, options: RunOptions) -> None:
         if placement.runs:
             options.console.print(describe.run_overview(placement.runs, placement))
         lines = plan.going_on_lines(planned) if request.resume else []
+        lines += plan.damage_lines(planned)
         describe.print_lines(options.console, [*plan.note_lines(planned), *lines])
     here = len(planned) == len(placement.runs) == 1
     outcomes = _carry_out(planned, placement, options, here)

@@ -92,6 +92,11 @@ def test_resume_says_what_it_finds(capsys):
     (told,) = json.loads(capsys.readouterr().out)["runs"]
     assert told.items() >= before.items()
     assert read_summary(RUN) == before
+    rows = (RUN / "eval.csv").read_text().splitlines(keepends=True)
+    (RUN / "eval.csv").write_text("".join(rows[:-1]))
+    assert main(["train", *FLAGS, "--resume"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "finished, but eval.csv is not as the run wrote it" in said
     (RUN / "summary.json").unlink()
     (RUN / "eval.csv").write_text("step,episode,return,length\n")
     assert main(["train", *FLAGS, "--resume"]) == 0

@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from dstrl_cli.cli import main
 from dstrl_cli.machine import Host
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.summary import read_summary, write_summary
-from dstrl_cli.sweep.launcher import End, Launcher, OnFailure, execute
+from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Launcher, OnFailure, execute
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes
 from dstrl_cli.sweep.states import resumed
+from dstrl_cli.sweep.worker import PipeReporter
+from dstrl_cli.terminal.describe import failures
 from dstrl_cli.terminal.display import LineDisplay
 from dstrl_cli.training.run import Outcome
 
@@ -192,6 +195,21 @@ def test_the_first_failure_stops_everything_where_that_is_wished(tmp_path):
     assert statuses(outcomes) == ["finished", "failed", "not started"]
     assert "all others are stopped (--fail-fast)" in screen.getvalue()
     assert not found[2].path.exists()
+    assert failures(outcomes) == (
+        "1 of 3 runs did not finish; they are named above. Not started: 1 run"
+    )
+
+
+def test_an_evaluation_comes_with_the_number_of_episodes_that_were_had_by_then():
+    here, there = multiprocessing.Pipe(duplex=False)
+    reporter = PipeReporter(there)
+    reporter.progress(100, 1000, 10.0)  # what follows within an instant is left out, as it was
+    for done in (1, 2):
+        reporter.episodes(done, 10)
+    reporter.evaluation(0, {"step": 110})
+    there.close()
+    said = [here.recv() for _ in range(3)]
+    assert said[1:] == [Episodes(2, 10), Evaluation(0, {"step": 110})]
 
 
 # --- what runs print ----------------------------------------------------------------------------

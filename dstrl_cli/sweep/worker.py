@@ -84,7 +84,7 @@ def _train(work: Work, messages: Connection) -> End:
 
         if work.is_taken():
             return End("held")
-        train(work.runs, work.device, _PipeReporter(messages))
+        train(work.runs, work.device, PipeReporter(messages))
     except InUse:
         return End("held")
     except InputError as error:
@@ -109,26 +109,34 @@ def _print_to(output: Connection) -> None:
     faulthandler.enable()  # says in which line a process was that crashes
 
 
-class _PipeReporter:
+class PipeReporter:
     """Sends what the trainer reports to the process that shows it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._next = 0.0
+        self._episodes: Episodes | None = None  # the latest count, if there is one
 
     def progress(self, step: int, total: int, steps_per_s: float) -> None:
+        """Send how far the training is, a few times a second."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + REPORT_EVERY_S
             self._send(Progress(step, total, steps_per_s))
 
     def episodes(self, done: int, total: int) -> None:
+        """Send how many episodes were had; the latest number comes with every evaluation."""
+        self._episodes = Episodes(done, total)
         if time.monotonic() >= self._next:  # `progress`, which follows, sets the next time
-            self._send(Episodes(done, total))
+            self._send(self._episodes)
 
     def evaluation(self, member: int, row: Mapping[str, Any]) -> None:
+        """Send an evaluation's row."""
+        if self._episodes is not None:
+            self._send(self._episodes)
         self._send(Evaluation(member, dict(row)))
 
     def message(self, text: str) -> None:
+        """Send a line for the user."""
         self._send(Note(text))
 
     def _send(self, message: Message) -> None:

@@ -16,6 +16,7 @@ from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.report.table import notably_more
 from dstrl_cli.report.words import counted
+from dstrl_cli.sweep.launcher import NOT_STARTED
 from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.sweep.plan import layer_budgets, layers_in_words
@@ -204,7 +205,9 @@ def failures(outcomes: Sequence[Outcome]) -> str | None:
         return None
     if len(outcomes) == 1:
         return f"1 run did not finish:\n  {ending(failed[0].run.label, failed[0].summary)}"
-    return f"{len(failed)} of {len(outcomes)} runs did not finish; they are named above"
+    idle = sum(each.summary == NOT_STARTED for each in failed)
+    text = f"{len(failed) - idle} of {len(outcomes)} runs did not finish; they are named above"
+    return f"{text}. Not started: {counted(idle, 'run')}" if idle else text
 
 
 def duration(seconds: float) -> str:
