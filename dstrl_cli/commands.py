@@ -21,6 +21,7 @@ from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
 from dstrl_cli.registry import note_source
 from dstrl_cli.report import archiving, papers, tables
+from dstrl_cli.report.comparing import Asked, asked_test
 from dstrl_cli.report.render import render
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
@@ -31,7 +32,7 @@ from dstrl_cli.sweep.place import Limits, Placement, place_runs
 from dstrl_cli.sweep.plan import Axes, expand, prepare, refuse_several
 from dstrl_cli.sweep.states import Planned, fresh, repaired, resumed
 from dstrl_cli.sweep.status import look
-from dstrl_cli.terminal import describe, listing, plan, status, verified
+from dstrl_cli.terminal import describe, exported, listing, plan, status, verified
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.terminal.screen import screen
 from dstrl_cli.terminal.streams import emit
@@ -43,7 +44,9 @@ __all__ = [
     "Limits",
     "RunOptions",
     "RunRequest",
+    "asked_test",
     "evaluate",
+    "export",
     "sweep",
     "sweep_status",
     "table",
@@ -352,7 +355,13 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
         describe.print_lines(screen(), [f"video: {request.video}"])
 
 
-def table(results: Path, style: str | None, as_json: bool, options: Mapping[str, Any]) -> None:
+def table(
+    results: Path,
+    style: str | None,
+    as_json: bool,
+    options: Mapping[str, Any],
+    test: Asked | None = None,
+) -> None:
     """Print the table of the runs in a folder, for a person unless `style` or `as_json` says else.
 
     Raises InputError where these two contradict each other.
@@ -363,7 +372,7 @@ def table(results: Path, style: str | None, as_json: bool, options: Mapping[str,
     chosen = {key: value for key, value in options.items() if value is not None}
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
-    print(render(tables.table(results, **chosen), style, screen()).rstrip("\n"))
+    print(render(tables.table(results, test=test, **chosen), style, screen()).rstrip("\n"))
 
 
 def archive(results: Path, out: Path, overwrite: bool, as_json: bool) -> None:
@@ -376,6 +385,19 @@ def archive(results: Path, out: Path, overwrite: bool, as_json: bool) -> None:
     else:
         said = f"{counted(done.runs, 'run')} of {results} in {out} ({format_bytes(done.size)})"
         describe.print_lines(screen(), [said])
+
+
+def export(run: Path, format_: str, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Write the policy of a run in another format, and print what an action of it costs."""
+    from dstrl_cli.export import exporting
+
+    done = exporting.export(run, format_, out, overwrite)
+    if as_json:
+        _print_json({"run": str(run)} | done.as_json())
+        return
+    describe.print_lines(screen(), exported.lines(done))
+    screen().print(exported.table(done))
+    describe.print_lines(screen(), exported.notes(done))
 
 
 def verify(folder: Path, updates: int | None, as_json: bool) -> None:
