@@ -196,6 +196,8 @@ def _refuse_unasked(module: str) -> None:
 def _may_be_imported(module: str) -> bool:
     """Whether a module belongs to an installed distribution, or is nowhere to be found."""
     top = module.partition(".")[0]
+    if top == __package__:
+        return True
     try:
         spec = importlib.util.find_spec(top)  # imports nothing: there is no dot in the name
     except (ImportError, ValueError):
@@ -216,9 +218,14 @@ def _is_installed(file: Path) -> bool:
 
 @cache
 def _editable() -> frozenset[Path]:
-    """Return the folders of distributions that are installed in place (`pip install -e`)."""
+    """Return the folders of distributions that are installed in place (`pip install -e`).
+
+    Not dstrl's own: its folder is where results and presets of others lie, too.
+    """
     found = set()
     for distribution in distributions():
+        if distribution.name == "dstrl":
+            continue
         origin = json.loads(distribution.read_text("direct_url.json") or "{}")
         path = urlsplit(str(origin.get("url", "")))
         if origin.get("dir_info", {}).get("editable") and path.scheme == "file":

@@ -156,22 +156,24 @@ def test_what_is_installed_is_imported_and_what_comes_with_python_is_not() -> No
     assert "antigravity" not in sys.modules
 
 
-def test_a_distribution_installed_in_place_counts_as_installed(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "counts"), [("mine", True), ("dstrl", False)])
+def test_a_distribution_installed_in_place_counts_as_installed_but_for_dstrl_with_its_results(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str, counts: bool
 ) -> None:
     monkeypatch.syspath_prepend(here)
     registry._editable.cache_clear()
     assert not registry._may_be_imported("planted_env")
     site = here / "site"
-    info = site / "mine-1.0.dist-info"
+    info = site / f"{name}-1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "direct_url.json").write_text(
         f'{{"url": "{here.as_uri()}", "dir_info": {{"editable": true}}}}'
     )
     monkeypatch.syspath_prepend(site)
     registry._editable.cache_clear()
     try:
-        assert registry._may_be_imported("planted_env")
+        assert registry._may_be_imported("planted_env") is counts
+        assert registry._may_be_imported("dstrl_cli.algos.td3")
     finally:
         registry._editable.cache_clear()

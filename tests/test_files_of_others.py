@@ -17,12 +17,14 @@ from dstrl_cli.config.stored import parse_document
 from dstrl_cli.config.yamlfile import parse_yaml
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.report.runs import load
-from dstrl_cli.runs import files
+from dstrl_cli.runs import checksums, files, logs, output, repair
 from dstrl_cli.runs.checkpoint import write_state
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.policy import Policy
 from dstrl_cli.runs.summary import read_summary
+from dstrl_cli.sweep import status
 from dstrl_cli.sweep.plan import Axes
+from dstrl_cli.training import verify
 
 RUN = "2DNav-v1/td3-rlx2/s0.95/seed0"
 TRAIN = ["train", "--env=2DNav-v1", "--steps=50", "--out=results"]
@@ -170,6 +172,42 @@ def test_a_command_waits_for_no_pipe(
     Path("large.yaml").write_text("#" * (MAX_YAML + 1))
     assert main(arguments) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_checksums_status_and_repair_wait_for_no_pipe_and_read_no_device(
+    tmp_path: Path, kind: str
+) -> None:
+    names = ("progress.csv", "eval.csv", "policy.safetensors", "log.txt")
+    for name in names:
+        if kind == "pipe":
+            os.mkfifo(tmp_path / name)
+        else:
+            (tmp_path / name).symlink_to("/dev/zero")
+    summary = {"files": {name: {"sha256": "0"} for name in names}}
+    said = dict(checksums.differing_logs(tmp_path, summary))
+    assert sorted(said) == ["eval.csv", "progress.csv"]
+    assert f"cannot be read (is a {kind}, not a file)" in said["eval.csv"]
+    assert checksums.of_files(tmp_path) == {}
+    with pytest.raises(InputError, match=f"cannot be read: is a {kind}, not a file"):
+        checksums.check_policy(tmp_path / "policy.safetensors", summary)
+    assert repair.summary_from_files(tmp_path, {"steps": 10}) is None
+    assert status._last_row(tmp_path, "progress.csv") == {}
+    with pytest.raises(InputError, match=f"is damaged, .* is a {kind}, not a file"):
+        logs.cut(tmp_path, {"eval.csv": 10})
+    with pytest.raises(InputError, match=f"cannot be read: is a {kind}, not a file"):
+        verify._rows(tmp_path / "eval.csv")
+    output.append(tmp_path, b"printed")  # drops it
+
+
+def test_what_a_run_prints_is_not_added_through_a_link(victim: Path) -> None:
+    output.append(Path(), b"one")
+    output.append(Path(), b"two")
+    assert Path("log.txt").read_bytes() == b"onetwo"
+    Path("log.txt").unlink()
+    Path("log.txt").symlink_to(victim)
+    output.append(Path(), b"three")
+    assert victim.read_text() == "precious"
 
 
 def test_a_file_without_a_size_is_read_no_further_than_its_limit() -> None:

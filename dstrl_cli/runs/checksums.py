@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dstrl_cli.config.readfile import MAX_POLICY, MAX_TABLE, read_bytes
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.logs import COLUMNS
 from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE
@@ -30,7 +31,7 @@ def of_files(folder: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in (*COLUMNS, *POLICIES):
         with suppress(OSError):
-            data = (folder / name).read_bytes()
+            data = _content(folder / name)
             rows = {"rows": _rows(data)} if name in COLUMNS else {}
             found[name] = rows | {"sha256": hashlib.sha256(data).hexdigest()}
     return found
@@ -59,22 +60,33 @@ def differing_logs(folder: Path, summary: Mapping[str, Any]) -> Iterator[tuple[s
     """Yield (name, in words) of each CSV file that is not what the run wrote."""
     for name in [each for each in COLUMNS if each in _known(summary)]:
         try:
-            cause = difference(name, (folder / name).read_bytes(), summary)
+            cause = difference(name, _content(folder / name), summary)
         except FileNotFoundError:
             cause = "missing" if name in ALWAYS_THERE else None
+        except OSError as error:
+            cause = f"not as the run wrote it: it cannot be read ({error.strerror})"
         if cause is not None:
             yield name, cause
 
 
 def check_policy(file: Path, summary: Mapping[str, Any]) -> None:
     """Raise InputError where a policy file is not the one that its run wrote."""
-    if file.name in _known(summary) and (
-        cause := difference(file.name, file.read_bytes(), summary)
-    ):
+    if file.name not in _known(summary):
+        return
+    try:
+        cause = difference(file.name, _content(file), summary)
+    except OSError as error:
+        raise InputError(f"policy file {file} cannot be read: {error.strerror}") from error
+    if cause:
         raise InputError(
             f"policy file {file} is {cause}. Train the run again (--overwrite), or move the file "
             "out of the run's folder to use it as it is"
         )
+
+
+def _content(file: Path) -> bytes:
+    """Return what a file holds. Raises OSError, also for a pipe or a device."""
+    return read_bytes(file, MAX_POLICY if file.name in POLICIES else MAX_TABLE)
 
 
 def _known(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dstrl_cli.config.readfile import MAX_TABLE, check_file
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.files import not_written, write
 
@@ -109,6 +110,7 @@ def cut(folder: Path, positions: Mapping[str, int]) -> None:
 def _lacking(path: Path, position: int) -> str | None:
     """Return what a file lacks of its first `position` bytes, of whole rows; None: nothing."""
     try:
+        check_file(path, MAX_TABLE)
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             if size < position:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
 OUTPUT_FILE = "log.txt"
 
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+_FLAGS |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""No link is followed, and a pipe that nobody reads is not waited for."""
+
 
 def append(path: Path, data: bytes) -> None:
     """Append to the `log.txt` of the run folder `path`. Where that fails, the run goes on."""
-    with suppress(OSError), (path / OUTPUT_FILE).open("ab", buffering=0) as file:
+    with (
+        suppress(OSError),
+        os.fdopen(os.open(path / OUTPUT_FILE, _FLAGS, 0o666), "ab", buffering=0) as file,
+    ):
         file.write(data)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dstrl_cli.config.readfile import MAX_TABLE, check_file
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, STATE_FILE
 
@@ -96,6 +97,8 @@ def _count_rows(file: Path) -> int:
 
 def _whole_lines(file: Path) -> list[str]:
     """Return the lines of a file. Raises ValueError where the last one was cut off."""
+    if isinstance(file, Path):  # not in an archive
+        check_file(file, MAX_TABLE)
     text = file.read_text(encoding="utf-8")
     if not text.endswith("\n"):
         raise ValueError(f"{file} ends in the middle of a line")

@@ -12,7 +12,7 @@ import yaml
 from dstrl_cli.config.identity import env_identity
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.printable import printable
-from dstrl_cli.config.readfile import MAX_JSON, parse_json, read_text
+from dstrl_cli.config.readfile import MAX_JSON, MAX_YAML, parse_json, read_text
 from dstrl_cli.config.stored import check_whole, parse_document, up_to_date
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.registry import algorithm_name
@@ -112,7 +112,7 @@ def repair_summary(path: Path) -> bool:
 def _from_files(path: Path) -> dict[str, Any] | None:
     """Return the summary that a run's files give, or None where they show no finished run."""
     try:
-        document = parse_document((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        document = parse_document(read_text(path / CONFIG_FILE, MAX_YAML))
         current = up_to_date(document)
         check_whole(current)
         return repair.summary_from_files(path, current)

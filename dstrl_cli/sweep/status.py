@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrl_cli.config.identity import differences
+from dstrl_cli.config.readfile import MAX_TABLE, check_file
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import read_config
 from dstrl_cli.runs.lock import holder
@@ -77,6 +78,7 @@ def _look(run: Run) -> Status:
 def _last_row(folder: Path, name: str) -> dict[str, str]:
     """Return the last whole row of a CSV file by its columns; empty where there is none."""
     try:
+        check_file(folder / name, MAX_TABLE)
         with (folder / name).open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))
             lines = file.read().decode(errors="replace").split("\n")[:-1]  # after the last: half

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dstrl_cli.config.parse import to_dict
+from dstrl_cli.config.readfile import MAX_TABLE, MAX_YAML, read_text
 from dstrl_cli.config.stored import ADDED_KEYS, FORMAT, parse_document
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.runs.checksums import differing_logs
@@ -102,7 +103,7 @@ def verify(run: Run, updates: int, say: Callable[[str], None]) -> Verification:
             lacks the kind of device that it trained on.
         DstrlError: the training failed.
     """
-    document = parse_document((run.path / CONFIG_FILE).read_text(encoding="utf-8"))
+    document = parse_document(read_text(run.path / CONFIG_FILE, MAX_YAML))
     theirs = _origin(document)
     until = _last_step(run, updates)
     device = _device(run, str(theirs.get("device", "cpu")))
@@ -236,9 +237,12 @@ def _rows(file: Path, until: float = math.inf) -> list[Row] | None:
 
     Raises InputError where a line of it is no row.
     """
-    if not file.is_file():
+    try:
+        text = read_text(file, MAX_TABLE, "replace")
+    except FileNotFoundError:
         return None
-    text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
     lines = text[: text.rfind("\n") + 1].splitlines()
     found: list[Row] = []
     for number, row in enumerate(csv.DictReader(lines), 2):
