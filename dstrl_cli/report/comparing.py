@@ -94,7 +94,7 @@ def compare(sections: Sequence[Section], test: Asked) -> Comparisons:
     if not found:
         raise InputError("--test: no two methods have finished runs in one section and environment")
     scores = [(_scores(first, env), _scores(second, env)) for _, env, first, second in found]
-    study = decide(scores, test.plan)
+    study = decide(scores, test.plan, [(section.algo, env) for section, env, _, _ in found])
     compared = [
         Comparison(*each, decision) for each, decision in zip(found, study.decisions, strict=True)
     ]

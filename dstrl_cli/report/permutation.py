@@ -7,9 +7,8 @@ most `alpha`. Numbers of rounds and seeds and the comparisons must be fixed befo
 
 Two things differ from the authors' package `adastop`. Both the difference and its permutations are
 taken without their sign (in the package only the difference is, which doubles the error). And each
-difference is in units of the standard deviation of both methods' scores together, which no
-permutation changes: this leaves the test of two methods as it is, and lets comparisons of
-different environments share one error.
+difference is in units of its environment, a standard deviation that no permutation changes: this
+leaves the test of one environment as it is, and lets several share one error.
 
 The hypothesis that is rejected is that two methods' scores have one distribution, not that their
 means are equal: equal means with very different spread are told apart too often.
@@ -18,7 +17,7 @@ means are equal: equal means with very different spread are told apart too often
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -33,6 +32,10 @@ DECIMALS = 9
 
 EQUAL = 1e-13
 """Scores whose standard deviation is a smaller share of the largest of them are equal."""
+
+UNIT = 0.25
+"""Which quantile of its comparisons' standard deviations is the unit of an environment: a low one,
+since those of methods that differ contain their difference."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,16 @@ class Study:
 
 @dataclass
 class _Comparison:
-    """Sums of differences over rounds, in standard deviations: `null` [permutations + 1] each.
+    """Sums of differences over rounds; `null` has them in units, [permutations + 1] each.
 
-    Entry 0 is the difference as observed: it counts as one of its own permutations.
+    Entry 0 is the difference as observed: it counts as one of its own permutations. `deviation` is
+    the standard deviation of all scores looked at, of both methods together.
     """
 
     first: Array
     second: Array
     total: Array | float = 0.0
+    deviation: float = 0.0
     null: list[Array] = field(default_factory=list)
 
     def look(self, number: int, slot: int, plan: Plan) -> None:
@@ -108,10 +113,9 @@ class _Comparison:
         difference = drawn @ (pooled - pooled.mean()) * (1 / len(a) + 1 / len(b))
         self.total = self.total + difference
         seen = np.concatenate([self.first[:stop], self.second[:stop]])
-        scale = float(np.std(seen))
-        if scale <= EQUAL * np.max(np.abs(seen)):  # all scores are equal: only rounding differs
-            scale = math.inf
-        self.null.append(np.round(np.abs(self.total) / scale, DECIMALS))
+        self.deviation = float(np.std(seen))
+        if self.deviation <= EQUAL * np.max(np.abs(seen)):  # equal scores: only rounding differs
+            self.deviation, self.total = 0.0, np.zeros(plan.permutations + 1)
 
     def decision(self, looks: int, plan: Plan, decided: bool) -> Decision:
         stop = None if plan.seeds is None else looks * plan.seeds
@@ -121,7 +125,11 @@ class _Comparison:
         return Decision(sign, difference, (len(a), len(b)))
 
 
-def decide(pairs: Sequence[tuple[ArrayLike, ArrayLike]], plan: Plan) -> Study:
+def decide(
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]],
+    plan: Plan,
+    groups: Sequence[Hashable] | None = None,
+) -> Study:
     """Look at the scores of all comparisons, round by round, and decide what can be decided.
 
     The same scores give the same decisions on every call, and scores that are added later change
@@ -131,7 +139,10 @@ def decide(pairs: Sequence[tuple[ArrayLike, ArrayLike]], plan: Plan) -> Study:
         pairs: of each comparison the scores of both methods, higher ones being better. What is
             decided needs no further scores.
         plan: fixed before the first look.
+        groups: the environment of each comparison, within which scores have one scale; None where
+            all have.
     """
+    groups = [None] * len(pairs) if groups is None else groups
     comparisons = [_Comparison(np.asarray(a, float), np.asarray(b, float)) for a, b in pairs]
     open_ = list(range(len(comparisons)))
     looks = 0
@@ -144,6 +155,7 @@ def decide(pairs: Sequence[tuple[ArrayLike, ArrayLike]], plan: Plan) -> Study:
         for slot in open_:
             comparisons[slot].look(looks, slot, plan)
             looked[slot] = looks + 1
+        _note_in_units([comparisons[slot] for slot in open_], [groups[slot] for slot in open_])
         looks += 1
         while found := _beyond([comparisons[slot].null for slot in open_], plan):
             for position in sorted(found, reverse=True):
@@ -161,6 +173,17 @@ def decide(pairs: Sequence[tuple[ArrayLike, ArrayLike]], plan: Plan) -> Study:
             for each, p in zip(decisions, adjusted, strict=True)
         ]
     return Study(tuple(decisions), looks, tuple(waiting))
+
+
+def _note_in_units(comparisons: Sequence[_Comparison], groups: Sequence[Hashable]) -> None:
+    """Append the sums of differences after a look, in the unit of each environment."""
+    deviations: dict[Hashable, list[float]] = {}
+    for each, group in zip(comparisons, groups, strict=True):
+        if each.deviation > 0:
+            deviations.setdefault(group, []).append(each.deviation)
+    units = {group: float(np.quantile(found, UNIT)) for group, found in deviations.items()}
+    for each, group in zip(comparisons, groups, strict=True):
+        each.null.append(np.round(np.abs(each.total) / units.get(group, 1.0), DECIMALS))
 
 
 def _lacks_seeds(comparison: _Comparison, looks: int, plan: Plan) -> bool:
