@@ -105,6 +105,7 @@ SCORES: dict[str, ScoreRow] = {
     "magnitude": ScoreRow("dstrl_cli.topology.magnitude:Magnitude", drops=True),
     "sign": ScoreRow("dstrl_cli.topology.sign:Sign", drops=True),
     "random": ScoreRow("dstrl_cli.topology.random:Random", grows=True),
+    "none": ScoreRow("dstrl_cli.topology.none:Nothing", grows=True),
     "gradient": ScoreRow("dstrl_cli.topology.gradient:Gradient", grows=True),
     "importance": ScoreRow(
         "dstrl_cli.topology.importance:Importance",
@@ -123,6 +124,13 @@ SCHEDULES: dict[str, str] = {
     "cosine": "dstrl_cli.topology.schedules:Cosine",
 }
 
+BUDGETS: dict[str, str] = {
+    "constant": "dstrl_cli.topology.moves:Constant",
+    "cubic": "dstrl_cli.topology.moves:Cubic",
+    "linear": "dstrl_cli.topology.moves:Linear",
+    "at_once": "dstrl_cli.topology.moves:AtOnce",
+}
+
 INITIAL_MASKS: dict[str, str] = {
     "random": "dstrl_cli.topology.initial:random_mask",
     "bernoulli": "dstrl_cli.topology.initial:bernoulli_mask",
@@ -133,6 +141,7 @@ ALLOCATIONS: dict[str, str] = {
     "erdos_renyi": "dstrl_cli.topology.budgets:erdos_renyi_densities",
     "uniform": "dstrl_cli.topology.budgets:uniform_densities",
     "lambda": "dstrl_cli.topology.budgets:lambda_densities",
+    "layers": "dstrl_cli.topology.budgets:given_densities",
 }
 
 ENGINES: dict[str, str] = {
