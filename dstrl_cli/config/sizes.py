@@ -61,7 +61,10 @@ def lambda_sparsity(sizes: Sequence[int], lambdas: Sequence[float]) -> float:
 
 
 def joint_sparsity(sizes: Sequence[int], sparsities: Sequence[float]) -> float:
-    """Return the sparsity of a network whose layers have these sparsities, to three digits."""
+    """Return the sparsity of a network whose layers have these sparsities, to three digits.
+
+    A layer has a whole number of connections, so it is the realised one.
+    """
     weights = layer_weights(sizes)
-    inactive = sum(n * each for n, each in zip(weights, sparsities, strict=True))
+    inactive = sum(int(round(n * each, 6)) for n, each in zip(weights, sparsities, strict=True))
     return round(inactive / sum(weights), 3)
