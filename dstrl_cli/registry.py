@@ -105,7 +105,6 @@ SCORES: dict[str, ScoreRow] = {
     "magnitude": ScoreRow("dstrl_cli.topology.magnitude:Magnitude", drops=True),
     "sign": ScoreRow("dstrl_cli.topology.sign:Sign", drops=True),
     "random": ScoreRow("dstrl_cli.topology.random:Random", grows=True),
-    "none": ScoreRow("dstrl_cli.topology.none:Nothing", grows=True),
     "gradient": ScoreRow("dstrl_cli.topology.gradient:Gradient", grows=True),
     "importance": ScoreRow(
         "dstrl_cli.topology.importance:Importance",
@@ -114,6 +113,7 @@ SCORES: dict[str, ScoreRow] = {
         needs_td_error=True,
         observes_if=("accumulate", "critic_update"),
     ),
+    "none": ScoreRow("dstrl_cli.topology.none:Nothing", grows=True),
 }
 DROP_SCORES = tuple(name for name, row in SCORES.items() if row.drops)
 GROW_SCORES = tuple(name for name, row in SCORES.items() if row.grows)
