@@ -15,9 +15,9 @@ import typer
 
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
-from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.registry import only_asked
-from dstrl_cli.terminal.edge import interruptible, say, say_unexpected
+from dstrl_cli.terminal import table_options
+from dstrl_cli.terminal.edge import interruptible, run_app
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.options import (
     ActorSparsity,
@@ -43,7 +43,7 @@ from dstrl_cli.terminal.options import (
     Steps,
     Trust,
 )
-from dstrl_cli.terminal.streams import kept_for_json, patient_streams
+from dstrl_cli.terminal.streams import kept_for_json
 
 app = typer.Typer(
     name="dstrl",
@@ -329,31 +329,31 @@ def evaluate(
 
 @app.command(cls=HintingCommand)
 def table(
-    results: Annotated[
-        Path, typer.Argument(help="A results folder, one inside it, or an archive of runs.")
-    ] = Path("results"),
+    results: table_options.Results = Path("results"),
     metric: Metric = None,
-    center: Annotated[
-        str, typer.Option(help="mean, or iqm (interquartile mean).", metavar="CENTER")
-    ] = "mean",
+    center: table_options.Center = "mean",
+    spread: table_options.Spread = None,
+    normalize: table_options.Normalize = None,
+    bold: table_options.Bold = None,
+    against: table_options.Against = None,
     compare: Compare = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Further columns: params,flops.", metavar="LIST")
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="rich, md, csv, latex or json (default: rich).", metavar="FORMAT"
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    columns: table_options.Columns = None,
+    test: table_options.Test = False,
+    pairs: table_options.Pairs = None,
+    alpha: table_options.Alpha = None,
+    max_seeds: table_options.MaxSeeds = None,
+    seeds_per_round: table_options.SeedsPerRound = None,
+    format_: table_options.Format = None,
+    as_json: table_options.AsJson = False,
 ) -> None:
     """Print the table of the runs in a folder or an archive: mean and spread over seeds."""
     from dstrl_cli import commands
 
-    options = {"metric": metric, "center": center, "compare": compare, "columns": columns}
+    look = {"center": center, "spread": spread, "normalize": normalize, "bold": bold}
+    beside = {"metric": metric, "against": against, "compare": compare, "columns": columns}
     with interruptible():
-        commands.table(results, format_, as_json, options)
+        asked = commands.asked_test(test, pairs, alpha, max_seeds, seeds_per_round)
+        commands.table(results, format_, as_json, look | beside, asked)
 
 
 @app.command(cls=HintingCommand)
@@ -376,6 +376,30 @@ def archive(
 
 
 @app.command(cls=HintingCommand)
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a policy file.", metavar="RUN")],
+    format_: Annotated[
+        str, typer.Option("--format", help="onnx, npz or c.", metavar="FORMAT", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The file to write; for c, FILE.c and FILE.h.", metavar="FILE")
+    ],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained policy for other programs or a small device; print what an action costs.
+
+    Example: dstrl export results/HalfCheetah-v5/td3-rlx2/s0.95/seed0 --format c --out policy
+    """
+    from dstrl_cli import commands
+
+    with interruptible():
+        commands.export(run, format_, out, overwrite, as_json)
+
+
+@app.command(cls=HintingCommand)
 def verify(
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
     updates: Annotated[
@@ -384,6 +408,7 @@ def verify(
             min=1, help="Updates of the critics to repeat at least (default: 2000).", metavar="N"
         ),
     ] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the beginning of a stored run again, and compare what both logged.
@@ -393,7 +418,7 @@ def verify(
     """
     from dstrl_cli import commands
 
-    with interruptible():
+    with interruptible(), kept_for_json(as_json), only_asked((), trust):
         commands.verify(run, updates, as_json)
 
 
@@ -414,35 +439,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (0 done, 1 failed, 2 wrong input, 130)."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # third parties' warnings are not the user's
-    with patient_streams() as output:
-        code = _run(arguments)
-        if output is not None:
-            output.flush()
-            if output.problem and not code:
-                say(f"standard output cannot be written: {output.problem}", heading="error: ")
-                return 1
-        return code
-
-
-def _run(arguments: Sequence[str] | None) -> int:
-    """Run a command and say what stopped it; return the exit code."""
-    try:
-        app(None if arguments is None else list(arguments), prog_name="dstrl")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except DstrlError as error:
-        say(str(error), heading="error: ")
-        return 2 if isinstance(error, InputError) else 1
-    except OSError as error:  # a full disk, a folder that somebody removed
-        if error.filename is None or error.strerror is None:
-            say_unexpected(error)
-        else:
-            say(f"{error.filename}: {error.strerror}", heading="error: ")
-        return 1
-    except Exception as error:
-        say_unexpected(error)
-        return 1
-    return 0
+    return run_app(app, arguments)
 
 
 if __name__ == "__main__":

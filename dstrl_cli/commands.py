@@ -14,23 +14,25 @@ from typing import Any
 
 from rich.console import Console
 
+from dstrl_cli.config.identity import env_identity
 from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
 from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
 from dstrl_cli.registry import note_source
 from dstrl_cli.report import archiving, papers, tables
+from dstrl_cli.report.comparing import Asked, asked_test
 from dstrl_cli.report.render import render
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
 from dstrl_cli.sweep import launcher, local
-from dstrl_cli.sweep.again import stored_run
+from dstrl_cli.sweep.again import stored_config, stored_run
 from dstrl_cli.sweep.memory import format_bytes, parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
 from dstrl_cli.sweep.plan import Axes, expand, prepare, refuse_several
 from dstrl_cli.sweep.states import Planned, fresh, repaired, resumed
 from dstrl_cli.sweep.status import look
-from dstrl_cli.terminal import describe, listing, plan, status, verified
+from dstrl_cli.terminal import describe, exported, listing, plan, status, verified
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.terminal.screen import screen
 from dstrl_cli.terminal.streams import emit
@@ -42,7 +44,9 @@ __all__ = [
     "Limits",
     "RunOptions",
     "RunRequest",
+    "asked_test",
     "evaluate",
+    "export",
     "sweep",
     "sweep_status",
     "table",
@@ -300,10 +304,10 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     file = find_policy(request.run)
     stored.check_content(file)
     policy, config = Policy.load(file), stored.run_config(file)
-    task = request.task
-    if task is None:
-        task = policy.task or 0 if request.env is None else 0
-    env, kwargs = (policy.env, policy.env_kwargs) if request.env is None else (request.env, None)
+    env, task, kwargs = policy.env, policy.task or 0, policy.env_kwargs
+    if request.env is not None and env_identity(request.env) != env_identity(policy.env):
+        env, task, kwargs = request.env, 0, {}
+    task = task if request.task is None else request.task
     note_source(policy.env, str(file))
     timeout = config.env.timeout if config else stored.TIMEOUT_S
     spec = envs.spec(env, task, kwargs, flatten=policy.env_flatten, timeout=timeout)
@@ -351,7 +355,13 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
         describe.print_lines(screen(), [f"video: {request.video}"])
 
 
-def table(results: Path, style: str | None, as_json: bool, options: Mapping[str, Any]) -> None:
+def table(
+    results: Path,
+    style: str | None,
+    as_json: bool,
+    options: Mapping[str, Any],
+    test: Asked | None = None,
+) -> None:
     """Print the table of the runs in a folder, for a person unless `style` or `as_json` says else.
 
     Raises InputError where these two contradict each other.
@@ -362,7 +372,7 @@ def table(results: Path, style: str | None, as_json: bool, options: Mapping[str,
     chosen = {key: value for key, value in options.items() if value is not None}
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
-    print(render(tables.table(results, **chosen), style, screen()).rstrip("\n"))
+    print(render(tables.table(results, test=test, **chosen), style, screen()).rstrip("\n"))
 
 
 def archive(results: Path, out: Path, overwrite: bool, as_json: bool) -> None:
@@ -377,18 +387,30 @@ def archive(results: Path, out: Path, overwrite: bool, as_json: bool) -> None:
         describe.print_lines(screen(), [said])
 
 
+def export(run: Path, format_: str, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Write the policy of a run in another format, and print what an action of it costs."""
+    from dstrl_cli.export import exporting
+
+    done = exporting.export(run, format_, out, overwrite)
+    if as_json:
+        _print_json({"run": str(run)} | done.as_json())
+        return
+    describe.print_lines(screen(), exported.lines(done))
+    screen().print(exported.table(done))
+    describe.print_lines(screen(), exported.notes(done))
+
+
 def verify(folder: Path, updates: int | None, as_json: bool) -> None:
     """Repeat the first updates of a stored run and print whether all is equal.
 
     Raises InputError where the folder holds no run, or none that can be repeated here, and
     DstrlError where something differs.
     """
-    from dstrl_cli.runs.folder import read_config
     from dstrl_cli.training import verify as verification
 
     if not (folder / CONFIG_FILE).is_file():
         raise InputError(f"run '{folder}' holds no {CONFIG_FILE}: give the folder of one run")
-    run = replace(prepare(read_config(folder), folder), path=folder)
+    run = replace(prepare(stored_config(folder), folder), path=folder)
     errors = screen(stderr=True)
     wanted = verification.UPDATES if updates is None else updates
     found = verification.verify(run, wanted, lambda line: describe.print_lines(errors, [line]))

@@ -101,8 +101,9 @@ def watch_everything(writes: Writes) -> None:
 
     def open_dying(file: Any, mode: str = "r", *others: Any, **more: Any) -> Any:
         found = opened(file, mode, *others, **more)
-        binary = "b" in mode and mode.strip("rb") != "" and not isinstance(file, int)
-        return Dying(found, writes) if binary and is_in_run(file) else found
+        path = Path(f"/proc/self/fd/{file}").readlink() if isinstance(file, int) else file
+        binary = "b" in mode and mode.strip("rb") != ""
+        return Dying(found, writes) if binary and is_in_run(path) else found
 
     def write_dying(descriptor: int, data: Any) -> int:
         written: int = writes.write(lambda part: write(descriptor, part), descriptor, data)

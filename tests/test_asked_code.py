@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -112,6 +113,24 @@ def test_a_stored_policy_runs_its_environment_only_where_it_is_asked_for(tmp_pat
     assert not (tmp_path / "ran").exists()
     dstrl(tmp_path, "eval", run, "--trust")
     dstrl(tmp_path, "eval", run, "--env=planted_env:Planted-v0")
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_stored_run_is_trained_again_only_where_its_environment_is_trusted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "planted_env.py").write_text(ENV + "print('loud')\n")
+    dstrl(tmp_path, "train", "--env=planted_env:Planted-v0", *SMALL, "--out=out")
+    (tmp_path / "ran").unlink()
+    run = "out/Planted-v0/td3-rlx2/s0.5/seed0"
+    for command in (["verify", run], ["train", f"--config={run}/config.yaml", "--out=again"]):
+        refused = dstrl(tmp_path, *command, code=2)
+        assert f"{run}/config.yaml names module 'planted_env'" in refused.stderr
+        assert "--trust" in refused.stderr
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "again").exists()
+    shown = json.loads(dstrl(tmp_path, "verify", run, "--trust", "--json").stdout)
+    assert shown["equal"] is True
     assert (tmp_path / "ran").exists()
 
 

@@ -11,7 +11,10 @@ import pytest
 from program_samples import dstrl
 
 from dstrl_cli.cli import main
+from dstrl_cli.config.identity import run_path
+from dstrl_cli.config.presets import resolve
 from dstrl_cli.envs import specs
+from dstrl_cli.sweep.again import stored_label
 
 WALKER = """
 import gymnasium
@@ -87,6 +90,15 @@ def test_two_modules_in_one_plan_get_folders_that_name_them(
     assert main(["sweep", *SMALL, *both, "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in names)
+
+
+def test_a_stored_run_keeps_the_module_in_its_folder() -> None:
+    config = resolve(sets=["env=a2:Same-v0", "seed=3"])
+    for name in ("a2.Same-v0", "Same-v0"):
+        place = Path(name, *run_path(config).parts[1:])
+        assert stored_label(Path("results") / place, config) == place
+    renamed = Path("results", "b2.Same-v0", *run_path(config).parts[1:])
+    assert stored_label(renamed, config) == run_path(config)
 
 
 @pytest.mark.soak

@@ -189,6 +189,7 @@ def test_success_is_that_of_the_last_step_and_counts_for_each_evaluation(tmp_pat
     file = folder / "eval.csv"
     rows = [f"{step},{e},1.0,5,{s}" for step, e, s in [(50, 0, 1), (50, 1, 1), (120, 0, 1)]]
     file.write_text("\n".join(["step,episode,return,length,success", *rows, "120,1,1.0,5,0", ""]))
+    (folder / "summary.json").write_text(json.dumps({"status": "finished", "steps": 120}))
     (logged,) = load(tmp_path, only=[folder]).runs
     value = parse("success").compute(logged)
     assert value is not None

@@ -15,7 +15,7 @@ from dstrl_cli.cli import main
 from dstrl_cli.config.readfile import MAX_YAML, parse_json, read_text
 from dstrl_cli.config.stored import parse_document
 from dstrl_cli.config.yamlfile import parse_yaml
-from dstrl_cli.errors import InputError
+from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.report.runs import load
 from dstrl_cli.runs import files
 from dstrl_cli.runs.checkpoint import write_state
@@ -59,8 +59,8 @@ def test_rows_are_not_added_through_a_link(victim: Path) -> None:
     with RunFolder(run.path).create(_document(run)) as folder:
         (run.path / "eval.csv").unlink()
         (run.path / "eval.csv").symlink_to(victim)
-        with pytest.raises(OSError, match=r"eval\.csv"):
-            folder.evaluation(0, [1.0], [1])
+        with pytest.raises(DstrlError, match=r"eval\.csv cannot be written: it is a link"):
+            folder.evaluation(0, [1.0], [1], [None])
     assert victim.read_text() == "precious"
 
 

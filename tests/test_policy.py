@@ -135,3 +135,11 @@ def test_find_policy_names_what_is_missing(tmp_path):
         policy.find_policy(tmp_path)
     file = write_policy(tmp_path / "policy.safetensors")
     assert policy.find_policy(tmp_path) == policy.find_policy(file) == file
+
+
+def test_weights_that_float32_cannot_hold_are_refused(tmp_path):
+    tensors = actor()
+    tensors["actor.weight.0"] = tensors["actor.weight.0"].astype(np.float64) * 1e300
+    assert_refused(
+        write_policy(tmp_path / "p", tensors), "actor layer 0 holds numbers that are not finite"
+    )

@@ -1,4 +1,4 @@
-"""Means, interquartile means and intervals over seeds."""
+"""Means, medians, interquartile means and their spread over seeds."""
 
 from __future__ import annotations
 
@@ -38,40 +38,10 @@ def test_iqm_reduces_the_last_axis() -> None:
     assert stats.iqm(scores).tolist() == [3.0, 4.0]
 
 
-def test_no_interval_below_three_seeds() -> None:
-    assert stats.stratified_bootstrap([[1.0, 2.0]], stats.mean) is None
-    assert stats.stratified_bootstrap([[1.0, 2.0, 3.0], [1.0, 2.0]], stats.mean) is None
-    assert stats.stratified_bootstrap([], stats.mean) is None
-
-
-def test_interval_of_three_seeds_by_hand() -> None:
-    """27 equally likely resamples of (0, 3, 6): each extreme has 3.7 % > 2.5 %."""
-    interval = stats.stratified_bootstrap([[0.0, 3.0, 6.0]], stats.mean)
-    assert interval == stats.Interval(0.0, 6.0)
-
-
-def test_seeds_are_drawn_within_their_stratum() -> None:
-    """Two constant strata far apart: pooling them would give a wide interval."""
-    interval = stats.stratified_bootstrap([[1.0] * 3, [101.0] * 3], stats.mean)
-    assert interval == stats.Interval(51.0, 51.0)
-
-
-def test_interval_narrows_with_confidence() -> None:
-    seeds = [np.arange(10.0)]
-    wide = stats.stratified_bootstrap(seeds, stats.mean)
-    narrow = stats.stratified_bootstrap(seeds, stats.mean, confidence=0.5)
-    assert wide is not None
-    assert narrow is not None
-    assert wide.low < narrow.low < 4.5 < narrow.high < wide.high
-
-
-@given(values)
-def test_intervals_repeat_and_stay_within_the_values(seeds: list[float]) -> None:
-    first = stats.stratified_bootstrap([seeds], stats.iqm, resamples=50)
-    assert first == stats.stratified_bootstrap([seeds], stats.iqm, resamples=50)
-    assert first is not None
-    slack = 1e-9 * (1 + max(map(abs, seeds)))
-    assert min(seeds) - slack <= first.low <= first.high <= max(seeds) + slack
+def test_the_median_and_the_standard_error_by_hand() -> None:
+    assert float(stats.median(np.array([9.0, 1.0, 2.0, 4.0]))) == 3.0
+    assert stats.standard_error([1.0, 3.0]) == pytest.approx(1.0)  # sqrt(2) / sqrt(2)
+    assert stats.standard_error([5.0]) is None
 
 
 @given(values, st.randoms())

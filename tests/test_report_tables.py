@@ -51,13 +51,14 @@ def test_mean_and_std_over_seeds(tmp_path: Path) -> None:
 
 
 def test_iqm_and_interval(tmp_path: Path) -> None:
-    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [9.0, 1.0, 2.0, 4.0])
+    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [9.0, 1.0, 2.0, 4.0, 3.0])
     seeds(tmp_path, "Hopper-v5/td3-rlx2/s0.95", [9.0, 1.0])
     table = final(tmp_path, center="iqm")
     found = cell(table, "dst", "Hopper-v5")
-    assert (found.center, found.mean) == (3.0, 4.0)
+    assert (found.center, found.mean) == (3.0, 3.8)
     assert found.interval is not None
     assert 1.0 <= found.interval.low < 3.0 < found.interval.high <= 9.0
+    assert found.interval.method == "expanded percentile bootstrap"
     few = cell(table, "rlx2", "Hopper-v5")
     assert few.interval is None
     assert few.marks == {"few_seeds"}
@@ -288,7 +289,20 @@ def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
     assert "| 3050.0 ± 50.0 n=2† | 3153.0 ± 686.6‡ |" in text
     assert "n=1† | – |" in text
     assert "‡ published for another version of the environment" in text
-    assert table.notes == ()
+    assert table.notes == ("Hopper-v5: zzz has no seed 1, others have",)
+
+
+def test_published_sizes_and_flops_stand_beside_ours(tmp_path: Path) -> None:
+    seeds(tmp_path, "Hopper-v3/sac-rlx2/a0.98-c0.95", [3000.0], summary=SUMMARY)
+    seeds(tmp_path, "Hopper-v3/sac-rlx-set/a0.98-c0.95", [3000.0], summary=SUMMARY)
+    text = render(final(tmp_path, compare="rlx2:2", columns=["params", "flops"]), "md")
+    assert "| rlx2:2 parameters | FLOPs | rlx2:2 FLOPs |" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| RLx2 |")]
+    assert "| RLX 0.044x |" in line
+    assert line.endswith("| train 0.043x test 0.020x |")
+    plain = render(final(tmp_path, compare="rlx2:2"), "md")
+    assert "0.044x" not in plain
+    assert "rlx2:2 parameters" not in plain
 
 
 def test_another_metric_than_the_published_one_is_said(tmp_path: Path) -> None:
@@ -419,7 +433,12 @@ def test_the_number_of_seeds_is_always_visible(full: Path, format: str) -> None:
     ("arguments", "message"),
     [
         ({"metric": "finals"}, "unknown metric 'finals'; did you mean 'final'"),
-        ({"center": "median"}, "unknown center 'median'.*iqm, mean"),
+        ({"center": "mode"}, "unknown center 'mode'.*iqm, mean, median"),
+        ({"spread": "var"}, "unknown spread 'var'.*interval, sem, std"),
+        ({"normalize": "Dense"}, "unknown normalisation 'Dense'; did you mean 'dense'"),
+        ({"bold": "all"}, "unknown bold 'all'.*best, within"),
+        ({"against": "rlx2"}, "unknown method of --against 'rlx2'.*dst"),
+        ({"spread": "sem", "center": "iqm"}, "--spread sem and --center iqm.*--spread interval"),
         ({"compare": "xu2024:X"}, "unknown published table 'xu2024:X'"),
         ({"columns": ["flop"]}, "unknown column 'flop'; did you mean 'flops'"),
     ],

@@ -85,7 +85,7 @@ def test_a_killed_process_is_resumed_to_the_same_bytes(tmp_path):
     run, out = RUN.format(algo="td3", method="rlx2"), tmp_path / "killed"
     with Program() as program:
         writes = program.run(*arguments, f"--out={tmp_path / 'whole'}")["writes"]
-        died = program.run(*arguments, f"--out={out}", number=writes // 2, stage="amid")
+        died = program.run(*arguments, f"--out={out}", number=writes * 3 // 4, stage="amid")
         assert died["code"] == -signal.SIGKILL, died["output"]
         ended = program.run(*arguments, f"--out={out}", "--resume")
     assert ended["code"] == 0, ended["output"]

@@ -14,6 +14,7 @@ from dstrl_cli.cli import main
 from dstrl_cli.config.printable import printable
 from dstrl_cli.report.render import render
 from dstrl_cli.report.tables import table
+from dstrl_cli.runs.summary import last_status
 from dstrl_cli.terminal.screen import screen
 
 STEER = "\x1b]0;owned\x07\x9b31m\u202e\u2028\r"
@@ -110,3 +111,8 @@ def test_a_screen_writes_out_control_characters_and_keeps_colours_and_lines(
 def test_printable_text_is_as_it_was() -> None:
     assert printable("mean ± std – ключ 日本") == "mean ± std – ключ 日本"
     assert printable("a\tb\u200f") == "a\\tb\\u200f"
+
+
+def test_a_status_is_one_line_where_runs_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({"status": f"{LATEX}\n9 runs: 9 finished"}))
+    assert last_status(tmp_path) == "x\\n\\input{/etc/passwd}\\n9 runs: 9 finished"

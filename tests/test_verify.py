@@ -219,3 +219,20 @@ def test_a_folder_without_a_run_is_wrong_input(
 ) -> None:
     assert main(["verify", str(tmp_path)]) == 2
     assert "holds no config.yaml" in capsys.readouterr().err
+
+
+def test_returns_of_rounded_rewards_are_compared_to_their_precision(folder: Path) -> None:
+    """Older files, without a column `success`, hold sums of rewards rounded to float32."""
+    file = folder / "eval.csv"
+    rows = [line.split(",") for line in file.read_text().splitlines()]
+    assert rows[0][-1] == "success"
+    file.write_text("".join(",".join(row[:-1]) + "\n" for row in rows))
+    size = max(abs(float(rows[5][2])), int(rows[5][3]))
+    change_cell(file, 5, 2, lambda text: str(float(text) + 0.9e-6 * size))
+    found = verified(folder)
+    assert found.difference is None
+    assert found.notes[-1].startswith("returns in eval.csv are compared to 1e-06 of their size")
+    change_cell(file, 5, 2, lambda text: str(float(text) + 0.2e-6 * size))
+    difference = verified(folder).difference
+    assert difference is not None
+    assert (difference.step, difference.where, difference.column) == (100, "episode 0", "return")

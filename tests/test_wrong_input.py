@@ -120,7 +120,7 @@ def test_a_disk_that_is_full_is_said_with_the_file(empty_folder: Path, limit: in
         said = told([*TRAIN, *run], codes=(1,))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "File too large" in said
+    assert "the file would be larger" in said
     assert "results/2DNav-v1/td3-rlx2/s0.95/seed0/" in said
 
 

@@ -48,10 +48,10 @@ LARGEST_EXACT = 2**53
 
 
 def _integral(value: Any) -> Any:
-    value = _exact(value)
-    if isinstance(value, int) and abs(value) > LARGEST:
+    number = value if isinstance(value, float) and abs(value) > LARGEST else _exact(value)
+    if isinstance(number, int | float) and abs(number) > LARGEST:
         raise ValueError("must be at most 1e18")
-    return value
+    return number
 
 
 def _not_a_bool(value: Any) -> Any:
@@ -125,7 +125,7 @@ def _auto_or_count(value: Any) -> int | Literal["auto"]:
     return number
 
 
-_UNITS = {"s": 1, "m": 60, "h": 3600}
+_UNITS = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh])")
 
 
@@ -216,7 +216,7 @@ def _duration(value: Any) -> float | None:
     """Return seconds: a number of them, or a number with its unit as in `10m`; 0 means none."""
     if value is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\d+)?)\s*([smh]?)", str(value).strip().lower())
+    found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\d+)?)\s*(ms|[smh])?", str(value).strip().lower())
     if isinstance(value, bool) or not found or not math.isfinite(float(found[1])):
         raise ValueError("must be seconds, or a time such as 90s, 10m or 2h; 0 or null for none")
     return float(found[1]) * _UNITS[found[2] or "s"] or None

@@ -37,7 +37,7 @@ _MEANINGS: dict[Mark, tuple[str, str]] = {
     Mark.UNTRAINED: ("!", "only the untrained policy was evaluated (steps within learning_starts)"),
     Mark.MIXED: ("#", "the runs of this cell differ in more than seed and task"),
     Mark.TASKS: ("§", "the seeds of this cell do not have the same tasks"),
-    Mark.FEW_SEEDS: ("~", "too few seeds for an interval"),
+    Mark.FEW_SEEDS: ("~", "too few seeds for an interval or a standard error"),
     Mark.VERSION: ("‡", "published for another version of the environment"),
     Mark.SPARSITY: ("¶", "published for another sparsity"),
     Mark.CUT: ("^", "eval_max_steps ended evaluation episodes before the environment did"),

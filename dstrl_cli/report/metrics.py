@@ -102,6 +102,13 @@ def episode_returns(run: LoggedRun) -> Returns:
     return Returns(run.episodes["step"], run.episodes["return"])
 
 
+def warm_up_returns(run: LoggedRun) -> Returns:
+    """Return the training episodes in which every action was drawn at random."""
+    found, starts = episode_returns(run), run.config.get("learning_starts")
+    within = found.steps <= (starts if isinstance(starts, int) else 0)
+    return Returns(found.steps[within], found.values[within])
+
+
 # --- reducing returns to a number ---------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
@@ -28,6 +28,13 @@ METRICS: dict[str, tuple[str, str]] = {
     "perf_pct_of_dense": ("last-evals:30", "%"),
 }
 """Published metric -> the metric of ours that it is, and its unit: RLX prints percent of Dense."""
+
+COSTS: dict[str, tuple[str, str]] = {
+    "size_ratio": ("params", "RLX"),
+    "train_flops_ratio": ("flops", "train"),
+    "test_flops_ratio": ("flops", "test"),
+}
+"""Published ratio to the dense network -> the further column beside it, and its name there."""
 
 _VERSION = re.compile(r"-v\d+$")
 
@@ -61,6 +68,7 @@ class Published:
     metric: str
     unit: str
     entries: tuple[Entry, ...]
+    costs: tuple[tuple[str, Entry], ...] = ()  # a key of COSTS, and its number
 
     @property
     def name(self) -> str:
@@ -91,6 +99,20 @@ class Published:
         }
         return Match(entry, frozenset(mark for mark, differs in differing.items() if differs))
 
+    def cost(self, match: Match, column: str) -> list[str]:
+        """Return the sizes or FLOPs, by the name of their column, published with a number."""
+        mine = match.entry
+        return [
+            f"{COSTS[metric][1]} {entry.mean:.3f}x"
+            for metric, entry in self.costs
+            if COSTS[metric][0] == column
+            and (entry.algo, entry.env, entry.method) == (mine.algo, mine.env, mine.method)
+        ]
+
+    def has_cost(self, column: str) -> bool:
+        """Whether the table has sizes or FLOPs, by the name of their column."""
+        return any(COSTS[metric][0] == column for metric, _ in self.costs)
+
 
 def task_name(env: str) -> str:
     """Return an environment's name without its version: `Ant` of `Ant-v2`.
@@ -113,15 +135,20 @@ def published(name: str) -> Published:
 
 @cache
 def _tables() -> dict[str, Published]:
-    """Return the tables of returns (sizes and FLOPs are not shown beside returns)."""
+    """Return the tables of returns, with the sizes and FLOPs that stand in them."""
     tables: dict[str, Published] = {}
     text = files("dstrl_cli.report").joinpath("data/paper_results.csv").read_text(encoding="utf-8")
-    rows = [row for row in csv.DictReader(text.splitlines()) if row["metric"] in METRICS]
-    for row in rows:
+    rows = list(csv.DictReader(text.splitlines()))
+    for row in (row for row in rows if row["metric"] in METRICS):
         name = f"{row['source']}:{row['table']}"
         metric, unit = METRICS[row["metric"]]
         known = tables[name].entries if name in tables else ()
         tables[name] = Published(row["source"], row["table"], metric, unit, (*known, _entry(row)))
+    for row in (row for row in rows if row["metric"] in COSTS):
+        name = f"{row['source']}:{row['table']}"
+        if name in tables:
+            costs = (*tables[name].costs, (row["metric"], _entry(row)))
+            tables[name] = replace(tables[name], costs=costs)
     return tables
 
 

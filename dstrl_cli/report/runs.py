@@ -62,6 +62,7 @@ class LoggedRun:
         config: dotted keys of config.yaml, without its block `run`.
         summary: summary.json; where there is none to read, what the files of a finished run show
             of it, or nothing.
+        origin: dotted keys of the block `run` of config.yaml: versions, commit, device.
     """
 
     path: str
@@ -69,6 +70,7 @@ class LoggedRun:
     status: str
     config: Mapping[str, Any] = field(repr=False)
     summary: Mapping[str, Any] = field(repr=False)
+    origin: Mapping[str, Any] = field(repr=False)
     _folder: Place = field(repr=False)
     _damaged: list[Damage] = field(repr=False)
 
@@ -221,6 +223,7 @@ def _read_run(
         status=str(summary["status"]),
         config=flatten(_without_origin(current)),
         summary=summary,
+        origin=_origin(document),
         _folder=folder,
         _damaged=damaged,
     )
@@ -229,6 +232,12 @@ def _read_run(
 def _without_origin(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration without the block that says where and with what it ran."""
     return {key: value for key, value in document.items() if key != "run"}
+
+
+def _origin(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return that block, dotted; it is not checked, and may be missing."""
+    block = document.get("run")
+    return flatten(block) if isinstance(block, Mapping) else {}
 
 
 def _damage(root: Place, path: Place, cause: str) -> Damage:

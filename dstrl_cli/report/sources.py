@@ -33,7 +33,8 @@ def open_results(path: Path) -> Place:
 
     Raises InputError for an archive that cannot be read or is refused.
     """
-    return open_archive(path) if path.is_file() else path
+    there = os.path.isfile(path)  # noqa: PTH113  # Path.is_file may raise: a name too long
+    return open_archive(path) if there else path
 
 
 def runs_at(root: Place, unreadable: Unreadable) -> Sequence[Place]:

@@ -1,5 +1,5 @@
 """A table as data: sections, rows and cells. How it is filled is in `tables`, how it looks in
-`render`.
+`grids` and `render`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dstrl_cli.config.labels import format_sparsity_label, parse_sparsity_label
+from dstrl_cli.report.chance import Chance
+from dstrl_cli.report.intervals import Interval
 from dstrl_cli.report.marks import Mark, ordered
 from dstrl_cli.report.metrics import Metric
 from dstrl_cli.report.papers import Match, Published
+from dstrl_cli.report.permutation import Decision, Plan
 from dstrl_cli.report.runs import Damage, LoggedRun
-from dstrl_cli.report.statistics import Interval
 
 DENSE = format_sparsity_label(0, 0)
 
@@ -24,6 +26,25 @@ NOTABLE_SHARE = 0.01
 def notably_more(full: float | None, published: float) -> bool:
     """Whether full training FLOPs exceed those of the papers' formulas so much that it is said."""
     return full is not None and full > (1 + NOTABLE_SHARE) * published
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a table shows of the values of a cell.
+
+    Attributes:
+        center: `mean`, `median` or `iqm`.
+        spread: `std`, `sem` or `interval`.
+        normalize: None, `dense` or `random-dense` (`scaling`).
+        bold: None, `best`, or `within`: also what lies within the best one's interval.
+        against: the method whose chance to be beaten is shown, or None.
+    """
+
+    center: str = "mean"
+    spread: str = "std"
+    normalize: str | None = None
+    bold: str | None = None
+    against: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,28 +84,32 @@ class Cell:
         values: the metric of each seed used, averaged over the seed's tasks.
         left_out: unfinished seeds that are not in `values`.
         tasks: the tasks that occur.
-        center: mean or interquartile mean of `values`.
-        mean: their mean.
-        std: their standard deviation (ddof=0).
-        interval: 95 % bootstrap interval of `center`; None with fewer than 3 seeds.
         marks: reservations about the numbers.
         differing: keys, other than seed and task, in which the runs used differ, each with the
             values that occur.
         paper: the published number, if one was asked for and exists.
         cost: None where no summary gives it.
+        center: mean, median or interquartile mean of `values`.
+        mean: their mean.
+        std: their standard deviation (ddof=0).
+        sem: the standard error of their mean (ddof=1); None of one seed.
+        interval: 95 % confidence interval of `center`; None with too few seeds.
+        beats: the chance that a run here beats one of the method that was asked for.
     """
 
     values: Mapping[int, float]
     left_out: tuple[int, ...]
     tasks: tuple[int, ...]
-    center: float
-    mean: float
-    std: float
-    interval: Interval | None
     marks: frozenset[Mark]
     differing: Mapping[str, tuple[Any, ...]]
     paper: Match | None
     cost: Cost | None
+    center: float = 0.0
+    mean: float = 0.0
+    std: float = 0.0
+    sem: float | None = None
+    interval: Interval | None = None
+    beats: Chance | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -98,12 +123,59 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Overall:
+    """A method over all environments of a section; each counts as much as the others.
+
+    Attributes:
+        counts: the number of seeds of each environment.
+        center: the mean of their means; median and interquartile mean of all seeds pooled. None
+            where values of different environments have no common scale.
+        interval: its 95 % confidence interval.
+        beats: the chance to beat the method that was asked for, averaged over environments.
+    """
+
+    counts: tuple[int, ...]
+    center: float | None
+    interval: Interval | None
+    beats: Chance | None
+
+
+@dataclass(frozen=True)
 class Row:
-    """A method's cells, by environment."""
+    """A method's cells, by environment; `overall` where it has one in each of several."""
 
     method: str
     label: str
     cells: Mapping[str, Cell]
+    overall: Overall | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods of one section in one environment, and what a test decided."""
+
+    section: Section
+    env: str
+    first: Row
+    second: Row
+    decision: Decision
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """All comparisons that one test was about: they share the probability of an error.
+
+    Attributes:
+        plan: what had to be fixed beforehand.
+        found: the comparisons.
+        looks: how many rounds of seeds were looked at.
+        waiting: the comparisons that lack seeds for the next round.
+    """
+
+    plan: Plan
+    found: tuple[Comparison, ...]
+    looks: int
+    waiting: tuple[Comparison, ...]
 
 
 @dataclass(frozen=True)
@@ -130,7 +202,7 @@ class Table:
     """A table of results, ready to be rendered."""
 
     metric: Metric
-    center: str
+    look: Look
     extra: tuple[str, ...]
     sections: tuple[Section, ...]
     paper: Published | None
@@ -138,12 +210,18 @@ class Table:
     damaged: tuple[Damage, ...]
     notes: tuple[str, ...]
     unchecked: int = 0  # finished runs of whose files no checksum is known
+    tests: Comparisons | None = None
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells; those of dense methods once per section."""
+        rows = [row for section in self.sections for row in section.rows]
+        return tuple(cell for row in rows for cell in row.cells.values())
 
     @property
     def marks(self) -> tuple[Mark, ...]:
         """The marks that occur, in the order of legends."""
-        cells = [c for section in self.sections for row in section.rows for c in row.cells.values()]
-        found = {mark for cell in cells for mark in (*cell.marks, *_paper_marks(cell))}
+        found = {mark for cell in self.cells for mark in (*cell.marks, *_paper_marks(cell))}
         return ordered(found)
 
     @property

@@ -1,47 +1,38 @@
 """Tables: runs gathered into cells, rows and sections (`table`); `render` prints them.
 
-A cell averages within a seed first (over its tasks), then across seeds. It never averages
-finished and unfinished runs together: unfinished ones are left out, or, where a cell has nothing
-else, shown alone; either way the cell is marked.
+What one cell averages is in `cells`.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import numpy as np
 
 from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.report import statistics
-from dstrl_cli.report.csvfile import LARGEST
+from dstrl_cli.report import notes
+from dstrl_cli.report.cells import Key, Member, make_cell
+from dstrl_cli.report.comparing import Asked
+from dstrl_cli.report.comparing import compare as compare_methods
 from dstrl_cli.report.extra import EXTRA_COLUMNS
 from dstrl_cli.report.labels import MethodLabel, method_label
-from dstrl_cli.report.marks import Mark
-from dstrl_cli.report.metrics import Metric, Value, common_metric, parse
+from dstrl_cli.report.metrics import Metric, common_metric, parse
+from dstrl_cli.report.overall import with_overall
 from dstrl_cli.report.papers import Published, published
 from dstrl_cli.report.realised import one_network
 from dstrl_cli.report.runs import Damage, LoggedRun, Results, load, problems
+from dstrl_cli.report.scaling import NORMALIZED, normalize
 from dstrl_cli.report.statistics import CENTERS
-from dstrl_cli.report.table import DENSE, Cell, Cost, Row, Section, Table
+from dstrl_cli.report.table import DENSE, Cell, Look, Row, Section, Table
 from dstrl_cli.report.words import counted
-from dstrl_cli.runs.repair import REPAIRED
 
 METRIC_FILES = ("eval.csv", "episodes.csv")
 """The files that metrics read."""
 
-MAX_VALUES = 5
-"""Values of a differing key that a note lists."""
-
-Key = tuple[str, str, str, str]
-"""What the runs of a cell share: algorithm, sparsity label, method, environment."""
-
-Member = tuple[LoggedRun, Value | None]
-"""A run and its metric; an unfinished run may have logged nothing yet."""
+SPREADS = ("std", "sem", "interval")
+BOLD = ("best", "within")
+PLAIN = Look()
 
 
 def table(
@@ -49,8 +40,13 @@ def table(
     *,
     metric: str | None = None,
     center: str = "mean",
+    spread: str | None = None,
+    normalize: str | None = None,
+    bold: str | None = None,
+    against: str | None = None,
     compare: str | None = None,
     columns: Sequence[str] = (),
+    test: Asked | None = None,
     only: Collection[Path] | None = None,
 ) -> Table:
     """Read the runs of a results folder and gather them into a table.
@@ -60,68 +56,117 @@ def table(
         metric: such as `last-steps:125000`, `last-evals:10`, `all-episodes`, `lca`, `final`. None
             takes the one that the runs' own `config.yaml` names, if all name the same, and
             otherwise the default, which a note then says.
-        center: `mean` or `iqm`.
+        center: `mean`, `median` or `iqm`.
+        spread: `std`, `sem` or `interval`; None takes `std` for a mean, else `interval`.
+        normalize: `dense` or `random-dense`.
+        bold: `best` or `within`.
+        against: the method whose chance to be beaten is shown.
         compare: a published table to show beside, such as `xu2024:I`.
         columns: `params` and `flops` add their columns.
+        test: compares the methods.
         only: the run folders to show; None shows all.
 
     Only files that the table needs are opened, so that damage in others is not told. Raises
     InputError where a name is unknown or nothing in `results` is usable.
     """
     chosen = None if metric is None else parse(metric)
-    if center not in CENTERS:
-        raise InputError(suggest("center", center, CENTERS))
+    look = _look(center, spread, normalize, bold, against)
     for column in columns:
         if column not in EXTRA_COLUMNS:
             raise InputError(suggest("column", column, EXTRA_COLUMNS))
     paper = published(compare) if compare else None
-    return build(load(results, only), chosen, center, paper, tuple(dict.fromkeys(columns)))
+    extra = tuple(dict.fromkeys(columns))
+    return build(load(results, only), chosen, look, paper, extra, test)
+
+
+def _look(
+    center: str, spread: str | None, normalize: str | None, bold: str | None, against: str | None
+) -> Look:
+    """Return what is shown of cells; raises InputError where a name is unknown."""
+    spread = spread or ("std" if center == "mean" else "interval")
+    for kind, name, valid in (
+        ("center", center, CENTERS),
+        ("spread", spread, SPREADS),
+        ("normalisation", normalize, NORMALIZED),
+        ("bold", bold, BOLD),
+    ):
+        if name is not None and name not in valid:
+            raise InputError(suggest(kind, name, valid))
+    if spread == "sem" and center != "mean":
+        raise InputError(
+            f"--spread sem and --center {center}: it is the standard error of the mean; give "
+            "--center mean, or --spread interval"
+        )
+    return Look(center, spread, normalize, bold, against)
 
 
 def build(
     results: Results,
     metric: Metric | None = None,
-    center: str = "mean",
+    look: Look = PLAIN,
     paper: Published | None = None,
     extra: tuple[str, ...] = (),
+    test: Asked | None = None,
 ) -> Table:
     """Gather runs that are already read; raises InputError where the metric is nowhere defined."""
     chosen, why = (metric, None) if metric else common_metric(results.runs)
-    gathered: dict[Key, list[Member]] = defaultdict(list)
-    empty: list[LoggedRun] = []
-    for run in results.runs:
-        value, who = chosen.compute(run), run.identity
-        if value is None and run.finished:
-            empty.append(run)
-        else:
-            gathered[who.algo, who.sparsity, who.method, who.env].append((run, value))
-    shown = {key: each for key, each in gathered.items() if any(v is not None for _, v in each)}
+    shown, empty = _gather(results.runs, chosen)
     if not shown:
         raise InputError(_no_value(chosen, results))
-    cells = {key: _cell(key, members, center, paper) for key, members in shown.items()}
+    logged = {key: make_cell(key, members, look, paper) for key, members in shown.items()}
     labels = {
         run.identity.method: method_label(run.identity.method, run.config)
         for run in reversed(results.runs)
     }
-    notes = [] if why is None else [why]
+    methods = {method for _, _, method, _ in logged}
+    if look.against is not None and look.against not in methods:
+        raise InputError(suggest("method of --against", look.against, methods))
+    cells, not_scaled = normalize(logged, results.runs, look, chosen)
+    sections = tuple(with_overall(each, look) for each in _sections(cells, labels))
     return Table(
         metric=chosen,
-        center=center,
+        look=look,
         extra=extra,
-        sections=_sections(cells, labels),
+        sections=sections,
         paper=paper,
         unfinished=tuple(run for run in results.runs if not run.finished),
         damaged=(*results.damaged, *_without_value(empty, chosen, results.damaged)),
         notes=(
-            *notes,
-            *_differences(cells),
+            *([] if why is None else [why]),
+            *not_scaled,
+            *notes.differences(cells),
+            *notes.comparability({key: _shown(shown[key], cells[key]) for key in cells}),
+            *notes.missing_seeds(sections),
             *one_network(shown),
-            *_cost_notes(extra, cells.values()),
-            *_paper_notes(chosen, paper, cells.values()),
-            *_file_notes(results.runs),
+            *notes.cost_notes(extra, cells.values()),
+            *notes.paper_notes(chosen, paper, cells.values()),
+            *notes.file_notes(results.runs),
         ),
-        unchecked=len(_unchecked(results.runs)),
+        unchecked=len(notes.unchecked(results.runs)),
+        tests=compare_methods(_sections(logged, labels), test) if test else None,
     )
+
+
+def _gather(
+    runs: Iterable[LoggedRun], metric: Metric
+) -> tuple[dict[Key, list[Member]], list[LoggedRun]]:
+    """Return the runs of each cell that has a value, and finished runs that logged nothing."""
+    gathered: dict[Key, list[Member]] = defaultdict(list)
+    empty: list[LoggedRun] = []
+    for run in runs:
+        value, who = metric.compute(run), run.identity
+        if value is None and run.finished:
+            empty.append(run)
+        else:
+            gathered[who.algo, who.sparsity, who.method, who.env].append((run, value))
+    return {
+        key: each for key, each in gathered.items() if any(v is not None for _, v in each)
+    }, empty
+
+
+def _shown(members: Iterable[Member], cell: Cell) -> list[LoggedRun]:
+    """Return the runs whose values a cell shows."""
+    return [run for run, value in members if value and run.identity.seed in cell.values]
 
 
 def _no_value(metric: Metric, results: Results) -> str:
@@ -146,112 +191,6 @@ def _without_value(
     for run in runs:
         if not any(PurePosixPath(run.path, name).as_posix() in known for name in METRIC_FILES):
             yield Damage(run.path, f"finished, but nothing is logged for {metric.name}")
-
-
-# --- one cell -------------------------------------------------------------------------------------
-
-
-def _cell(key: Key, members: Sequence[Member], center: str, paper: Published | None) -> Cell:
-    algo, sparsity, method, env = key
-    seeds: dict[int, list[Member]] = defaultdict(list)
-    for run, value in members:
-        seeds[run.identity.seed].append((run, value))
-    finished = {seed for seed, tasks in seeds.items() if all(run.finished for run, _ in tasks)}
-    used = _with_values({seed: seeds[seed] for seed in sorted(finished or seeds)})
-    runs = [run for tasks in used.values() for run, _ in tasks]
-    values = {seed: float(np.mean([v.value for _, v in tasks])) for seed, tasks in used.items()}
-    scores = np.array(list(values.values()))
-    interval = statistics.stratified_bootstrap([scores], CENTERS[center])
-    differing = _differing([run.settings for run in runs])
-    conditions = {
-        Mark.UNFINISHED: not finished,
-        Mark.LEFT_OUT: bool(finished) and len(finished) < len(seeds),
-        Mark.MIXED: bool(differing),
-        Mark.TASKS: len({frozenset(r.identity.task for r, _ in t) for t in used.values()}) > 1,
-        Mark.FEW_SEEDS: center != "mean" and interval is None,
-    }
-    marks = {mark for mark, holds in conditions.items() if holds}
-    marks |= {mark for tasks in used.values() for _, value in tasks for mark in value.marks}
-    return Cell(
-        values=values,
-        left_out=tuple(sorted(set(seeds) - set(used))),
-        tasks=tuple(sorted({run.identity.task for run in runs})),
-        center=float(CENTERS[center](scores)),
-        mean=float(np.mean(scores)),
-        std=statistics.std(scores),
-        interval=interval,
-        marks=frozenset(marks),
-        differing=differing,
-        paper=paper.find(algo, method, env, sparsity) if paper else None,
-        cost=_cost(runs),
-    )
-
-
-def _with_values(
-    seeds: Mapping[int, Iterable[Member]],
-) -> dict[int, list[tuple[LoggedRun, Value]]]:
-    """Return the seeds without the runs that logged nothing yet, and without seeds of only such."""
-    used = {seed: [(r, v) for r, v in tasks if v is not None] for seed, tasks in seeds.items()}
-    return {seed: tasks for seed, tasks in used.items() if tasks}
-
-
-def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
-    """Return the keys in which runs differ, each with the values that occur."""
-    if all(each == settings[0] for each in settings):
-        return {}
-    keys = sorted({key for each in settings for key in each})
-    found = {key: [each.get(key) for each in settings] for key in keys}
-    distinct = {
-        k: [v for i, v in enumerate(values) if v not in values[:i]] for k, values in found.items()
-    }
-    return {key: tuple(values) for key, values in distinct.items() if len(values) > 1}
-
-
-def _cost(runs: Iterable[LoggedRun]) -> Cost | None:
-    costs = [cost for run in runs if (cost := _run_cost(run.summary)) is not None]
-    if not costs:
-        return None
-    means: list[Any] = [None if math.isnan(x) else x for x in np.mean(costs, axis=0).tolist()]
-    return Cost(*means)
-
-
-def _run_cost(summary: Mapping[str, Any]) -> list[float] | None:
-    """Return the fields of `Cost` of one run, or None where its summary lacks one.
-
-    Of those that older summaries lack a missing one is NaN.
-    """
-    try:
-        size, flops = summary["parameters"], summary["flops"]
-        numbers = [
-            size["sok_active"],
-            size["sok_active"] / size["sok_dense"],
-            size["rlx_active"],
-            size["rlx_active"] / size["rlx_dense"],
-            flops["train_total"],
-            flops["train_ratio"],
-            flops["test"],
-            flops["test_ratio"],
-        ]
-        if not (np.abs(np.array(numbers, dtype=float)) <= LARGEST).all():
-            return None
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
-        return None
-    newer = (
-        ("flops", "train_total_full"),
-        ("flops", "train_ratio_full"),
-        ("sparsity", "actor"),
-        ("sparsity", "critic"),
-    )
-    return [*map(float, numbers), *(_number(summary, *keys) for keys in newer)]
-
-
-def _number(summary: Mapping[str, Any], group: str, key: str) -> float:
-    """Return a number of a summary, or NaN where it is missing."""
-    try:
-        number = float(summary[group][key])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return math.nan
-    return number if abs(number) <= LARGEST else math.nan
 
 
 # --- sections and rows ----------------------------------------------------------------------------
@@ -283,55 +222,3 @@ def _rows(cells: Mapping[Key, Cell], labels: Labels, algo: str, sparsity: str) -
         text = f"{label.label} (dense)" if twice else label.label
         rows.append((label.order, method, own != DENSE, Row(method, text, by_env)))
     return tuple(row for *_, row in sorted(rows, key=lambda item: item[:3]))
-
-
-def _differences(cells: Mapping[Key, Cell]) -> Iterator[str]:
-    for (algo, sparsity, method, env), cell in sorted(cells.items(), key=lambda item: item[0]):
-        if cell.differing:
-            keys = ", ".join(f"{key} ({_some(found)})" for key, found in cell.differing.items())
-            yield f"{env}/{algo}-{method}/{sparsity}: runs differ in {keys}"
-
-
-def _some(values: Sequence[Any]) -> str:
-    shown = [str(value) for value in values[:MAX_VALUES]]
-    return ", ".join([*shown, "..."] if len(values) > MAX_VALUES else shown)
-
-
-def _cost_notes(extra: Collection[str], cells: Iterable[Cell]) -> Iterator[str]:
-    if "flops" in extra and any(cell.cost and cell.cost.notably_more for cell in cells):
-        yield (
-            "FLOPs: 'full' adds the gradients of inactive connections that growing by gradient "
-            "needs; the papers' formulas ('train') leave them out"
-        )
-
-
-def _paper_notes(metric: Metric, paper: Published | None, cells: Iterable[Cell]) -> Iterator[str]:
-    if paper is None:
-        return
-    if not any(cell.paper for cell in cells):
-        yield f"{paper.name} has no number for any of these runs"
-    elif paper.metric != metric.name:
-        yield f"{paper.name} publishes {paper.metric}, this table shows {metric.name}"
-    if paper.unit == "%":
-        yield f"{paper.name} publishes percent of the dense return"
-
-
-def _unchecked(runs: Iterable[LoggedRun]) -> list[LoggedRun]:
-    """Return the finished runs whose files cannot be compared with what the runs wrote."""
-    return [run for run in runs if run.finished and not run.has_checksums]
-
-
-def _file_notes(runs: Sequence[LoggedRun]) -> Iterator[str]:
-    """Yield what is to be known of the runs' files, where not all runs are alike in it.
-
-    Results that are old as a whole have no checksums; that is not said of every table of them.
-    """
-    finished = sum(run.finished for run in runs)
-    unchecked = len(_unchecked(runs))
-    if 0 < unchecked < finished:
-        yield f"unchecked: {unchecked} of {counted(finished, 'finished run')} (no checksums)"
-    if repaired := sum(REPAIRED in run.summary for run in runs):
-        yield (
-            f"{counted(repaired, 'run')} lost summary.json; the other files show that training "
-            "finished"
-        )

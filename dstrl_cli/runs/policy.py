@@ -219,13 +219,20 @@ class Policy:
         Raises:
             InputError: the observations have another shape.
         """
-        dtype = self.action_low.dtype
-        low, high = self.action_low.astype(np.float64), self.action_high.astype(np.float64)
-        computed = np.result_type(dtype, np.float32)  # as training does (`envs.actions`)
-        middle, half = (low / 2 + high / 2).astype(computed), (high / 2 - low / 2).astype(computed)
+        middle, half = self.scale()
         action = middle + half * self.unit_action(observations)
         clipped = np.clip(action, self.action_low, self.action_high)  # rounding may pass a bound
-        return clipped.astype(dtype)
+        return clipped.astype(self.action_low.dtype)
+
+    def scale(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Return the middle and half the width of the action bounds, [act] each.
+
+        They are in the type in which actions are computed, as in training (`envs.actions`): that
+        of the bounds, or float32 if it is finer.
+        """
+        low, high = self.action_low.astype(np.float64), self.action_high.astype(np.float64)
+        computed = np.result_type(self.action_low.dtype, np.float32)
+        return (low / 2 + high / 2).astype(computed), (high / 2 - low / 2).astype(computed)
 
     def unit_action(self, observations: NDArray) -> NDArray[np.float32]:
         """Return the actions in [-1, 1]; shapes and errors as those of `act`.
@@ -264,6 +271,8 @@ def _actor_layers(path: Path, tensors: Tensors) -> tuple[tuple[NDArray, ...], tu
         if bias is None or mask is None:
             raise InputError(f"policy file {path} lacks the bias or mask of actor layer {layer}")
         weight = tensors[f"actor.weight.{layer}"]
+        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
+            weight, bias = weight.astype(np.float32), bias.astype(np.float32)
         if mask.shape != weight.shape:
             raise InputError(
                 f"policy file {path}: actor layer {layer} has weights {weight.shape} but a mask "
@@ -274,8 +283,8 @@ def _actor_layers(path: Path, tensors: Tensors) -> tuple[tuple[NDArray, ...], tu
                 f"policy file {path}: actor layer {layer} holds numbers that are not finite; the "
                 "training diverged, or the file is damaged"
             )
-        weights.append(np.where(mask != 0, weight, 0).astype(np.float32))
-        biases.append(bias.astype(np.float32))
+        weights.append(np.where(mask != 0, weight, np.float32(0)))
+        biases.append(bias)
     if not weights:
         raise InputError(f"policy file {path} holds no actor (no tensor 'actor.weight.0')")
     return tuple(weights), tuple(biases)

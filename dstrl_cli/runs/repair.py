@@ -42,7 +42,7 @@ def summary_from_files(folder: Path, config: Mapping[str, Any]) -> dict[str, Any
     try:
         last = _last_row(folder / "progress.csv")
         ended = last is not None and _ended(folder, config, int(last["step"]))
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, LookupError, TypeError, ValueError):
         return None
     if last is None or not ended or has_checkpoint(folder):
         return None
@@ -76,9 +76,9 @@ def _ended(folder: Path, config: Mapping[str, Any], step: int) -> bool:
 
 
 def _step_and_episode(line: str) -> tuple[int, int]:
-    """Return the first two cells of a row of `eval.csv`; the others must be numbers."""
+    """Return the first two cells of a row of `eval.csv`; return and length must be numbers, too."""
     step, episode, *others = line.split(",")
-    _ = [float(cell) for cell in others]
+    _ = float(others[0]), float(others[1])
     return int(step), int(episode)
 
 

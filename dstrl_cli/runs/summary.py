@@ -11,6 +11,7 @@ import yaml
 
 from dstrl_cli.config.identity import env_identity
 from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.printable import printable
 from dstrl_cli.config.readfile import MAX_JSON, parse_json, read_text
 from dstrl_cli.config.stored import check_whole, parse_document, up_to_date
 from dstrl_cli.errors import DstrlError, InputError
@@ -78,7 +79,7 @@ def last_status(path: Path) -> str:
     """Return the status in a run's summary; without one, what its files show (`missing_status`)."""
     summary = read_summary(path)
     if summary is not None and "status" in summary:
-        return str(summary["status"])
+        return printable(str(summary["status"]))
     return repair.FINISHED if _from_files(path) else missing_status(path)
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from dstrl_cli.config.identity import run_path
+from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import Origin, from_dict, to_dict
 from dstrl_cli.config.presets import flag_name
 from dstrl_cli.errors import InputError
+from dstrl_cli.registry import note_source
 from dstrl_cli.runs.folder import read_config
 from dstrl_cli.runs.summary import CONFIG_FILE
 from dstrl_cli.sweep.plan import prepare
@@ -35,10 +37,20 @@ def stored_run(file: Path, flags: Mapping[str, Any]) -> Run:
     given = {key: value for key, value in flags.items() if value is not None}
     origins = {key: Origin(flag_name(key), flag_name(key)) for key in given}
     folder = file.absolute().parent
-    config = from_dict({**to_dict(read_config(folder)), **given}, origins)
+    config = from_dict({**to_dict(stored_config(file.parent)), **given}, origins)
     label = stored_label(folder, config)
     run = prepare(config, label)
     return run if "out" in given else replace(run, path=file.parent)
+
+
+def stored_config(folder: Path) -> RunConfig:
+    """Return the configuration of a run's folder; modules that it names count as named by it.
+
+    Raises InputError where it cannot be read.
+    """
+    config = read_config(folder)
+    note_source(list(flatten(to_dict(config)).values()), str(folder / CONFIG_FILE))
+    return config
 
 
 def stored_label(folder: Path, config: RunConfig) -> Path:
@@ -47,12 +59,13 @@ def stored_label(folder: Path, config: RunConfig) -> Path:
     A folder that was given another name counts as named by its configuration.
     """
     named, own = run_path(config), Path(*folder.parts[-4:])
-    env, method, sparsity, seed = named.parts
+    _, method, sparsity, seed = named.parts
     if len(own.parts) < 4 or own.parts[2:] != (sparsity, seed):
         return named
-    tasks = {env, f"{env}.task{config.env.task}"}
+    both = (False, True)
+    envs = {run_path(config, with_task=t, with_module=m).parts[0] for t in both for m in both}
     same_method = own.parts[1] == method or own.parts[1].startswith(f"{method}+")
-    return own if own.parts[0] in tasks and same_method else named
+    return own if own.parts[0] in envs and same_method else named
 
 
 def refuse_beside_config(given: Mapping[str, Any]) -> None:

@@ -88,6 +88,8 @@ def _train(work: Work, messages: Connection) -> End:
     except InUse:
         return End("held")
     except InputError as error:
+        if work.is_taken():  # another process was faster, and may have finished already
+            return End("held")
         return End("refused", str(error))
     except Exception as error:  # becomes the runs' outcome
         if not isinstance(error, DstrlError) or error.__cause__ is not None:

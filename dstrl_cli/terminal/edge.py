@@ -1,4 +1,4 @@
-"""The edge of the command line: interruptions, error messages, and what nobody expected."""
+"""The edge of the command line: exit codes, interruptions, messages, and what nobody expected."""
 
 from __future__ import annotations
 
@@ -6,17 +6,53 @@ import os
 import signal
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import leave_terminal
+from dstrl_cli.terminal.streams import patient_streams
 
 INTERRUPTED = 130
 
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """What is treated as Ctrl-C: a job's time is up, or the terminal has gone."""
+
+
+def run_app(app: Callable[..., Any], arguments: Sequence[str] | None) -> int:
+    """Run a command line; return the exit code (0 done, 1 failed, 2 wrong input, 130)."""
+    with patient_streams() as output:
+        code = _run(app, arguments)
+        if output is not None:
+            output.flush()
+            if output.problem and not code:
+                say(f"standard output cannot be written: {output.problem}", heading="error: ")
+                return 1
+        return code
+
+
+def _run(app: Callable[..., Any], arguments: Sequence[str] | None) -> int:
+    """Run a command and say what stopped it; return the exit code."""
+    try:
+        app(None if arguments is None else list(arguments), prog_name="dstrl")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except DstrlError as error:
+        say(str(error), heading="error: ")
+        return 2 if isinstance(error, InputError) else 1
+    except OSError as error:  # a full disk, a folder that somebody removed
+        if error.filename is None or error.strerror is None:
+            say_unexpected(error)
+        else:
+            say(f"{error.filename}: {error.strerror}", heading="error: ")
+        return 1
+    except Exception as error:
+        say_unexpected(error)
+        return 1
+    return 0
 
 
 @contextmanager

@@ -34,6 +34,13 @@ COMPARED = ("episodes.csv", "topology.csv", "hashes.csv", "eval.csv")
 
 HASHES = ("weights", "masks")
 
+ROUNDED = 1e-6
+"""How far a return may be from that of an older run, as a share of itself or of its length.
+
+Files without the column `success` were written when rewards were rounded to float32 before they
+were summed; a rounded reward is off by a share of 6e-8 at most.
+"""
+
 Row = Mapping[str, str]
 
 
@@ -109,6 +116,7 @@ def verify(run: Run, updates: int, say: Callable[[str], None]) -> Verification:
     there = {name: rows for name, rows in stored.items() if rows is not None}
     rows = {name: len(each) for name, each in there.items()}
     found = [_first_difference(name, each, repeated[name]) for name, each in there.items()]
+    rounded = [name for name, each in there.items() if each and _is_rounded(each[0])]
     return Verification(
         step=until,
         rows=rows,
@@ -117,7 +125,7 @@ def verify(run: Run, updates: int, say: Callable[[str], None]) -> Verification:
         difference=min(filter(None, found), key=lambda each: each.step, default=None),
         theirs=theirs,
         ours=ours,
-        notes=tuple(_notes(run, document, theirs)),
+        notes=(*_notes(run, document, theirs), *_rounded_notes(rounded)),
     )
 
 
@@ -142,6 +150,14 @@ def _notes(run: Run, document: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
         yield "it trained on an accelerator, where equal numbers are not promised"
     for name, cause in differing_logs(run.path, read_summary(run.path) or {}):
         yield f"{name} is {cause}"
+
+
+def _rounded_notes(files: Sequence[str]) -> Iterator[str]:
+    if files:
+        yield (
+            f"returns in {', '.join(files)} are compared to {ROUNDED:g} of their size: the older "
+            "dstrl that wrote them rounded each reward to float32"
+        )
 
 
 def _device(run: Run, trained_on: str) -> str:
@@ -244,21 +260,33 @@ def _first_difference(name: str, theirs: Sequence[Row], ours: Sequence[Row]) -> 
             lines = _as_line(stored), _as_line(repeated)
             return Difference(int(row["step"]), name, _where(row), "", *lines)
         for column in stored:
-            if column in repeated and not _same(stored[column], repeated[column]):
+            if column in repeated and not _same(stored, repeated, column):
                 step = min(int(stored["step"]), int(repeated["step"]))
                 values = stored[column], repeated[column]
                 return Difference(step, name, _where(stored), column, *values)
     return None
 
 
-def _same(one: str, other: str) -> bool:
-    """Whether two cells hold the same text, or the same number."""
-    if one == other:
+def _same(stored: Row, repeated: Row, column: str) -> bool:
+    """Whether two rows have the same text in a column, or the same number.
+
+    Returns that an older dstrl summed are the same where only the rounding of rewards differs.
+    """
+    if stored[column] == repeated[column]:
         return True
     try:
-        return float(one) == float(other)
+        one, other = float(stored[column]), float(repeated[column])
+        allowed = 0.0
+        if column == "return" and _is_rounded(stored):
+            allowed = ROUNDED * max(abs(one), float(stored["length"]))
     except ValueError:
         return False
+    return abs(one - other) <= allowed
+
+
+def _is_rounded(row: Row) -> bool:
+    """Whether a row of episodes was written when rewards were rounded to float32."""
+    return "return" in row and "success" not in row
 
 
 def _as_line(row: Row | None) -> str | None:

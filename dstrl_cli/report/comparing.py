@@ -1,0 +1,202 @@
+"""`dstrl table --test`: which methods of a table differ, tested together (`permutation`).
+
+Compared are the methods of a section in each environment, by the seeds' values in ascending order
+of the seeds. All comparisons of one table share the probability of an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dstrl_cli.config.ranges import parse_names
+from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.report.marks import Mark
+from dstrl_cli.report.permutation import Decision, Plan, decide
+from dstrl_cli.report.table import Comparison, Comparisons, Row, Section
+from dstrl_cli.report.words import counted
+
+MAX_LISTED = 5
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be tested.
+
+    Attributes:
+        plan: fixed before any seed was looked at.
+        pairs: the comparisons wanted, as `our-rlx2:rlx2`; none means all.
+    """
+
+    plan: Plan
+    pairs: tuple[str, ...] = ()
+
+
+def asked_test(
+    wanted: bool,
+    pairs: str | None = None,
+    alpha: float | None = None,
+    max_seeds: int | None = None,
+    seeds_per_round: int | None = None,
+) -> Asked | None:
+    """Return the test that the command line asks for, or None.
+
+    Without `max_seeds` and `seeds_per_round` all seeds that there are make up its only round.
+    Raises InputError where options contradict each other.
+    """
+    options = {
+        "--pairs": pairs,
+        "--alpha": alpha,
+        "--max-seeds": max_seeds,
+        "--seeds-per-round": seeds_per_round,
+    }
+    if not wanted:
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise InputError(f"{given[0]} says how to test: give --test too, or leave it out")
+        return None
+    plan = _plan(ALPHA if alpha is None else alpha, max_seeds, seeds_per_round)
+    return Asked(plan, tuple(parse_names(pairs, "--pairs")) if pairs is not None else ())
+
+
+def _plan(alpha: float, max_seeds: int | None, seeds_per_round: int | None) -> Plan:
+    if not 0 < alpha < 1:
+        raise InputError(f"--alpha {alpha:g}: a probability of error lies between 0 and 1, as 0.05")
+    if max_seeds is None and seeds_per_round is None:
+        return Plan(alpha=alpha)
+    if max_seeds is None or seeds_per_round is None:
+        raise InputError(
+            "--max-seeds and --seeds-per-round: give both (seeds of a method after the last round, "
+            "and in each), or none for one test of all seeds that there are"
+        )
+    if max_seeds % seeds_per_round:
+        raise InputError(
+            f"--max-seeds {max_seeds}: no multiple of --seeds-per-round {seeds_per_round}; give "
+            f"{seeds_per_round * math.ceil(max_seeds / seeds_per_round)}"
+        )
+    return Plan(rounds=max_seeds // seeds_per_round, seeds=seeds_per_round, alpha=alpha)
+
+
+def compare(sections: Sequence[Section], test: Asked) -> Comparisons:
+    """Test the methods of a table against one another.
+
+    `sections` have values as logged; cells of unfinished runs alone take no part. Raises InputError
+    where a pair names no method of the table, or nothing is left to compare.
+    """
+    wanted = _parse_pairs(test.pairs, sections)
+    found = list(_candidates(sections, wanted))
+    if not found:
+        raise InputError("--test: no two methods have finished runs in one section and environment")
+    scores = [(_scores(first, env), _scores(second, env)) for _, env, first, second in found]
+    study = decide(scores, test.plan)
+    compared = [
+        Comparison(*each, decision) for each, decision in zip(found, study.decisions, strict=True)
+    ]
+    waiting = tuple(compared[index] for index in study.waiting)
+    return Comparisons(test.plan, tuple(compared), study.looks, waiting)
+
+
+def _parse_pairs(pairs: Sequence[str], sections: Sequence[Section]) -> set[tuple[str, str]] | None:
+    methods = {row.method for section in sections for row in section.rows}
+    wanted = set()
+    for pair in pairs:
+        first, _, second = pair.partition(":")
+        if not (first and second) or first == second:
+            raise InputError(f"--pairs {pair!r}: give two methods as our-rlx2:rlx2")
+        for method in (first, second):
+            if method not in methods:
+                raise InputError(suggest("method of --pairs", method, methods))
+        wanted.add((first, second))
+    return wanted or None
+
+
+def _candidates(
+    sections: Sequence[Section], wanted: set[tuple[str, str]] | None
+) -> Iterator[tuple[Section, str, Row, Row]]:
+    """Yield section, environment and two rows; two dense methods only in their first section."""
+    seen = set()
+    for section in sections:
+        for env in section.envs:
+            rows = [row for row in section.rows if _takes_part(row, env)]
+            for first, second in combinations(rows, 2):
+                if wanted is not None and (first.method, second.method) not in wanted:
+                    first, second = second, first
+                    if (first.method, second.method) not in wanted:
+                        continue
+                cells = (section.algo, id(first.cells[env]), id(second.cells[env]))
+                if cells not in seen:
+                    seen.add(cells)
+                    yield section, env, first, second
+
+
+def _takes_part(row: Row, env: str) -> bool:
+    return env in row.cells and Mark.UNFINISHED not in row.cells[env].marks
+
+
+def _scores(row: Row, env: str) -> NDArray[np.float64]:
+    values = row.cells[env].values
+    return np.array([values[seed] for seed in sorted(values)])
+
+
+# --- in words -------------------------------------------------------------------------------------
+
+
+def sign(decision: Decision) -> str:
+    """Return how a table writes a decision."""
+    return {1: ">", -1: "<", 0: "?"}[decision.sign]
+
+
+def lines(tests: Comparisons) -> Iterator[str]:
+    """Yield what is to be known of the comparisons of a table."""
+    plan, count = tests.plan, len(tests.found)
+    together = "" if count == 1 else f", all {count} comparisons together"
+    yield "> the first is better, < the second is better, ? not decided"
+    yield (
+        "group-sequential permutation test (AdaStop): a wrong decision has a probability of at "
+        f"most {plan.alpha:g}{together}"
+    )
+    if plan.seeds is None:
+        yield (
+            "one look at all seeds; to add seeds and test again, fix --max-seeds and "
+            "--seeds-per-round before the first look"
+        )
+    else:
+        yield (
+            f"{counted(tests.looks, 'look')} of {plan.rounds}, {counted(plan.seeds, 'seed')} of "
+            "each method a round"
+        )
+    yield from _too_few(tests)
+    waiting = [
+        f"{each.env}: {each.first.label} : {each.second.label} ({_seeds(each)} seeds)"
+        for each in tests.waiting
+    ]
+    if waiting:
+        more = f", and {len(waiting) - MAX_LISTED} more" if len(waiting) > MAX_LISTED else ""
+        yield f"look {tests.looks + 1} waits for seeds: {'; '.join(waiting[:MAX_LISTED])}{more}"
+
+
+def _seeds(comparison: Comparison) -> str:
+    first, second = (row.cells[comparison.env].n for row in (comparison.first, comparison.second))
+    return f"{first} and {second}"
+
+
+def _too_few(tests: Comparisons) -> Iterator[str]:
+    """Say where no difference, however large, could be decided.
+
+    Of all ways to deal out the scores, the one observed and its mirror image are always as extreme.
+    """
+    plan = tests.plan
+    if plan.seeds is not None:
+        return
+    smallest = []
+    for each in tests.found:
+        n, m = (row.cells[each.env].n for row in (each.first, each.second))
+        smallest.append((2 if n == m else 1) / math.comb(n + m, n))
+    if min(smallest) > plan.alpha:
+        yield f"too few seeds to decide anything: the smallest p is {min(smallest):.3g}"
