@@ -113,6 +113,7 @@ SCORES: dict[str, ScoreRow] = {
         needs_td_error=True,
         observes_if=("accumulate", "critic_update"),
     ),
+    "none": ScoreRow("dstrl_cli.topology.none:Nothing", grows=True),
 }
 DROP_SCORES = tuple(name for name, row in SCORES.items() if row.drops)
 GROW_SCORES = tuple(name for name, row in SCORES.items() if row.grows)
@@ -121,6 +122,13 @@ SCHEDULES: dict[str, str] = {
     "static": "dstrl_cli.topology.schedules:Static",
     "constant": "dstrl_cli.topology.schedules:Constant",
     "cosine": "dstrl_cli.topology.schedules:Cosine",
+}
+
+BUDGETS: dict[str, str] = {
+    "constant": "dstrl_cli.topology.moves:Constant",
+    "cubic": "dstrl_cli.topology.moves:Cubic",
+    "linear": "dstrl_cli.topology.moves:Linear",
+    "at_once": "dstrl_cli.topology.moves:AtOnce",
 }
 
 INITIAL_MASKS: dict[str, str] = {
@@ -133,6 +141,7 @@ ALLOCATIONS: dict[str, str] = {
     "erdos_renyi": "dstrl_cli.topology.budgets:erdos_renyi_densities",
     "uniform": "dstrl_cli.topology.budgets:uniform_densities",
     "lambda": "dstrl_cli.topology.budgets:lambda_densities",
+    "layers": "dstrl_cli.topology.budgets:given_densities",
 }
 
 ENGINES: dict[str, str] = {

@@ -23,6 +23,7 @@ def run(seed: int = 0, sparsity: float = 0.5, **keys: Any) -> RunConfig:
     network["initial_mask"] = keys.pop("initial_mask", "random")
     network["allocation"] = keys.pop("allocation", "uniform")
     network["dense"] = keys.pop("dense", False)
+    network["initial_sparsity"] = keys.pop("initial_sparsity", None)
     base = {"algo": "td3", "method": "test", "env": "Any-v0", "seed": seed, "learning_rate": 1e-2}
     return from_dict(base | {"critic": network} | keys)
 

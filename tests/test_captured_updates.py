@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from budget_samples import moving
 from graph_stand_in import Recordings, eager
 from network_samples import take_events
 from population_samples import METHODS, member, state
@@ -200,3 +201,24 @@ def test_what_is_captured_may_be_compiled_first() -> None:
                 each.update()
     for a, b in zip(state(plain, 0), state(traced, 0), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("algo", ["td3", "sac"])
+def test_replayed_updates_are_the_eager_ones_while_budgets_move(algo: str) -> None:
+    kinds = ("gmp", "granet", "growth", "gmp_then_swaps")
+    configs = runs(algo, ["rlx2", *["dst"] * len(kinds)])
+    for number, kind in enumerate(kinds, start=1):
+        network = moving(kind=kind, sparsity=0.6).critic
+        masking = "magnitude_trim" if kind == "granet" else "online_mask"
+        changes = {"actor": network, "critic": network, "target_masking": masking}
+        configs[number] = configs[number].model_copy(update=changes)
+    recordings = Recordings()
+    (plain, one), (replayed, other) = make(configs, eager), make(configs, recordings)
+    take_updates(one, other)
+    assert_equal_members(plain, replayed)
+    for ours, theirs in ((plain.actor, replayed.actor), (plain.critic, replayed.critic)):
+        assert torch.equal(ours.target_params.flat, theirs.target_params.flat)  # type: ignore[attr-defined]
+        assert len(take_events(ours)) == len(take_events(theirs)) > 2 * len(configs)
+    assert min(recording.replays for recording in recordings.made) > 0
+    for algorithm in (plain, replayed):
+        assert algorithm.critic.active()[1:3, 0, 1].tolist() == [48, 48]  # .4 of 12x10

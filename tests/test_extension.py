@@ -52,6 +52,8 @@ def test_a_longer_run_equals_one_that_was_long_from_the_start(tmp_path, algo, me
     ("method", "sets", "message"),
     [
         ("rlx2", (), r"actor\.topology\.schedule = cosine: it follows the whole length"),
+        ("gmp", (), r"actor\.topology\.budget = cubic: it follows the whole length"),
+        ("dst", ("topology.swap_end=0.5",), r"actor\.topology\.swap_start, swap_end: they are"),
         ("dst", ("topology.stop_before_end=10",), r"actor\.topology\.stop_before_end = 10"),
         (
             "dst",

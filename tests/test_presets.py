@@ -117,7 +117,7 @@ def test_official_variants_differ_by_their_switches_only() -> None:
 @pytest.mark.parametrize(
     ("method", "algo", "expected"),
     [
-        ("rlx3", "td3", r"unknown method 'rlx3'; did you mean 'rlx2'\? Valid: dense, "),
+        ("rlx3", "td3", r"unknown method 'rlx3'; did you mean 'rlx2'\? Valid: anf, dense, "),
         ("our-rlx3", "td3", "unknown method 'our-rlx3'; did you mean 'our-rlx2'"),
         ("rlx2", "tb3", "--algo: unknown algorithm 'tb3'; did you mean 'td3'"),
         ("dst-official", "sac", "'dst-official' exists for td3 only, not for sac"),

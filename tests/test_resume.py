@@ -46,6 +46,7 @@ def rows(path) -> list[dict[str, str]]:
         ("sac", "our-rlx2", "masked", "InvertedPendulum-v5"),
         ("td3", "our-dst", "masked", "Pendulum-v1"),
         ("sac", "dst", "sparse", "InvertedPendulum-v5"),
+        ("td3", "granet", "sparse", "2DNav-v1"),
     ],
 )
 def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_one_that_was_not(

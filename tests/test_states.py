@@ -15,6 +15,7 @@ from dstrl_cli.nets.choice import unsupported_reason
 from dstrl_cli.replay.once import OnceReplay
 
 METHODS = ("dense", "tiny", "sst", "dst", "rigl", "rlx2", "rlx-ss", "rlx-set")
+METHODS += ("gmp", "gmp-dst", "granet", "rigl-dense", "ne", "our-ne")
 METHODS += ("our-dst", "our-rigl", "our-rlx2", "dst-official", "rlx2-official")
 EVERY_UPDATE = "critic.topology.accumulate=critic_update"
 BY_CONNECTION = "grown_bias_correction=connection"

@@ -12,11 +12,17 @@ from dataclasses import dataclass
 
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
+from dstrl_cli.config.windows import Windows
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import ALGORITHMS, is_outside
 
 ROLES = ("actor", "critic")
 NAMES = {"actor": "actor", "critic": "critics"}
+
+SWAP_KEYS = ("drop_fraction", "swap_start", "swap_end")
+"""Keys of a rule that say when and how many connections are swapped."""
+BUDGET_KEYS = ("budget_start", "budget_end", "swap_of_growth")
+"""Keys of a rule that say how its budget moves."""
 
 REPLACED_SHARE = 0.01
 """A larger share of optimizer steps that topology updates replace is told."""
@@ -71,14 +77,15 @@ def topology_changes(config: RunConfig, role: str) -> TopologyChanges:
 
     A change is due at the network's own update `update_offset` (with 0, at `update_interval`) and
     every `update_interval` from there on, before the update at which `stop_before_end` begins.
-    With `final_drop` the first one due after that still happens, but only drops.
+    With `final_drop` the first one due after that still happens, but only drops. Where the budget
+    moves, intervals are counted from where it begins, and one change more is due where it arrives.
     """
     network: NetworkConfig = getattr(config, role)
     if not network.changes_topology:
         return TopologyChanges(0)
     rule, total, end = network.topology, updates(config, role), end_of_changes(config, role)
+    before_end = Windows(rule, total, end).count()
     first = rule.update_offset or rule.update_interval
-    before_end = len(range(first, min(end, total + 1), rule.update_interval))
     next_due = first + before_end * rule.update_interval
     drops = rule.final_drop and next_due <= total
     return TopologyChanges(before_end + drops, drops)
@@ -247,13 +254,21 @@ def _network_key(network: NetworkConfig, key: str) -> str | None:
     if network.all_active:
         which = "dense" if network.dense else "match_parameters"
         kept = {"dense", "match_parameters", "hidden_sizes"}
-        kept |= set() if network.dense else {"sparsity", "allocation", "lambdas"}
+        kept |= set() if network.dense else {"sparsity", "allocation", "lambdas", "layers"}
         return None if key in kept else f"all connections are active ({which} is true)"
+    if key == "initial_mask" and network.moves_budget and network.initial_sparsity == 0:
+        return "initial_sparsity is 0: the network starts dense"
     group, _, leaf = key.rpartition(".")
-    if group != "topology" or leaf == "schedule":
+    if group != "topology" or leaf in ("schedule", "budget"):
         return None
-    if rule.schedule == "static":
+    if rule.schedule == "static" and (not rule.moves_budget or leaf in SWAP_KEYS):
         return "topology.schedule is static"
+    if leaf in BUDGET_KEYS and not rule.moves_budget:
+        return "topology.budget is constant"
+    if leaf == "budget_end" and rule.budget == "at_once":
+        return "topology.budget is at_once"
+    if leaf == "update_offset" and rule.moves_budget:
+        return f"topology.budget is {rule.budget}: intervals are counted from budget_start"
     scores = {rule.drop, rule.grow}
     if any(":" in score for score in scores):  # what an outside score reads is not known
         return None

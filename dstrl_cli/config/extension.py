@@ -36,6 +36,10 @@ def _rule_refusals(config: RunConfig, role: str) -> list[str]:
     found = []
     if rule.schedule not in UNMOVED:
         found.append(f"schedule = {rule.schedule}: it follows the whole length of the run")
+    if rule.moves_budget:
+        found.append(f"budget = {rule.budget}: it follows the whole length of the run")
+    elif (rule.swap_start, rule.swap_end) != (0, 1):
+        found.append("swap_start, swap_end: they are shares of the whole run")
     for key in ("drop", "grow"):
         if is_outside(getattr(rule, key)):
             score = getattr(rule, key)

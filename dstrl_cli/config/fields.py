@@ -230,11 +230,14 @@ Real = Annotated[float, BeforeValidator(_not_a_bool), Field(allow_inf_nan=False)
 NonNegativeFloat = Annotated[Real, Field(ge=0)]
 PositiveFloat = Annotated[Real, Field(gt=0)]
 Fraction = Annotated[Real, Field(gt=0, le=1)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+Sparsity = Annotated[Real, Field(ge=0, lt=1)]
 Width = Annotated[Whole, Field(ge=1, le=1_000_000)]
 Widths = Annotated[
     tuple[Width, ...], BeforeValidator(_as_sequence), Field(min_length=1, max_length=100)
 ]
 Lambdas = Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
+Sparsities = Annotated[tuple[Sparsity, ...], BeforeValidator(_as_sequence), Field(min_length=1)]
 Bounds = Annotated[tuple[Real, Real], BeforeValidator(_as_pair)]
 Device = Annotated[str, AfterValidator(_known_device)]
 MetricName = Annotated[str, AfterValidator(_known_metric)]

@@ -15,6 +15,8 @@ from dstrl_cli.errors import suggest
 
 MACROS: dict[str, tuple[str, str]] = {
     "sparsity": ("actor.sparsity", "critic.sparsity"),
+    "initial_sparsity": ("actor.initial_sparsity", "critic.initial_sparsity"),
+    "layers": ("actor.layers", "critic.layers"),
     **{
         f"topology.{name}": (f"actor.topology.{name}", f"critic.topology.{name}")
         for name in TopologyConfig.model_fields

@@ -263,7 +263,8 @@ def _covered(host: Method, overlay: Method) -> Method:
             static = under.get(f"{network}.topology.schedule", ("static",))[0] == "static"
             dense = any(under.get(f"{network}.{k}", (False,))[0] for k in ALL_ACTIVE_KEYS)
             if static or dense:
-                kind = "dense" if dense else "static"
+                moves = under.get(f"{network}.topology.budget", ("constant",))[0] != "constant"
+                kind = "dense" if dense else "pruned and nothing else" if moves else "static"
                 raise InputError(
                     f"'{overlay.name}' changes how the {network}'s topology adapts, but in "
                     f"'{host.name}' it is {kind}; choose a host that adapts, as in --dst rlx2"

@@ -36,6 +36,9 @@ from dstrl_cli.config.fields import (
     PositiveInt,
     Real,
     Seed,
+    Share,
+    Sparsities,
+    Sparsity,
     TargetEntropy,
     TrainFreq,
     Whole,
@@ -47,6 +50,7 @@ from dstrl_cli.config.fields import (
 from dstrl_cli.registry import (
     ALGORITHMS,
     ALLOCATIONS,
+    BUDGETS,
     DROP_SCORES,
     ENGINES,
     GROW_SCORES,
@@ -79,14 +83,24 @@ class TopologyConfig(_Model):
     """How one network's topology changes: a drop score, a grow score and a schedule.
 
     `update_interval` and `update_offset` count that network's own updates; `stop_before_end` is
-    in environment steps. `params` are parameters of a user's own scores, which check them when a
-    run is about to start.
+    in environment steps. The budget of a layer is its number of connections. By default it stays;
+    another `budget` moves it, between two shares of the network's own updates, from what
+    `initial_sparsity` gives to what `sparsity` gives. Connections are swapped (some dropped and as
+    many grown) after the share `swap_start` and before `swap_end`. `swap_of_growth` is the share of
+    what a rising budget grows that is dropped elsewhere at the same time. `params` are parameters
+    of a user's own scores, which check them when a run is about to start.
     """
 
     drop: Annotated[str, named("drop score", DROP_SCORES)] = "magnitude"
     grow: Annotated[str, named("grow score", GROW_SCORES)] = "random"
     schedule: Annotated[str, named("schedule", SCHEDULES)] = "static"
     drop_fraction: Fraction = 0.5
+    budget: Annotated[str, named("budget", BUDGETS)] = "constant"
+    budget_start: Share = 0.0
+    budget_end: Share = 1.0
+    swap_start: Share = 0.0
+    swap_end: Share = 1.0
+    swap_of_growth: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     update_interval: PositiveInt = 10_000
     update_offset: NonNegativeInt = 0
     stop_before_end: NonNegativeInt = 0
@@ -102,21 +116,59 @@ class TopologyConfig(_Model):
         """Hash all keys but `params`, a dict and so unhashable; equality still compares it."""
         return hash(tuple(value for name, value in self if name != "params"))
 
+    @property
+    def moves_budget(self) -> bool:
+        """Whether the number of connections changes in the course of training."""
+        return self.budget != "constant"
+
+    @property
+    def budget_window(self) -> tuple[float, float]:
+        """The shares of training at which the budget begins to move, and has arrived."""
+        return self.budget_start, self.budget_start if self.budget == "at_once" else self.budget_end
+
+    @model_validator(mode="after")
+    def _windows_ordered(self) -> TopologyConfig:
+        for what in ("budget", "swap"):
+            start, end = getattr(self, f"{what}_start"), getattr(self, f"{what}_end")
+            if start > end:
+                raise ValueError(
+                    f"{what}_start = {start:g} is after {what}_end = {end:g}; both are shares of "
+                    f"training: lower {what}_start, or raise {what}_end"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _budget_is_met(self) -> TopologyConfig:
+        if self.moves_budget and self.final_drop:
+            raise ValueError(
+                f"final_drop = true would end below the final sparsity of budget: {self.budget}; "
+                "set final_drop: false"
+            )
+        if self.grow == "none" and self.schedule != "static":
+            raise ValueError(
+                f"grow: none cannot grow what schedule: {self.schedule} drops; set schedule: "
+                "static, or another grow score, such as random"
+            )
+        return self
+
 
 class NetworkConfig(_Model):
     """One network (the actor, or the twin critics): how sparse, how wide, and its topology rule.
 
     `dense` ignores `sparsity`. `match_parameters` makes the network dense and so narrow that it has
     about as many weights as a network of that sparsity has connections. `hidden_sizes: null` means
-    the run's.
+    the run's. A budget that moves begins at `initial_sparsity`. `layers` are the sparsities of
+    single layers, from the input on, for `allocation: layers`.
     """
 
-    sparsity: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    sparsity: Sparsity = 0.0
+    initial_sparsity: Sparsity | None = None
     dense: bool = False
     match_parameters: bool = False
     hidden_sizes: Widths | None = None
     allocation: Annotated[str, one_of("allocation", ALLOCATIONS)] = "erdos_renyi"
     lambdas: Lambdas | None = None
+    layers: Sparsities | None = None
     initial_mask: Annotated[str, named("initial mask", INITIAL_MASKS)] = "random"
     topology: TopologyConfig = TopologyConfig()
 
@@ -132,8 +184,19 @@ class NetworkConfig(_Model):
 
     @property
     def changes_topology(self) -> bool:
-        """Whether the rule acts: not every connection is active, and the schedule is not static."""
-        return not self.all_active and self.topology.schedule != "static"
+        """Whether the rule acts: it swaps connections or moves the budget of a sparse network."""
+        acts = self.topology.schedule != "static" or self.topology.moves_budget
+        return not self.all_active and acts
+
+    @property
+    def moves_budget(self) -> bool:
+        """Whether the number of connections changes in the course of training."""
+        return not self.all_active and self.topology.moves_budget
+
+    @property
+    def fixes_sparsity(self) -> bool:
+        """Whether the sparsity follows from keys of the layers, and cannot be chosen."""
+        return self.allocation in ("lambda", "layers")
 
     @property
     def is_extended(self) -> bool:
@@ -142,7 +205,7 @@ class NetworkConfig(_Model):
         `topology.extensions` checks that code when a run is about to start.
         """
         rule = self.topology
-        names = (self.initial_mask, rule.drop, rule.grow, rule.schedule)
+        names = (self.initial_mask, rule.drop, rule.grow, rule.schedule, rule.budget)
         return bool(rule.params) or any(map(is_outside, names))
 
     @model_validator(mode="after")
@@ -155,6 +218,56 @@ class NetworkConfig(_Model):
             raise ValueError(
                 f"lambdas has no effect with allocation: {self.allocation}; "
                 "set allocation: lambda, or leave lambdas out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _layers_fit_allocation(self) -> NetworkConfig:
+        if self.allocation == "layers" and self.layers is None:
+            raise ValueError(
+                "allocation: layers needs layers, a sparsity for each layer from the input on, as "
+                "in [0.8, 0, 0]"
+            )
+        if self.allocation != "layers" and self.layers is not None:
+            raise ValueError(
+                f"layers has no effect with allocation: {self.allocation}; "
+                "set allocation: layers, or leave layers out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _budget_has_a_way(self) -> NetworkConfig:
+        rule, first = self.topology, self.initial_sparsity
+        if self.all_active:
+            return self
+        if first is None:
+            if rule.moves_budget:
+                raise ValueError(
+                    f"topology.budget: {rule.budget} needs initial_sparsity, from which it moves; "
+                    "0 starts dense"
+                )
+            return self
+        if not rule.moves_budget:
+            raise ValueError(
+                f"initial_sparsity = {first:g}: with topology.budget: constant the sparsity stays "
+                "as it is; leave initial_sparsity out, or set topology.budget to cubic, linear or "
+                "at_once"
+            )
+        if rule.grow == "none" and first > self.sparsity and not self.fixes_sparsity:
+            raise ValueError(
+                f"initial_sparsity = {first:g} is above the final sparsity = {self.sparsity:g}: "
+                "the number of connections would rise, and topology.grow is none; lower "
+                "initial_sparsity, or set topology.grow, as to random"
+            )
+        if self.fixes_sparsity and first > 0:
+            raise ValueError(
+                f"initial_sparsity = {first:g}: allocation: {self.allocation} knows one sparsity "
+                "only; set initial_sparsity: 0, which starts dense, or another allocation"
+            )
+        if self.initial_mask == "bernoulli":
+            raise ValueError(
+                f"initial_mask: bernoulli draws the number of connections, which topology.budget: "
+                f"{rule.budget} counts exactly; set initial_mask: random"
             )
         return self
 

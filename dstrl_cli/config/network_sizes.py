@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dstrl_cli.config.models import NetworkConfig, RunConfig
-from dstrl_cli.config.sizes import lambda_sparsity, layer_weights, matched_widths
+from dstrl_cli.config.sizes import joint_sparsity, lambda_sparsity, layer_weights, matched_widths
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import algorithm
 
@@ -18,6 +18,8 @@ def _resolve_network(
         if len(network.lambdas) >= len(full):
             raise InputError(f"{len(network.lambdas)} lambdas are given for {len(full) - 1} layers")
         sparsity = lambda_sparsity(full, network.lambdas)
+    if network.layers is not None and not network.dense:
+        sparsity = joint_sparsity(full, network.layers)
     if network.match_parameters:
         target = round((1 - sparsity) * sum(layer_weights(full)))
         widths = network.hidden_sizes or matched_widths(inputs, outputs, hidden_sizes, target)
@@ -37,12 +39,24 @@ def resolve_sizes(config: RunConfig, observation_size: int, action_size: int) ->
     }
     resolved = {}
     for name, (inputs, outputs) in shapes.items():
+        network = getattr(config, name)
+        _refuse_other_layers(name, network, network.hidden_sizes or config.hidden_sizes)
         try:
-            network = getattr(config, name)
             resolved[name] = _resolve_network(network, config.hidden_sizes, inputs, outputs)
         except InputError as error:
             raise InputError(f"{name}.sparsity = {network.sparsity:g}: {error}") from None
     return config.model_copy(update=resolved)
+
+
+def _refuse_other_layers(name: str, network: NetworkConfig, hidden_sizes: tuple[int, ...]) -> None:
+    """Raise InputError where `layers` gives a sparsity too many or too few."""
+    count = len(hidden_sizes) + 1
+    if network.layers is not None and not network.dense and len(network.layers) != count:
+        given = ", ".join(f"{each:g}" for each in network.layers)
+        raise InputError(
+            f"{name}.layers = [{given}]: gives {len(network.layers)} sparsities, and the network "
+            f"has {count} layers; give one for each layer, from the input on"
+        )
 
 
 def network_sizes(

@@ -310,17 +310,18 @@ def _merge(layers: Sequence[Layer]) -> Layer:
     return {key: setting for each in layers for key, setting in each.items()}
 
 
-def _refuse_sparsity_beside_lambdas(settings: Layer, default: Layer) -> None:
-    """A sparsity that somebody chose would be silently replaced by that of the lambdas."""
+def _refuse_sparsity_beside_layers(settings: Layer, default: Layer) -> None:
+    """A sparsity that somebody chose would be silently replaced by that of the layers."""
     for network in ("actor", "critic"):
         key = f"{network}.sparsity"
-        by_lambda = settings.get(f"{network}.allocation", ("",))[0] == "lambda"
-        if by_lambda and key in settings and settings[key] != default.get(key):
+        allocation = settings.get(f"{network}.allocation", ("",))[0]
+        by = {"lambda": "lambdas", "layers": "layers"}.get(str(allocation))
+        if by and key in settings and settings[key] != default.get(key):
             value, origin = settings[key]
             raise InputError(
                 f"{origin.key} = {value!r}: the {network}'s sparsity follows from "
-                f"{network}.lambdas; leave it out, or set {network}.allocation=erdos_renyi and "
-                f"{network}.lambdas=null (set by {origin.source})"
+                f"{network}.{by}; leave it out, or set {network}.allocation=erdos_renyi and "
+                f"{network}.{by}=null (set by {origin.source})"
             )
 
 
@@ -401,7 +402,7 @@ def resolve_explicit(
     settings = _merge([*below, *between, *above])
     if "env.id" not in settings:
         raise InputError(f"env is missing: choose one with --env, or set it in {name}.yaml")
-    _refuse_sparsity_beside_lambdas(settings, below[0])
+    _refuse_sparsity_beside_layers(settings, below[0])
     origins = {key: origin for key, (_, origin) in settings.items()}
     shown = {"method_label": chosen.label, "method_order": chosen.order}
     named = {"algo": algo, "method": chosen.name} | ({} if chosen.shipped else shown)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config import effects
+from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
+from dstrl_cli.config.windows import Windows
 from dstrl_cli.errors import InputError
 
 
@@ -49,3 +51,37 @@ def refuse_unknown_end(config: RunConfig, origins: Mapping[str, Origin]) -> None
         f"gradient_steps=-1 (as many updates as steps), or let {freq.key} count steps "
         f"(set by {steps.source}; {freq.key} by {freq.source})"
     )
+
+
+def refuse_unreached_sparsity(config: RunConfig) -> None:
+    """A budget that does not arrive within the run leaves another sparsity than the folder says.
+
+    To be called when the length of the run is known.
+    """
+    for role in effects.ROLES:
+        network: NetworkConfig = getattr(config, role)
+        if not network.moves_budget:
+            continue
+        rule, name = network.topology, f"{role}.topology"
+        total, end = effects.updates(config, role), effects.end_of_changes(config, role)
+        arrival = Windows(rule, total, end).move[1]
+        window = "budget_start" if rule.budget == "at_once" else "budget_end"
+        share = getattr(rule, window)
+        missed = f"the {role} would not reach its final sparsity"
+        if total < 1:
+            raise InputError(
+                f"{name}.budget = '{rule.budget}': {missed}, since the run has no updates of it; "
+                "raise --steps, or lower learning_starts"
+            )
+        if arrival > end:
+            raise InputError(
+                f"{name}.stop_before_end = {rule.stop_before_end:,}: {missed}: its budget arrives "
+                f"at update {arrival:,} ({window} = {share:g}), and the topology stays as it is "
+                f"from update {end:,} on; lower stop_before_end, or {window}"
+            )
+        episodes = config.episodes
+        if episodes is not None and share * episodes > episodes - 1 + 1e-9:
+            raise InputError(
+                f"{name}.{window} = {share:g}: {missed}, since the last of {episodes:,} episodes "
+                f"ends with the run; set {window} to at most {(episodes - 1) / episodes:.4g}"
+            )

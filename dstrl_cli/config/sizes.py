@@ -58,3 +58,13 @@ def lambda_active(sizes: Sequence[int], lambdas: Sequence[float]) -> list[float]
 def lambda_sparsity(sizes: Sequence[int], lambdas: Sequence[float]) -> float:
     """Return the expected sparsity by SOK's eq. 1, to three digits."""
     return round(1 - sum(lambda_active(sizes, lambdas)) / sum(layer_weights(sizes)), 3)
+
+
+def joint_sparsity(sizes: Sequence[int], sparsities: Sequence[float]) -> float:
+    """Return the sparsity of a network whose layers have these sparsities, to three digits.
+
+    A layer has a whole number of connections, so it is the realised one.
+    """
+    weights = layer_weights(sizes)
+    inactive = sum(int(round(n * each, 6)) for n, each in zip(weights, sparsities, strict=True))
+    return round(inactive / sum(weights), 3)

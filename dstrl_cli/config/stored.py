@@ -44,6 +44,20 @@ ADDED_KEYS: Mapping[str, Any] = {
     "eval_max_steps": 10_000,
     "env.flatten": False,
     "env.timeout": None,
+    **{
+        f"{network}.{key}": value
+        for network in ("actor", "critic")
+        for key, value in (
+            ("initial_sparsity", None),
+            ("layers", None),
+            ("topology.budget", "constant"),
+            ("topology.budget_start", 0.0),
+            ("topology.budget_end", 1.0),
+            ("topology.swap_start", 0.0),
+            ("topology.swap_end", 1.0),
+            ("topology.swap_of_growth", 0.0),
+        )
+    },
 }
 """Dotted keys that stored documents may lack because they did not exist yet.
 

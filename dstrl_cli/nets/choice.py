@@ -16,6 +16,7 @@ from itertools import pairwise
 from dstrl_cli.config.models import NetworkConfig, RunConfig, TopologyConfig
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import SCORES, load
+from dstrl_cli.topology.moves import mean_moved
 
 PAYS_BELOW = ((256, 1.0), (1024, 0.7), (2048, 0.55))
 """Width of the hidden layers, and the share of active connections above which `masked` is faster.
@@ -101,10 +102,21 @@ def networks(config: RunConfig) -> tuple[NetworkConfig, NetworkConfig]:
 def density(config: RunConfig) -> float:
     """Return the share of active connections, the critics weighing four times the actor.
 
-    That is about their part in an update (RLX Table 5).
+    That is about their part in an update (RLX Table 5). Where budgets move, it is the mean of the
+    run: the engine stays the same throughout.
     """
-    actor, critic = (1.0 if each.all_active else 1.0 - each.sparsity for each in networks(config))
+    actor, critic = map(_mean_density, networks(config))
     return (actor + 4 * critic) / 5
+
+
+def _mean_density(network: NetworkConfig) -> float:
+    if network.all_active:
+        return 1.0
+    last = 1.0 - network.sparsity
+    if not network.moves_budget:
+        return last
+    first = 1.0 - (network.initial_sparsity or 0.0)
+    return first + (last - first) * mean_moved(network.topology)
 
 
 def widest(config: RunConfig) -> int:

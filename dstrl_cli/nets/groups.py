@@ -10,6 +10,8 @@ from torch import Tensor
 
 from dstrl_cli.config.models import TopologyConfig
 from dstrl_cli.nets.plan import NetworkPlan
+from dstrl_cli.topology.budgets import layer_moves
+from dstrl_cli.topology.moves import LayerMove
 from dstrl_cli.topology.rule import Rule
 
 
@@ -58,7 +60,7 @@ def rule_groups(plan: NetworkPlan) -> list[Group]:
         found.setdefault(key, []).append(member)
     return [
         Group(
-            Rule(topology, end, end_share),
+            Rule(topology, end, end_share, run_updates, budget_moves(plan, members)),
             members,
             torch.tensor(members, device=plan.device),
             rewire == "instead_of_step",
@@ -66,6 +68,12 @@ def rule_groups(plan: NetworkPlan) -> list[Group]:
         )
         for (topology, end, end_share, run_updates, rewire, _), members in found.items()
     ]
+
+
+def budget_moves(plan: NetworkPlan, members: list[int]) -> list[list[LayerMove]]:
+    """Return how the budgets of members move, layer by layer; nothing where they do not."""
+    configs = [plan.network_config(member) for member in members]
+    return [layer_moves(each, plan.shapes) for each in configs if each.moves_budget]
 
 
 Counts = list[list[int]]

@@ -12,7 +12,7 @@ from dstrl_cli import streams
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.registry import INITIAL_MASKS, load
-from dstrl_cli.topology.budgets import exact_budgets, layer_densities
+from dstrl_cli.topology.budgets import exact_budgets, initial_densities
 from dstrl_cli.topology.initial import InitialMask
 
 
@@ -93,7 +93,7 @@ def initial_masks(
     """
     config = plan.network_config(member)
     generator = streams.generator(plan.configs[member].seed, f"{plan.role}/masks")
-    densities = layer_densities(config, plan.shapes)
+    densities = initial_densities(config, plan.shapes)
     budgets = exact_budgets(plan.shapes, densities)
     draw: InitialMask = load(INITIAL_MASKS, config.initial_mask)
     setting = f"{plan.role}.initial_mask = '{config.initial_mask}'"

@@ -22,6 +22,7 @@ from dstrl_cli.nets.initial import initial_layers
 from dstrl_cli.nets.network import Members, Network
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.topology import masks
+from dstrl_cli.topology.budgets import layer_budgets
 from dstrl_cli.topology.kept import to_array
 
 
@@ -132,7 +133,8 @@ class MaskedNetwork(Network):
             [getattr(run, self.plan.role).topology.grow_init == "adam_step" for run in runs],
             device=device,
         )
-        self.sparse = bool((self.mask.flat == 0).any())
+        moving = any(getattr(run, self.plan.role).moves_budget for run in runs)
+        self.sparse = bool((self.mask.flat == 0).any()) or moving
         self.gradient_mask = PartialMask(self.mask.flat, unmasked_gradients)
         online_masked = members("target_masking", "online_mask")
         self.masks_targets = bool(online_masked) and self.sparse
@@ -149,16 +151,24 @@ class MaskedNetwork(Network):
     def target_trims(self) -> list[tuple[int, Tensor, int]]:
         """Return (layer, budgets [T, K], largest budget) of layers whose targets are trimmed.
 
-        These layers and the largest budget hold for the whole run: budgets never grow, and a full
-        layer stays full. A full layer may have weights of exactly zero.
+        These layers and the largest budget hold for the whole run, wherever budgets move: a layer
+        that is full at its start and at its end stays full. A full layer may have weights of
+        exactly zero.
         """
         sizes = [inputs * outputs for inputs, outputs in self.plan.shapes]
-        budgets = [self.trimmed_budget(layer) for layer in range(len(sizes))]
-        return [
-            (layer, budget, int(budget.max()))
-            for layer, (budget, size) in enumerate(zip(budgets, sizes, strict=True))
-            if self.counts_nonzero or bool((budget < size).any())
-        ]
+        ends = [self.last_budgets(member) for member in self.trimmed.tolist()]
+        trims = []
+        for layer, size in enumerate(sizes):
+            budget = self.trimmed_budget(layer)
+            counts = [int(budget.min()), int(budget.max()), *(each[layer] for each in ends if each)]
+            if self.counts_nonzero or min(counts) < size:
+                trims.append((layer, budget, max(counts)))
+        return trims
+
+    def last_budgets(self, member: int) -> list[int]:
+        """Return the connections that a member's layers end with, where its budgets move."""
+        config = self.plan.network_config(member)
+        return layer_budgets(config, self.plan.shapes) if config.moves_budget else []
 
     def trimmed_budget(self, layer: int) -> Tensor:
         """Return the active connections [T, K] of a layer of the members with trimmed targets."""

@@ -22,6 +22,7 @@ from dstrl_cli.config.lengths import with_default_steps
 from dstrl_cli.config.models import EnvConfig, NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolve_sizes
 from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
+from dstrl_cli.config.refusals import refuse_unreached_sparsity
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
 from dstrl_cli.topology import budgets
@@ -256,11 +257,12 @@ def prepare(config: RunConfig, path: Path) -> Run:
 def sized(config: RunConfig, spec: EnvSpec) -> RunConfig:
     """Return a configuration with all layer sizes; check its budgets and a user's own code.
 
-    Raises InputError where a budget is impossible, or a user's own score, schedule or initial mask
-    does not fit.
+    Raises InputError where a budget is impossible or would not arrive within the run, or a user's
+    own score, schedule or initial mask does not fit.
     """
     config = resolve_sizes(config, spec.observation_size, spec.action_size)
     layer_budgets(config, spec)
+    refuse_unreached_sparsity(config)
     if config.actor.is_extended or config.critic.is_extended:
         from dstrl_cli.topology.extensions import check_scores
 

@@ -40,7 +40,7 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
     rows = {
         "method": f"{config.method} on {algorithm_name(config.algo).upper()}",
         "environment": env_label(config),
-        "sparsity": f"actor {config.actor.sparsity:.6g}, critics {config.critic.sparsity:.6g}",
+        "sparsity": f"actor {_sparsities(config.actor)}, critics {_sparsities(config.critic)}",
         "active": f"actor {_active(config.actor, budgets['actor'])}; "
         f"each critic {_active(config.critic, budgets['critic'])}",
         "topology": f"{effects.changes_in_words(config)}, in this run",
@@ -74,6 +74,12 @@ def _training(config: RunConfig) -> dict[str, str]:
     if isinstance(config.learning_rate, LinearRate):
         rows["learning rate"] = f"{config.learning_rate.linear:g}, falls linearly to 0"
     return rows
+
+
+def _sparsities(network: NetworkConfig) -> str:
+    """Return a network's sparsity: `0.95`, or `0.95 (0 at first)` where its budget moves."""
+    first = f" ({network.initial_sparsity:.6g} at first)" if network.moves_budget else ""
+    return f"{network.sparsity:.6g}{first}"
 
 
 def _active(network: NetworkConfig, budgets: Sequence[int]) -> str:

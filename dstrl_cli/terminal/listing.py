@@ -21,6 +21,7 @@ from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.registry import (
     ALGORITHMS,
     ALLOCATIONS,
+    BUDGETS,
     DROP_SCORES,
     ENGINES,
     GROW_SCORES,
@@ -139,6 +140,7 @@ NAMES: Mapping[str, Iterable[str]] = {
     "drop": DROP_SCORES,
     "grow": GROW_SCORES,
     "schedule": SCHEDULES,
+    "budget": BUDGETS,
     "initial_mask": INITIAL_MASKS,
     "allocation": ALLOCATIONS,
     "engine": ("auto", *ENGINES),

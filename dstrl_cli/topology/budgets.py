@@ -12,6 +12,7 @@ from dstrl_cli.config import sizes
 from dstrl_cli.config.models import NetworkConfig
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import ALLOCATIONS, load
+from dstrl_cli.topology.moves import LayerMove
 
 Shape = tuple[int, int]
 """(inputs, outputs) of one weight matrix."""
@@ -62,6 +63,16 @@ def lambda_densities(
     return sizes.lambda_densities(shapes, lambdas or ())
 
 
+def given_densities(
+    shapes: Sequence[Shape], sparsity: float, lambdas: Sequence[float] | None = None
+) -> list[float]:
+    """Return the densities of the sparsities that `layers` gives, one a layer.
+
+    Those are handed over as `lambdas`; `sparsity` follows from them.
+    """
+    return [1.0 - each for each in lambdas or ()]
+
+
 # --- a network's layers -------------------------------------------------------------------------
 
 
@@ -69,9 +80,34 @@ def layer_densities(config: NetworkConfig, shapes: Sequence[Shape]) -> list[floa
     """Return the density of every layer of a network; 1 where all connections are active."""
     if config.all_active:
         return [1.0] * len(shapes)
+    return _allocated(config, shapes, config.sparsity)
+
+
+def initial_densities(config: NetworkConfig, shapes: Sequence[Shape]) -> list[float]:
+    """Return the density of every layer before training: another one where the budget moves."""
+    if not config.moves_budget:
+        return layer_densities(config, shapes)
+    return _allocated(config, shapes, config.initial_sparsity or 0.0)
+
+
+def _allocated(config: NetworkConfig, shapes: Sequence[Shape], sparsity: float) -> list[float]:
+    if sparsity == 0.0 and config.moves_budget:
+        return [1.0] * len(shapes)  # also where the allocation gives sparsities of its own
     allocation = load(ALLOCATIONS, config.allocation)
-    found: list[float] = allocation(shapes, config.sparsity, config.lambdas)
+    found: list[float] = allocation(shapes, sparsity, config.lambdas or config.layers)
     return found
+
+
+def layer_moves(config: NetworkConfig, shapes: Sequence[Shape]) -> list[LayerMove]:
+    """Return the way of every layer's budget from the start of a run to its end."""
+    first, last = initial_densities(config, shapes), layer_densities(config, shapes)
+    budgets = zip(exact_budgets(shapes, first), exact_budgets(shapes, last), strict=True)
+    return [
+        LayerMove(inputs * outputs, densities, both)
+        for (inputs, outputs), densities, both in zip(
+            shapes, zip(first, last, strict=True), budgets, strict=True
+        )
+    ]
 
 
 def exact_budgets(shapes: Sequence[Shape], densities: Sequence[float]) -> list[int]:

@@ -7,6 +7,7 @@ for reading results. Names and keys that are dstrl's own are checked by `config`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +15,8 @@ from pydantic import ValidationError
 from dstrl_cli.config.models import NetworkConfig, RunConfig, TopologyConfig
 from dstrl_cli.config.parse import explain
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.registry import INITIAL_MASKS, SCHEDULES, SCORES, is_outside, load
+from dstrl_cli.registry import BUDGETS, INITIAL_MASKS, SCHEDULES, SCORES, is_outside, load
+from dstrl_cli.topology.moves import SAMPLES, Budget
 from dstrl_cli.topology.rule import Score
 from dstrl_cli.topology.schedules import Schedule
 
@@ -48,8 +50,31 @@ def _check_rule(role: str, rule: TopologyConfig) -> None:
     if is_outside(rule.schedule):
         schedule = _load(SCHEDULES, f"{prefix}.schedule", rule.schedule)
         _check_class(f"{prefix}.schedule = '{rule.schedule}'", schedule, Schedule)
+    if is_outside(rule.budget):
+        _check_budget(f"{prefix}.budget = '{rule.budget}'", rule)
     scores = [_score(prefix, key, getattr(rule, key), role) for key in ("drop", "grow")]
     _check_params(f"{prefix}.params", rule, scores)
+
+
+def _check_budget(setting: str, rule: TopologyConfig) -> None:
+    """Refuse a way of moving that does not arrive, or goes back where nothing may grow."""
+    budget = _load(BUDGETS, setting.partition(" = ")[0], rule.budget)
+    _check_class(setting, budget, Budget)
+    try:
+        way = [float(budget(rule).moved(sample / SAMPLES)) for sample in range(SAMPLES + 1)]
+    except Exception as error:
+        raise InputError(f"{setting}: `moved` failed ({type(error).__name__}: {error})") from error
+    if not all(0 <= share <= 1 for share in way):
+        raise InputError(f"{setting}: `moved` must return shares in [0, 1]")
+    if way[-1] != 1:
+        raise InputError(
+            f"{setting}: would not reach the final sparsity: moved(1) must be 1, not {way[-1]:g}"
+        )
+    if rule.grow == "none" and any(later < sooner for sooner, later in pairwise(way)):
+        raise InputError(
+            f"{setting}: goes back on its way, so that connections would have to grow, and "
+            "topology.grow is none; set a grow score, such as random"
+        )
 
 
 def _score(prefix: str, key: str, name: str, role: str) -> type[Score]:

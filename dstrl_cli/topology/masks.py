@@ -116,10 +116,14 @@ def rewire(
     count: Tensor,
     *,
     regrow_dropped: bool,
+    target: Tensor | None = None,
     grow: bool = True,
     ties: tuple[Tensor, Tensor] | None = None,
 ) -> Rewired:
-    """Drop the lowest-scored active connections of a layer and grow as many inactive ones.
+    """Drop the lowest-scored active connections of a layer and grow the highest-scored inactive.
+
+    As many are grown as are dropped, unless the layer is to have fewer or more connections:
+    then max(0, active - target) more are dropped, or max(0, target - active) more are grown.
 
     Args:
         mask: active connections [M, K, in, out], bool.
@@ -127,13 +131,15 @@ def rewire(
         grow_score: [M, K, in, out]; the highest of the inactive connections are grown.
         count: connections to exchange [M, K], integer.
         regrow_dropped: whether a connection that is dropped here may be grown here.
-        grow: False drops without growing.
+        target: active connections that the layer is to have [M, K], integer, from 1 to all; None:
+            as many as it has.
+        grow: False drops without growing; the target then does not count.
         ties: random numbers [M, K, in, out], for dropping and for growing: of equal scores the one
             with the lower number is taken. Without them the one at the lower position is.
 
-    A fully dense layer is left alone; where fewer positions than `count` may be grown, only so many
-    are exchanged. Without growth the highest-scored connection of a layer always stays. A
-    score that is not a number is the last choice for dropping and for growing.
+    A layer that is fully dense and to stay so is left alone; where fewer positions than `count` may
+    be grown, only so many are exchanged. Without growth the highest-scored connection of a layer
+    always stays. A score that is not a number is the last choice for dropping and for growing.
 
     Raises ValueError or TypeError for a shape or dtype other than these.
     """
@@ -143,22 +149,24 @@ def rewire(
     shape = mask.shape
     drop_ties, grow_ties = (each.flatten(2) for each in ties) if ties else (None, None)
     active = mask.flatten(2)
-    inactive = (~active).sum(-1)
+    inactive, available = (~active).sum(-1), active.sum(-1)
+    target = available if target is None or not grow else target
+    fewer, more = (available - target).clamp(min=0), (target - available).clamp(min=0)
     if grow and not regrow_dropped:
-        count = torch.minimum(count, inactive)
-    available = active.sum(-1)
-    most = available if grow else (available - 1).clamp(min=0)
+        count = torch.minimum(count, inactive - more)
+    most = available - fewer if grow else (available - 1).clamp(min=0)
     spared = (count > most) & (inactive > 0) & (available > most)
-    count = torch.where(inactive > 0, torch.minimum(count, most), torch.zeros_like(count))
+    has_room = (inactive > more) | (fewer > 0)
+    count = torch.where(has_room, torch.minimum(count, most), torch.zeros_like(count))
 
     dropping = _finite(drop_score, nan=torch.finfo(drop_score.dtype).max)
-    drop = lowest(dropping.masked_fill(~active, math.inf), count, drop_ties)
+    drop = lowest(dropping.masked_fill(~active, math.inf), count + fewer, drop_ties)
     kept = active & ~drop
     if not grow:
         return Rewired(kept.view(shape), count, torch.zeros_like(count), spared)
     growing = _finite(grow_score, nan=torch.finfo(grow_score.dtype).min)
     taken = kept if regrow_dropped else active
-    new = kept | highest(growing.masked_fill(taken, -math.inf), count, grow_ties)
+    new = kept | highest(growing.masked_fill(taken, -math.inf), count + more, grow_ties)
     dropped, grown = (active & ~new).sum(-1), (new & ~active).sum(-1)
     return Rewired(new.view(shape), dropped, grown, spared)
 

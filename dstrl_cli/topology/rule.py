@@ -7,18 +7,21 @@ One `Rule` serves the members of a population that share its settings.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType
 from typing import Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dstrl_cli.config.models import TopologyConfig
-from dstrl_cli.registry import SCHEDULES, SCORES, load
+from dstrl_cli.config.windows import Windows
+from dstrl_cli.registry import BUDGETS, SCHEDULES, SCORES, load
 from dstrl_cli.topology import masks
 from dstrl_cli.topology.blame import blamed, checked
 from dstrl_cli.topology.kept import join_attributes, take_attributes
+from dstrl_cli.topology.moves import Budget, LayerMove
 from dstrl_cli.topology.schedules import Schedule, share
 
 
@@ -45,6 +48,8 @@ class NetworkView:
         ties: ("drop" or "grow", layer) -> numbers [M, K, in, out] from each member's own stream:
             of equal scores the one with the lower number is taken. None: the one that comes first.
         alive: members that still train [M], bool; the others keep their topology. None: all do.
+        targets: connections that each layer is to have after this topology update [M, K], integer,
+            where budgets move, else None.
     """
 
     weights: Sequence[Tensor]
@@ -57,6 +62,12 @@ class NetworkView:
     uniform: Callable[[int], Tensor] | None = None
     ties: Callable[[str, int], Tensor] | None = None
     alive: Tensor | None = None
+    targets: Sequence[Tensor] | None = None
+
+    def staying(self, layer: int) -> Tensor:
+        """Return the connections [M, K] of a layer that a falling budget leaves: all, or fewer."""
+        active = self.masks[layer].sum((-2, -1))
+        return active if self.targets is None else torch.minimum(active, self.targets[layer])
 
 
 class ScoreParams(BaseModel):
@@ -121,8 +132,8 @@ class Score:
         raise TypeError(f"{type(self).__name__} does not score growing")
 
     def count(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
-        """Return how many connections to drop [M, K]: int(fraction * active)."""
-        return masks.whole_part(fraction, view.masks[layer].sum((-2, -1)))
+        """Return how many connections to swap [M, K]: int(fraction * those that stay)."""
+        return masks.whole_part(fraction, view.staying(layer))
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of this score, by name: its attributes.
@@ -153,14 +164,28 @@ class Rule:
         config: the rule's keys.
         end: the network's own updates after which the topology stays as it is (T_end).
         end_share: the same as a share of the run, for runs whose length is given in episodes.
+        total: the network's own updates in the whole run, where not `end`.
+        moves: how the budget of each layer moves, of each member in order, where budgets do.
 
     Attributes:
         episode_share: episodes so far over those of the whole run; 0 where only steps count.
+        arrived: whether the budgets have come to their end, if they move.
         finished: whether the last topology update has happened.
     """
 
-    def __init__(self, config: TopologyConfig, end: int, end_share: float = 1.0) -> None:
+    def __init__(
+        self,
+        config: TopologyConfig,
+        end: int,
+        end_share: float = 1.0,
+        total: int | None = None,
+        moves: Sequence[Sequence[LayerMove]] = (),
+    ) -> None:
         self.config, self.end, self.end_share = config, end, end_share
+        self.total, self.moves = end if total is None else total, moves
+        self.windows = Windows(config, self.total, end)
+        self.budget: Budget = load(BUDGETS, config.budget)(config)
+        self.arrived = not moves
         self.episode_share = 0.0
         same = config.drop == config.grow  # one score, one state
         self.drop: Score = load(SCORES, config.drop)(config)
@@ -183,11 +208,12 @@ class Rule:
             str(number): take_attributes(owner, type(score).state(score), row, members)
             for number, (owner, score) in enumerate(self.owners())
         }
-        return {"finished": self.finished, "scores": scores}
+        return {"finished": self.finished, "arrived": self.arrived, "scores": scores}
 
     def set_state(self, states: Sequence[Mapping[str, Any]], device: str) -> None:
         """Take up the states of this rule's members, in order; tensors are put on `device`."""
         self.finished = states[0]["finished"]
+        self.arrived = states[0].get("arrived", not self.moves)
         for number, (owner, score) in enumerate(self.owners()):
             parts = [state["scores"][str(number)] for state in states]
             type(score).set_state(score, join_attributes(owner, parts, device))
@@ -200,26 +226,56 @@ class Rule:
     def due(self, update: int) -> bool:
         """Return whether the network's `update` (from 1) is one of this rule's topology updates.
 
-        `update_offset` is the first one, after which every `update_interval` is one more.
+        `update_offset` is the first one, after which every `update_interval` is one more. Where
+        budgets move, intervals are counted from the update at which they begin to, and the update
+        at which they arrive is one more.
         """
-        offset = self.config.update_offset
-        if self.finished or update < offset:
+        if self.finished:
             return False
-        if (update - offset) % self.config.update_interval != 0:
+        if not self.windows.planned(update):
+            return self.arrives(update)
+        return self.moving(update) or self.swapping(update)
+
+    def moving(self, update: int) -> bool:
+        """Return whether budgets are on their way at `update`."""
+        begun = update >= self.windows.move[0] or self.reached(self.config.budget_start)
+        return begun and not self.arrived
+
+    def arrives(self, update: int) -> bool:
+        """Return whether budgets come to their end at `update`."""
+        end = self.config.budget_window[1]
+        return not self.arrived and (update >= self.windows.move[1] or self.reached(end))
+
+    def reached(self, share_of_run: float) -> bool:
+        """Return whether a share of the run is done by its episodes."""
+        return self.episode_share > 0 and self.episode_share >= share_of_run
+
+    def swapping(self, update: int) -> bool:
+        """Return whether connections are swapped at `update`, if it is a planned one."""
+        rule = self.config
+        if rule.moves_budget and rule.schedule == "static":
             return False
-        return self.progress(update) < 1 or self.config.final_drop
+        if update < rule.update_offset and not rule.moves_budget:
+            return False
+        begun = update > self.windows.swap[0] or self.reached(rule.swap_start)
+        return begun and (self.progress(update) < 1 or rule.final_drop)
 
     def progress(self, update: int) -> float:
-        """Return how far `update` is on the way to T_end, in [0, 1].
+        """Return how far `update` is on the way from the first swap to T_end, in [0, 1].
 
         In a run of N episodes the episodes count where they are further on their way than the
         updates: episodes end early, and T_end would not be reached by updates alone.
         """
-        by_updates = share(update, self.end)
-        return max(by_updates, share(self.episode_share, self.end_share))
+        start, first = self.config.swap_start, self.windows.swap[0]
+        last = min(self.end_share, self.config.swap_end)
+        by_updates = share(update - first, self.windows.swap[1] - first)
+        return max(by_updates, share(self.episode_share - start, last - start))
 
     def fraction(self, update: int) -> float:
         """Return the fraction of active connections to exchange at `update`."""
+        planned = self.windows.planned(update) and self.swapping(update)
+        if self.config.moves_budget and not planned:
+            return 0.0
         with blamed("schedule", self.config.schedule):
             fraction = self.schedule.fraction(self.progress(update))
             if not 0 <= fraction <= 1:
@@ -237,12 +293,48 @@ class Rule:
         With `final_drop`, the first change due at or after T_end drops without growing and is the
         last one (SOK's code).
         """
-        last = self.progress(update) >= 1
+        last = self.progress(update) >= 1 and self.config.final_drop
         self.finished = last
         fraction = self.fraction(update)
+        if self.moving(update):
+            view = replace(view, targets=self.targets(view, update))
+            self.arrived = self.arrives(update)
         for score in self.scores:
             score.prepare(view)
         return [self.rewired(view, layer, fraction, last) for layer in range(len(view.masks))]
+
+    def targets(self, view: NetworkView, update: int) -> list[Tensor]:
+        """Return the connections that each layer is to have after `update`, [M, K].
+
+        They never go back on their way. At its end they are exact.
+        """
+        moved = self.moved(update)
+        found = []
+        for layer, mask in enumerate(view.masks):
+            active = mask.sum((-2, -1))
+            moves = [member[layer] for member in self.moves]
+            wanted = active.new_tensor([move.target(moved) for move in moves]).unsqueeze(-1)
+            rises = active.new_tensor([move.rises for move in moves]).unsqueeze(-1) > 0
+            onward = torch.where(rises, torch.maximum(wanted, active), wanted.minimum(active))
+            wanted = wanted.expand_as(active) if self.arrives(update) else onward
+            if view.alive is not None:
+                wanted = torch.where(view.alive.unsqueeze(-1), wanted, active)
+            found.append(wanted)
+        return found
+
+    def moved(self, update: int) -> float:
+        """Return which share of their way the budgets have gone at `update`, in [0, 1]."""
+        if self.arrives(update):
+            return 1.0
+        first, last = self.windows.move
+        start, end = self.config.budget_window
+        by_updates = share(update - first, last - first)
+        progress = max(by_updates, share(self.episode_share - start, end - start))
+        with blamed("budget", self.config.budget):
+            moved = self.budget.moved(progress)
+            if not 0 <= moved <= 1:
+                raise ValueError(f"a share of the way must lie in [0, 1], not be {moved!r}")
+        return moved
 
     def rewired(self, view: NetworkView, layer: int, fraction: float, last: bool) -> masks.Rewired:
         """Return the new mask of one layer."""
@@ -251,6 +343,11 @@ class Rule:
             count = self.drop.count(view, layer, fraction)
         with blamed("grow", self.config.grow):
             grow_score = checked(self.grow.grow(view, layer), view.masks[layer])
+        target = None if view.targets is None else view.targets[layer]
+        if target is not None and self.config.swap_of_growth:
+            of_grown = self.config.swap_of_growth
+            growth = (target - view.masks[layer].sum((-2, -1))).clamp(min=0)
+            count = count + masks.whole_part(of_grown / (1 - of_grown), growth)
         if view.alive is not None:
             count = count * view.alive.unsqueeze(-1)
         return masks.rewire(
@@ -259,6 +356,7 @@ class Rule:
             grow_score,
             count,
             regrow_dropped=self.config.regrow_dropped,
+            target=target,
             grow=not last,
             ties=view.ties and (view.ties("drop", layer), view.ties("grow", layer)),
         )

@@ -62,7 +62,8 @@ SPLITS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Shares]] = {
 class Sign(Score):
     """Drop score: rank of |w| among the weights of its sign, less how many of that sign to drop.
 
-    The connections to drop are then those with a score below zero.
+    The connections to drop are then those with a score below zero. What a falling budget takes
+    beyond them comes from both signs alike.
     """
 
     def shares(self, view: NetworkView, layer: int, fraction: float) -> Shares:
@@ -76,7 +77,10 @@ class Sign(Score):
     def count(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
         """Return the connections to drop [M, K], all signs together."""
         shares = self.shares(view, layer, fraction)
-        return shares.zero + shares.negative + shares.positive
+        total = shares.zero + shares.negative + shares.positive
+        if view.targets is None:
+            return total
+        return torch.minimum(total, super().count(view, layer, fraction))
 
     def drop(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
         """Return the rank within the sign less the number of that sign to drop [M, K, in, out]."""

@@ -165,7 +165,7 @@ class SparseNetwork(Network):
         )
         self.target_params = self.params.copy()
         self.trims = self.config.target_masking == "magnitude_trim"
-        self.budgets = np.stack([mask.sum((1, 2)) for mask in self.masks], axis=1)  # [K, L]
+        self.budgets = self.counts()
         self.reset_gradients()
         self.first_moment = np.zeros_like(self.params.flat)
         self.second_moment = np.zeros_like(self.params.flat)
@@ -358,6 +358,7 @@ class SparseNetwork(Network):
             dense = self.dense(old, flat[: self.params.split])
             carried.append((selected(dense, masks), flat[self.params.split :]))
         self.masks = masks
+        self.budgets = self.counts()
         values, biases = carried[0]
         self.params = Parameters(Topology.of(masks), values, biases.reshape(self.plan.heads, -1))
         self.first_moment, self.second_moment, *own_steps = map(np.concatenate, carried[1:])
@@ -378,8 +379,11 @@ class SparseNetwork(Network):
 
     @override
     def active(self) -> Tensor:
-        counts = np.stack([mask.sum((1, 2)) for mask in self.masks], axis=1)
-        return torch.from_numpy(counts).unsqueeze(0)
+        return torch.from_numpy(self.counts()).unsqueeze(0)
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return the active connections [K, L]."""
+        return np.stack([mask.sum((1, 2)) for mask in self.masks], axis=1)
 
     # Checkpoints.
 
@@ -404,6 +408,7 @@ class SparseNetwork(Network):
     def set_weights_state(self, states: Sequence[Mapping[str, Any]]) -> None:
         (state,) = states
         self.masks = [np.array(state["masks"][str(n)]) for n in range(len(self.plan.shapes))]
+        self.budgets = self.counts()
         online, own = Topology.of(self.masks), state["target_topology"]
         self.params = self.parameters(online, state["params"])
         target = online if own is None else Topology(np.array(own["rows"]), np.array(own["index"]))
