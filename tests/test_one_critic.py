@@ -17,7 +17,8 @@ from torch import nn
 from training_samples import train
 
 from dstrl_cli.algos.base import Algorithm
-from dstrl_cli.config.models import EnvConfig, RunConfig
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parts import EnvConfig
 from dstrl_cli.registry import ALGORITHMS, load
 from dstrl_cli.sweep.memory import population_memory
 

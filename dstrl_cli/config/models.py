@@ -6,22 +6,17 @@ lists and ranges of a command line (`ranges`). It imports neither torch nor gymn
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    PlainValidator,
     model_validator,
 )
 
 from dstrl_cli.config.fields import (
     Bounds,
     Device,
-    Duration,
     Fraction,
     GradientSteps,
     Interval,
@@ -47,6 +42,7 @@ from dstrl_cli.config.fields import (
     named,
     one_of,
 )
+from dstrl_cli.config.parts import BufferConfig, EnvConfig, Model, env_shorthand
 from dstrl_cli.registry import (
     ALGORITHMS,
     ALLOCATIONS,
@@ -75,11 +71,7 @@ ALL_ACTIVE_KEYS = ("dense", "match_parameters")
 # --- the models ---------------------------------------------------------------------------------
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TopologyConfig(_Model):
+class TopologyConfig(Model):
     """How one network's topology changes: a drop score, a grow score and a schedule.
 
     `update_interval` and `update_offset` count that network's own updates; `stop_before_end` is
@@ -110,7 +102,7 @@ class TopologyConfig(_Model):
     sign_split: Literal["fraction", "half", "official"] = "fraction"
     accumulate: Literal["topology_update", "critic_update"] = "topology_update"
     td_error: Literal["sum", "mean", "off"] = "sum"
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = {}  # noqa: RUF012  # pydantic copies it
 
     def __hash__(self) -> int:
         """Hash all keys but `params`, a dict and so unhashable; equality still compares it."""
@@ -152,7 +144,7 @@ class TopologyConfig(_Model):
         return self
 
 
-class NetworkConfig(_Model):
+class NetworkConfig(Model):
     """One network (the actor, or the twin critics): how sparse, how wide, and its topology rule.
 
     `dense` ignores `sparsity`. `match_parameters` makes the network dense and so narrow that it has
@@ -272,65 +264,7 @@ class NetworkConfig(_Model):
         return self
 
 
-class BufferConfig(_Model):
-    """RLx2's dynamic-capacity buffer (RLX Alg. 2); `check_interval` is in environment steps.
-
-    The oldest `check_batches * batch_size` transitions are compared with the current policy. The
-    largest size is the run's `buffer_size`; a `min_size` beyond it never lets the buffer shrink.
-    """
-
-    dynamic: bool = False
-    min_size: PositiveInt = 100_000
-    check_interval: PositiveInt = 10_000
-    check_batches: PositiveInt = 8
-    shrink: Annotated[Real, Field(gt=0, lt=1)] = 0.1
-    distance_threshold: NonNegativeFloat = 0.2
-    distance: Literal["mean_squared", "l2"] = "mean_squared"
-
-    @property
-    def smallest(self) -> int:
-        """Transitions that a dynamic buffer keeps: the least that shrinking it leaves.
-
-        It shrinks while it holds more than `min_size`, each time by int(shrink * size).
-        """
-        size = self.min_size + 1
-        return min(self.min_size, size - int(round(self.shrink * size, 6)))
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that YAML and JSON write and read without loss; a tuple becomes a list."""
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    not_a_number = isinstance(value, float) and math.isnan(value)
-    if (value is None or isinstance(value, bool | int | float | str)) and not not_a_number:
-        return value
-    raise ValueError("must be true, false, a number, text, null, or a list of these")
-
-
-class EnvConfig(_Model):
-    """The environment: a Gymnasium id (the `dstrl/` prefix may be left out) and its task.
-
-    `kwargs` are given to the environment when it is made (`gymnasium.make`): arguments of its
-    constructor, or `max_episode_steps`; `seed: run` stands for the run's seed. `flatten` makes
-    vectors of dictionaries and arrays that an environment observes. An environment fails if one
-    call of its `step` or `reset` takes longer than `timeout`, in seconds or as in `10m`.
-    """
-
-    id: Name
-    task: Annotated[Whole, Field(ge=0, le=9)] = 0
-    kwargs: dict[str, Annotated[Any, PlainValidator(_plain)]] = {}
-    flatten: bool = False
-    timeout: Duration = 600.0
-
-    def __hash__(self) -> int:
-        return hash((self.id, self.task, tuple(sorted(self.kwargs)), self.flatten))
-
-
-def _env_shorthand(value: Any) -> Any:
-    return {"id": value} if isinstance(value, str) else value
-
-
-class RunConfig(_Model):
+class RunConfig(Model):
     """One run: an algorithm, a method, an environment and a seed, with every key resolved.
 
     Defaults are TD3's of the shared base; `presets/algos` states every one with its source.
@@ -350,7 +284,7 @@ class RunConfig(_Model):
 
     algo: Annotated[str, named("algorithm", ALGORITHMS)]
     method: Name
-    env: Annotated[EnvConfig, BeforeValidator(_env_shorthand)]
+    env: Annotated[EnvConfig, BeforeValidator(env_shorthand)]
     seed: Seed = 0
     steps: Length = 1_000_000
     episodes: Length | None = None

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dstrl_cli.config.models import BufferConfig, RunConfig
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parts import BufferConfig
 from dstrl_cli.replay import shapes
 from dstrl_cli.replay.base import Replay
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dstrl_cli import __version__
-from dstrl_cli.config.models import EnvConfig
+from dstrl_cli.config.parts import EnvConfig
 from dstrl_cli.config.readfile import MAX_POLICY, check_file, parse_json
 from dstrl_cli.errors import InputError
 

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from dstrl_cli.config import effects
 from dstrl_cli.config.identity import differences, env_identity, env_name, run_path
 from dstrl_cli.config.lengths import with_default_steps
-from dstrl_cli.config.models import EnvConfig, NetworkConfig, RunConfig
+from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolve_sizes
+from dstrl_cli.config.parts import EnvConfig
 from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
 from dstrl_cli.config.refusals import refuse_unreached_sparsity
 from dstrl_cli.config.sizes import layer_weights
