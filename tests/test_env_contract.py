@@ -103,6 +103,8 @@ def test_starts_that_do_not_follow_seeds_are_told_and_why() -> None:
     (shared,) = spec(foreign("global")).notes
     assert "do not follow seeds (two resets with one seed differ)" in unseeded
     assert "set env.kwargs.seed=run" in unseeded
+    (own,) = spec(foreign("own seed"), kwargs={"seed": "run"}).notes
+    assert "only that of env.kwargs.seed" in own
     assert "generators of NumPy or Python that a whole process shares" in shared
     assert (random.random(), np.random.uniform()) == expected  # noqa: NPY002
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dstrl_cli.envs.actions import ActionScale
 from dstrl_cli.envs.calls import explain, seed_globals
-from dstrl_cli.envs.specs import EnvSpec
+from dstrl_cli.envs.specs import RUN_SEED, EnvSpec
 from dstrl_cli.envs.watch import Watch
 from dstrl_cli.errors import InputError
 
@@ -30,6 +30,10 @@ NOT_SEEDED = (
     "the starts of '{}' do not follow seeds (two resets with one seed differ): the same run twice "
     "gives other numbers, and evaluations have other starts each time; if it takes a seed when it "
     "is made, set env.kwargs.seed=run"
+)
+OWN_SEED = (
+    "the starts of '{}' do not follow the seeds of resets (two with one seed differ), only that of "
+    "env.kwargs.seed: evaluations, and dstrl eval, have other starts each time"
 )
 GLOBAL = (
     "'{}' draws its starts from the generators of NumPy or Python that a whole process shares: "
@@ -55,7 +59,8 @@ def check(env: gymnasium.Env, spec: EnvSpec, watch: Watch) -> tuple[str, ...]:
         for _ in range(2):
             seed_globals(SEED)
             starts.append(probe.start())
-        told = GLOBAL if np.array_equal(starts[0], starts[1]) else NOT_SEEDED
+        unseeded = OWN_SEED if RUN_SEED in spec.kwargs else NOT_SEEDED
+        told = GLOBAL if np.array_equal(starts[0], starts[1]) else unseeded
         return (told.format(spec.name),)
 
 
