@@ -110,7 +110,7 @@ def test_environments_of_any_scale_share_one_error() -> None:
     mixed = decide(scaled, Plan()).decisions  # as if of one scale, the large one hides the others
     assert mixed[0].p is not None
     assert plain[0].p is not None
-    assert mixed[0].p > 0.5 > plain[0].p
+    assert mixed[0].p > 2 * plain[0].p
 
 
 def test_no_comparisons_are_no_decisions() -> None:
@@ -195,7 +195,7 @@ def test_the_power_of_one_look(n: int, power: float) -> None:
 )
 def test_rates_in_many_studies(effects: list[float], rounds: int, seeds: int, power: float) -> None:
     found = rates(effects, plan(rounds, seeds), studies=2000)
-    assert found.wrong <= 0.062
+    assert found.wrong <= 0.067  # standard error 0.005
     assert found.found >= power
 
 

@@ -161,7 +161,7 @@ def test_decisions_are_shown_in_every_format(results: Path) -> None:
     text = render(table, "rich", Console(width=80))
     assert "TD3, sparsity 0.95: comparisons" in text
     assert "> the first is better, < the second is better, ? not decided" in text
-    assert "a wrong decision has a probability of at most 0.05, all 3 comparisons together" in text
+    assert "a wrong decision has a probability of 0.05, all 3 comparisons together" in text
     assert "| Dense : DST | \\> +40.00 p=" in render(table, "md")
     assert "DST : RLx2 & ? -0.2000 p=" in render(table, "latex")
     first, *_ = csv.DictReader(io.StringIO(render(table, "csv")))

@@ -158,8 +158,8 @@ def lines(tests: Comparisons) -> Iterator[str]:
     together = "" if count == 1 else f", all {count} comparisons together"
     yield "> the first is better, < the second is better, ? not decided"
     yield (
-        "group-sequential permutation test (AdaStop): a wrong decision has a probability of at "
-        f"most {plan.alpha:g}{together}"
+        "group-sequential permutation test (AdaStop): a wrong decision has a probability of "
+        f"{plan.alpha:g}{together}"
     )
     if plan.seeds is None:
         yield (
