@@ -48,7 +48,8 @@ LARGEST_EXACT = 2**53
 
 
 def _integral(value: Any) -> Any:
-    number = value if isinstance(value, float) and abs(value) > LARGEST else _exact(value)
+    huge = isinstance(value, float) and LARGEST < abs(value) < math.inf
+    number = value if huge else _exact(value)
     if isinstance(number, int | float) and abs(number) > LARGEST:
         raise ValueError("must be at most 1e18")
     return number
