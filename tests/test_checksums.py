@@ -51,6 +51,7 @@ def test_a_summary_has_rows_and_checksums_of_the_files_that_are_there(tmp_path: 
         "episodes.csv": 1,
         "topology.csv": 0,
         "policy.safetensors": None,
+        "summary.json": None,
     }
     content = (folder / "eval.csv").read_bytes()
     assert found["eval.csv"]["sha256"] == hashlib.sha256(content).hexdigest()
@@ -89,6 +90,21 @@ def test_a_log_that_is_not_what_the_run_wrote_leaves_the_run_out(
     shutil.rmtree(whole)
     with pytest.raises(InputError, match="not as the run wrote it"):
         tables.table(tmp_path, metric="all-evals")
+
+
+def test_a_summary_that_was_altered_is_reported_and_its_run_left_out(tmp_path: Path) -> None:
+    edited(
+        checked_run(tmp_path) / "summary.json",
+        lambda text: text.replace('"status": "finished"', '"status": "finished", "flops": {}'),
+    )
+    checked_run(tmp_path, seed=1)
+    table = tables.table(tmp_path, metric="final")
+    (found,) = table.damaged
+    assert (found.path, found.cause[:23]) == (
+        f"{PATH}/seed0/summary.json",
+        "not as the run wrote it",
+    )
+    assert mean(tmp_path)[0] == (1,)
 
 
 def mean(root: Path) -> tuple[tuple[int, ...], float]:

@@ -152,6 +152,19 @@ def test_logs_are_cut_to_where_they_were(tmp_path: Path) -> None:
     assert (tmp_path / "eval.csv").read_text() == HEADER + ROW + "10,0,1.5,10,\n"
 
 
+def test_a_log_that_was_altered_before_its_checkpoint_is_not_gone_on_with(tmp_path: Path) -> None:
+    logs.create(tmp_path)
+    logs.append(tmp_path, "eval.csv", [row(5)])
+    at = logs.positions(tmp_path)
+    known = logs.checksums(tmp_path, at)
+    logs.append(tmp_path, "eval.csv", [row(10)])  # what comes later is cut off
+    logs.check(tmp_path, at, known)
+    file = tmp_path / "eval.csv"
+    file.write_text(file.read_text().replace("5,0,1.5", "5,0,2.5"))
+    with pytest.raises(InputError, match=r"eval\.csv was altered.*--overwrite"):
+        logs.check(tmp_path, at, known)
+
+
 def test_a_log_that_an_older_run_did_not_have_starts_when_it_goes_on(tmp_path: Path) -> None:
     logs.create(tmp_path)
     (tmp_path / "hashes.csv").unlink()

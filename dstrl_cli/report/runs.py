@@ -211,6 +211,9 @@ def _read_run(
         report("", cause)
         return None
     summary = _read_mapping(folder / SUMMARY_FILE, parse_json, MAX_JSON, report, required=False)
+    if cause := checksums.own_difference(summary):
+        report(SUMMARY_FILE, f"{cause}; the run is not used")
+        return None
     if "status" not in summary:
         place = cast(Path, folder)  # an archive's has all that is asked for here
         made = repair.summary_from_files(place, current)

@@ -14,11 +14,14 @@ from typing import Any
 
 from dstrl_cli.config.readfile import MAX_POLICY, MAX_TABLE, read_bytes
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs.files import as_json
 from dstrl_cli.runs.logs import COLUMNS
 from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE
 
 KEY = "files"
 """Where a summary holds the checksums."""
+
+SUMMARY = "summary.json"
 
 POLICIES = (INITIAL_FILE, POLICY_FILE, BEST_FILE)
 
@@ -35,6 +38,26 @@ def of_files(folder: Path) -> dict[str, dict[str, Any]]:
             rows = {"rows": _rows(data)} if name in COLUMNS else {}
             found[name] = rows | {"sha256": hashlib.sha256(data).hexdigest()}
     return found
+
+
+def with_own(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a summary, which holds the checksums of the other files, with one of itself."""
+    files = {**_known(summary), SUMMARY: {"sha256": _own(summary)}}
+    return {**summary, KEY: files}
+
+
+def own_difference(summary: Mapping[str, Any]) -> str | None:
+    """Return in words that a summary is not what the run wrote; None where it is, or unchecked."""
+    known = _known(summary).get(SUMMARY)
+    if known is None or known.get("sha256") == _own(summary):
+        return None
+    return "not as the run wrote it: its checksum is not the one that it holds"
+
+
+def _own(summary: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a summary without the checksum of itself."""
+    files = {name: known for name, known in _known(summary).items() if name != SUMMARY}
+    return hashlib.sha256(as_json({**summary, KEY: files})).hexdigest()
 
 
 def difference(name: str, data: bytes, summary: Mapping[str, Any]) -> str | None:

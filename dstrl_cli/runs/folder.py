@@ -88,6 +88,7 @@ class RunFolder:
         try:
             state = read_state(self.path / CHECKPOINT_FOLDER)
             document = self._resumed_document(config, state["steps"])
+            logs.check(self.path, state["logs"], state.get("log_checksums", {}))
             logs.cut(self.path, state["logs"])
         except InputError:
             self.close()
@@ -126,10 +127,11 @@ class RunFolder:
             for name in POLICY_FILES
             if (self.path / name).is_file()
         }
-        folder = self.path / CHECKPOINT_FOLDER
+        folder, lengths = self.path / CHECKPOINT_FOLDER, logs.positions(self.path)
         about = {
             "made_by": dict(self._run),
-            "logs": logs.positions(self.path),
+            "logs": lengths,
+            "log_checksums": logs.checksums(self.path, lengths),
             "policies": policies,
         }
         write_state(folder, {**state, **about})

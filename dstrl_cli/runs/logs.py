@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,31 @@ def sync(folder: Path) -> None:
                 os.fsync(descriptor)
         except OSError as error:
             raise not_written(folder / name, error) from error
+
+
+def checksums(folder: Path, positions: Mapping[str, int]) -> dict[str, int]:
+    """Return the CRC-32 of every CSV file up to its position."""
+    return {name: _checksum(folder / name, position) for name, position in positions.items()}
+
+
+def check(folder: Path, positions: Mapping[str, int], known: Mapping[str, int]) -> None:
+    """Raise InputError where a CSV file is not up to its position what it was.
+
+    known: what `checksums` returned; files that it does not hold are not looked at, nor are missing
+    and shorter ones, of which `cut` knows more.
+    """
+    for name, checksum in known.items():
+        path, position = folder / name, positions[name]
+        if _lacking(path, position) is None and _checksum(path, position) != checksum:
+            raise InputError(
+                f"{path} was altered, the run cannot go on: its rows are not those that it had at "
+                "its checkpoint. --overwrite starts it over"
+            )
+
+
+def _checksum(path: Path, position: int) -> int:
+    with path.open("rb") as file:
+        return zlib.crc32(file.read(position))
 
 
 def cut(folder: Path, positions: Mapping[str, int]) -> None:

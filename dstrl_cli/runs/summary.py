@@ -121,11 +121,12 @@ def _from_files(path: Path) -> dict[str, Any] | None:
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
-    """Write `summary.json` of the run folder `path`, with the checksums of its other files.
+    """Write `summary.json` of the run folder `path`, with checksums of its files and of itself.
 
     Numbers that JSON cannot hold become null.
     """
-    write(path / SUMMARY_FILE, as_json({**summary, checksums.KEY: checksums.of_files(path)}))
+    whole = parse_json(as_json({**summary, checksums.KEY: checksums.of_files(path)}).decode())
+    write(path / SUMMARY_FILE, as_json(checksums.with_own(whole)))
 
 
 def mark_ended(

@@ -13,7 +13,7 @@ from typing import Literal
 
 from dstrl_cli.config.identity import differences
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.checksums import differing_logs
+from dstrl_cli.runs.checksums import differing_logs, own_difference
 from dstrl_cli.runs.folder import check_free, check_writable, read_config
 from dstrl_cli.runs.lock import InUse, check_unused, in_use
 from dstrl_cli.runs.summary import DAMAGED, SUMMARY_FILE, read_status, read_summary, repair_summary
@@ -118,8 +118,11 @@ def _as_it_is(run: Run, overwrite: bool, lengthen: bool) -> Planned:
             "whether it finished: train it again with --overwrite, or after removing its folder"
         )
     if status == "finished":
-        damage = differing_logs(run.path, read_summary(run.path) or {})
-        return Planned(run, status, tuple(f"{name} is {cause}" for name, cause in damage))
+        summary = read_summary(run.path) or {}
+        damage = [f"{name} is {cause}" for name, cause in differing_logs(run.path, summary)]
+        if cause := own_difference(summary):
+            damage.append(f"{SUMMARY_FILE} is {cause}")
+        return Planned(run, status, tuple(damage))
     planned = _writable(Planned(going_on(run, stored), status))
     if planned.run.start == "resume":
         _check_logs(run)
