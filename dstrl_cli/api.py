@@ -6,26 +6,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dstrl_cli.config.keys import flatten
-from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_steps
-from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.errors import DstrlError
 from dstrl_cli.machine import this_host
 from dstrl_cli.registry import only_asked
 from dstrl_cli.runs.checksums import check_policy
 from dstrl_cli.runs.policy import Policy, find_policy
 from dstrl_cli.runs.summary import read_summary
-from dstrl_cli.sweep.again import ALLOWED, refuse_beside_config, stored_run
 from dstrl_cli.sweep.place import Limits, place_runs
-from dstrl_cli.sweep.plan import Axes, expand, refuse_several
-from dstrl_cli.sweep.states import fresh, resumed
+from dstrl_cli.sweep.plan import Axes
+from dstrl_cli.sweep.request import RunRequest, plan_training
+from dstrl_cli.sweep.states import Planned
 from dstrl_cli.terminal import describe
-from dstrl_cli.training.run import Outcome, Summary
+from dstrl_cli.training.run import Outcome
 from dstrl_cli.training.run import train as train_runs
 
 
@@ -117,31 +116,26 @@ def train(
     }
     axes = Axes(algos=[] if algo is None else [algo], methods=[] if dst is None else [str(dst)])
     texts = [f"{key}={_yaml(value)}" for key, value in flatten(sets or {}).items()]
+    stored = None if config is None else Path(config)
+    named = None if preset is None else str(preset)
+    request = RunRequest(axes, flags, ours, named, texts, overwrite, resume, stored)
     with only_asked((algo, env, *texts), trust):
-        loaded = None if preset is None else load_sweep_preset(preset)
-        if loaded is not None:
-            refuse_several(axes, flags, texts, loaded)
-        given = {key: value for key, value in flags.items() if value is not None}
-        if config is None:
-            found = expand(axes, ours=ours, preset=loaded, sets=texts, flags=given)
-        else:
-            others: dict[str, Any] = {"algo": algo, "dst": dst, "ours": ours, "preset": preset}
-            others |= {key: value for key, value in flags.items() if key not in ALLOWED}
-            refuse_beside_config(others | {"sets": texts or None})
-            found = [stored_run(Path(config), given)]
-        if resume and overwrite:
-            raise InputError("resume and overwrite: give one of them")
-        planned = resumed(found, False, lengthen=True) if resume else fresh(found, overwrite)
-        placement = place_runs(planned, Limits(), this_host())
-        before: Summary = read_summary(planned[0].run.path) or {"status": planned[0].status}
-        summaries = [before]
-        with _torch_settings_restored():
-            for run in placement.runs:  # one, or none where it has finished
-                summaries = train_runs([run], placement.devices[0].name, _Lines(quiet))
-    outcome = Outcome(planned[0].run, summaries[0])
+        outcome = _carried_out(plan_training(request), quiet)
     if failures := describe.failures([outcome]):
         raise DstrlError(failures)
     return describe.outcome_json(outcome)
+
+
+def _carried_out(planned: Sequence[Planned], quiet: bool) -> Outcome:
+    """Train the only run of a plan, unless nothing is left to do; return how it ended."""
+    placement = place_runs(planned, Limits(), this_host())
+    if not placement.runs:
+        run, status = planned[0].run, planned[0].status
+        return Outcome(run, read_summary(run.path) or {"status": status})
+    (run,) = placement.runs
+    with _torch_settings_restored():
+        (summary,) = train_runs([run], placement.devices[0].name, _Lines(quiet))
+    return Outcome(run, summary)
 
 
 def load_policy(path: str | Path) -> Policy:

@@ -21,6 +21,8 @@ from dstrl_cli.terminal.edge import interruptible, run_app
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.options import (
     ActorSparsity,
+    Algo,
+    Algos,
     AsJson,
     CheckpointEvery,
     Compare,
@@ -28,19 +30,35 @@ from dstrl_cli.terminal.options import (
     Device,
     DeviceMemory,
     DryRun,
+    Dst,
+    Dsts,
     Engine,
+    Env,
+    Envs,
     Episodes,
+    FailFast,
     Jobs,
     KeepCheckpoint,
     MembersPerDevice,
     Metric,
     Ours,
     Out,
+    Overwrite,
+    OverwriteAll,
     Preset,
     ReplayDevice,
+    Resume,
     Retries,
+    Seed,
+    Seeds,
     Set,
+    Sparsities,
+    Sparsity,
+    Status,
     Steps,
+    StoredConfig,
+    Task,
+    Tasks,
     Trust,
 )
 from dstrl_cli.terminal.streams import kept_for_json
@@ -69,33 +87,16 @@ def _dstrl(
 
 @app.command(cls=HintingCommand)
 def train(
-    algo: Annotated[
-        str | None, typer.Option(help="td3 or sac (default: td3).", metavar="ALGO")
-    ] = None,
-    dst: Annotated[
-        str | None,
-        typer.Option(
-            help="Method: a name or a YAML file (default: rlx2; dstrl list methods).",
-            metavar="METHOD",
-        ),
-    ] = None,
+    algo: Algo = None,
+    dst: Dst = None,
     ours: Ours = None,
-    env: Annotated[
-        str | None, typer.Option(help="Gymnasium id (default: HalfCheetah-v5).", metavar="ID")
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Task of a navigation environment, 0-9.", metavar="N")
-    ] = None,
-    sparsity: Annotated[
-        str | None,
-        typer.Option(help="Sparsity of all networks (default: 0.95 TD3, 0.9 SAC).", metavar="S"),
-    ] = None,
+    env: Env = None,
+    task: Task = None,
+    sparsity: Sparsity = None,
     actor_sparsity: ActorSparsity = None,
     critic_sparsity: CriticSparsity = None,
-    seed: Annotated[str | None, typer.Option(help="Seed (default: 0).", metavar="N")] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="Several seeds: 0-4 or 1,3,5.", metavar="SEEDS")
-    ] = None,
+    seed: Seed = None,
+    seeds: Seeds = None,
     steps: Steps = None,
     episodes: Episodes = None,
     preset: Preset = None,
@@ -107,23 +108,11 @@ def train(
     members_per_device: MembersPerDevice = None,
     replay_device: ReplayDevice = None,
     out: Out = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="Train the run of a stored config.yaml exactly as it was.", metavar="FILE"
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on with a run that was stopped; with more --steps, with a longer."
-        ),
-    ] = False,
+    config: StoredConfig = None,
+    resume: Resume = False,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start over where a run is already.")
-    ] = False,
+    overwrite: Overwrite = False,
     dry_run: DryRun = False,
     trust: Trust = False,
     as_json: AsJson = False,
@@ -134,49 +123,30 @@ def train(
     """
     from dstrl_cli import commands
     from dstrl_cli.config.ranges import parse_integers
-    from dstrl_cli.sweep.again import refuse_beside_config
 
-    if config is not None:
-        given = {
-            "--algo": algo,
-            "--dst": dst,
-            "--ours": ours,
-            "--env": env,
-            "--task": task,
-            "--sparsity": sparsity,
-            "--actor-sparsity": actor_sparsity,
-            "--critic-sparsity": critic_sparsity,
-            "--seed": seed,
-            "--seeds": seeds,
-            "--steps": steps,
-            "--episodes": episodes,
-            "--preset": preset,
-            "--set": set_,
-            "--engine": engine,
-        }
-        refuse_beside_config(given)
     axes = commands.Axes(
         algos=[] if algo is None else [algo],
         methods=[] if dst is None else [dst],
         seeds=[] if seeds is None else parse_integers(seeds, "--seeds"),
     )
-    flags = {
-        "env.id": env,
-        "env.task": task,
-        "sparsity": commands.one_number(sparsity, "--sparsity"),
-        "actor.sparsity": commands.one_number(actor_sparsity, "--actor-sparsity"),
-        "critic.sparsity": commands.one_number(critic_sparsity, "--critic-sparsity"),
-        "seed": commands.one_of(seed, "--seed", seeds, "--seeds"),
-        "steps": commands.steps(steps),
-        "episodes": commands.episodes(episodes),
-        "device": device,
-        "engine": engine,
-        "replay_device": replay_device,
-        "checkpoint_every": checkpoint_every,
-        "keep_checkpoint": keep_checkpoint or None,
-        "out": out,
-    }
-    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite, resume, config)
+    shared = commands.run_flags(
+        actor_sparsity=actor_sparsity,
+        critic_sparsity=critic_sparsity,
+        seed=seed,
+        seeds=seeds,
+        steps=steps,
+        episodes=episodes,
+        device=device,
+        engine=engine,
+        replay_device=replay_device,
+        checkpoint_every=checkpoint_every,
+        keep_checkpoint=keep_checkpoint,
+        out=out,
+    )
+    one = {"env.id": env, "env.task": task, "sparsity": commands.one_number(sparsity, "--sparsity")}
+    request = commands.RunRequest(
+        axes, one | shared, ours, preset, set_ or [], overwrite, resume, config
+    )
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
     asked = (algo, env, *(set_ or ()))
@@ -186,32 +156,16 @@ def train(
 
 @app.command(cls=HintingCommand)
 def sweep(
-    algo: Annotated[
-        str | None, typer.Option(help="Algorithms: td3,sac (default: td3).", metavar="LIST")
-    ] = None,
-    dst: Annotated[
-        str | None,
-        typer.Option(
-            help="Methods, as in sst,rlx2,our-rlx2 (default: rlx2; dstrl list methods).",
-            metavar="LIST",
-        ),
-    ] = None,
+    algo: Algos = None,
+    dst: Dsts = None,
     ours: Ours = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option(help="Gymnasium id; repeat for more (default: HalfCheetah-v5).", metavar="ID"),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Tasks of a navigation environment: 0-4.", metavar="LIST")
-    ] = None,
-    sparsity: Annotated[
-        str | None,
-        typer.Option(help="Sparsities: 0.95, 0.5,0.9 or 0.15:0.95 (step 0.1).", metavar="RANGE"),
-    ] = None,
+    env: Envs = None,
+    task: Tasks = None,
+    sparsity: Sparsities = None,
     actor_sparsity: ActorSparsity = None,
     critic_sparsity: CriticSparsity = None,
-    seed: Annotated[str | None, typer.Option(help="Seed (default: 0).", metavar="N")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds: 0-4 or 1,3,5.", metavar="SEEDS")] = None,
+    seed: Seed = None,
+    seeds: Seeds = None,
     steps: Steps = None,
     episodes: Episodes = None,
     preset: Preset = None,
@@ -227,17 +181,10 @@ def sweep(
     compare: Compare = None,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Start all runs over, also finished or different ones."),
-    ] = False,
-    fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Stop all runs when one fails (default: go on).")
-    ] = False,
+    overwrite: OverwriteAll = False,
+    fail_fast: FailFast = False,
     retries: Retries = 0,
-    status: Annotated[
-        bool, typer.Option("--status", help="Print how far the runs are, and train nothing.")
-    ] = False,
+    status: Status = False,
     dry_run: DryRun = False,
     trust: Trust = False,
     as_json: AsJson = False,
@@ -260,24 +207,24 @@ def sweep(
         sparsities=[] if sparsity is None else parse_numbers(sparsity, "--sparsity"),
         seeds=[] if seeds is None else parse_integers(seeds, "--seeds"),
     )
-    flags = {
-        "actor.sparsity": commands.one_number(actor_sparsity, "--actor-sparsity"),
-        "critic.sparsity": commands.one_number(critic_sparsity, "--critic-sparsity"),
-        "seed": commands.one_of(seed, "--seed", seeds, "--seeds"),
-        "steps": commands.steps(steps),
-        "episodes": commands.episodes(episodes),
-        "device": device,
-        "engine": engine,
-        "replay_device": replay_device,
-        "checkpoint_every": checkpoint_every,
-        "keep_checkpoint": keep_checkpoint or None,
-        "out": out,
-        "metric": metric,
-    }
-    request = commands.RunRequest(axes, flags, ours, preset, set_ or [], overwrite)
+    shared = commands.run_flags(
+        actor_sparsity=actor_sparsity,
+        critic_sparsity=critic_sparsity,
+        seed=seed,
+        seeds=seeds,
+        steps=steps,
+        episodes=episodes,
+        device=device,
+        engine=engine,
+        replay_device=replay_device,
+        checkpoint_every=checkpoint_every,
+        keep_checkpoint=keep_checkpoint,
+        out=out,
+        metric=metric,
+    )
+    request = commands.RunRequest(axes, shared, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
-    on_failure = commands.on_failure(fail_fast, retries)
-    options = commands.RunOptions(limits, dry_run, as_json, on_failure)
+    options = commands.RunOptions(limits, dry_run, as_json, commands.OnFailure(fail_fast, retries))
     asked = (algo, *(env or ()), *(set_ or ()))
     with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         if status:

@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console
 
 from dstrl_cli.config.identity import env_identity
-from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
 from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
@@ -26,22 +25,25 @@ from dstrl_cli.report.render import render
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
 from dstrl_cli.sweep import launcher, local
-from dstrl_cli.sweep.again import stored_config, stored_run
+from dstrl_cli.sweep.again import stored_config
+from dstrl_cli.sweep.launcher import OnFailure
 from dstrl_cli.sweep.memory import format_bytes, parse_size
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
-from dstrl_cli.sweep.plan import Axes, expand, prepare, refuse_several
-from dstrl_cli.sweep.states import Planned, fresh, repaired, resumed
+from dstrl_cli.sweep.plan import Axes, prepare
+from dstrl_cli.sweep.request import RunRequest, plan_training, wanted_runs
+from dstrl_cli.sweep.states import Planned, repaired, resumed
 from dstrl_cli.sweep.status import look
 from dstrl_cli.terminal import describe, exported, listing, plan, status, verified
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.terminal.screen import screen
 from dstrl_cli.terminal.streams import emit
-from dstrl_cli.training.run import Outcome, Run
+from dstrl_cli.training.run import Outcome
 
 __all__ = [
     "Axes",
     "EvalRequest",
     "Limits",
+    "OnFailure",
     "RunOptions",
     "RunRequest",
     "asked_test",
@@ -56,30 +58,13 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class RunRequest:
-    """Which runs are wanted: axes, single keys given as flags (None: not given), and the rest.
-
-    With `config`, the run whose stored configuration it is, and no other.
-    """
-
-    axes: Axes
-    flags: Mapping[str, Any]
-    ours: bool | None
-    preset: str | None
-    sets: Sequence[str]
-    overwrite: bool
-    resume: bool = False
-    config: Path | None = None
-
-
-@dataclass(frozen=True)
 class RunOptions:
     """How runs are carried out and shown."""
 
     limits: Limits
     dry_run: bool
     as_json: bool
-    on_failure: launcher.OnFailure = field(default_factory=launcher.OnFailure)
+    on_failure: OnFailure = field(default_factory=OnFailure)
 
     @property
     def console(self) -> Console:
@@ -112,19 +97,30 @@ def limits(jobs: int | None, device_memory: str | None, members: int | None) -> 
     return Limits(jobs, None if device_memory is None else parse_size(device_memory), members)
 
 
-def on_failure(fail_fast: bool, retries: int) -> launcher.OnFailure:
-    """Return what `--fail-fast` and `--retries` say."""
-    return launcher.OnFailure(fail_fast, retries)
+def run_flags(
+    *,
+    actor_sparsity: str | None,
+    critic_sparsity: str | None,
+    seed: str | None,
+    seeds: str | None,
+    steps: str | None,
+    episodes: str | None,
+    keep_checkpoint: bool,
+    **others: Any,
+) -> dict[str, Any]:
+    """Return the keys that `train` and `sweep` both have flags for; None: not given.
 
-
-def steps(text: str | None) -> int | None:
-    """Return the number of steps that `--steps` gives."""
-    return None if text is None else parse_steps(text)
-
-
-def episodes(text: str | None) -> int | None:
-    """Return the number of episodes that `--episodes` gives."""
-    return None if text is None else parse_steps(text, "--episodes", "episodes")
+    `others` are taken as they are. Raises InputError for a value that is not valid.
+    """
+    return {
+        "actor.sparsity": one_number(actor_sparsity, "--actor-sparsity"),
+        "critic.sparsity": one_number(critic_sparsity, "--critic-sparsity"),
+        "seed": one_of(seed, "--seed", seeds, "--seeds"),
+        "steps": None if steps is None else parse_steps(steps),
+        "episodes": None if episodes is None else parse_steps(episodes, "--episodes", "episodes"),
+        "keep_checkpoint": keep_checkpoint or None,
+        **others,
+    }
 
 
 # --- train and sweep ----------------------------------------------------------------------------
@@ -132,16 +128,7 @@ def episodes(text: str | None) -> int | None:
 
 def train(request: RunRequest, options: RunOptions) -> None:
     """Train one run here, or several seeds side by side. Raises DstrlError where one fails."""
-    if request.resume and request.overwrite:
-        raise InputError("--resume and --overwrite: give one of them")
-    preset = _preset(request)
-    if preset is not None:
-        refuse_several(request.axes, request.flags, request.sets, preset)
-    runs = _runs(request, preset)
-    if request.resume:
-        planned = resumed(runs, overwrite=False, lengthen=True)
-    else:
-        planned = fresh(runs, request.overwrite)
+    planned = plan_training(request)
     placement = place_runs(planned, options.limits, this_host(), options.dry_run)
     if not (options.dry_run and options.as_json):
         if placement.runs:
@@ -170,11 +157,11 @@ def _ended_before(planned: Planned) -> Outcome:
 
 def sweep(request: RunRequest, options: RunOptions, compare: str | None) -> None:
     """Train what a sweep has left to do, and print the table. Raises DstrlError where one fails."""
-    preset = _preset(request)
+    preset = request.load_preset()
     compare = compare or (preset.compare if preset else None)
     if compare is not None:
         papers.published(compare)
-    planned = resumed(_runs(request, preset), request.overwrite)
+    planned = resumed(wanted_runs(request, preset), request.overwrite)
     placement = place_runs(planned, options.limits, this_host(), options.dry_run)
     if not (options.dry_run and options.as_json):
         _print_plan(planned, placement, options.console)
@@ -196,7 +183,7 @@ def sweep(request: RunRequest, options: RunOptions, compare: str | None) -> None
 
 def sweep_status(request: RunRequest, as_json: bool) -> None:
     """Print the state of every run of a sweep; nothing is trained."""
-    found = look(_runs(request, _preset(request)))
+    found = look(wanted_runs(request, request.load_preset()))
     if as_json:
         _print_json(status.status_json(found))
         return
@@ -217,18 +204,6 @@ def _print_plan(planned: Sequence[Planned], placement: Placement, console: Conso
     describe.print_lines(console, plan.resuming_lines(planned))
     describe.print_lines(console, plan.damage_lines(planned))
     describe.print_lines(console, [plan.plan_line(planned, placement)])
-
-
-def _preset(request: RunRequest) -> SweepPreset | None:
-    return None if request.preset is None else load_sweep_preset(request.preset)
-
-
-def _runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
-    """Return the runs that are wanted; everything that can be checked before training is."""
-    if request.config is not None:
-        return [stored_run(request.config, request.flags)]
-    flags = {key: value for key, value in request.flags.items() if value is not None}
-    return expand(request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=flags)
 
 
 def _carry_out(

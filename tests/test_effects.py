@@ -258,7 +258,9 @@ def test_a_preset_may_hold_keys_of_another_algorithm(tmp_path):
 
 
 def test_what_an_outside_algorithm_reads_is_not_known():
-    effects.refuse_unread(["alpha=0.3"], {"mine:DDPG"})
+    with pytest.raises(InputError, match="alpha"):
+        effects.refuse_unread(["alpha=0.3"], {"td3"})
+    assert effects.refuse_unread(["alpha=0.3"], {"td3", "mine:DDPG"}) is None
 
 
 def test_the_command_line_refuses_before_anything_is_written(tmp_path, monkeypatch, capsys):

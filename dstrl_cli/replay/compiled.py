@@ -1,4 +1,4 @@
-"""The layout of the sparse engine: next observations beside observations, in compiled loops.
+"""The layout of the sparse engine: `beside`'s rings, in compiled loops.
 
 Dispatching two dozen small tensor operations costs more than the work. This layout needs Numba and
 gives the same numbers as `paired`.
@@ -6,7 +6,6 @@ gives the same numbers as `paired`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
@@ -15,18 +14,17 @@ from torch import Tensor
 from typing_extensions import override
 
 from dstrl_cli.replay import kernels
-from dstrl_cli.replay.base import Replay, Transition
+from dstrl_cli.replay.base import Transition
 from dstrl_cli.replay.batch import Batch
-from dstrl_cli.replay.state import Filled, link, unlinked
+from dstrl_cli.replay.beside import BesideReplay
 
 
 @final
-class CompiledReplay(Replay):
+class CompiledReplay(BesideReplay):
     """Ring buffer on the CPU; see `Replay`."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self.next_observation = self.ring(len(self.size), self.observation_size)
         kept = self.policy_action is not self.action
         policy_actions = self.policy_action if kept else self.policy_action[:, :0]
         # the kernels' arguments: NumPy views of the tensors' memory
@@ -68,22 +66,3 @@ class CompiledReplay(Replay):
             path=torch.from_numpy(path).unbind(0),
             path_discount=torch.from_numpy(path_discount).unbind(0),
         )
-
-    @override
-    def faults(self) -> dict[int, str]:
-        return {}
-
-    @override
-    def breaks(self, member: int, start: int, size: int) -> tuple[Tensor, Tensor]:
-        held = self.next_observation[member]
-        found = unlinked(self.observation[member], held, start, size)
-        return found, held[(start + found) % self.capacity]
-
-    @override
-    def set_next(self, filled: Sequence[Filled]) -> None:
-        for member, given in enumerate(filled):
-            link(self.next_observation[member], self.observation[member], given)
-
-    @override
-    def keep_next_of_newest(self, member: int) -> None:
-        """Nothing to do: every row has its next observation."""

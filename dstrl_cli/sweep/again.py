@@ -66,13 +66,3 @@ def stored_label(folder: Path, config: RunConfig) -> Path:
     envs = {run_path(config, with_task=t, with_module=m).parts[0] for t in both for m in both}
     same_method = own.parts[1] == method or own.parts[1].startswith(f"{method}+")
     return own if own.parts[0] in envs and same_method else named
-
-
-def refuse_beside_config(given: Mapping[str, Any]) -> None:
-    """Raise InputError for flags (None or empty: not given) that would change a stored run."""
-    named = [flag for flag, value in given.items() if value not in (None, [])]
-    if named:
-        raise InputError(
-            f"{', '.join(named)}: not beside --config, which trains a stored run exactly as it "
-            "was; leave it out, or leave out --config and give all flags"
-        )

@@ -1,11 +1,59 @@
-"""The options that several commands of the command line share."""
+"""The options of `train` and `sweep`, some of which other commands share."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+# --- which runs ---------------------------------------------------------------------------------
+
+Algo = Annotated[str | None, typer.Option(help="td3 or sac (default: td3).", metavar="ALGO")]
+Algos = Annotated[
+    str | None, typer.Option(help="Algorithms: td3,sac (default: td3).", metavar="LIST")
+]
+Dst = Annotated[
+    str | None,
+    typer.Option(
+        help="Method: a name or a YAML file (default: rlx2; dstrl list methods).",
+        metavar="METHOD",
+    ),
+]
+Dsts = Annotated[
+    str | None,
+    typer.Option(
+        help="Methods, as in sst,rlx2,our-rlx2 (default: rlx2; dstrl list methods).",
+        metavar="LIST",
+    ),
+]
+Env = Annotated[
+    str | None, typer.Option(help="Gymnasium id (default: HalfCheetah-v5).", metavar="ID")
+]
+Envs = Annotated[
+    list[str] | None,
+    typer.Option(help="Gymnasium id; repeat for more (default: HalfCheetah-v5).", metavar="ID"),
+]
+Task = Annotated[
+    str | None, typer.Option(help="Task of a navigation environment, 0-9.", metavar="N")
+]
+Tasks = Annotated[
+    str | None, typer.Option(help="Tasks of a navigation environment: 0-4.", metavar="LIST")
+]
+Sparsity = Annotated[
+    str | None,
+    typer.Option(help="Sparsity of all networks (default: 0.95 TD3, 0.9 SAC).", metavar="S"),
+]
+Sparsities = Annotated[
+    str | None,
+    typer.Option(help="Sparsities: 0.95, 0.5,0.9 or 0.15:0.95 (step 0.1).", metavar="RANGE"),
+]
+Seed = Annotated[str | None, typer.Option(help="Seed (default: 0).", metavar="N")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds: 0-4 or 1,3,5.", metavar="SEEDS")]
+StoredConfig = Annotated[
+    Path | None,
+    typer.Option(help="Train the run of a stored config.yaml exactly as it was.", metavar="FILE"),
+]
 Preset = Annotated[
     str | None,
     typer.Option(
@@ -39,6 +87,26 @@ Episodes = Annotated[
         "(then --steps defaults to what they can take).",
         metavar="N",
     ),
+]
+
+# --- how they are carried out -------------------------------------------------------------------
+
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with a run that was stopped; with more --steps, with a longer."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start over where a run is already.")]
+OverwriteAll = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Start all runs over, also finished or different ones."),
+]
+FailFast = Annotated[
+    bool, typer.Option("--fail-fast", help="Stop all runs when one fails (default: go on).")
+]
+Status = Annotated[
+    bool, typer.Option("--status", help="Print how far the runs are, and train nothing.")
 ]
 Device = Annotated[
     str | None,
@@ -105,12 +173,10 @@ Compare = Annotated[
     str | None,
     typer.Option(help="Published table to show beside, such as xu2024:I.", metavar="TABLE"),
 ]
-
 Trust = Annotated[
     bool,
     typer.Option("--trust", help="Also run code of this folder that only a file names."),
 ]
-
 Retries = Annotated[
     int,
     typer.Option(
