@@ -59,6 +59,12 @@ def end_of_changes(config: RunConfig, role: str) -> int:
     return int(config.updates_until(stop) / updates_apart(config, role))
 
 
+def windows(config: RunConfig, role: str) -> Windows:
+    """Return the updates of a network at which its topology may change."""
+    network: NetworkConfig = getattr(config, role)
+    return Windows(network.topology, updates(config, role), end_of_changes(config, role))
+
+
 @dataclass(frozen=True)
 class TopologyChanges:
     """The topology changes of one network in a run.
@@ -83,12 +89,9 @@ def topology_changes(config: RunConfig, role: str) -> TopologyChanges:
     network: NetworkConfig = getattr(config, role)
     if not network.changes_topology:
         return TopologyChanges(0)
-    rule, total, end = network.topology, updates(config, role), end_of_changes(config, role)
-    before_end = Windows(rule, total, end).count()
-    first = rule.update_offset or rule.update_interval
-    next_due = first + before_end * rule.update_interval
-    drops = rule.final_drop and next_due <= total
-    return TopologyChanges(before_end + drops, drops)
+    found = windows(config, role)
+    drops = found.drops_at_last()
+    return TopologyChanges(found.count() + drops, drops)
 
 
 def training_in_words(config: RunConfig) -> str:
