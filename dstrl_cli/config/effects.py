@@ -2,7 +2,7 @@
 
 How often topologies change, how many optimizer steps that costs, which rules never act in a run of
 this length, and which keys that were set have no effect because of another key's value. All of it
-is accepted; it is only said.
+is accepted and only said, but for keys of an algorithm that no run has (`refuse_unread`).
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ def replaced_steps(config: RunConfig) -> list[str]:
             shares.setdefault(f"{100 * changes / total:.2g} %", []).append(role)
     if not shares:
         return []
-    said = ", ".join(f"{share} of those of the {_and(roles)}" for share, roles in shares.items())
+    said = ", ".join(
+        f"{share} of those of the {named_networks(roles)}" for share, roles in shares.items()
+    )
     return [
         f"topology updates replace optimizer steps (rewire is instead_of_step): {said}; raise "
         "topology.update_interval, or set rewire=after_step"
@@ -177,12 +179,12 @@ def _idle_rules(config: RunConfig) -> Iterator[str]:
             key = "update_offset" if rule.update_offset else "update_interval"
             too_late.setdefault((key, getattr(rule, key)), []).append(role)
     for said, roles in stopped.items():
-        yield f"the topology of the {_and(roles)} {said}"
+        yield f"the topology of the {named_networks(roles)} {said}"
     for (key, first), roles in too_late.items():
         prefix = "" if len(roles) > 1 else f"{roles[0]}."
         have = " and ".join(f"{_changeable(config, r):,} ({NAMES[r]})" for r in roles)
         yield (
-            f"the topology of the {_and(roles)} never changes: {key} is {first:,}, and "
+            f"the topology of the {named_networks(roles)} never changes: {key} is {first:,}, and "
             f"updates are {have}; lower it with --set {prefix}topology.{key}=N"
         )
 
@@ -192,7 +194,8 @@ def _changeable(config: RunConfig, role: str) -> int:
     return min(updates(config, role), end_of_changes(config, role))
 
 
-def _and(roles: Sequence[str]) -> str:
+def named_networks(roles: Sequence[str]) -> str:
+    """Return the networks in words: `actor and the critics`."""
     return " and the ".join(NAMES[role] for role in roles)
 
 
