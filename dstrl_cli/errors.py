@@ -1,4 +1,4 @@
-"""The two errors that reach a user, and the wording of a suggestion.
+"""The two errors that reach a user, and the words in which others and wrong names are told.
 
 Errors are raised once, at the edge where input enters; the core trusts what it is given.
 """
@@ -6,7 +6,9 @@ Errors are raised once, at the edge where input enters; the core trusts what it 
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class DstrlError(Exception):
@@ -15,6 +17,17 @@ class DstrlError(Exception):
 
 class InputError(DstrlError):
     """The input was wrong (exit code 2): the message names the key, the value and the remedy."""
+
+
+def raised_at(error: BaseException, before: str = "", after: str = "") -> str:
+    """Return the file and line that raised an error, `agent.py:12`, between two texts.
+
+    Nothing for an error that was not raised.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return ""
+    return f"{before}{Path(frames[-1].filename).name}:{frames[-1].lineno}{after}"
 
 
 MAX_NAME = 100

@@ -14,7 +14,6 @@ import re
 import site
 import sys
 import sysconfig
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,7 +25,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from dstrl_cli.errors import InputError
+from dstrl_cli.errors import InputError, raised_at
 
 # --- algorithms ---------------------------------------------------------------------------------
 
@@ -270,9 +269,7 @@ def import_problem(module: str, error: BaseException) -> str:
             f"module '{module}' is not found; check its name, and that it is installed or lies in "
             "the current folder"
         )
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f", {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    cause = f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+    cause = f"{type(error).__name__}: {' '.join(str(error).split())}{raised_at(error, ', ')}"
     return f"module '{module}' cannot be imported ({cause}); mend it, or install what it needs"
 
 

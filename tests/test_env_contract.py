@@ -55,6 +55,21 @@ def test_what_can_be_trained_on_is_not_refused(habit: str) -> None:
     assert (found.notes, found.foreign) == ((), True)
 
 
+class Passing(gymnasium.Wrapper):
+    """Changes nothing."""
+
+
+def test_a_wrapper_of_others_makes_an_environment_of_gymnasium_theirs() -> None:
+    pendulum = gymnasium.spec("Pendulum-v1").entry_point
+    wrappers = (Passing.wrapper_spec(),)
+    gymnasium.register("Wrapped-v0", pendulum, additional_wrappers=wrappers)
+    try:
+        assert spec("Wrapped-v0").foreign
+    finally:
+        del gymnasium.registry["Wrapped-v0"]
+    assert not spec("Pendulum-v1").foreign
+
+
 def test_an_environment_is_checked_once_for_all_runs_of_a_call() -> None:
     made: list[Walk] = []
 

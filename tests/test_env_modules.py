@@ -77,6 +77,8 @@ def test_a_module_does_not_change_what_a_plain_id_means(
     (tmp_path / f"c_{tmp_path.name}.py").write_text(source.replace("Same-v0", "Pendulum-v1"))
     assert first_reward(f"c_{tmp_path.name}:Pendulum-v1") == 1.0
     assert first_reward("Pendulum-v1") < 0.0
+    assert specs.spec(f"c_{tmp_path.name}:Pendulum-v1").foreign
+    assert not specs.spec("Pendulum-v1").foreign
 
 
 def test_two_modules_in_one_plan_get_folders_that_name_them(

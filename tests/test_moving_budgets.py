@@ -35,6 +35,7 @@ from dstrl_cli.registry import BUDGETS, load
 from dstrl_cli.topology import masks
 from dstrl_cli.topology.budgets import layer_budgets, layer_moves
 from dstrl_cli.topology.moves import LayerMove, mean_moved
+from dstrl_cli.topology.rule import Rule
 
 FULL = [5 * 8, 8 * 7, 7 * 2]
 
@@ -177,6 +178,40 @@ def test_changes_are_foretold(kind: str, interval: int, window: tuple[float, flo
             rule.arrived = rule.arrives(update) or rule.arrived
     assert rule.arrived
     assert topology_changes(config, "critic").count == happened
+
+
+@pytest.mark.parametrize("interval", [1, 2, 7, 60])
+@pytest.mark.parametrize("offset", [0, 1, 15])
+@pytest.mark.parametrize("window", [(0.0, 1.0), (0.25, 1.0), (0.5, 0.8)])
+@pytest.mark.parametrize("end", [43, 30, 0])
+def test_the_last_drop_is_foretold(
+    interval: int, offset: int, window: tuple[float, float], end: int
+) -> None:
+    config = TopologyConfig(
+        schedule="constant",
+        final_drop=True,
+        update_interval=interval,
+        update_offset=offset,
+        swap_start=window[0],
+        swap_end=window[1],
+    )
+    rule = Rule(config, end, total=43)
+    happened = 0
+    for update in range(1, 44):
+        if rule.due(update):
+            happened += 1
+            rule.finished = rule.progress(update) >= 1
+    assert rule.windows.drops_at_last() == rule.finished
+    assert rule.windows.count() + rule.finished == happened
+
+
+def test_a_last_drop_that_the_run_does_not_reach_is_not_counted() -> None:
+    # a quarter of 43 updates is done at 11: swaps at 12, 14, ..., 42; the next one is due at 44
+    config = TopologyConfig(
+        schedule="constant", final_drop=True, update_interval=2, swap_start=0.25
+    )
+    windows = Windows(config, total=43, end=43)
+    assert (windows.count(), windows.drops_at_last()) == (16, False)
 
 
 def test_actor_and_critics_move_at_the_same_share_of_their_own_updates() -> None:

@@ -2,7 +2,7 @@
 
 How often topologies change, how many optimizer steps that costs, which rules never act in a run of
 this length, and which keys that were set have no effect because of another key's value. All of it
-is accepted; it is only said.
+is accepted and only said, but for keys of an algorithm that no run has (`refuse_unread`).
 """
 
 from __future__ import annotations
@@ -59,6 +59,12 @@ def end_of_changes(config: RunConfig, role: str) -> int:
     return int(config.updates_until(stop) / updates_apart(config, role))
 
 
+def windows(config: RunConfig, role: str) -> Windows:
+    """Return the updates of a network at which its topology may change."""
+    network: NetworkConfig = getattr(config, role)
+    return Windows(network.topology, updates(config, role), end_of_changes(config, role))
+
+
 @dataclass(frozen=True)
 class TopologyChanges:
     """The topology changes of one network in a run.
@@ -83,12 +89,9 @@ def topology_changes(config: RunConfig, role: str) -> TopologyChanges:
     network: NetworkConfig = getattr(config, role)
     if not network.changes_topology:
         return TopologyChanges(0)
-    rule, total, end = network.topology, updates(config, role), end_of_changes(config, role)
-    before_end = Windows(rule, total, end).count()
-    first = rule.update_offset or rule.update_interval
-    next_due = first + before_end * rule.update_interval
-    drops = rule.final_drop and next_due <= total
-    return TopologyChanges(before_end + drops, drops)
+    found = windows(config, role)
+    drops = found.drops_at_last()
+    return TopologyChanges(found.count() + drops, drops)
 
 
 def training_in_words(config: RunConfig) -> str:
@@ -138,7 +141,9 @@ def replaced_steps(config: RunConfig) -> list[str]:
             shares.setdefault(f"{100 * changes / total:.2g} %", []).append(role)
     if not shares:
         return []
-    said = ", ".join(f"{share} of those of the {_and(roles)}" for share, roles in shares.items())
+    said = ", ".join(
+        f"{share} of those of the {named_networks(roles)}" for share, roles in shares.items()
+    )
     return [
         f"topology updates replace optimizer steps (rewire is instead_of_step): {said}; raise "
         "topology.update_interval, or set rewire=after_step"
@@ -174,12 +179,12 @@ def _idle_rules(config: RunConfig) -> Iterator[str]:
             key = "update_offset" if rule.update_offset else "update_interval"
             too_late.setdefault((key, getattr(rule, key)), []).append(role)
     for said, roles in stopped.items():
-        yield f"the topology of the {_and(roles)} {said}"
+        yield f"the topology of the {named_networks(roles)} {said}"
     for (key, first), roles in too_late.items():
         prefix = "" if len(roles) > 1 else f"{roles[0]}."
         have = " and ".join(f"{_changeable(config, r):,} ({NAMES[r]})" for r in roles)
         yield (
-            f"the topology of the {_and(roles)} never changes: {key} is {first:,}, and "
+            f"the topology of the {named_networks(roles)} never changes: {key} is {first:,}, and "
             f"updates are {have}; lower it with --set {prefix}topology.{key}=N"
         )
 
@@ -189,7 +194,8 @@ def _changeable(config: RunConfig, role: str) -> int:
     return min(updates(config, role), end_of_changes(config, role))
 
 
-def _and(roles: Sequence[str]) -> str:
+def named_networks(roles: Sequence[str]) -> str:
+    """Return the networks in words: `actor and the critics`."""
     return " and the ".join(NAMES[role] for role in roles)
 
 

@@ -46,8 +46,9 @@ def _rule_refusals(config: RunConfig, role: str) -> list[str]:
             found.append(f"{key} = {score}: a score of one's own may read how far the run is")
     if rule.stop_before_end:
         found.append(f"stop_before_end = {rule.stop_before_end}: it is counted from the end")
-    end, first = effects.end_of_changes(config, role), rule.update_offset or rule.update_interval
-    if end >= first and (end - first) % rule.update_interval == 0:
+    windows = effects.windows(config, role)
+    end = windows.end
+    if windows.first_swap <= end and windows.planned(end):
         found.append(
             f"update_interval = {rule.update_interval}: the last update, number {end:,}, would "
             "have changed the topology in a longer run"

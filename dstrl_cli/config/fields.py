@@ -27,6 +27,9 @@ from dstrl_cli.errors import InputError, suggest
 LARGEST = 10**18
 """The largest whole number of a key: what counts steps or bytes has 64 bits."""
 
+LARGEST_EXACT = 2**53
+"""From this number on floating point does not hold every whole number."""
+
 
 def _exact(value: Any) -> Any:
     """Turn 1e6 and "1e6" into 1000000; leave everything else to pydantic's own check."""
@@ -43,16 +46,20 @@ def _exact(value: Any) -> Any:
     return value
 
 
-LARGEST_EXACT = 2**53
-"""From this number on floating point does not hold every whole number."""
-
-
 def _integral(value: Any) -> Any:
     huge = isinstance(value, float) and LARGEST < abs(value) < math.inf
     number = value if huge else _exact(value)
     if isinstance(number, int | float) and abs(number) > LARGEST:
         raise ValueError("must be at most 1e18")
     return number
+
+
+def _whole_or_none(value: Any) -> int | None:
+    try:
+        number = _integral(value)
+    except ValueError:
+        return None
+    return number if isinstance(number, int) else None
 
 
 def _not_a_bool(value: Any) -> Any:
@@ -117,42 +124,47 @@ def _known_device(name: str) -> str:
 def _auto_or_count(value: Any) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
-    try:
-        number = _integral(value)
-    except ValueError:
-        number = None
-    if not isinstance(number, int) or not 0 <= number <= 1024:
+    number = _whole_or_none(value)
+    if number is None or not 0 <= number <= 1024:
         raise ValueError("must be auto, or a whole number from 0 to 1024")
     return number
 
 
 _UNITS = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+_TIME = re.compile(r"(\d+(?:\.\d*)?(?:e\d+)?)\s*(ms|[smh])")
+
+
+def _seconds(text: str) -> float | None:
+    """Return the seconds of a time with its unit (`250ms`, `90s`, `10m`, `2h`); None of others."""
+    found = _TIME.fullmatch(text.strip().lower())
+    seconds = float(found[1]) * _UNITS[found[2]] if found else math.inf
+    return seconds if math.isfinite(seconds) else None
 
 
 def interval_seconds(interval: int | str) -> float | None:
     """Return the seconds of an interval in time (`90s`, `10m`, `2h`); None for one in steps."""
-    if isinstance(interval, int):
-        return None
-    found = _DURATION.fullmatch(interval)
-    if found is None or float(found[1]) == 0:
-        raise ValueError("must be a number of steps (0: never), or a time as in 90s, 10m or 2h")
-    return float(found[1]) * _UNITS[found[2]]
+    return None if isinstance(interval, int) else _seconds(interval)
 
 
 def _steps_or_time(value: Any) -> int | str:
     """Accept a number of steps, or a time with its unit; a bare number is one of steps."""
-    if isinstance(value, str) and value.strip()[-1:] in _UNITS:
-        value = value.strip()
-        interval_seconds(value)
-        return str(value)
-    try:
-        number = _integral(value)
-    except ValueError:
-        number = None
-    if not isinstance(number, int) or number < 0:
+    if isinstance(value, str) and _seconds(value):
+        return value.strip()
+    number = _whole_or_none(value)
+    if number is None or number < 0:
         raise ValueError("must be a number of steps (0: never), or a time as in 90s, 10m or 2h")
     return number
+
+
+def _duration(value: Any) -> float | None:
+    """Return seconds: a number of them, or a time with its unit; 0 means none."""
+    if value is None:
+        return None
+    text = str(value).strip()
+    seconds = _seconds(text if text[-1:].isalpha() else f"{text}s")
+    if seconds is None:
+        raise ValueError("must be seconds, or a time such as 90s, 10m or 2h; 0 or null for none")
+    return seconds or None
 
 
 class LinearRate(BaseModel):
@@ -195,12 +207,9 @@ def _positive(value: Any) -> float:
 def _train_freq(value: Any) -> int | tuple[int, Literal["episode"]]:
     """Accept a number of steps, `[N, step]` and `[N, episode]`, also as `N,episode`."""
     count, *units = _as_sequence(value) or [None]
-    try:
-        number = _integral(count)
-    except ValueError:
-        number = None
+    number = _whole_or_none(count)
     unit = units[0] if len(units) == 1 else "step" if not units else None
-    if not isinstance(number, int) or number < 1 or unit not in ("step", "episode"):
+    if number is None or number < 1 or unit not in ("step", "episode"):
         raise ValueError("must be a whole number of steps, or [N, step] or [N, episode]")
     return (number, "episode") if unit == "episode" else number
 
@@ -211,16 +220,6 @@ def _gradient_steps(value: int) -> int:
             "must be at least 1, or -1 for as many updates as steps since the last training"
         )
     return value
-
-
-def _duration(value: Any) -> float | None:
-    """Return seconds: a number of them, or a number with its unit as in `10m`; 0 means none."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\d+)?)\s*(ms|[smh])?", str(value).strip().lower())
-    if isinstance(value, bool) or not found or not math.isfinite(float(found[1])):
-        raise ValueError("must be seconds, or a time such as 90s, 10m or 2h; 0 or null for none")
-    return float(found[1]) * _UNITS[found[2] or "s"] or None
 
 
 Whole = Annotated[int, BeforeValidator(_integral)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from dstrl_cli.config.models import MAX_LENGTH, RunConfig
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.ranges import MAX_LENGTH
 from dstrl_cli.errors import InputError
 
 

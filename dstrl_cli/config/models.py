@@ -43,6 +43,7 @@ from dstrl_cli.config.fields import (
     one_of,
 )
 from dstrl_cli.config.parts import BufferConfig, EnvConfig, Model, env_shorthand
+from dstrl_cli.config.ranges import MAX_LENGTH
 from dstrl_cli.registry import (
     ALGORITHMS,
     ALLOCATIONS,
@@ -56,9 +57,6 @@ from dstrl_cli.registry import (
     is_outside,
 )
 
-MAX_LENGTH = 1_000_000_000
-"""The most environment steps, or episodes, of a run."""
-
 MAX_NSTEP = 20
 """The largest n of n-step targets."""
 
@@ -67,6 +65,13 @@ Length = Annotated[Whole, Field(ge=1, le=MAX_LENGTH)]
 
 ALL_ACTIVE_KEYS = ("dense", "match_parameters")
 """Keys of a network each of which makes all its connections active."""
+
+BY_LAYER = {
+    "lambda": ("lambdas", "one per layer from the input on, as in [7, 64]"),
+    "layers": ("layers", "a sparsity for each layer from the input on, as in [0.8, 0, 0]"),
+}
+"""Allocations by a key of the layers, from which the network's sparsity follows; that key, and
+what it holds."""
 
 # --- the models ---------------------------------------------------------------------------------
 
@@ -188,7 +193,7 @@ class NetworkConfig(Model):
     @property
     def fixes_sparsity(self) -> bool:
         """Whether the sparsity follows from keys of the layers, and cannot be chosen."""
-        return self.allocation in ("lambda", "layers")
+        return self.allocation in BY_LAYER
 
     @property
     def is_extended(self) -> bool:
@@ -201,30 +206,16 @@ class NetworkConfig(Model):
         return bool(rule.params) or any(map(is_outside, names))
 
     @model_validator(mode="after")
-    def _lambdas_fit_allocation(self) -> NetworkConfig:
-        if self.allocation == "lambda" and self.lambdas is None:
-            raise ValueError(
-                "allocation: lambda needs lambdas, one per layer from the input on, as in [7, 64]"
-            )
-        if self.allocation != "lambda" and self.lambdas is not None:
-            raise ValueError(
-                f"lambdas has no effect with allocation: {self.allocation}; "
-                "set allocation: lambda, or leave lambdas out"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _layers_fit_allocation(self) -> NetworkConfig:
-        if self.allocation == "layers" and self.layers is None:
-            raise ValueError(
-                "allocation: layers needs layers, a sparsity for each layer from the input on, as "
-                "in [0.8, 0, 0]"
-            )
-        if self.allocation != "layers" and self.layers is not None:
-            raise ValueError(
-                f"layers has no effect with allocation: {self.allocation}; "
-                "set allocation: layers, or leave layers out"
-            )
+        for allocation, (key, content) in BY_LAYER.items():
+            given = getattr(self, key) is not None
+            if self.allocation == allocation and not given:
+                raise ValueError(f"allocation: {allocation} needs {key}, {content}")
+            if self.allocation != allocation and given:
+                raise ValueError(
+                    f"{key} has no effect with allocation: {self.allocation}; "
+                    f"set allocation: {allocation}, or leave {key} out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from dstrl_cli.config.effects import NAMES, ROLES
 from dstrl_cli.config.fields import MetricName
 from dstrl_cli.config.foreign import counterpart
 from dstrl_cli.config.identity import env_name
@@ -27,10 +26,10 @@ from dstrl_cli.config.methods import (
     layer,
     presets_dir,
 )
-from dstrl_cli.config.models import NetworkConfig, RunConfig
+from dstrl_cli.config.models import BY_LAYER, RunConfig
 from dstrl_cli.config.parse import Origin, explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
-from dstrl_cli.config.refusals import refuse_short_buffer, refuse_unknown_end
+from dstrl_cli.config.refusals import refuse_short_buffer, refuse_standstill, refuse_unknown_end
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.registry import ALGORITHMS, algorithm_name, is_outside, module_file, note_source
@@ -314,37 +313,15 @@ def _refuse_sparsity_beside_layers(settings: Layer, default: Layer) -> None:
     """A sparsity that somebody chose would be silently replaced by that of the layers."""
     for network in ("actor", "critic"):
         key = f"{network}.sparsity"
-        allocation = settings.get(f"{network}.allocation", ("",))[0]
-        by = {"lambda": "lambdas", "layers": "layers"}.get(str(allocation))
-        if by and key in settings and settings[key] != default.get(key):
+        allocation = str(settings.get(f"{network}.allocation", ("",))[0])
+        if allocation in BY_LAYER and settings.get(key) not in (None, default.get(key)):
+            by, _ = BY_LAYER[allocation]
             value, origin = settings[key]
             raise InputError(
                 f"{origin.key} = {value!r}: the {network}'s sparsity follows from "
                 f"{network}.{by}; leave it out, or set {network}.allocation=erdos_renyi and "
                 f"{network}.{by}=null (set by {origin.source})"
             )
-
-
-def _refuse_standstill(config: RunConfig, origins: Mapping[str, Origin]) -> None:
-    """A topology update that replaces the optimizer step, at every update, leaves none to learn by.
-
-    Refused where a run is planned, and not in RunConfig: stored runs of this kind stay readable.
-    """
-    if config.rewire != "instead_of_step":
-        return
-    found: dict[Origin, list[str]] = {}
-    for role in ROLES:
-        network: NetworkConfig = getattr(config, role)
-        if network.changes_topology and network.topology.update_interval == 1:
-            found.setdefault(origins[f"{role}.topology.update_interval"], []).append(role)
-    for origin, roles in found.items():
-        names = " and the ".join(NAMES[role] for role in roles)
-        rewire = origins["rewire"]
-        raise InputError(
-            f"{origin.key} = 1: the {names} would never learn, since each topology update replaces "
-            f"an optimizer step ({rewire.key} = 'instead_of_step', set by {rewire.source}); set "
-            f"{origin.key} to 2 or more, or {rewire.key} to after_step (set by {origin.source})"
-        )
 
 
 class Resolved(NamedTuple):
@@ -407,7 +384,7 @@ def resolve_explicit(
     shown = {"method_label": chosen.label, "method_order": chosen.order}
     named = {"algo": algo, "method": chosen.name} | ({} if chosen.shipped else shown)
     config = from_dict({**named, **_nested(settings)}, origins)
-    _refuse_standstill(config, origins)
+    refuse_standstill(config, origins)
     refuse_short_buffer(config, origins)
     refuse_unknown_end(config, origins)
     return Resolved(config, {key: origins[key] for key in _merge([*between, *above])})

@@ -12,6 +12,9 @@ from typing import Any
 
 from dstrl_cli.errors import InputError
 
+MAX_LENGTH = 1_000_000_000
+"""The most environment steps, or episodes, of a run."""
+
 MAX_VALUES = 10_000
 """A longer range is taken for a mistake."""
 
@@ -122,6 +125,6 @@ def parse_steps(value: Any, flag: str = "--steps", unit: str = "steps") -> int:
     """
     valid = f"a whole number of {unit} from 1 to 1e9"
     number = _decimal(str(value), value, flag, valid)
-    if not 1 <= number <= 1_000_000_000 or number != number.to_integral_value():
+    if not 1 <= number <= MAX_LENGTH or number != number.to_integral_value():
         raise InputError(f"{flag}: {shortened(value)} is not {valid}")
     return int(number)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dstrl_cli.config import effects
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
-from dstrl_cli.config.windows import Windows
 from dstrl_cli.errors import InputError
 
 
@@ -23,7 +22,7 @@ def refuse_short_buffer(config: RunConfig, origins: Mapping[str, Origin]) -> Non
         key, held = "buffer.min_size", buffer.smallest
     if config.nstep <= held:
         return
-    nstep, limit = (origins.get(name, Origin(name, "the defaults")) for name in ("nstep", key))
+    nstep, limit = _origin(origins, "nstep"), _origin(origins, key)
     value = size if key == "buffer_size" else buffer.min_size
     shrinks = "" if held == value else f", from which it may shrink to {held:,}"
     raise InputError(
@@ -31,6 +30,26 @@ def refuse_short_buffer(config: RunConfig, origins: Mapping[str, Origin]) -> Non
         f"the buffer would hold fewer ({limit.key} = {value:,}{shrinks}); lower nstep, or raise "
         f"{limit.key} (set by {nstep.source}; {limit.key} by {limit.source})"
     )
+
+
+def refuse_standstill(config: RunConfig, origins: Mapping[str, Origin]) -> None:
+    """Topology updates that replace every optimizer step leave none to learn by."""
+    if config.rewire != "instead_of_step":
+        return
+    found: dict[Origin, list[str]] = {}
+    for role in effects.ROLES:
+        network: NetworkConfig = getattr(config, role)
+        if network.changes_topology and network.topology.update_interval == 1:
+            origin = _origin(origins, f"{role}.topology.update_interval")
+            found.setdefault(origin, []).append(role)
+    for origin, roles in found.items():
+        rewire = _origin(origins, "rewire")
+        raise InputError(
+            f"{origin.key} = 1: the {effects.named_networks(roles)} would never learn, since each "
+            f"topology update replaces an optimizer step ({rewire.key} = 'instead_of_step', set by "
+            f"{rewire.source}); set {origin.key} to 2 or more, or {rewire.key} to after_step (set "
+            f"by {origin.source})"
+        )
 
 
 def refuse_unknown_end(config: RunConfig, origins: Mapping[str, Origin]) -> None:
@@ -41,9 +60,7 @@ def refuse_unknown_end(config: RunConfig, origins: Mapping[str, Origin]) -> None
     changing = config.actor.changes_topology or config.critic.changes_topology
     if not changing or not config.trains_after_episodes or config.gradient_steps < 0:
         return
-    steps, freq = (
-        origins.get(key, Origin(key, "the defaults")) for key in ("gradient_steps", "train_freq")
-    )
+    steps, freq = _origin(origins, "gradient_steps"), _origin(origins, "train_freq")
     after = f"{freq.key} = [{config.train_every}, episode]"
     raise InputError(
         f"{steps.key} = {config.gradient_steps}: with {after} the number of updates depends on "
@@ -63,12 +80,12 @@ def refuse_unreached_sparsity(config: RunConfig) -> None:
         if not network.moves_budget:
             continue
         rule, name = network.topology, f"{role}.topology"
-        total, end = effects.updates(config, role), effects.end_of_changes(config, role)
-        arrival = Windows(rule, total, end).move[1]
+        windows = effects.windows(config, role)
+        arrival, end = windows.move[1], windows.end
         window = "budget_start" if rule.budget == "at_once" else "budget_end"
         share = getattr(rule, window)
         missed = f"the {role} would not reach its final sparsity"
-        if total < 1:
+        if windows.total < 1:
             raise InputError(
                 f"{name}.budget = '{rule.budget}': {missed}, since the run has no updates of it; "
                 "raise --steps, or lower learning_starts"
@@ -85,3 +102,8 @@ def refuse_unreached_sparsity(config: RunConfig) -> None:
                 f"{name}.{window} = {share:g}: {missed}, since the last of {episodes:,} episodes "
                 f"ends with the run; set {window} to at most {(episodes - 1) / episodes:.4g}"
             )
+
+
+def _origin(origins: Mapping[str, Origin], key: str) -> Origin:
+    """Return where a key was set; nobody need have."""
+    return origins.get(key, Origin(key, "the defaults"))

@@ -51,14 +51,21 @@ class Windows:
         """Whether a whole number of intervals lies between an update and their origin."""
         return (update - self.origin) % self.rule.update_interval == 0
 
+    @property
+    def first_swap(self) -> int:
+        """The first update at which connections may be swapped, if it is a planned one."""
+        return max(1, self.swap[0] + 1, 0 if self.rule.moves_budget else self.rule.update_offset)
+
+    def drops_at_last(self) -> bool:
+        """Whether `final_drop` adds a change: the first planned one at or after the last swap."""
+        earliest = max(self.first_swap, self.swap[1])
+        return self.rule.final_drop and self._planned_within(earliest, self.total) > 0
+
     def count(self) -> int:
         """Return how many updates change the topology, all in all; `final_drop` may add one."""
         acting = []
         if self.rule.schedule != "static":
-            first = self.swap[0] + 1
-            if not self.rule.moves_budget:
-                first = max(first, self.rule.update_offset)
-            acting.append((max(1, first), min(self.swap[1] - 1, self.total)))
+            acting.append((self.first_swap, min(self.swap[1] - 1, self.total)))
         arrival = 0
         if self.rule.moves_budget:
             acting.append((max(1, self.move[0]), self.move[1]))

@@ -40,4 +40,5 @@ class ActionScale:
 
         They are clipped, because rounding may pass a bound by a last digit.
         """
-        return np.clip(self._middle + self._half * unit, self._low, self._high, out=out)
+        action = np.maximum(self._middle + self._half * unit, self._low, out=out)
+        return np.minimum(action, self._high, out=out)  # np.clip takes twice as long

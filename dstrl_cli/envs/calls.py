@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import random
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+
+from dstrl_cli.errors import raised_at
 
 real_exit = os._exit
 """Ends the process at once, also while `contained` holds back an environment's own call."""
@@ -62,9 +62,7 @@ def explain(error: BaseException) -> str:
     said = " ".join(str(error).split())
     if said:
         return f"{type(error).__name__}: {said}"
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{where}"
+    return f"{type(error).__name__}{raised_at(error, ' at ')}"
 
 
 def seed_globals(seed: int | None) -> None:

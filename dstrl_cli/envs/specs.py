@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.envs.registration import load_env_creator
 
 from dstrl_cli.envs import modules
@@ -67,7 +68,7 @@ class EnvSpec:
         action_dtype: the NumPy type of its actions, whose bounds are exactly those above.
         flatten: whether Gymnasium's FlattenObservation makes vectors of its observations.
         timeout: seconds that one call of `step` or `reset` may take; None: as long as it wants.
-        foreign: whether its code is neither Gymnasium's nor dstrl's.
+        foreign: whether code of others than Gymnasium and dstrl makes it or wraps it.
         notes: what the user should know of it before a run starts.
     """
 
@@ -274,17 +275,22 @@ def _make(env_id: str, flatten: bool, **kwargs: Any) -> gymnasium.Env:
 
 
 def _is_foreign(env_id: str) -> bool:
-    """Return whether the code of a registered environment is neither Gymnasium's nor dstrl's."""
-    module = getattr(_creator(env_id), "__module__", None) or ""
-    return module.partition(".")[0] not in ("gymnasium", "dstrl_cli")
+    """Return whether code of others than Gymnasium and dstrl makes an environment or wraps it."""
+    own = getattr(_creator(env_id), "__module__", None) or ""
+    places = [own, *(wrapper.entry_point for wrapper in _entry(env_id).additional_wrappers)]
+    return any(re.match(r"(gymnasium|dstrl_cli)\b", place) is None for place in places)
 
 
 def _creator(env_id: str) -> Callable[..., gymnasium.Env]:
     """Return the class or function that makes an environment; its module is imported."""
+    entry_point = _entry(env_id).entry_point
+    return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+
+
+def _entry(env_id: str) -> GymnasiumSpec:
     entry = modules.entry(env_id)
     assert entry is not None
-    entry_point = entry.entry_point
-    return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    return entry
 
 
 def _cannot_be_made(env_id: str, arguments: dict[str, Any], failure: BaseException) -> InputError:
@@ -340,5 +346,5 @@ def _describe(env: gymnasium.Env, env_id: str, task: int | None, asked: _Asked) 
         action_dtype=str(action.dtype),
         flatten=asked.flatten,
         timeout=asked.timeout,
-        foreign=_is_foreign(env_id.rpartition(":")[2]),
+        foreign=_is_foreign(env_id),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ device."""
 
 LONGEST_EPISODE = 10_000
 """Steps after which an episode ends where nobody says otherwise (`eval_max_steps`)."""
-
 
 _COLUMNS = ("returns", "lengths", "success", "cut")
 
@@ -52,9 +52,13 @@ class Episodes:
         parts = [getattr(self, name).reshape(members, -1) for name in _COLUMNS]
         return [Episodes(*rows) for rows in zip(*parts, strict=True)]
 
+    def known_success(self) -> NDArray[np.float64]:
+        """Return the success of the episodes that say."""
+        return self.success[~np.isnan(self.success)]
+
     def success_rate(self) -> float | None:
         """Return the mean success of the episodes that say; None where none does."""
-        known = self.success[~np.isnan(self.success)]
+        known = self.known_success()
         return float(known.mean()) if len(known) else None
 
 
@@ -84,7 +88,9 @@ def episodes(
     returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
     success = np.full(env.num_envs, np.nan)
     running[list(env.failures)] = False
-    while running.any() and (max_steps is None or lengths.max() < max_steps):
+    for _ in _steps(max_steps):
+        if not running.any():
+            break
         step = env.step(act(observation), running)
         host = _host(step)
         returns += np.where(running, host.reward, 0.0)
@@ -113,20 +119,21 @@ def _on_device(
         running = torch.from_numpy(active).to(env.device)
     returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
     lengths = torch.zeros_like(returns, dtype=torch.long)
-    count = 0
-    while max_steps is None or count < max_steps:
-        if count % CHECK_EVERY == 0 and not bool(running.any()):
+    for number in _steps(max_steps):
+        if number % CHECK_EVERY == 0 and not bool(running.any()):
             break
         step = env.step(act(observation), running)
         returns += step.reward
         lengths += running
         running = running & ~step.ended
         observation = step.observation
-        count += 1
     unknown = np.full(env.num_envs, np.nan)
-    return Episodes(
-        returns.cpu().numpy(), lengths.cpu().numpy(), unknown, running.cpu().numpy().astype(bool)
-    )
+    return Episodes(returns.cpu().numpy(), lengths.cpu().numpy(), unknown, running.cpu().numpy())
+
+
+def _steps(limit: int | None) -> Iterable[int]:
+    """Return the numbers of the steps of an episode, from 0; None: without end."""
+    return count() if limit is None else range(limit)
 
 
 def _host(step: Step) -> HostStep:

@@ -116,7 +116,7 @@ def other_bounds(policy: Policy, spec: EnvSpec) -> str | None:
 
 def statistics(found: Episodes) -> dict[str, dict[str, float]]:
     """Return mean, std (over the episodes), min and max of returns, lengths and known success."""
-    known = found.success[~np.isnan(found.success)]
+    known = found.known_success()
     return {
         name: {
             "mean": float(values.mean()),

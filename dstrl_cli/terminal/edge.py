@@ -8,10 +8,9 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.errors import DstrlError, InputError, raised_at
 from dstrl_cli.machine import leave_terminal
 from dstrl_cli.terminal.streams import patient_streams
 
@@ -93,9 +92,8 @@ def say(text: str, heading: str = "") -> None:
 
 def say_unexpected(error: Exception) -> None:
     """Print in one line what went wrong unforeseen, and where its traceback is."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f", {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
+    said = " ".join(str(error).split())[:300]
+    cause = f"{type(error).__name__}: {said}{raised_at(error, ', ')}"
     say(f"{cause}; this should not happen: {_keep(error)}", heading="error: ")
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from torch import Tensor
 
-from dstrl_cli.errors import DstrlError
+from dstrl_cli.errors import DstrlError, raised_at
 from dstrl_cli.registry import is_outside
 
 
@@ -23,11 +21,8 @@ def blamed(key: str, name: str) -> Iterator[None]:
     except Exception as error:
         if not is_outside(name):
             raise
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise DstrlError(
-            f"topology.{key} = '{name}' failed ({type(error).__name__}: {error}, "
-            f"{Path(frame.filename).name}:{frame.lineno})"
-        ) from error
+        cause = f"{type(error).__name__}: {error}{raised_at(error, ', ')}"
+        raise DstrlError(f"topology.{key} = '{name}' failed ({cause})") from error
 
 
 def checked(score: Tensor, mask: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ Every run starts here, alone or in a sweep. The training loop itself is in `trai
 
 from __future__ import annotations
 
-import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
-from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.errors import DstrlError, InputError, raised_at
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.provenance import provenance
@@ -219,9 +218,7 @@ def explain(error: BaseException) -> str:
     """Return an error in one line; for an unexpected one also its type, file and line."""
     if isinstance(error, DstrlError):
         return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    line = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{line}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{raised_at(error, ' (', ')')}"
 
 
 def quiet() -> None:

@@ -7,6 +7,7 @@ The environments share nothing: a trajectory does not depend on the others. No t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import gymnasium
@@ -40,7 +41,9 @@ class EnvGroup:
 
     def __init__(self, spec: EnvSpec, block: Block, watch: Watch) -> None:
         self._block, self._watch = block, watch
-        with contained():
+        # Gymnasium's own environments and dstrl's neither exit nor change the working folder.
+        self._contained = contained if spec.foreign else nullcontext
+        with self._contained():
             self._envs = [make_env(spec) for _ in block.reward]
         self._action_dtype = np.dtype(spec.action_dtype)
         self._shape = (spec.observation_size,)
@@ -48,7 +51,7 @@ class EnvGroup:
     def reset(self, seeds: Sequence[int]) -> Causes:
         """Reset environment i with `seeds[i]` and write its first observation."""
         causes: Causes = {}
-        with contained():
+        with self._contained():
             for index, seed in enumerate(seeds):
                 self._block.observation[index] = 0.0
                 self._reset(index, causes, int(seed))
@@ -60,9 +63,10 @@ class EnvGroup:
         # A copy, because an environment may keep the action it was given.
         action = block.action.astype(self._action_dtype)
         rows = range(len(action)) if not masked else np.flatnonzero(block.active).tolist()
-        block.show_unmoved(slice(None), block.observation)
+        if masked:  # else every row is written below
+            block.show_unmoved(slice(None), block.observation)
         # The batch reports numbers that are not finite; NumPy need not warn of them as well.
-        with contained(), np.errstate(over="ignore", invalid="ignore"):
+        with self._contained(), np.errstate(over="ignore", invalid="ignore"):
             for index in rows:
                 try:
                     ended = self._step(index, action[index])
@@ -102,7 +106,7 @@ class EnvGroup:
         self._check_shape(seen)
         block.paid[index] = block.reward[index] = _number(paid)
         block.next_observation[index] = seen
-        block.ended[:, index] = bool(terminated), bool(truncated)
+        block.ended[0, index], block.ended[1, index] = bool(terminated), bool(truncated)
         block.success[index] = success(info)
         return bool(terminated or truncated)
 
