@@ -230,6 +230,19 @@ def test_wide_tables_fold_and_cut_nothing(two_envs: Path, width: int) -> None:
     assert "[55.22," in text
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_notes_below_a_table_are_wrapped_at_words_in_a_terminal_alone(
+    two_envs: Path, terminal: bool
+) -> None:
+    table = final(two_envs, against="dst", spread="interval")
+    console = Console(width=60, force_terminal=terminal, color_system=None)
+    lines = render(table, "rich", console).splitlines()
+    note = "P(> ...): probability that a run of the method beats one of the other, ties half;"
+    assert any(note in line for line in lines) == (not terminal)
+    assert (max(map(len, lines)) <= 60) == terminal
+    assert note in " ".join(" ".join(lines).split())
+
+
 # --- notes ----------------------------------------------------------------------------------------
 
 

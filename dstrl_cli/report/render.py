@@ -44,7 +44,8 @@ def _rich(table: Table, console: Console | None) -> str:
             for part in (part for grid in alike for part in layout.folded(grid)):
                 console.print(_rich_table(part, layout))
         for line in footer(table):
-            console.print(Text(line), soft_wrap=True)
+            # A terminal would break a long line in the middle of words.
+            console.print(Text(line), soft_wrap=not console.is_terminal)
     return capture.get()
 
 
