@@ -259,6 +259,7 @@ def test_plot_has_a_panel_for_each_algorithm_and_width(tmp_path):
         for engine in ("masked", "sparse")
         for sparsity in ("0", "0.5", "0.9")
     ]
+    rows.append(rows[-1] | {"sparsity": "a0.5-c0.95"})  # actor and critics differ
     plot.growth(rows, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 

@@ -96,6 +96,7 @@ def test_the_bar_of_a_single_run_fits_the_terminal(width):
         reporter.message("note [that]")
         display.finish(LABEL, {"status": "finished"})
     assert len(before) <= width
+    assert ("5,000/1,000,000" if width >= 80 else "0%") in before.split()
     assert "return 12.5" in before
     assert "active" not in before
     assert ("active 3,328 + 6,000" in after) == (width > 60)
@@ -129,6 +130,32 @@ def test_a_sweep_shows_state_step_return_and_time_left_of_every_run(width):
     assert rows[1].split() == ["b", "failed", step[1]]
     assert rows[2].split() == ["c", "waiting"]
     assert rows[3].split()[:3] == ["d", "held", "by"]
+
+
+@pytest.mark.parametrize(
+    ("width", "step"), [(60, "100%"), (80, "100%"), (120, "1,000,000/1,000,000")]
+)
+def test_a_sweep_shows_the_seeds_of_runs_whose_names_are_too_long(width, step):
+    labels = [LABEL, LABEL.replace("seed0", "seed1")]
+    console = terminal(width)
+    display = SweepDisplay(console, [([label], 1_000_000, 0) for label in labels])
+    for label in labels:
+        summary = {"status": "finished", "steps": 1_000_000, "final_return": {"mean": 9147.2}}
+        display.finish(label, summary)
+    headline, _, *rows = drawn(console, display.view())
+    assert headline.rstrip() == "time left -:--; 2 runs: 2 finished"
+    assert max(map(len, rows)) <= width
+    for number, row in enumerate(rows):
+        name, state, shown, value = row.split()
+        assert name.endswith(f"/s0.95/seed{number}")
+        assert (name == labels[number]) == (width >= 80)
+        assert (state, shown, value) == ("finished", step, "9,147")
+
+
+def test_a_sweep_of_one_run_counts_one_run():
+    console = terminal()
+    display = SweepDisplay(console, [(["a"], 100, 0)])
+    assert drawn(console, display.view())[0].rstrip() == "time left -:--; 1 run: 1 waiting"
 
 
 def test_runs_that_have_no_room_are_counted_and_the_finished_ones_go_first():

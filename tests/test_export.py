@@ -16,8 +16,11 @@ from export_samples import STRICT, needs_compiler, random_layers, write_actor
 
 from dstrl_cli.cli import main
 from dstrl_cli.export import acting, clocks, onnx_graph
+from dstrl_cli.export.cost import Cost
+from dstrl_cli.export.exporting import Described, Exported
 from dstrl_cli.export.network import needed_part
 from dstrl_cli.runs.policy import Policy
+from dstrl_cli.terminal import exported as exported_words
 
 needs_onnx = pytest.mark.skipif(
     not all(map(find_spec, ("onnx", "onnxruntime"))),
@@ -133,6 +136,24 @@ def test_a_table_is_printed(tmp_path, capsys):
     for words in ("TD3 policy of step 300", "multiply-adds", "flash", "RAM", "microseconds"):
         assert words in " ".join(said.split())
     assert "24-16" in said
+
+
+IDLE = "that nothing depends on"
+
+
+@pytest.mark.parametrize(
+    ("no_output", "no_input", "words"),
+    [
+        (0, 1, "1 constant hidden neuron (now in biases)"),
+        (1, 0, f"1 hidden neuron {IDLE}"),
+        (2, 1, f"2 hidden neurons {IDLE} and 1 constant hidden neuron (now in biases)"),
+    ],
+)
+def test_what_was_left_out_is_counted(no_output, no_input, words):
+    network = Described([2], 4, Cost(4, 40, 8), None)
+    about = {"algo": "td3", "env": "Pendulum-v1", "step": "300"}
+    done = Exported("npz", about, {Path("p.npz"): 9}, network, network, no_output, no_input)
+    assert list(exported_words.lines(done))[1:] == [f"left out: {words}"]
 
 
 def test_without_a_compiler_c_is_written_and_the_reason_given(tmp_path, capsys, monkeypatch):

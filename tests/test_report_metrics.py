@@ -68,6 +68,19 @@ def test_a_run_with_fewer_episodes_than_are_asked_for_is_marked(run: LoggedRun) 
     assert (result.value, result.marks) == (30, {Mark.WINDOW})
 
 
+def test_a_success_before_the_first_training_is_marked_as_a_return_is(tmp_path: Path) -> None:
+    """With 64 steps between trainings and 100 random steps, training begins at step 128."""
+    config = {"learning_starts": 100, "train_freq": 64}
+    path = "Hopper-v5/td3-dst/s0.95/seed0"
+    folder = write_run(tmp_path, path, {0: [5.0], 120: [7.0]}, config=config)
+    (folder / "eval.csv").write_text("step,episode,return,length,success\n120,0,7.0,5,1\n")
+    (run,) = load(tmp_path).runs
+    for name, value in (("success", 1.0), ("final", 7.0)):
+        found = parse(name).compute(run)
+        assert found is not None
+        assert (found.value, found.marks) == (value, {Mark.UNTRAINED})
+
+
 def test_lca_times_the_evaluation_interval_is_the_mean_evaluation(tmp_path: Path) -> None:
     """SOK print 1.7686 as `x5000`: 200 evaluations of 8843 on average over 1e6 steps."""
     evaluations = {0: [0.0]} | {5000 * k: [8843.0] for k in range(1, 201)}

@@ -1,16 +1,19 @@
 """`dstrl sweep --status`: the state of every run of a plan, and nothing trained or written."""
 
+import io
 import json
 import os
 from pathlib import Path
 
+import pytest
+from rich.console import Console
 from sweep_samples import leave, runs
 
 from dstrl_cli.cli import main
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.runs.folder import RunFolder
-from dstrl_cli.sweep.plan import Axes
-from dstrl_cli.sweep.status import look
+from dstrl_cli.sweep.plan import Axes, expand
+from dstrl_cli.sweep.status import Status, look
 from dstrl_cli.terminal.status import status_table
 
 
@@ -38,6 +41,24 @@ def test_every_state_of_a_run_is_told(tmp_path):
     assert running.age_s is not None
     assert [each.holder for each in statuses if each is not running] == [None] * 5
     assert status_table(statuses, 120).row_count == 6
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (120, "HalfCheetah-v5/td3-rlx2/s0.95/seed0 running 20,000/1,000,000 -12.5 3 min me"),
+        (80, "HalfCheetah-v5/td3-rlx2/s0.95/seed0 running 20,000/1,000,000 -12.5 3 min | me"),
+        (70, "HalfCheetah-v5/td3-rlx2/s0.95/seed0 running 2% -12.5 3 min | me"),
+        (50, "HalfCheetah-v5/ 2% -12.5 3 min | td3-rlx2/s0.95/seed0 | running | me"),
+    ],
+)
+def test_no_word_of_the_table_is_broken_in_a_narrow_terminal(tmp_path, width, expected):
+    (run,) = expand(Axes(), flags={"out": str(tmp_path)})
+    found = [Status(run, "running", step=20_000, value=-12.5, age_s=200.0, holder="me")]
+    out = io.StringIO()
+    Console(file=out, width=width).print(status_table(found, width))
+    _, _, _, *lines = out.getvalue().splitlines()
+    assert " | ".join(" ".join(line.split()) for line in lines if line.split()) == expected
 
 
 def test_the_command_trains_and_writes_nothing(tmp_path, capsys):

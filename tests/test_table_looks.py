@@ -17,6 +17,8 @@ from rich.console import Console
 from dstrl_cli.cli import main
 from dstrl_cli.errors import InputError
 from dstrl_cli.report import tables
+from dstrl_cli.report.comparing import Asked
+from dstrl_cli.report.permutation import Plan
 from dstrl_cli.report.render import render
 from dstrl_cli.report.table import Cell, Row, Table
 
@@ -228,6 +230,30 @@ def test_wide_tables_fold_and_cut_nothing(two_envs: Path, width: int) -> None:
     assert max(map(len, grid.splitlines())) <= width
     assert "…" not in text
     assert "[55.22," in text
+
+
+def test_methods_of_one_label_are_told_apart(tmp_path: Path) -> None:
+    for method, finals in (("mine", [1.0, 2.0]), ("other", [5.0, 6.0])):
+        config = {"method_label": "Mine"}
+        seeds(tmp_path, f"Hopper-v5/td3-{method}/s0.95", finals, config=config)
+    table = final(tmp_path, bold="best", test=Asked(Plan()))
+    lines = markdown(table)
+    assert "**" not in lines["Mine (mine)"]
+    assert "**5.5" in lines["Mine (other)"]
+    assert "Mine (mine) : Mine (other)" in lines
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_notes_below_a_table_are_wrapped_at_words_in_a_terminal_alone(
+    two_envs: Path, terminal: bool
+) -> None:
+    table = final(two_envs, against="dst", spread="interval")
+    console = Console(width=60, force_terminal=terminal, color_system=None)
+    lines = render(table, "rich", console).splitlines()
+    note = "P(> ...): probability that a run of the method beats one of the other, ties half;"
+    assert any(note in line for line in lines) == (not terminal)
+    assert (max(map(len, lines)) <= 60) == terminal
+    assert note in " ".join(" ".join(lines).split())
 
 
 # --- notes ----------------------------------------------------------------------------------------

@@ -182,6 +182,15 @@ def test_the_command_line_tests(results: Path, capsys: pytest.CaptureFixture[str
     assert (found["better"], found["difference"]) == ("first", 40.0)
 
 
+def test_a_pair_that_has_no_runs_in_common_is_named(results: Path) -> None:
+    write(results, "Ant-v5", "sst", 1.0)
+    table, tests = compared(results, pairs="dst:sst,dense:dst")
+    assert decided(tests) == {"Hopper-v5 dense:dst": 1}
+    said = "not compared: dst:sst (no finished runs of both in one section and environment)"
+    assert said in render(table, "rich", Console(width=80))
+    assert json.loads(render(table, "json"))["tests"]["absent"] == ["dst:sst"]
+
+
 def test_a_test_is_no_more_than_its_plan_and_pairs() -> None:
     assert asked_test(False, None, None, None, None) is None
     found = asked_test(True, "a:b,c:d", 0.1, 20, 5)

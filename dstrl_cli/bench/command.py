@@ -13,6 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from dstrl_cli.bench import plot, show
 from dstrl_cli.bench.measure import Measurement, measure, ratios
 from dstrl_cli.bench.plan import NOTES, BenchRequest, Work, groups
+from dstrl_cli.report.words import counted
 from dstrl_cli.runs.files import check_output
 from dstrl_cli.runs.policy import Policy, find_policy
 from dstrl_cli.terminal.describe import print_lines
@@ -55,7 +56,7 @@ def bench(request: BenchRequest, options: BenchOptions) -> None:
         emit(json.dumps(show.to_json(measured, every, settings), indent=2))
         return
     console = screen()
-    rounds = f"median, min and max of {options.repeats} rounds of {options.seconds:g} s"
+    rounds = f"median, min and max of {counted(options.repeats, 'round')} of {options.seconds:g} s"
     print_lines(console, [f"{show.machine_line(about)}; {rounds}", ""])
     for group, theirs in zip(measured, found, strict=True):
         show.print_group(console, group, theirs)

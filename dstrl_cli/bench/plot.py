@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.bench.plan import REMEDY
+from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.files import replacing
 
@@ -74,4 +76,5 @@ def _panel(axis: Axes, rows: Sequence[Row]) -> None:
 
 
 def _density(row: Row) -> float:
-    return round(1 - float(row["sparsity"]), 6)
+    """Return the density; where actor and critics have one each, the mean of the two."""
+    return round(1 - mean(parse_sparsity_label(row["sparsity"])), 6)

@@ -21,8 +21,10 @@ from dstrl_cli.config.identity import env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.machine import cores
 from dstrl_cli.registry import algorithm_name
+from dstrl_cli.report.words import counted
 from dstrl_cli.runs.files import write
 from dstrl_cli.runs.provenance import PACKAGES, versions
+from dstrl_cli.terminal.describe import print_lines
 
 CSV_COLUMNS = (
     "work",
@@ -182,7 +184,7 @@ def print_group(console: Console, measured: Sequence[Measurement], found: Sequen
     sizes = "-".join(map(str, config.hidden_sizes))
     what = {"train": "whole steps", "update": "updates"}[measured[0].work.kind]
     title = f"{algorithm_name(config.algo).upper()} on {env_name(config.env.id)}, {what}"
-    console.print(Text(f"{title}: networks {sizes}, batch {config.batch_size}"), soft_wrap=True)
+    print_lines(console, [f"{title}: networks {sizes}, batch {config.batch_size}"])
     shown = _shown(measured)
     console.print(_times(measured, shown))
     saved = [m for m in measured if m.checkpoint is not None]
@@ -191,8 +193,7 @@ def print_group(console: Console, measured: Sequence[Measurement], found: Sequen
     split = [m for m in measured if m.parts is not None]
     if split:
         console.print(_parts(split, shown))
-        console.print(PARTS_NOTE, soft_wrap=True)
-        console.print()
+        print_lines(console, [PARTS_NOTE, ""])
     if found:
         console.print(_ratios(found, shown))
 
@@ -289,8 +290,8 @@ def over(ratio: Ratio) -> str:
     if work.contender == "dstrl":
         return "masked"
     how = f"{work.jobs} x " if work.jobs > 1 else ""
-    threads = "all threads" if work.threads is None else f"{work.threads} thread"
-    return f"{PEERS[work.contender].label}, {how}{threads}" + "s" * ((work.threads or 0) > 1)
+    threads = "all threads" if work.threads is None else counted(work.threads, "thread")
+    return f"{PEERS[work.contender].label}, {how}{threads}"
 
 
 def number(value: float | None) -> str:

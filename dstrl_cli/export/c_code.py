@@ -182,7 +182,7 @@ def _source(network: Network, name: str, header: str, about: Sequence[str]) -> I
         for bound in ("middle", "half", "low", "high"):
             yield from _constant(bound, getattr(scale, bound))
         yield ""
-    yield f"{_signature(network, name)}"
+    yield _signature(network, name)
     yield "{"
     buffers = [f"{'ab'[turn]}[{size}]" for turn, size in enumerate(buffer_sizes(network))]
     yield f"    float {', '.join(buffers)};"

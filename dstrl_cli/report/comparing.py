@@ -99,7 +99,9 @@ def compare(sections: Sequence[Section], test: Asked) -> Comparisons:
         Comparison(*each, decision) for each, decision in zip(found, study.decisions, strict=True)
     ]
     waiting = tuple(compared[index] for index in study.waiting)
-    return Comparisons(test.plan, tuple(compared), study.looks, waiting)
+    absent = (wanted or set()) - {(first.method, second.method) for _, _, first, second in found}
+    missing = tuple(f"{first}:{second}" for first, second in sorted(absent))
+    return Comparisons(test.plan, tuple(compared), study.looks, waiting, missing)
 
 
 def _parse_pairs(pairs: Sequence[str], sections: Sequence[Section]) -> set[tuple[str, str]] | None:
@@ -170,6 +172,11 @@ def lines(tests: Comparisons) -> Iterator[str]:
         yield (
             f"{counted(tests.looks, 'look')} of {plan.rounds}, {counted(plan.seeds, 'seed')} of "
             "each method a round"
+        )
+    if tests.absent:
+        yield (
+            f"not compared: {', '.join(tests.absent)} (no finished runs of both in one section and "
+            "environment)"
         )
     yield from _too_few(tests)
     waiting = [

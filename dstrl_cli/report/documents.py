@@ -233,5 +233,6 @@ def _json_tests(tests: Comparisons) -> dict[str, Any]:
     return {
         **asdict(tests.plan),
         "looks": tests.looks,
+        "absent": list(tests.absent),
         "comparisons": [_flat_comparison(each, tests) for each in tests.found],
     }

@@ -65,10 +65,24 @@ class Returns:
 
 def evaluation_returns(run: LoggedRun) -> Returns:
     """Return the mean return of each evaluation after step 0."""
-    steps, values = (run.evaluations[name] for name in ("step", "return"))
-    after_start = steps > 0
-    at, where = np.unique(steps[after_start], return_inverse=True)
-    sums = np.bincount(where, weights=values[after_start], minlength=len(at))
+    return _by_evaluation(run, run.evaluations["return"])
+
+
+def evaluation_success(run: LoggedRun) -> Returns:
+    """Return the success rate of each evaluation after step 0 whose episodes say something of it.
+
+    Runs of older versions have no such column.
+    """
+    unknown = np.full(len(run.evaluations["step"]), np.nan)
+    return _by_evaluation(run, run.evaluations.get("success", unknown))
+
+
+def _by_evaluation(run: LoggedRun, values: Array) -> Returns:
+    """Return the mean of each evaluation after step 0 over its episodes with a value [episodes]."""
+    steps = run.evaluations["step"]
+    used = (steps > 0) & np.isfinite(values)
+    at, where = np.unique(steps[used], return_inverse=True)
+    sums = np.bincount(where, weights=values[used], minlength=len(at))
     means = sums / np.bincount(where, minlength=len(at))
     return Returns(at, means, _last_untrained_step(run))
 
@@ -80,21 +94,6 @@ def _last_untrained_step(run: LoggedRun) -> int:
         return 0
     every = every if isinstance(every, int) and every > 0 else 1
     return (starts // every + 1) * every - 1
-
-
-def evaluation_success(run: LoggedRun) -> Returns:
-    """Return the success rate of each evaluation after step 0 whose episodes say something of it.
-
-    Runs of older versions have no such column.
-    """
-    steps = run.evaluations["step"]
-    success = run.evaluations.get("success", np.full(len(steps), np.nan))
-    known = (steps > 0) & np.isfinite(success)
-    at, where = np.unique(steps[known], return_inverse=True)
-    sums = np.bincount(where, weights=success[known], minlength=len(at))
-    means = sums / np.bincount(where, minlength=len(at))
-    warm_up = run.config.get("learning_starts")
-    return Returns(at, means, warm_up if isinstance(warm_up, int) else 0)
 
 
 def episode_returns(run: LoggedRun) -> Returns:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -118,8 +118,9 @@ class _Comparison:
         if self.deviation <= EQUAL * np.max(np.abs(seen)):  # equal scores: only rounding differs
             self.deviation, self.total = 0.0, np.zeros(plan.permutations + 1)
 
-    def decision(self, looks: int, plan: Plan, decided: bool) -> Decision:
-        stop = None if plan.seeds is None else looks * plan.seeds
+    def decision(self, plan: Plan, decided: bool) -> Decision:
+        """Return what is known after the looks taken."""
+        stop = None if plan.seeds is None else len(self.null) * plan.seeds
         a, b = self.first[:stop], self.second[:stop]
         difference = float(np.mean(a) - np.mean(b)) if len(a) and len(b) else math.nan
         sign = int(np.sign(difference)) if decided else 0
@@ -147,7 +148,6 @@ def decide(
     comparisons = [_Comparison(np.asarray(a, float), np.asarray(b, float)) for a, b in pairs]
     open_ = list(range(len(comparisons)))
     looks = 0
-    looked: dict[int, int] = {}
     waiting: list[int] = []
     while open_ and looks < plan.rounds:
         waiting = [slot for slot in open_ if _lacks_seeds(comparisons[slot], looks, plan)]
@@ -155,24 +155,16 @@ def decide(
             break
         for slot in open_:
             comparisons[slot].look(looks, slot, plan)
-            looked[slot] = looks + 1
         _note_in_units([comparisons[slot] for slot in open_], [groups[slot] for slot in open_])
         looks += 1
-        while found := _beyond([comparisons[slot].null for slot in open_], plan):
-            for position in sorted(found, reverse=True):
-                del open_[position]
-            if not open_:
-                break
+        while open_ and (found := _beyond([comparisons[slot].null for slot in open_], plan)):
+            open_ = [slot for position, slot in enumerate(open_) if position not in found]
     decisions = [
-        each.decision(looked.get(slot, 0), plan, slot not in open_)
-        for slot, each in enumerate(comparisons)
+        each.decision(plan, decided=slot not in open_) for slot, each in enumerate(comparisons)
     ]
     if plan.rounds == 1 and not waiting:
         adjusted = _adjusted([each.null[0] for each in comparisons])
-        decisions = [
-            Decision(each.sign, each.difference, each.seeds, p)
-            for each, p in zip(decisions, adjusted, strict=True)
-        ]
+        decisions = [replace(each, p=p) for each, p in zip(decisions, adjusted, strict=True)]
     return Study(tuple(decisions), looks, tuple(waiting))
 
 

@@ -12,12 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from dstrl_cli.config.labels import parse_sparsity_label
-from dstrl_cli.report.metrics import Value
+from dstrl_cli.report.cells import Key, Member
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.table import DENSE, sparsity_title
-
-Key = tuple[str, str, str, str]
-"""Algorithm, sparsity label, method, environment."""
 
 ASKED = frozenset({"actor.sparsity", "critic.sparsity"})
 """Keys that may differ between runs of one network."""
@@ -54,7 +51,7 @@ class Realised:
         return all(each == settings[0] for each in settings)
 
 
-def one_network(cells: Mapping[Key, Sequence[tuple[LoggedRun, Value | None]]]) -> Iterator[str]:
+def one_network(cells: Mapping[Key, Sequence[Member]]) -> Iterator[str]:
     """Yield a note for all sections of a table in which some runs are one network.
 
     Args:

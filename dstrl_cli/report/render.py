@@ -44,7 +44,8 @@ def _rich(table: Table, console: Console | None) -> str:
             for part in (part for grid in alike for part in layout.folded(grid)):
                 console.print(_rich_table(part, layout))
         for line in footer(table):
-            console.print(Text(line), soft_wrap=True)
+            # A terminal would break a long line in the middle of words.
+            console.print(Text(line), soft_wrap=not console.is_terminal)
     return capture.get()
 
 
@@ -104,15 +105,15 @@ def _rich_table(grid: Grid, layout: _Layout) -> RichTable:
 
 
 def _markdown(table: Table, _: Console | None) -> str:
-    lines = [_escape(title(table), MARKDOWN), ""]
+    lines = [_plain_markdown(title(table)), ""]
     for grid in chain.from_iterable(grids(table)):
-        lines += [f"**{_escape(grid.title, MARKDOWN)}**", ""]
+        lines += [f"**{_plain_markdown(grid.title)}**", ""]
         lines.append(_markdown_row(map(_plain_markdown, [grid.corner, *grid.headings])))
         lines.append(_markdown_row(["---", *("---:" for _ in grid.headings)]))
         for label, entries in grid.rows:
             lines.append(_markdown_row([_plain_markdown(label), *map(_markdown_entry, entries)]))
         lines.append("")
-    lines += [f"- {_escape(line.strip(), MARKDOWN)}" for line in footer(table)]
+    lines += [f"- {_plain_markdown(line.strip())}" for line in footer(table)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -56,7 +56,7 @@ def normalize(
     Args:
         cells: with values as logged; among them the dense ones.
         runs: all runs, for the return of random actions.
-        look: `normalize` is not None.
+        look: says how; without a normalisation all cells are returned as they are.
         metric: of the values.
 
     Raises InputError where the metric cannot be normalised so, or no cell can.

@@ -20,6 +20,9 @@ MAX_STEPS = 100
 LARGE_DF = 1e5
 """From here on an expansion about the normal distribution is exact to ten digits."""
 
+TINY = 1e-300
+"""What stands for a zero that would be divided by."""
+
 _log_gamma = np.frompyfunc(math.lgamma, 1, 1)
 
 
@@ -77,28 +80,26 @@ def _incomplete_beta(a: Array, b: Array, x: Array) -> Array:
 
 
 def _log_beta(a: Array, b: Array) -> Array:
-    parts = (np.asarray(_log_gamma(each), dtype=float) for each in (a, b, a + b))
-    first, second, both = parts
+    first, second, both = (np.asarray(_log_gamma(each), dtype=float) for each in (a, b, a + b))
     return np.asarray(first + second - both)
 
 
 def _fraction(a: Array, b: Array, x: Array) -> Array:
     """Return the continued fraction of the incomplete beta function by Lentz's method."""
-    tiny = 1e-300
     c = np.ones(x.shape)
-    d = 1 / _away_from_zero(1 - (a + b) * x / (a + 1), tiny)
+    d = 1 / _away_from_zero(1 - (a + b) * x / (a + 1))
     value = d
     for m in range(1, MAX_TERMS):
         even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         for term in (even, odd):
-            d = 1 / _away_from_zero(1 + term * d, tiny)
-            c = _away_from_zero(1 + term / c, tiny)
+            d = 1 / _away_from_zero(1 + term * d)
+            c = _away_from_zero(1 + term / c)
             value = value * c * d
         if np.all(np.abs(c * d - 1) < 1e-14):
             break
     return value
 
 
-def _away_from_zero(values: Array, tiny: float) -> Array:
-    return np.where(np.abs(values) < tiny, tiny, values)
+def _away_from_zero(values: Array) -> Array:
+    return np.where(np.abs(values) < TINY, TINY, values)

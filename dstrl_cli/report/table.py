@@ -170,12 +170,14 @@ class Comparisons:
         found: the comparisons.
         looks: how many rounds of seeds were looked at.
         waiting: the comparisons that lack seeds for the next round.
+        absent: the pairs asked for, as `our-rlx2:rlx2`, that have finished runs of both nowhere.
     """
 
     plan: Plan
     found: tuple[Comparison, ...]
     looks: int
     waiting: tuple[Comparison, ...]
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from dstrl_cli.config.labels import parse_sparsity_label
@@ -114,10 +115,12 @@ def build(
     if not shown:
         raise InputError(_no_value(chosen, results))
     logged = {key: make_cell(key, members, look, paper) for key, members in shown.items()}
-    labels = {
-        run.identity.method: method_label(run.identity.method, run.config)
-        for run in reversed(results.runs)
-    }
+    labels = _told_apart(
+        {
+            run.identity.method: method_label(run.identity.method, run.config)
+            for run in reversed(results.runs)
+        }
+    )
     methods = {method for _, _, method, _ in logged}
     if look.against is not None and look.against not in methods:
         raise InputError(suggest("method of --against", look.against, methods))
@@ -197,6 +200,15 @@ def _without_value(
 
 
 Labels = Mapping[str, MethodLabel]
+
+
+def _told_apart(labels: Labels) -> Labels:
+    """Return the labels of methods, with the name of the method where several have the same."""
+    counts = Counter(each.label for each in labels.values())
+    return {
+        method: replace(each, label=f"{each.label} ({method})") if counts[each.label] > 1 else each
+        for method, each in labels.items()
+    }
 
 
 def _sections(cells: Mapping[Key, Cell], labels: Labels) -> tuple[Section, ...]:

@@ -9,6 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+NARROW = 80
+"""Terminals narrower than this show less in a row."""
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -6,24 +6,28 @@ All implement `sweep.display.Display`; launchers call them. That of a sweep is i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+)
 from rich.table import Column
 from rich.text import Text
 
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.place import Placement
+from dstrl_cli.terminal.columns import NARROW
 from dstrl_cli.terminal.pace import Pace, clock_time
 from dstrl_cli.terminal.sweepview import SweepDisplay
-from dstrl_cli.terminal.wording import count, ending, number, success_words
-
-NARROW = 80
-"""Terminals narrower than this get fewer columns."""
-
-Row = Mapping[str, Any]
+from dstrl_cli.terminal.wording import Row, count, ending, number, progress, success_words
 
 
 class LineDisplay(Display):
@@ -64,7 +68,7 @@ class LineDisplay(Display):
 
     def episodes(self, key: int, done: int, total: int) -> None:
         """Keep how far a run has come for its next evaluation."""
-        self._episodes[key] = f"episode {done:,}/{total:,}"
+        self._episodes[key] = f"episode {progress(done, total)}"
 
     def evaluation(self, key: int, label: str, row: Row) -> None:
         """Print the evaluation."""
@@ -142,7 +146,7 @@ class LiveDisplay(Display):
     def episodes(self, key: int, done: int, total: int) -> None:
         """Count episodes beside the bar, which fills by steps or episodes, whichever is further."""
         self._episodes = done, total
-        self._progress.update(self._task, count=f"{done:,}/{total:,} episodes")
+        self._progress.update(self._task, count=f"{progress(done, total)} episodes")
 
     def evaluation(self, key: int, label: str, row: Row) -> None:
         """Show the last return beside the bar."""
@@ -186,8 +190,8 @@ class _Count(ProgressColumn):
         super().__init__(Column(no_wrap=True))
 
     def render(self, task: Task) -> Text:
-        count = task.fields.get("count", f"{task.completed:,.0f}/{task.total or 0:,.0f}")
-        return Text(count)
+        steps = progress(int(task.completed), int(task.total or 0))
+        return Text(task.fields.get("count", steps))
 
 
 class _Speed(ProgressColumn):
@@ -198,8 +202,7 @@ class _Speed(ProgressColumn):
 
 class _TimeLeft(ProgressColumn):
     def render(self, task: Task) -> Text:
-        left = task.fields.get("left")
-        return Text("-:--" if left is None else clock_time(left), style="progress.remaining")
+        return Text(clock_time(task.fields.get("left")), style="progress.remaining")
 
 
 class _Field(ProgressColumn):
@@ -219,8 +222,7 @@ def _columns(console: Console) -> list[ProgressColumn]:
         table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=10),
     )
     columns: list[ProgressColumn] = [name, BarColumn(bar_width=10 if narrow else 20)]
-    if not narrow:
-        columns += [_Count(), _Speed()]
+    columns += [TaskProgressColumn("{task.percentage:.0f}%")] if narrow else [_Count(), _Speed()]
     columns += [_TimeLeft(), _Field("last")]
     return columns if narrow else [*columns, _Field("active")]
 

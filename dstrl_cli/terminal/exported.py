@@ -22,7 +22,7 @@ def lines(done: Exported) -> Iterator[str]:
     if done.no_output:
         idle.append(f"{counted(done.no_output, 'hidden neuron')} that nothing depends on")
     if done.no_input:
-        idle.append(f"{counted(done.no_input, 'constant one')} (now in biases)")
+        idle.append(f"{counted(done.no_input, 'constant hidden neuron')} (now in biases)")
     if idle:
         yield f"left out: {' and '.join(idle)}"
 

@@ -1,8 +1,9 @@
-"""Unknown flags: which flag of dstrl, or which `--set`, does what users of other tools typed."""
+"""Flags: their help, and which flag of dstrl, or which `--set`, does what an unknown one asks."""
 
 from __future__ import annotations
 
 import difflib
+import shutil
 from typing import Any
 
 from typer.core import TyperCommand
@@ -71,6 +72,15 @@ def _key(name: str, known: list[str]) -> str | None:
 
 class HintingCommand(TyperCommand):
     """A command that says, for an unknown flag, what to write instead."""
+
+    @override
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help: in columns, which cut flags where they are narrow, or else in lines."""
+        from dstrl_cli.terminal.columns import NARROW  # rich takes a while to load
+
+        if shutil.get_terminal_size().columns < NARROW:
+            self.rich_markup_mode = None
+        super().format_help(ctx, formatter)
 
     @override
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -70,8 +70,10 @@ def seconds_left(
     return max(*each, 0.0, (sum(each) + sum(map(left, waiting))) / len(running))
 
 
-def clock_time(seconds: float) -> str:
-    """Return seconds as `1:05` or `2:03:04`."""
+def clock_time(seconds: float | None) -> str:
+    """Return seconds as `1:05` or `2:03:04`; None, which is not known yet, as `-:--`."""
+    if seconds is None:
+        return "-:--"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -151,7 +151,7 @@ def resuming_lines(planned: Sequence[Planned]) -> list[str]:
     runs = [each.run for each in planned if each.run.start == "resume"]
     more = len(runs) - MAX_NAMED
     lines = [f"{run.label} resumes at step {run.step:,}" for run in runs[:MAX_NAMED]]
-    return lines + ([f"and {more} more runs resume"] if more > 0 else [])
+    return lines + ([f"and {more} more resume{'s' * (more == 1)}"] if more > 0 else [])
 
 
 def going_on_lines(planned: Sequence[Planned]) -> list[str]:

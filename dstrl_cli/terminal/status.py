@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -12,28 +12,46 @@ from dstrl_cli.report.words import counted
 from dstrl_cli.sweep.status import Status
 from dstrl_cli.terminal.columns import Layout, fitting_table
 from dstrl_cli.terminal.plan import identity
-from dstrl_cli.terminal.wording import count, number
+from dstrl_cli.terminal.wording import number, progress
 
 AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def status_table(found: Sequence[Status], width: int) -> Table:
     """Return a row for each run; `width` is the terminal's."""
-    headings = ["run", "state", "step", "return", "age", "held by"]
-    rows = [
-        [
-            each.run.label,
-            each.state,
-            "" if each.step is None else f"{count(each.step)} of {count(each.run.config.steps)}",
-            "" if each.value is None else number(each.value),
-            "" if each.age_s is None else _age(each.age_s),
-            each.holder or "",
-        ]
-        for each in found
+    rows = [_cells(each) for each in found]
+    folded = [row | {"run": row["run"].replace("/", "/\n", 1)} for row in rows]
+    held = ["held by"] if any(each.holder for each in found) else []
+    layouts = [
+        _layout(rows, ["run"], ["state"], ["step"], ["return"], ["age"], *([held] if held else [])),
+        _layout(rows, ["run", *held], ["state"], ["step"], ["return"], ["age"]),
+        _layout(rows, ["run", *held], ["state"], ["done"], ["return"], ["age"]),
+        _layout(folded, ["run", "state", *held], ["done"], ["return"], ["age"]),
     ]
-    below = [["\n".join([row[0], *filter(None, [row[5]])]), *row[1:5]] for row in rows]
-    layouts = [Layout(headings, rows), Layout(["run, held by", *headings[1:5]], below)]
-    return fitting_table(layouts, width, right=("step", "return", "age"))
+    return fitting_table(layouts, width, right=("step", "done", "return", "age"))
+
+
+def _cells(status: Status) -> dict[str, str]:
+    """Return what is shown of a run, by heading; `done` is the share of its steps."""
+    step, of = status.step, status.run.config.steps
+    return {
+        "run": status.run.label,
+        "state": status.state,
+        "step": "" if step is None else progress(step, of),
+        "done": "" if step is None else progress(step, of, short=True),
+        "return": "" if status.value is None else number(status.value),
+        "age": "" if status.age_s is None else _age(status.age_s),
+        "held by": status.holder or "",
+    }
+
+
+def _layout(rows: Sequence[Mapping[str, str]], *columns: Sequence[str]) -> Layout:
+    """Return a layout with a column for each of `columns`: cells that stand below one another."""
+    cells = [
+        ["\n".join(filter(None, (row[name] for name in column))) for column in columns]
+        for row in rows
+    ]
+    return Layout([", ".join(column) for column in columns], cells)
 
 
 def status_line(found: Sequence[Status]) -> str:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from dstrl_cli.report.words import counted
 from dstrl_cli.sweep.display import Display
+from dstrl_cli.terminal.columns import NARROW
 from dstrl_cli.terminal.pace import Pace, clock_time, seconds_left
-from dstrl_cli.terminal.wording import count, ending, number
-
-Row = Mapping[str, Any]
+from dstrl_cli.terminal.wording import Row, ending, number, progress
 
 RUNNING, WAITING, FINISHED = "running", "waiting", "finished"
+
+HEADINGS = ("run", "state", "step", "return", "left")
+GAP = 2
+MIN_NAME, MAX_STATE = 10, 24
+"""Columns that are blank between two cells, that names have at least, and states at most."""
 
 OTHER_LINES = 4
 """Lines of the view that show no run, and the terminal's last one."""
@@ -136,14 +141,14 @@ class SweepDisplay(Display):
         order = {run.label: place for place, run in enumerate(runs)}
         shown = sorted(runs, key=lambda run: (run.rank, order[run.label]))[:room]
         hidden = [run for run in runs if run not in shown]
-        table = Table.grid(padding=(0, 2), expand=True)
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=10)
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
+        table = Table.grid(padding=(0, GAP), expand=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=MIN_NAME)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=MAX_STATE)
         for _ in range(3):
             table.add_column(no_wrap=True, justify="right")
-        table.add_row(*(Text(name, "bold") for name in ("run", "state", "step", "return", "left")))
-        for run in sorted(shown, key=lambda run: order[run.label]):
-            table.add_row(*map(Text, self._cells(run)))
+        table.add_row(*(Text(name, "bold") for name in HEADINGS))
+        for cells in self._rows(sorted(shown, key=lambda run: order[run.label])):
+            table.add_row(*map(Text, cells))
         more = [Text(f"and {len(hidden)} more: {_kinds(hidden)}")] if hidden else []
         return Group(self._headline(), table, *more)
 
@@ -151,18 +156,31 @@ class SweepDisplay(Display):
         running, waiting = self._running.values(), self._waiting.values()
         left = seconds_left(running, waiting, self._ended, self._clock())
         runs = self._runs.values()
-        text = f"time left {_time(left)}; {len(runs)} runs: {_kinds(runs)}"
+        text = f"time left {clock_time(left)}; {counted(len(runs), 'run')}: {_kinds(runs)}"
         return Text(text, no_wrap=True, overflow="ellipsis")
 
-    def _cells(self, run: _Run) -> list[str]:
-        """Return the cells of a run."""
-        narrow = self._console.width < 80
+    def _rows(self, runs: Sequence[_Run]) -> list[list[str]]:
+        """Return the cells of runs; where names have no room, steps in percent, then cut names.
+
+        A name is cut at its front: the seed at its end tells it from the others.
+        """
+        for short in (False, True) if self._console.width >= NARROW else (True,):
+            rows = [self._cells(run, short) for run in runs]
+            widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+            _, state, *numbers = (width + GAP for width in widths)
+            room = self._console.width - min(state, MAX_STATE + GAP) - sum(numbers)
+            if widths[0] <= room:
+                break
+        return [[_cut(name, max(room, MIN_NAME)), *others] for name, *others in rows]
+
+    def _cells(self, run: _Run, short: bool) -> list[str]:
+        """Return the cells of a run, its steps as a percentage if `short`."""
         step = ""
         if run.step is not None:
-            (done, of), unit = run.episodes or (run.step, run.total), "ep" * bool(run.episodes)
-            step = f"{done / of:.0%}" if narrow else f"{count(done)}/{count(of)} {unit}".strip()
+            done, of = run.episodes or (run.step, run.total)
+            step = progress(done, of, short) + " ep" * (run.episodes is not None and not short)
         pace = None if run.key is None else self._running.get(run.key)
-        left = "" if pace is None else _time(pace.seconds_left(self._clock()))
+        left = "" if pace is None else clock_time(pace.seconds_left(self._clock()))
         value = "" if run.value is None else number(run.value)
         return [run.label, run.state, step, value, left]
 
@@ -182,5 +200,5 @@ def _kinds(runs: Iterable[_Run]) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in Counter(run.kind for run in ordered).items())
 
 
-def _time(seconds: float | None) -> str:
-    return "-:--" if seconds is None else clock_time(seconds)
+def _cut(name: str, room: int) -> str:
+    return name if len(name) <= room else f"…{name[len(name) - room + 1 :]}"

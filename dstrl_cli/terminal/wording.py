@@ -40,6 +40,11 @@ def count(value: Any) -> str:
     return "-" if value is None else f"{int(value):,}"
 
 
+def progress(done: int, of: int, short: bool = False) -> str:
+    """Return how far something has come: `200/1,000`, or `20%` where there is little room."""
+    return f"{done / of:.0%}" if short else f"{count(done)}/{count(of)}"
+
+
 def success_words(rate: float | None) -> list[str]:
     """Return a success rate as `success 80%`, or nothing where none is known."""
     return [] if rate is None else [f"success {rate:.0%}"]
