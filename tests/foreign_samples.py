@@ -78,6 +78,8 @@ class Walk(gymnasium.Env):
                 info = {}
         if self.count == 3:
             self._act_up()
+            if self.habit == "turns complex":
+                seen = seen.astype(np.complex64)
         return seen, reward, terminated, False, info
 
     def _act_up(self) -> None:
@@ -161,6 +163,7 @@ HABITS = (
     *("old reset", "no info", "unseeded", "global", "complex", "matrix", "nan start"),
     *("moves away", "silent", "four", "vector", "no reward", "endless reward", "array flags"),
     *("no flag", "failure", "says nothing", "exits", "crashes", "bye", "hangs", "does not close"),
+    "turns complex",
 )
 
 

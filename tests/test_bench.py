@@ -98,6 +98,12 @@ def test_train_runs_a_real_loop_several_times_at_once(capsys):
     own = [row for row in rows if row["dst"] == "dst"]
     assert [(row["work"], row["jobs"]) for row in own] == [("train", 1), ("train", 2)]
     assert all(row["arithmetic_floor_ms"] is None for row in own)
+    seconds = own[0]["checkpoint_s"]
+    assert seconds > 0
+    assert own[0]["checkpoint_share"] == pytest.approx(
+        seconds / (600 + seconds)
+    )  # every 10 minutes
+    assert own[0]["checkpoint_mb"] > 0
 
 
 def test_infer_reports_time_and_bytes(capsys, tmp_path):
@@ -283,6 +289,8 @@ def test_plot_has_a_panel_for_each_algorithm_and_width(tmp_path):
         (["update", "--csv=absent/out.csv"], "absent"),
         (["update", "--plot=out.txt"], ".png"),
         (["infer", "nowhere"], "nowhere"),
+        (["train", "--env=foreign_samples:Leaves-v0"], "cannot be made (SystemExit: 0)"),
+        (["train", "--env=foreign_samples:LeavesAtOnce-v0"], "it called os._exit(0)"),
     ],
 )
 def test_wrong_input_ends_before_anything_is_measured(arguments, said, capsys, tmp_path):

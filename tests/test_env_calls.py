@@ -64,6 +64,15 @@ def test_an_environment_that_ends_the_process_fails_alone(
     batch.close()
 
 
+def test_observations_that_turn_complex_fail_and_lose_no_half() -> None:
+    batch = make_batch(spec(foreign("turns complex")), 1)
+    batch.reset([0])
+    for _ in range(3):
+        batch.step(torch.zeros(1, 1))
+    assert batch.failures[0].endswith("failed: ValueError: an observation of complex numbers")
+    batch.close()
+
+
 def test_only_the_calling_thread_of_this_process_is_kept_from_exiting() -> None:
     before = os._exit
     with contained():

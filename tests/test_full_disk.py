@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 from disk_samples import fill, small_disk
 from program_samples import REPOSITORY
+from resume_samples import StopAt, make_run, train
 
 from dstrl_cli.cli import main
+from dstrl_cli.errors import DstrlError
 from dstrl_cli.runs.logs import COLUMNS
 from dstrl_cli.runs.summary import read_status, read_summary
 
@@ -69,3 +72,10 @@ def test_a_run_on_a_full_disk_fails_whole(
         assert_rows_are_whole(folder)
         assert read_status(folder) in ("failed", "unfinished")  # the summary may not fit, either
         assert not list(folder.glob(".*"))
+
+
+def test_a_run_whose_folder_is_deleted_fails_and_names_the_file(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "sst")
+    with pytest.raises(DstrlError, match=r"\w+\.csv cannot be written: No such file or directory"):
+        train(run, StopAt(70, lambda: shutil.rmtree(run.path)))
+    assert not run.path.exists()

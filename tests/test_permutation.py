@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-from typing import NamedTuple
-
 import numpy as np
 import pytest
+from power_samples import rates
 
 from dstrl_cli.report.permutation import Plan, decide
 
@@ -118,39 +116,6 @@ def test_no_comparisons_are_no_decisions() -> None:
 
 
 # --- errors and power -----------------------------------------------------------------------------
-
-
-class Rates(NamedTuple):
-    """Shares of studies with any wrong decision, and of differences found; seeds of a method."""
-
-    wrong: float
-    found: float
-    seeds: float
-
-
-def rates(effects: list[float], plan: Plan, studies: int, deviations: float = 1.0) -> Rates:
-    """Simulate studies of methods with these means, in standard deviations.
-
-    `deviations` is the standard deviation of the first method; that of the others is 1.
-    """
-    rng = np.random.default_rng(0)
-    assert plan.seeds is not None
-    pairs = list(combinations(range(len(effects)), 2))
-    truths = np.array([np.sign(effects[a] - effects[b]) for a, b in pairs])
-    wrong, found, seeds = [], [], []
-    for _ in range(studies):
-        scores = rng.normal(size=(len(effects), plan.rounds * plan.seeds))
-        scores[0] *= deviations
-        scores += np.array(effects)[:, None]
-        decisions = decide([(scores[a], scores[b]) for a, b in pairs], plan).decisions
-        signs = np.array([each.sign for each in decisions])
-        wrong.append(((signs != 0) & (signs != truths)).any())
-        found.append((signs == truths)[truths != 0].mean() if truths.any() else 1.0)
-        used = [0] * len(effects)
-        for (a, b), decision in zip(pairs, decisions, strict=True):
-            used[a], used[b] = (max(used[k], decision.seeds[0]) for k in (a, b))
-        seeds.append(np.mean(used))
-    return Rates(float(np.mean(wrong)), float(np.mean(found)), float(np.mean(seeds)))
 
 
 def plan(rounds: int, seeds: int) -> Plan:

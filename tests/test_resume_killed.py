@@ -80,17 +80,20 @@ class Program:
         return answer
 
 
-def test_a_killed_process_is_resumed_to_the_same_bytes(tmp_path):
+def test_a_process_killed_at_three_random_writes_is_resumed_to_the_same_bytes(tmp_path):
     arguments = flags("td3", "rlx2", "masked", steps=110, every=45)
-    run, out = RUN.format(algo="td3", method="rlx2"), tmp_path / "killed"
+    run, moments = RUN.format(algo="td3", method="rlx2"), random.Random(7)
     with Program() as program:
         writes = program.run(*arguments, f"--out={tmp_path / 'whole'}")["writes"]
-        died = program.run(*arguments, f"--out={out}", number=writes * 3 // 4, stage="amid")
-        assert died["code"] == -signal.SIGKILL, died["output"]
-        ended = program.run(*arguments, f"--out={out}", "--resume")
-    assert ended["code"] == 0, ended["output"]
+        for part in range(3):  # one in every third of the run; in the last one it has a checkpoint
+            number = int(writes * (part + moments.random()) / 3) + 1
+            out = tmp_path / f"killed-{number}"
+            died = program.run(*arguments, f"--out={out}", number=number, stage="amid")
+            assert died["code"] == -signal.SIGKILL, died["output"]
+            ended = program.run(*arguments, f"--out={out}", "--resume")
+            assert ended["code"] == 0, ended["output"]
+            assert numbers(out / run) == numbers(tmp_path / "whole" / run), number
     assert "resumes at step " in ended["output"]
-    assert numbers(out / run) == numbers(tmp_path / "whole" / run)
 
 
 CASES = [

@@ -103,7 +103,7 @@ class EnvGroup:
         block = self._block
         with self._watch.call(index, "step"):
             seen, paid, terminated, truncated, info = self._envs[index].step(action)
-        self._check_shape(seen)
+        self._check_observation(seen)
         block.paid[index] = block.reward[index] = _number(paid)
         block.next_observation[index] = seen
         block.ended[0, index], block.ended[1, index] = bool(terminated), bool(truncated)
@@ -115,17 +115,19 @@ class EnvGroup:
         try:
             with self._watch.call(index, "reset"):
                 started = env.reset(seed=seed)
-            self._check_shape(observation := first_observation(started))
+            self._check_observation(observation := first_observation(started))
             self._block.observation[index] = observation
         except (Exception, SystemExit) as error:
             causes[index] = explain(error)
 
-    def _check_shape(self, observation: Any) -> None:
-        """Raise ValueError for an observation that NumPy would stretch to fill the row."""
+    def _check_observation(self, observation: Any) -> None:
+        """Raise ValueError for what NumPy would stretch to fill the row, or take only half of."""
         if np.shape(observation) != self._shape:
             raise ValueError(
                 f"an observation of shape {np.shape(observation)} instead of {self._shape}"
             )
+        if np.iscomplexobj(observation):
+            raise ValueError("an observation of complex numbers")
 
 
 def first_observation(started: Any) -> Any:
