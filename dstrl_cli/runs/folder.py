@@ -25,17 +25,16 @@ from dstrl_cli.runs import lock, logs
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, State, has_state, read_state, write_state
 from dstrl_cli.runs.files import as_yaml, refuse_link, write
 from dstrl_cli.runs.output import OUTPUT_FILE
-from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE, dump
+from dstrl_cli.runs.policy import POLICY_FILES, dump
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, last_status, write_summary
 
 RUN_FILES = (
-    *(CONFIG_FILE, SUMMARY_FILE, INITIAL_FILE, POLICY_FILE, BEST_FILE),
+    *(CONFIG_FILE, SUMMARY_FILE),
+    *POLICY_FILES,
     *logs.COLUMNS,
     OUTPUT_FILE,
     CHECKPOINT_FOLDER,
 )
-
-POLICY_FILES = (INITIAL_FILE, POLICY_FILE, BEST_FILE)
 
 _PARTS = {f".{name}.part" for name in RUN_FILES}
 """Names under which `files.write` writes before it puts a file in place."""

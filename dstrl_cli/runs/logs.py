@@ -18,7 +18,7 @@ from typing import Any
 
 from dstrl_cli.config.readfile import MAX_TABLE, check_file
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.files import not_written, write
+from dstrl_cli.runs.files import NEVER_A_LINK, not_written, write
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "progress.csv": (
@@ -155,7 +155,7 @@ def _create(path: Path) -> None:
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
     """Open a file that is there, and is no link to a file elsewhere; give its descriptor."""
-    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, flags | NEVER_A_LINK)
     try:
         yield descriptor
     finally:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.lock import holder, is_file
+from dstrl_cli.runs.files import is_file
+from dstrl_cli.runs.lock import holder
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
 from dstrl_cli.sweep.states import resumed
 from dstrl_cli.training.run import Run
