@@ -88,11 +88,11 @@ class RunFolder:
             state = read_state(self.path / CHECKPOINT_FOLDER)
             document = self._resumed_document(config, state["steps"])
             logs.check(self.path, state["logs"], state.get("log_checksums", {}))
-            logs.cut(self.path, state["logs"])
         except InputError:
             self.close()
             raise
-        (self.path / SUMMARY_FILE).unlink(missing_ok=True)
+        (self.path / SUMMARY_FILE).unlink(missing_ok=True)  # its checksums are of the whole logs
+        logs.cut(self.path, state["logs"])
         write(self.path / CONFIG_FILE, as_yaml(document).encode())
         for name in POLICY_FILES:
             if name in state["policies"]:

@@ -65,7 +65,7 @@ def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> lis
     over, and replaces other configurations. With `lengthen`, a finished run that has fewer steps
     than are wanted goes on, too. Raises InputError where a folder holds another configuration, a
     damaged checkpoint, something that is no run, a run of which it is not known whether it
-    finished, or one to go on with whose logs are not as it left them.
+    finished, or one to go on with whose logs are not as they were at its checkpoint.
     """
     planned = []
     empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
@@ -108,7 +108,6 @@ def _as_it_is(run: Run, overwrite: bool, lengthen: bool) -> Planned:
     if lengthen and is_longer(run, stored):
         same_length = run.config.model_copy(update={"steps": stored.steps})
         if not differences(stored, same_length):
-            _check_logs(run)
             return _writable(Planned(longer(run, stored), status))
     if differences(stored, run.config):
         check_free(run.path, run.config, overwrite)
@@ -123,18 +122,7 @@ def _as_it_is(run: Run, overwrite: bool, lengthen: bool) -> Planned:
         if cause := own_difference(summary):
             damage.append(f"{SUMMARY_FILE} is {cause}")
         return Planned(run, status, tuple(damage))
-    planned = _writable(Planned(going_on(run, stored), status))
-    if planned.run.start == "resume":
-        _check_logs(run)
-    return planned
-
-
-def _check_logs(run: Run) -> None:
-    """Raise InputError where the logs are not as the run left them when it stopped."""
-    for name, cause in differing_logs(run.path, read_summary(run.path) or {}):
-        raise InputError(
-            f"run {run.path} cannot go on: {name} is {cause}. --overwrite starts it over"
-        )
+    return _writable(Planned(going_on(run, stored), status))
 
 
 def _planned(run: Run, start_over: bool) -> Planned:
