@@ -107,8 +107,7 @@ class RunFolder:
         """Return the content of `config.yaml` of a run that goes on from `step`."""
         stored = read_config(self.path)
         longer = stored.model_copy(update={"steps": config["steps"]})
-        if differing := differences(longer, from_dict(config)):
-            raise InputError(_holds_another(self.path, differing))
+        check_same(self.path, longer, from_dict(config))
         before = parse_document((self.path / CONFIG_FILE).read_text(encoding="utf-8"))["run"]
         run = {**before, "resumed": [*before.get("resumed", ()), {"step": step, **config["run"]}]}
         if stored.steps != config["steps"]:
@@ -264,9 +263,7 @@ def _check_content(path: Path, config: RunConfig, overwrite: bool) -> None:
         )
     if overwrite:
         return
-    differing = differences(read_config(path), config)
-    if differing:
-        raise InputError(_holds_another(path, differing))
+    check_same(path, read_config(path), config)
     resumable = has_state(path / CHECKPOINT_FOLDER)
     raise InputError(
         f"folder {path} already holds this run ({last_status(path)}): "
@@ -274,11 +271,13 @@ def _check_content(path: Path, config: RunConfig, overwrite: bool) -> None:
     )
 
 
-def _holds_another(path: Path, differing: Sequence[str]) -> str:
-    return (
-        f"folder {path} holds another configuration; theirs -> yours: {'; '.join(differing)}. "
-        "Choose another --out, or replace it with --overwrite"
-    )
+def check_same(path: Path, stored: RunConfig, config: RunConfig) -> None:
+    """Raise InputError where the run in the folder `path`, which is `stored`, is not `config`."""
+    if differing := differences(stored, config):
+        raise InputError(
+            f"folder {path} holds another configuration; theirs -> yours: {'; '.join(differing)}. "
+            "Choose another --out, or replace it with --overwrite"
+        )
 
 
 def read_config(path: Path) -> RunConfig:

@@ -23,10 +23,10 @@ from dstrl_cli.runs.files import as_json, is_file, write
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = checksums.SUMMARY
 
+RUNNING = "running"
 UNFINISHED = "unfinished"
 DAMAGED = "damaged"
 """Status of a run whose summary is there but cannot be read, and that may have finished or not."""
-
 
 UNITS = {
     "steps": "environment steps",
@@ -73,7 +73,7 @@ def read_status(path: Path) -> str | None:
     """
     if not is_file(path / CONFIG_FILE):
         return None
-    return "running" if lock.in_use(path) else last_status(path)
+    return RUNNING if lock.in_use(path) else last_status(path)
 
 
 def last_status(path: Path) -> str:
