@@ -276,3 +276,14 @@ def test_a_folder_in_which_making_a_run_was_killed_is_free(tmp_path):
     assert planned.status == "new"
     leave(run, None)
     assert not (run.path / ".config.yaml.part").exists()
+
+
+@pytest.mark.parametrize("block", ["null", "[1]"])
+def test_a_stopped_run_that_lost_where_it_ran_goes_on(block):
+    stop_after(["train", *FLAGS, "--checkpoint-every=60"])
+    document = yaml.safe_load((RUN / "config.yaml").read_text())
+    document["run"] = yaml.safe_load(block)
+    (RUN / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    assert main(["train", *FLAGS, "--resume"]) == 0
+    ran = yaml.safe_load((RUN / "config.yaml").read_text())["run"]
+    assert [each["step"] for each in ran["resumed"]] == [60]

@@ -26,6 +26,7 @@ from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, State, has_state, read_
 from dstrl_cli.runs.files import as_yaml, refuse_link, write
 from dstrl_cli.runs.output import OUTPUT_FILE
 from dstrl_cli.runs.policy import POLICY_FILES, dump
+from dstrl_cli.runs.provenance import origin
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, last_status, write_summary
 
 RUN_FILES = (
@@ -108,7 +109,7 @@ class RunFolder:
         stored = read_config(self.path)
         longer = stored.model_copy(update={"steps": config["steps"]})
         check_same(self.path, longer, from_dict(config))
-        before = parse_document((self.path / CONFIG_FILE).read_text(encoding="utf-8"))["run"]
+        before = origin(parse_document(read_text(self.path / CONFIG_FILE, MAX_YAML)))
         run = {**before, "resumed": [*before.get("resumed", ()), {"step": step, **config["run"]}]}
         if stored.steps != config["steps"]:
             run["extended_from"] = stored.steps

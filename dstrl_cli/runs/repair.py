@@ -17,6 +17,7 @@ from typing import Any
 
 from dstrl_cli.config.readfile import MAX_TABLE, check_file
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, has_state
+from dstrl_cli.runs.provenance import origin
 
 FINISHED = "finished"
 REPAIRED = "repaired"
@@ -41,8 +42,7 @@ def summary_from_files(folder: Path, config: Mapping[str, Any]) -> dict[str, Any
         return None
     if last is None or not ended or has_state(folder / CHECKPOINT_FOLDER):
         return None
-    where = config.get("run")
-    origin = where if isinstance(where, Mapping) else {}
+    where = origin(config)
     return {
         "status": FINISHED,
         REPAIRED: True,
@@ -52,8 +52,8 @@ def summary_from_files(folder: Path, config: Mapping[str, Any]) -> dict[str, Any
             "std": _number(last.get("eval_return_std")),
         },
         "wall_time_s": _number(last.get("time_s")),
-        "engine": origin.get("engine"),
-        "device": origin.get("device"),
+        "engine": where.get("engine"),
+        "device": where.get("device"),
         "error": None,
     }
 
