@@ -183,8 +183,11 @@ def test_members_that_count_episodes_share_no_rule_and_see_their_own_progress() 
     first, second = rule_groups(NetworkPlan("critic", (4, 4, 1), 2, configs, 1, "cpu"))
     assert (first.members, second.members) == ([0], [1])
     first.rule.episode_share = 0.7
-    assert [group.progress(250) for group in (first, second)] == [0.7, 0.25]  # of 1000 updates
-    assert first.progress(800) == 0.8
+    assert [group.rule.run_progress(250) for group in (first, second)] == [
+        0.7,
+        0.25,
+    ]  # of 1000 updates
+    assert first.rule.run_progress(800) == 0.8
 
 
 # --- the steps that episodes can take -------------------------------------------------------------

@@ -194,7 +194,7 @@ def test_checksums_status_and_repair_wait_for_no_pipe_and_read_no_device(
     assert repair.summary_from_files(tmp_path, {"steps": 10}) is None
     assert status._last_row(tmp_path, "progress.csv") == {}
     with pytest.raises(InputError, match=f"is damaged, .* is a {kind}, not a file"):
-        logs.cut(tmp_path, {"eval.csv": 10})
+        logs.check(tmp_path, {"eval.csv": 10}, {})
     with pytest.raises(InputError, match=f"cannot be read: is a {kind}, not a file"):
         verify._rows(tmp_path / "eval.csv")
     output.append(tmp_path, b"printed")  # drops it

@@ -182,7 +182,7 @@ def test_a_log_that_an_older_run_did_not_have_starts_when_it_goes_on(tmp_path: P
         (None, r"No such file"),
     ],
 )
-def test_a_log_that_lacks_rows_of_before_is_damage_and_nothing_is_cut(
+def test_a_log_that_lacks_rows_of_before_is_damage_and_nothing_is_changed(
     tmp_path: Path, content: str | None, cause: str
 ) -> None:
     logs.create(tmp_path)
@@ -193,7 +193,7 @@ def test_a_log_that_lacks_rows_of_before_is_damage_and_nothing_is_cut(
     logs.append(tmp_path, "progress.csv", [{"step": 5}])
     longer = (tmp_path / "progress.csv").read_text()
     with pytest.raises(InputError, match=rf"eval\.csv is damaged.*{cause}.*--overwrite"):
-        logs.cut(tmp_path, at)
+        logs.check(tmp_path, at, {})
     assert (tmp_path / "progress.csv").read_text() == longer
     assert not file.is_file() or file.read_text() == content
 

@@ -15,8 +15,9 @@ from dstrl_cli import api
 from dstrl_cli.cli import main
 from dstrl_cli.config.identity import differences
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs import logs
 from dstrl_cli.runs.folder import RunFolder, read_config
-from dstrl_cli.runs.summary import read_summary
+from dstrl_cli.runs.summary import read_summary, write_summary
 from dstrl_cli.sweep.again import stored_label
 from dstrl_cli.sweep.packing import groups
 from dstrl_cli.sweep.plan import Axes, expand
@@ -72,14 +73,35 @@ def test_a_stopped_run_goes_on_with_resume_and_ends_alike(capsys):
 
 def test_a_stopped_run_whose_logs_were_altered_does_not_go_on(capsys):
     stop_after(["train", *FLAGS, "--checkpoint-every=60"])
+    (RUN / "summary.json").unlink()  # as of a run that was killed
     file = RUN / "eval.csv"
     whole = file.read_text()
-    file.write_text(whole.replace("0,0,", "0,0,1", 1))
-    assert main(["train", *FLAGS, "--resume"]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "cannot go on: eval.csv is not as the run wrote it" in said
+    assert "\n0,0," in whole
+    for altered, cause in (("\n0,0,1", "is damaged"), ("\n0,1,", "was altered")):
+        file.write_text(whole.replace("\n0,0,", altered, 1))
+        assert main(["sweep", *FLAGS, "--seeds=0", "--dry-run"]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"eval.csv {cause}, the run cannot go on" in said
     file.write_text(whole)
     assert main(["train", *FLAGS, "--resume"]) == 0
+
+
+def test_a_run_that_was_killed_while_its_logs_were_cut_goes_on(monkeypatch):
+    stop_after(["train", *FLAGS, "--checkpoint-every=60"])
+    with (RUN / "episodes.csv").open("a") as file:
+        file.write("61,9,1.0,1,1,\n")  # after the checkpoint
+    write_summary(RUN, {"status": "interrupted"})
+
+    def killed_after(*arguments: Any) -> None:
+        cut(*arguments)
+        raise KeyboardInterrupt
+
+    cut = logs.cut
+    with monkeypatch.context() as patch:
+        patch.setattr(logs, "cut", killed_after)
+        assert main(["train", *FLAGS, "--resume"]) == 130
+    assert main(["train", *FLAGS, "--resume"]) == 0
+    assert read_summary(RUN)["status"] == "finished"
 
 
 def test_resume_says_what_it_finds(capsys):
@@ -254,3 +276,14 @@ def test_a_folder_in_which_making_a_run_was_killed_is_free(tmp_path):
     assert planned.status == "new"
     leave(run, None)
     assert not (run.path / ".config.yaml.part").exists()
+
+
+@pytest.mark.parametrize("block", ["null", "[1]"])
+def test_a_stopped_run_that_lost_where_it_ran_goes_on(block):
+    stop_after(["train", *FLAGS, "--checkpoint-every=60"])
+    document = yaml.safe_load((RUN / "config.yaml").read_text())
+    document["run"] = yaml.safe_load(block)
+    (RUN / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    assert main(["train", *FLAGS, "--resume"]) == 0
+    ran = yaml.safe_load((RUN / "config.yaml").read_text())["run"]
+    assert [each["step"] for each in ran["resumed"]] == [60]

@@ -21,6 +21,7 @@ from dstrl_cli.sweep.launcher import End, Launcher, Note, execute, summary_of
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes
+from dstrl_cli.sweep.shared import SharedFolders
 from dstrl_cli.sweep.states import resumed
 from dstrl_cli.terminal.display import LineDisplay
 from dstrl_cli.terminal.sweepview import SweepDisplay
@@ -183,11 +184,11 @@ def lines(run, name: str) -> list[str]:
 def test_what_members_left_outlives_the_death_of_their_population(tmp_path):
     found = runs(Axes(seeds=(0, 1, 2)), tmp_path)
     leave(found[0], "failed")
-    before = [read_summary(run.path) for run in found]
+    folders = SharedFolders(found)
     leave(found[1], "diverged")
     leave(found[2], None)
     end = End("failed", "its process was killed")
-    ends = [summary_of(run, end, old) for run, old in zip(found, before, strict=True)]
+    ends = [summary_of(run, end, folders.left(run)) for run in found]
     assert [each["status"] for each in ends] == ["failed", "diverged", "failed"]
     assert [each.get("error") for each in ends] == [None, None, "its process was killed"]
     assert [read_status(run.path) for run in found] == ["failed", "diverged", "failed"]
@@ -196,7 +197,7 @@ def test_what_members_left_outlives_the_death_of_their_population(tmp_path):
 def test_a_refused_population_leaves_its_folders_alone(tmp_path):
     (run,) = runs(Axes(), tmp_path)
     leave(run, "finished")
-    summary = summary_of(run, End("refused", "in use"), read_summary(run.path))
+    summary = summary_of(run, End("refused", "in use"), None)
     assert summary == {"status": "failed", "error": "in use"}
     assert read_status(run.path) == "finished"
 

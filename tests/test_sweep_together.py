@@ -20,6 +20,7 @@ from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Launcher, OnFail
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes
+from dstrl_cli.sweep.shared import Ended, SharedFolders
 from dstrl_cli.sweep.states import resumed
 from dstrl_cli.sweep.worker import PipeReporter
 from dstrl_cli.terminal.describe import failures
@@ -125,6 +126,18 @@ def test_held_runs_are_waited_for_and_taken_as_they_end_or_taken_over(tmp_path):
     outcomes = carry_out(found, launcher, screen)
     assert statuses(outcomes) == ["finished", "diverged", "finished"]
     assert launcher.started == [found[2].label]
+
+
+def test_a_run_that_was_to_start_over_is_left_to_who_finished_it(tmp_path):
+    (run,) = runs(Axes(), tmp_path)
+    leave(run, "interrupted")
+    (planned,) = resumed([run], overwrite=False)
+    assert planned.run.start == "over"
+    folders = SharedFolders([planned.run])
+    write_summary(run.path, {"status": "finished"})
+    assert (folders.left(run) or {})["status"] == "finished"
+    assert isinstance(folders.again(planned.run), Ended)
+    assert folders.left(run) is None
 
 
 def test_a_run_that_another_sweep_took_while_its_process_started_is_that_ones(tmp_path):

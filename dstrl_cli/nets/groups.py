@@ -24,19 +24,12 @@ class Group:
         members: their indices.
         index: the same indices on the network's device, so that indexing copies nothing there.
         instead_of_step: whether a topology update replaces the optimizer step.
-        run_updates: updates of this network in the whole run, if steps end it.
     """
 
     rule: Rule
     members: list[int]
     index: Tensor
     instead_of_step: bool
-    run_updates: int
-
-    def progress(self, update: int) -> float:
-        """Return how far the run is at `update` (from 1), in [0, 1]."""
-        by_updates = min(1.0, update / max(1, self.run_updates))
-        return max(by_updates, self.rule.episode_share)
 
 
 def rule_groups(plan: NetworkPlan) -> list[Group]:
@@ -64,7 +57,6 @@ def rule_groups(plan: NetworkPlan) -> list[Group]:
             members,
             torch.tensor(members, device=plan.device),
             rewire == "instead_of_step",
-            run_updates,
         )
         for (topology, end, end_share, run_updates, rewire, _), members in found.items()
     ]

@@ -199,7 +199,7 @@ class Network(ABC):
             moments=self.moments(group.index) if group.rule.needs_moments else None,
             td_error=None if td_error is None else td_error[group.index],
             batch_size=batch_size,
-            progress=group.progress(self.updates),
+            progress=group.rule.run_progress(self.updates),
             uniform=functools.partial(self.growth_numbers, group.members),
             ties=functools.partial(self.tie_numbers, group.members),
             alive=alive[group.index],

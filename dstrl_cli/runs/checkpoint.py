@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from dstrl_cli.config.readfile import check_file
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.files import create, refuse_link
+from dstrl_cli.runs.files import create, is_file, refuse_link
 
 FORMAT = "dstrl-checkpoint-1"
 CHECKPOINT_FOLDER = "checkpoint"
@@ -141,7 +141,7 @@ def read_values(folder: Path) -> dict[str, Any]:
 
 def has_state(folder: Path) -> bool:
     """Whether the checkpoint folder `folder` holds a state, damaged or not."""
-    return os.path.isfile(folder / STATE_FILE)  # noqa: PTH113  # Path.is_file may raise
+    return is_file(folder / STATE_FILE)
 
 
 def _open(folder: Path) -> tuple[Path, dict[str, str]]:

@@ -16,14 +16,12 @@ from dstrl_cli.config.readfile import MAX_POLICY, MAX_TABLE, read_bytes
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.files import as_json
 from dstrl_cli.runs.logs import COLUMNS
-from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE
+from dstrl_cli.runs.policy import POLICY_FILES
 
 KEY = "files"
 """Where a summary holds the checksums."""
 
 SUMMARY = "summary.json"
-
-POLICIES = (INITIAL_FILE, POLICY_FILE, BEST_FILE)
 
 ALWAYS_THERE = ("progress.csv", "eval.csv", "episodes.csv")
 """Logs that archives hold, too."""
@@ -32,7 +30,7 @@ ALWAYS_THERE = ("progress.csv", "eval.csv", "episodes.csv")
 def of_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Return rows and SHA-256 of each CSV file in a run's folder, and SHA-256 of each policy."""
     found: dict[str, dict[str, Any]] = {}
-    for name in (*COLUMNS, *POLICIES):
+    for name in (*COLUMNS, *POLICY_FILES):
         with suppress(OSError):
             data = _content(folder / name)
             rows = {"rows": _rows(data)} if name in COLUMNS else {}
@@ -109,7 +107,7 @@ def check_policy(file: Path, summary: Mapping[str, Any]) -> None:
 
 def _content(file: Path) -> bytes:
     """Return what a file holds. Raises OSError, also for a pipe or a device."""
-    return read_bytes(file, MAX_POLICY if file.name in POLICIES else MAX_TABLE)
+    return read_bytes(file, MAX_POLICY if file.name in POLICY_FILES else MAX_TABLE)
 
 
 def _known(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

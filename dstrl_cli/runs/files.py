@@ -28,7 +28,8 @@ CAUSES = {
 }
 """Why a file cannot be written, in words that say more than the system's."""
 
-_NEVER_A_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+NEVER_A_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+"""Flags for `os.open` of a file as it is, bytes alone, that must not be a link to another one."""
 
 
 def write(path: Path, data: bytes) -> None:
@@ -77,8 +78,16 @@ def create(path: Path) -> BinaryIO:
     Raises OSError where it cannot be made, or where something takes its name just then.
     """
     path.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NEVER_A_LINK
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NEVER_A_LINK
     return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file that can be seen: `Path.is_file` may raise."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def check_output(path: Path, flag: str) -> None:

@@ -25,17 +25,17 @@ from dstrl_cli.runs import lock, logs
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, State, has_state, read_state, write_state
 from dstrl_cli.runs.files import as_yaml, refuse_link, write
 from dstrl_cli.runs.output import OUTPUT_FILE
-from dstrl_cli.runs.policy import BEST_FILE, INITIAL_FILE, POLICY_FILE, dump
+from dstrl_cli.runs.policy import POLICY_FILES, dump
+from dstrl_cli.runs.provenance import origin
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, last_status, write_summary
 
 RUN_FILES = (
-    *(CONFIG_FILE, SUMMARY_FILE, INITIAL_FILE, POLICY_FILE, BEST_FILE),
+    *(CONFIG_FILE, SUMMARY_FILE),
+    *POLICY_FILES,
     *logs.COLUMNS,
     OUTPUT_FILE,
     CHECKPOINT_FOLDER,
 )
-
-POLICY_FILES = (INITIAL_FILE, POLICY_FILE, BEST_FILE)
 
 _PARTS = {f".{name}.part" for name in RUN_FILES}
 """Names under which `files.write` writes before it puts a file in place."""
@@ -89,11 +89,11 @@ class RunFolder:
             state = read_state(self.path / CHECKPOINT_FOLDER)
             document = self._resumed_document(config, state["steps"])
             logs.check(self.path, state["logs"], state.get("log_checksums", {}))
-            logs.cut(self.path, state["logs"])
         except InputError:
             self.close()
             raise
-        (self.path / SUMMARY_FILE).unlink(missing_ok=True)
+        (self.path / SUMMARY_FILE).unlink(missing_ok=True)  # its checksums are of the whole logs
+        logs.cut(self.path, state["logs"])
         write(self.path / CONFIG_FILE, as_yaml(document).encode())
         for name in POLICY_FILES:
             if name in state["policies"]:
@@ -108,9 +108,8 @@ class RunFolder:
         """Return the content of `config.yaml` of a run that goes on from `step`."""
         stored = read_config(self.path)
         longer = stored.model_copy(update={"steps": config["steps"]})
-        if differing := differences(longer, from_dict(config)):
-            raise InputError(_holds_another(self.path, differing))
-        before = parse_document((self.path / CONFIG_FILE).read_text(encoding="utf-8"))["run"]
+        check_same(self.path, longer, from_dict(config))
+        before = origin(parse_document(read_text(self.path / CONFIG_FILE, MAX_YAML)))
         run = {**before, "resumed": [*before.get("resumed", ()), {"step": step, **config["run"]}]}
         if stored.steps != config["steps"]:
             run["extended_from"] = stored.steps
@@ -265,9 +264,7 @@ def _check_content(path: Path, config: RunConfig, overwrite: bool) -> None:
         )
     if overwrite:
         return
-    differing = differences(read_config(path), config)
-    if differing:
-        raise InputError(_holds_another(path, differing))
+    check_same(path, read_config(path), config)
     resumable = has_state(path / CHECKPOINT_FOLDER)
     raise InputError(
         f"folder {path} already holds this run ({last_status(path)}): "
@@ -275,11 +272,13 @@ def _check_content(path: Path, config: RunConfig, overwrite: bool) -> None:
     )
 
 
-def _holds_another(path: Path, differing: Sequence[str]) -> str:
-    return (
-        f"folder {path} holds another configuration; theirs -> yours: {'; '.join(differing)}. "
-        "Choose another --out, or replace it with --overwrite"
-    )
+def check_same(path: Path, stored: RunConfig, config: RunConfig) -> None:
+    """Raise InputError where the run in the folder `path`, which is `stored`, is not `config`."""
+    if differing := differences(stored, config):
+        raise InputError(
+            f"folder {path} holds another configuration; theirs -> yours: {'; '.join(differing)}. "
+            "Choose another --out, or replace it with --overwrite"
+        )
 
 
 def read_config(path: Path) -> RunConfig:

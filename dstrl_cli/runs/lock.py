@@ -14,13 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs.files import NEVER_A_LINK, is_file
 
 LOCK_FILE = ".lock"
 
 TRIES, PAUSE_S = 5, 0.01
 """How often a lock is tried: a process that only asks whether it is held has it for an instant."""
 
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # a link must not lead to another file
 _held: set[int] = set()
 
 
@@ -44,7 +44,7 @@ def in_use(path: Path) -> bool:
     if not is_file(path / LOCK_FILE):
         return False
     try:
-        descriptor = os.open(path / LOCK_FILE, os.O_RDONLY | _NO_FOLLOW)
+        descriptor = os.open(path / LOCK_FILE, os.O_RDONLY | NEVER_A_LINK)
     except OSError:
         return False
     try:
@@ -74,7 +74,7 @@ def acquire(path: Path) -> int:
     while True:
         descriptor = -1
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o666)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | NEVER_A_LINK, 0o666)
             if not _lock(descriptor):
                 raise InUse(path)
             # The previous holder may have removed the file between our opening and locking it.
@@ -108,14 +108,6 @@ def held(path: Path) -> Iterator[None]:
         yield
     finally:
         release(path, descriptor)
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file that can be seen: `Path.is_file` may raise."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _lock(descriptor: int) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from dstrl_cli.config.readfile import MAX_TABLE, check_file
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.files import not_written, write
+from dstrl_cli.runs.files import NEVER_A_LINK, not_written, write
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "progress.csv": (
@@ -91,14 +91,22 @@ def checksums(folder: Path, positions: Mapping[str, int]) -> dict[str, int]:
 
 
 def check(folder: Path, positions: Mapping[str, int], known: Mapping[str, int]) -> None:
-    """Raise InputError where a CSV file is not up to its position what it was.
+    """Raise InputError where a CSV file is not what it was up to its position.
 
-    known: what `checksums` returned; files that it does not hold are not looked at, nor are missing
-    and shorter ones, of which `cut` knows more.
+    That is where it is missing, is shorter, has no row that ends there, or has other rows.
+
+    Args:
+        folder: of the run.
+        positions: what `positions` returned.
+        known: what `checksums` returned then; of files that it lacks, the rows are not compared.
     """
-    for name, checksum in known.items():
-        path, position = folder / name, positions[name]
-        if _lacking(path, position) is None and _checksum(path, position) != checksum:
+    for name, position in positions.items():
+        path = folder / name
+        if cause := _lacking(path, position):
+            raise InputError(
+                f"{path} is damaged, the run cannot go on: {cause}. --overwrite starts it over"
+            )
+        if name in known and _checksum(path, position) != known[name]:
             raise InputError(
                 f"{path} was altered, the run cannot go on: its rows are not those that it had at "
                 "its checkpoint. --overwrite starts it over"
@@ -111,18 +119,11 @@ def _checksum(path: Path, position: int) -> int:
 
 
 def cut(folder: Path, positions: Mapping[str, int]) -> None:
-    """Cut every CSV file to the length that it had at `positions`; none is ever extended.
+    """Cut every CSV file to the length that it had at `positions`, after `check`.
 
     A file that `positions` does not know is one that the dstrl of then did not write: it starts
-    here, with its header. Raises InputError, having changed nothing, where a file is missing, is
-    shorter than its position, or has no row that ends there.
+    here, with its header.
     """
-    for name, position in positions.items():
-        if cause := _lacking(folder / name, position):
-            raise InputError(
-                f"{folder / name} is damaged, the run cannot go on: {cause}. "
-                "--overwrite starts it over"
-            )
     for name, position in positions.items():
         try:
             with _opened(folder / name, os.O_WRONLY) as descriptor:
@@ -155,7 +156,7 @@ def _create(path: Path) -> None:
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
     """Open a file that is there, and is no link to a file elsewhere; give its descriptor."""
-    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, flags | NEVER_A_LINK)
     try:
         yield descriptor
     finally:

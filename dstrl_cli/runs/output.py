@@ -6,11 +6,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from dstrl_cli.runs.files import NEVER_A_LINK
+
 OUTPUT_FILE = "log.txt"
 
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-_FLAGS |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""No link is followed, and a pipe that nobody reads is not waited for."""
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NEVER_A_LINK
+_FLAGS |= getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody reads is not waited for
 
 
 def append(path: Path, data: bytes) -> None:

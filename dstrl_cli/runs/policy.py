@@ -22,11 +22,13 @@ from dstrl_cli import __version__
 from dstrl_cli.config.parts import EnvConfig
 from dstrl_cli.config.readfile import MAX_POLICY, check_file, parse_json
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs.files import is_file
 
 FORMAT = "dstrl-policy-1"
 POLICY_FILE = "policy.safetensors"
 INITIAL_FILE = "initial.safetensors"
 BEST_FILE = "best.safetensors"
+POLICY_FILES = (INITIAL_FILE, POLICY_FILE, BEST_FILE)
 
 Tensors = dict[str, NDArray]
 
@@ -132,7 +134,7 @@ def find_policy(run: Path) -> Path:
 
     Raises InputError where there is none.
     """
-    if os.path.isfile(run):  # noqa: PTH113  # Path.is_file may raise: a name too long
+    if is_file(run):
         return run
     if not os.path.isdir(run):  # noqa: PTH112
         raise InputError(f"run '{run}' does not exist: give a run folder or a policy file")

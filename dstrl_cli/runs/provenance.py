@@ -6,7 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +38,12 @@ def provenance(config: RunConfig, device: str) -> dict[str, Any]:
         "git_commit": git_commit(),
         "command": _command(),
     }
+
+
+def origin(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return where a run trained, as its configuration says; empty where that says nothing."""
+    found = document.get("run")
+    return found if isinstance(found, Mapping) else {}
 
 
 def _command() -> str:

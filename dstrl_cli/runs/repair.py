@@ -16,19 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from dstrl_cli.config.readfile import MAX_TABLE, check_file
-from dstrl_cli.runs import lock
-from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, STATE_FILE
+from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, has_state
+from dstrl_cli.runs.provenance import origin
 
 FINISHED = "finished"
 REPAIRED = "repaired"
 """The key of a summary that was made again."""
 
 Row = dict[str, str]
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether a run left a checkpoint to go on from."""
-    return lock.is_file(folder / CHECKPOINT_FOLDER / STATE_FILE)
 
 
 def summary_from_files(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -45,10 +40,9 @@ def summary_from_files(folder: Path, config: Mapping[str, Any]) -> dict[str, Any
         ended = last is not None and _ended(folder, config, int(last["step"]))
     except (OSError, LookupError, TypeError, ValueError):
         return None
-    if last is None or not ended or has_checkpoint(folder):
+    if last is None or not ended or has_state(folder / CHECKPOINT_FOLDER):
         return None
-    where = config.get("run")
-    origin = where if isinstance(where, Mapping) else {}
+    where = origin(config)
     return {
         "status": FINISHED,
         REPAIRED: True,
@@ -58,8 +52,8 @@ def summary_from_files(folder: Path, config: Mapping[str, Any]) -> dict[str, Any
             "std": _number(last.get("eval_return_std")),
         },
         "wall_time_s": _number(last.get("time_s")),
-        "engine": origin.get("engine"),
-        "device": origin.get("device"),
+        "engine": where.get("engine"),
+        "device": where.get("device"),
         "error": None,
     }
 

@@ -17,15 +17,16 @@ from dstrl_cli.config.stored import check_whole, parse_document, up_to_date
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.runs import checksums, lock, repair
-from dstrl_cli.runs.files import as_json, write
+from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, has_state
+from dstrl_cli.runs.files import as_json, is_file, write
 
 CONFIG_FILE = "config.yaml"
-SUMMARY_FILE = "summary.json"
+SUMMARY_FILE = checksums.SUMMARY
 
+RUNNING = "running"
 UNFINISHED = "unfinished"
 DAMAGED = "damaged"
 """Status of a run whose summary is there but cannot be read, and that may have finished or not."""
-
 
 UNITS = {
     "steps": "environment steps",
@@ -70,9 +71,9 @@ def read_status(path: Path) -> str | None:
 
     None where `path` holds no run.
     """
-    if not lock.is_file(path / CONFIG_FILE):
+    if not is_file(path / CONFIG_FILE):
         return None
-    return "running" if lock.in_use(path) else last_status(path)
+    return RUNNING if lock.in_use(path) else last_status(path)
 
 
 def last_status(path: Path) -> str:
@@ -89,7 +90,7 @@ def missing_status(path: Path) -> str:
     It is `unfinished` where it wrote none, or can go on from a checkpoint. A summary that is there
     but cannot be read makes it `damaged`: to train it again could replace a finished run.
     """
-    if repair.has_checkpoint(path) or not lock.is_file(path / SUMMARY_FILE):
+    if has_state(path / CHECKPOINT_FOLDER) or not is_file(path / SUMMARY_FILE):
         return UNFINISHED
     return DAMAGED
 
@@ -141,7 +142,7 @@ def mark_ended(
     if written is not None and written.get("status") == status:
         return written
     summary = {"status": status, "error": error} | ({} if config is None else about(config))
-    if lock.is_file(path / CONFIG_FILE):
+    if is_file(path / CONFIG_FILE):
         with suppress(DstrlError, OSError), lock.held(path):
             write_summary(path, summary)
     return summary

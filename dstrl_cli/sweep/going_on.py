@@ -10,6 +10,7 @@ from dataclasses import replace
 from dstrl_cli.config import extension
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs import logs
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, has_state, read_values
 from dstrl_cli.training.run import Run
 
@@ -20,12 +21,14 @@ KEPT = ("engine", "threads")
 def going_on(run: Run, stored: RunConfig) -> Run:
     """Return an unfinished run as it goes on: from its checkpoint, or over where it has none.
 
-    `stored` is the configuration in its folder. Raises InputError for a damaged checkpoint.
+    `stored` is the configuration in its folder. Raises InputError for a damaged checkpoint, and
+    where the logs are not as they were when it was written.
     """
     folder = run.path / CHECKPOINT_FOLDER
     if not has_state(folder):
         return replace(run, start="over")
     state = read_values(folder)
+    logs.check(run.path, state["logs"], state.get("log_checksums", {}))
     kept = {key: getattr(stored, key) for key in KEPT}
     notes = [
         f"{key} stays {value}, with which it began"

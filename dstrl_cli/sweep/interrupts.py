@@ -11,9 +11,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
-SIGNALS = frozenset(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
+from dstrl_cli.training.stop import SIGNALS
 
 ORPHAN_S = 4
 """How long a worker may take to save and end after the process that started it has died."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from dstrl_cli.machine import WORKER_KILLED
 from dstrl_cli.report.words import counted
-from dstrl_cli.runs.summary import mark_ended, read_summary
+from dstrl_cli.runs.summary import mark_ended
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.interrupts import interrupts_held
 from dstrl_cli.sweep.output import RunLogs
@@ -294,8 +294,8 @@ class _Sweep:
             logs.end(end.error)
         again = []
         for run in population.runs:
-            before = self.folders.before(run)
-            if self.tries_again(run, end, before):
+            left = self.folders.left(run)
+            if self.tries_again(run, end, left):
                 match self.folders.again(run):
                     case Held():
                         again.append(run)
@@ -304,14 +304,14 @@ class _Sweep:
                     case startable:
                         again.append(startable)
             else:
-                self.end(run, summary_of(run, end, before))
+                self.end(run, summary_of(run, end, left))
         if again:
             retry = replace(population, runs=again)
             self.queues[queue].appendleft((next(self.numbers), retry))
 
-    def tries_again(self, run: Run, end: End, before: Summary | None) -> bool:
+    def tries_again(self, run: Run, end: End, left: Summary | None) -> bool:
         """Whether a run is tried again; count and say it."""
-        cause = outside_cause(run, end, before)
+        cause = outside_cause(end, left)
         if cause is None or self.stopping or self.retried[run.label] >= self.on_failure.retries:
             return False
         self.retried[run.label] += 1
@@ -354,21 +354,17 @@ class _Sweep:
         end = End("interrupted")
         for population in self.running.values():
             for run in population.runs:
-                self.end(run, summary_of(run, end, self.folders.before(run)))
+                self.end(run, summary_of(run, end, self.folders.left(run)))
 
 
 # --- how a run ended ----------------------------------------------------------------------------
 
 
-def summary_of(run: Run, end: End, before: Summary | None) -> Summary:
-    """Return the summary that a run left before its population ended, or mark how that did.
-
-    `before` is the summary of an earlier attempt, which is not this one's.
-    """
+def summary_of(run: Run, end: End, left: Summary | None) -> Summary:
+    """Return the summary that a run left before its population ended, or mark how that did."""
     if end.status == "refused":  # the folder is not this run's to write
         return {"status": "failed", "error": end.error}
-    left = read_summary(run.path)
-    if left and left != before:
+    if left:
         return left
     if end.status == "done":
         return mark_ended(run.path, "failed", "it left no summary", run.config)
@@ -376,13 +372,13 @@ def summary_of(run: Run, end: End, before: Summary | None) -> Summary:
     return mark_ended(run.path, status, end.error, run.config)
 
 
-def outside_cause(run: Run, end: End, before: Summary | None) -> str | None:
+def outside_cause(end: End, left: Summary | None) -> str | None:
     """Return what killed a run if that was not an error of its own, else None.
 
-    That is the death of its process, or of a process that stepped its environments.
+    That is the death of its process, or of a process that stepped its environments. `left` is the
+    summary that the run left.
     """
-    left = read_summary(run.path)
-    if left and left != before:
+    if left:
         error = str(left.get("error"))
         return error if left.get("status") == "failed" and WORKER_KILLED in error else None
     return end.error if end.status == "lost" else None

@@ -15,13 +15,13 @@ from typing import Any
 from typing_extensions import override
 
 from dstrl_cli.machine import how_it_ended
-from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep import worker
 from dstrl_cli.sweep.display import Display, DisplayReporter
 from dstrl_cli.sweep.interrupts import AT_ONCE, STOP, interrupts_held
 from dstrl_cli.sweep.launcher import End, Launcher, Message, Printed
 from dstrl_cli.sweep.packing import PlannedPopulation
 from dstrl_cli.sweep.place import Placement
+from dstrl_cli.sweep.shared import SharedFolders
 from dstrl_cli.training.run import Outcome, train
 
 CHUNK = 1 << 16
@@ -119,8 +119,8 @@ class LocalLauncher(Launcher):
         context = multiprocessing.get_context("spawn")
         messages, output, orders = (context.Pipe(duplex=False) for _ in range(3))
         theirs = worker.Pipes(messages[1], output[1], orders[0])
-        summaries = [read_summary(run.path) for run in population.runs]
-        work = worker.Work(population.runs, summaries, population.device.name)
+        folders = SharedFolders(population.runs)
+        work = worker.Work(population.runs, folders, population.device.name)
         # not a daemon: daemons may not start processes, and environments may need them
         process = context.Process(target=worker.main, args=(work, theirs), daemon=False)
         with interrupts_held():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from dstrl_cli.runs.lock import in_use, is_file
+from dstrl_cli.runs.files import is_file
+from dstrl_cli.runs.lock import in_use
 from dstrl_cli.runs.output import append
 from dstrl_cli.runs.summary import CONFIG_FILE
 from dstrl_cli.training.run import Run

@@ -7,11 +7,12 @@ looked at again: another process may hold it, or may have trained the run since 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.lock import holder, is_file
+from dstrl_cli.runs.files import is_file
+from dstrl_cli.runs.lock import holder
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
 from dstrl_cli.sweep.states import resumed
 from dstrl_cli.training.run import Run
@@ -42,9 +43,10 @@ class SharedFolders:
     def __init__(self, runs: Iterable[Run]) -> None:
         self._before = {run.label: read_summary(run.path) for run in runs}
 
-    def before(self, run: Run) -> Summary | None:
-        """Return the summary that an attempt found which this sweep did not make."""
-        return self._before[run.label]
+    def left(self, run: Run) -> Summary | None:
+        """Return the summary that a run left since it was last looked at; None where it is old."""
+        summary = read_summary(run.path)
+        return None if summary == self._before[run.label] else summary
 
     def look(self, run: Run) -> Run | Held | Ended:
         """Return the run as it can be started now, or why it need not be."""
@@ -62,7 +64,7 @@ class SharedFolders:
         """Return the run planned anew, from what its folder holds now."""
         summary = self._before[run.label] = read_summary(run.path)
         try:
-            (planned,) = resumed([run], overwrite=False)
+            (planned,) = resumed([replace(run, start="new")], overwrite=False)
         except InputError as error:
             return Ended({"status": "failed", "error": str(error)})
         if not planned.to_do:

@@ -14,13 +14,20 @@ from typing import Literal
 from dstrl_cli.config.identity import differences
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.checksums import differing_logs, own_difference
-from dstrl_cli.runs.folder import check_free, check_writable, read_config
+from dstrl_cli.runs.folder import check_free, check_same, check_writable, read_config
 from dstrl_cli.runs.lock import InUse, check_unused, in_use
-from dstrl_cli.runs.summary import DAMAGED, SUMMARY_FILE, read_status, read_summary, repair_summary
+from dstrl_cli.runs.summary import (
+    DAMAGED,
+    RUNNING,
+    SUMMARY_FILE,
+    read_status,
+    read_summary,
+    repair_summary,
+)
 from dstrl_cli.sweep.going_on import going_on, is_longer, longer
 from dstrl_cli.training.run import Run
 
-HELD = "running"
+HELD = RUNNING
 """The status of a run that another process trains."""
 
 
@@ -50,11 +57,7 @@ def fresh(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
 
     Raises InputError for the first folder that is taken.
     """
-    planned = []
-    for run in runs:
-        check_free(run.path, run.config, overwrite)
-        planned.append(_planned(run, overwrite))
-    return planned
+    return [_from_the_start(run, overwrite) for run in runs]
 
 
 def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> list[Planned]:
@@ -65,7 +68,7 @@ def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> lis
     over, and replaces other configurations. With `lengthen`, a finished run that has fewer steps
     than are wanted goes on, too. Raises InputError where a folder holds another configuration, a
     damaged checkpoint, something that is no run, a run of which it is not known whether it
-    finished, or one to go on with whose logs are not as it left them.
+    finished, or one to go on with whose logs are not as they were at its checkpoint.
     """
     planned = []
     empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
@@ -85,33 +88,30 @@ def _resumed(run: Run, overwrite: bool, lengthen: bool) -> Planned:
         return _as_it_is(run, overwrite, lengthen)
     except InputError as error:
         held = isinstance(error, InUse) or in_use(run.path)
-        if overwrite or not held or _is_another(run):
+        if overwrite or not held or is_another(run):
             raise
         return Planned(run, HELD)
 
 
-def _is_another(run: Run) -> bool:
-    """Whether the folder of a run holds another configuration; not while it is being written."""
+def is_another(run: Run) -> bool:
+    """Whether the folder of a run holds another configuration; not where it cannot be read."""
     try:
         return bool(differences(read_config(run.path), run.config))
-    except InputError:
+    except InputError:  # it is being written, or damaged
         return False
 
 
 def _as_it_is(run: Run, overwrite: bool, lengthen: bool) -> Planned:
     status = read_status(run.path)
     if overwrite or status is None:
-        check_free(run.path, run.config, overwrite)
-        return _planned(run, overwrite)
+        return _from_the_start(run, overwrite)
     check_unused(run.path)
     stored = read_config(run.path)
     if lengthen and is_longer(run, stored):
         same_length = run.config.model_copy(update={"steps": stored.steps})
         if not differences(stored, same_length):
-            _check_logs(run)
-            return _writable(Planned(longer(run, stored), status))
-    if differences(stored, run.config):
-        check_free(run.path, run.config, overwrite)
+            return _writable(longer(run, stored), status)
+    check_same(run.path, stored, run.config)
     if status == DAMAGED:
         raise InputError(
             f"run {run.path}: its {SUMMARY_FILE} cannot be read, and its other files do not show "
@@ -123,31 +123,21 @@ def _as_it_is(run: Run, overwrite: bool, lengthen: bool) -> Planned:
         if cause := own_difference(summary):
             damage.append(f"{SUMMARY_FILE} is {cause}")
         return Planned(run, status, tuple(damage))
-    planned = _writable(Planned(going_on(run, stored), status))
-    if planned.run.start == "resume":
-        _check_logs(run)
-    return planned
+    return _writable(going_on(run, stored), status)
 
 
-def _check_logs(run: Run) -> None:
-    """Raise InputError where the logs are not as the run left them when it stopped."""
-    for name, cause in differing_logs(run.path, read_summary(run.path) or {}):
-        raise InputError(
-            f"run {run.path} cannot go on: {name} is {cause}. --overwrite starts it over"
-        )
-
-
-def _planned(run: Run, start_over: bool) -> Planned:
-    check_unused(run.path)
+def _from_the_start(run: Run, overwrite: bool) -> Planned:
+    """Plan a run that may only start in a folder without a run, unless `overwrite`."""
+    check_free(run.path, run.config, overwrite)
     status = read_status(run.path)
-    start: Literal["new", "over"] = "over" if start_over and status is not None else "new"
-    return _writable(Planned(replace(run, start=start), status or "new"))
+    start: Literal["new", "over"] = "over" if overwrite and status is not None else "new"
+    return Planned(replace(run, start=start), status or "new")
 
 
-def _writable(planned: Planned) -> Planned:
-    if planned.to_do:
-        check_writable(planned.run.path, planned.run.config.out)
-    return planned
+def _writable(run: Run, status: str) -> Planned:
+    """Plan a run that goes on. Raises InputError where its folder cannot be written."""
+    check_writable(run.path, run.config.out)
+    return Planned(run, status)
 
 
 def repaired(planned: Iterable[Planned]) -> list[str]:

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dstrl_cli.config.identity import differences
 from dstrl_cli.config.readfile import MAX_TABLE, check_file
-from dstrl_cli.errors import InputError
-from dstrl_cli.runs.folder import read_config
 from dstrl_cli.runs.lock import holder
 from dstrl_cli.runs.logs import COLUMNS
-from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, read_status, read_summary
+from dstrl_cli.runs.summary import CONFIG_FILE, RUNNING, SUMMARY_FILE, read_status, read_summary
+from dstrl_cli.sweep.states import is_another
 from dstrl_cli.training.run import Run
 
 TAIL = 4096
@@ -56,13 +54,12 @@ def look(runs: Iterable[Run]) -> list[Status]:
 def _look(run: Run) -> Status:
     state, who = read_status(run.path), holder(run.path)
     if state is None:
-        return Status(run, "running" if who else "new", holder=who)
-    with suppress(InputError):  # it is being written, or damaged: the state says enough
-        if differences(read_config(run.path), run.config):
-            return Status(run, ANOTHER, holder=who)
+        return Status(run, RUNNING if who else "new", holder=who)
+    if is_another(run):
+        return Status(run, ANOTHER, holder=who)
     evaluation = _last_row(run.path, "progress.csv")
     steps = [_number(row.get("step")) for row in (evaluation, _last_row(run.path, "episodes.csv"))]
-    if state != "running":
+    if state != RUNNING:
         steps.append(_number((read_summary(run.path) or {}).get("steps")))
     known = [step for step in steps if step is not None]
     return Status(

@@ -14,10 +14,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.runs.lock import InUse, in_use
-from dstrl_cli.runs.summary import read_summary
+from dstrl_cli.runs.lock import InUse
 from dstrl_cli.sweep.interrupts import WorkerInterrupts
 from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Message, Note, Progress
+from dstrl_cli.sweep.shared import SharedFolders
 from dstrl_cli.training import stop
 from dstrl_cli.training.run import Run, explain, quiet, train
 
@@ -45,20 +45,17 @@ class Work:
 
     Attributes:
         runs: the members of a population.
-        summaries: what their folders held when the process was started.
+        folders: what they held when the process was started.
         device: the device to train on.
     """
 
     runs: Sequence[Run]
-    summaries: Sequence[Mapping[str, Any] | None]
+    folders: SharedFolders
     device: str
 
     def is_taken(self) -> bool:
         """Whether another process trains a member, or did so since this process was started."""
-        return any(
-            in_use(run.path) or read_summary(run.path) != summary
-            for run, summary in zip(self.runs, self.summaries, strict=True)
-        )
+        return any(self.folders.look(run) is not run for run in self.runs)
 
 
 def main(work: Work, pipes: Pipes) -> None:

@@ -22,7 +22,8 @@ from dstrl_cli.topology import masks
 from dstrl_cli.topology.blame import blamed, checked
 from dstrl_cli.topology.kept import join_attributes, take_attributes
 from dstrl_cli.topology.moves import Budget, LayerMove
-from dstrl_cli.topology.schedules import Schedule, share
+from dstrl_cli.topology.schedules import Schedule
+from dstrl_cli.topology.span import Span
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,8 @@ class Rule:
         moves: how the budget of each layer moves, of each member in order, where budgets do.
 
     Attributes:
+        run, move, swap: the whole run, the way of the budgets, and the time in which connections
+            are swapped.
         episode_share: episodes so far over those of the whole run; 0 where only steps count.
         arrived: whether the budgets have come to their end, if they move.
         finished: whether the last topology update has happened.
@@ -181,9 +184,13 @@ class Rule:
         total: int | None = None,
         moves: Sequence[Sequence[LayerMove]] = (),
     ) -> None:
-        self.config, self.end, self.end_share = config, end, end_share
-        self.total, self.moves = end if total is None else total, moves
-        self.windows = Windows(config, self.total, end)
+        self.config, self.end = config, end
+        self.moves = moves
+        total = end if total is None else total
+        self.windows = windows = Windows(config, total, end)
+        self.run = Span((0, total), (0.0, 1.0))
+        self.move = Span(windows.move, config.budget_window)
+        self.swap = Span(windows.swap, (config.swap_start, min(end_share, config.swap_end)))
         self.budget: Budget = load(BUDGETS, config.budget)(config)
         self.arrived = not moves
         self.episode_share = 0.0
@@ -238,13 +245,13 @@ class Rule:
 
     def moving(self, update: int) -> bool:
         """Return whether budgets are on their way at `update`."""
-        begun = update >= self.windows.move[0] or self.reached(self.config.budget_start)
-        return begun and not self.arrived
+        if self.arrived:
+            return False
+        return update >= self.move.updates[0] or self.reached(self.move.shares[0])
 
     def arrives(self, update: int) -> bool:
         """Return whether budgets come to their end at `update`."""
-        end = self.config.budget_window[1]
-        return not self.arrived and (update >= self.windows.move[1] or self.reached(end))
+        return not self.arrived and self.move.done(update, self.episode_share) >= 1
 
     def reached(self, share_of_run: float) -> bool:
         """Return whether a share of the run is done by its episodes."""
@@ -253,23 +260,20 @@ class Rule:
     def swapping(self, update: int) -> bool:
         """Return whether connections are swapped at `update`, if it is a planned one."""
         rule = self.config
-        if rule.moves_budget and rule.schedule == "static":
+        if rule.schedule == "static":
             return False
         if update < rule.update_offset and not rule.moves_budget:
             return False
-        begun = update > self.windows.swap[0] or self.reached(rule.swap_start)
+        begun = update > self.swap.updates[0] or self.reached(self.swap.shares[0])
         return begun and (self.progress(update) < 1 or rule.final_drop)
 
     def progress(self, update: int) -> float:
-        """Return how far `update` is on the way from the first swap to T_end, in [0, 1].
+        """Return how far `update` is on the way from the first swap to T_end, in [0, 1]."""
+        return self.swap.done(update, self.episode_share)
 
-        In a run of N episodes the episodes count where they are further on their way than the
-        updates: episodes end early, and T_end would not be reached by updates alone.
-        """
-        start, first = self.config.swap_start, self.windows.swap[0]
-        last = min(self.end_share, self.config.swap_end)
-        by_updates = share(update - first, self.windows.swap[1] - first)
-        return max(by_updates, share(self.episode_share - start, last - start))
+    def run_progress(self, update: int) -> float:
+        """Return how far the run is at `update`, in [0, 1]."""
+        return self.run.done(update, self.episode_share)
 
     def fraction(self, update: int) -> float:
         """Return the fraction of active connections to exchange at `update`."""
@@ -324,14 +328,8 @@ class Rule:
 
     def moved(self, update: int) -> float:
         """Return which share of their way the budgets have gone at `update`, in [0, 1]."""
-        if self.arrives(update):
-            return 1.0
-        first, last = self.windows.move
-        start, end = self.config.budget_window
-        by_updates = share(update - first, last - first)
-        progress = max(by_updates, share(self.episode_share - start, end - start))
         with blamed("budget", self.config.budget):
-            moved = self.budget.moved(progress)
+            moved = self.budget.moved(self.move.done(update, self.episode_share))
             if not 0 <= moved <= 1:
                 raise ValueError(f"a share of the way must lie in [0, 1], not be {moved!r}")
         return moved

@@ -13,11 +13,6 @@ from typing_extensions import override
 from dstrl_cli.config.models import TopologyConfig
 
 
-def share(done: float, whole: float) -> float:
-    """Return which share of `whole` is done, in [0, 1]; 1 where there is nothing to do."""
-    return min(1.0, max(0.0, done / whole)) if whole > 0 else 1.0
-
-
 class Schedule(ABC):
     """The fraction of the active connections of a layer that a topology update exchanges.
 

@@ -148,11 +148,11 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
                 raise remedy from error
             _leave_summaries(opened, configs, error)
             raise
-        for folder, config in zip(opened, configs, strict=True):
-            finished = (read_summary(folder.path) or _NO_SUMMARY).get("status") == "finished"
-            if finished and not config.keep_checkpoint:
+        summaries = [read_summary(run.path) or _NO_SUMMARY for run in runs]
+        for folder, config, summary in zip(opened, configs, summaries, strict=True):
+            if summary.get("status") == "finished" and not config.keep_checkpoint:
                 folder.remove_checkpoint()
-    return [read_summary(run.path) or _NO_SUMMARY for run in runs]
+    return summaries
 
 
 def _say_changed(

@@ -23,7 +23,7 @@ from dstrl_cli.config.stored import ADDED_KEYS, FORMAT, parse_document
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.runs.checksums import differing_logs
 from dstrl_cli.runs.folder import RunFolder
-from dstrl_cli.runs.provenance import provenance
+from dstrl_cli.runs.provenance import origin, provenance
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
 from dstrl_cli.training.run import Run, device_name, find_device
 
@@ -104,7 +104,7 @@ def verify(run: Run, updates: int, say: Callable[[str], None]) -> Verification:
         DstrlError: the training failed.
     """
     document = parse_document(read_text(run.path / CONFIG_FILE, MAX_YAML))
-    theirs = _origin(document)
+    theirs = origin(document)
     until = _last_step(run, updates)
     device = _device(run, str(theirs.get("device", "cpu")))
     with TemporaryDirectory(prefix="dstrl-verify-") as scratch:
@@ -128,12 +128,6 @@ def verify(run: Run, updates: int, say: Callable[[str], None]) -> Verification:
         ours=ours,
         notes=(*_notes(run, document, theirs), *_rounded_notes(rounded)),
     )
-
-
-def _origin(document: Any) -> Mapping[str, Any]:
-    """Return where a run trained, as its configuration says."""
-    origin = document.get("run") if isinstance(document, Mapping) else None
-    return origin if isinstance(origin, Mapping) else {}
 
 
 def _notes(run: Run, document: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
@@ -205,12 +199,12 @@ class _Until:
 
 
 def _train(
-    run: Run, origin: Mapping[str, Any], device: str, until: int, say: Callable[[str], None]
+    run: Run, ours: Mapping[str, Any], device: str, until: int, say: Callable[[str], None]
 ) -> None:
     """Train a run up to its evaluation at step `until`."""
     from dstrl_cli.training import trainer
 
-    document = to_dict(run.config) | {"run": origin}
+    document = to_dict(run.config) | {"run": ours}
     with RunFolder(run.path).create(document) as folder, suppress(_Enough):
         trainer.train([run.config], [[folder]], run.spec, device, _Until(until, say))
 
