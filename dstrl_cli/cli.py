@@ -16,7 +16,7 @@ import typer
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.registry import only_asked
-from dstrl_cli.terminal import table_options
+from dstrl_cli.terminal import plot_options, table_options
 from dstrl_cli.terminal.edge import interruptible, run_app
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.options import (
@@ -301,6 +301,29 @@ def table(
     with interruptible():
         asked = commands.asked_test(test, pairs, alpha, max_seeds, seeds_per_round)
         commands.table(results, format_, as_json, look | beside, asked)
+
+
+@app.command(cls=HintingCommand)
+def plot(
+    results: table_options.Results,
+    out: plot_options.PlotOut,
+    kind: plot_options.Kinds = None,
+    format_: plot_options.Formats = None,
+    metric: Metric = None,
+    center: plot_options.Center = "mean",
+    normalize: plot_options.Normalize = None,
+    target: plot_options.Target = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the runs in a folder or an archive: curves, sparsity, profiles, IQMs, time, and more.
+
+    Example: dstrl plot results --out figures
+    """
+    from dstrl_cli import commands
+
+    request = commands.PlotRequest(kind, format_, metric, center, normalize, target or [])
+    with interruptible():
+        commands.plot(results, out, request, as_json)
 
 
 @app.command(cls=HintingCommand)
