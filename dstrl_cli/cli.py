@@ -319,11 +319,27 @@ def plot(
 
     Example: dstrl plot results --out figures
     """
-    from dstrl_cli import commands
+    from dstrl_cli.terminal import looking
 
-    request = commands.PlotRequest(kind, format_, metric, center, normalize, target or [])
+    request = looking.PlotRequest(kind, format_, metric, center, normalize, target or [])
     with interruptible():
-        commands.plot(results, out, request, as_json)
+        looking.plot(results, out, request, as_json)
+
+
+@app.command(cls=HintingCommand)
+def inspect(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a policy file.", metavar="RUN")],
+    out: plot_options.PicturesOut = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look inside a trained agent: connections, degrees, dead neurons, inputs, changes over time.
+
+    Example: dstrl inspect results/HalfCheetah-v5/td3-our-rlx2/s0.95/seed0 --out pictures
+    """
+    from dstrl_cli.terminal import looking
+
+    with interruptible(), kept_for_json(as_json), only_asked((), trust=False):
+        looking.inspect(run, out, as_json)
 
 
 @app.command(cls=HintingCommand)

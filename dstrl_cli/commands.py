@@ -44,13 +44,11 @@ __all__ = [
     "EvalRequest",
     "Limits",
     "OnFailure",
-    "PlotRequest",
     "RunOptions",
     "RunRequest",
     "asked_test",
     "evaluate",
     "export",
-    "plot",
     "sweep",
     "sweep_status",
     "table",
@@ -351,45 +349,6 @@ def table(
     if "columns" in chosen:
         chosen["columns"] = parse_names(chosen["columns"], "--columns")
     print(render(tables.table(results, test=test, **chosen), style, screen()).rstrip("\n"))
-
-
-@dataclass(frozen=True)
-class PlotRequest:
-    """The options of `dstrl plot` as they were given; None leaves a choice to the runs."""
-
-    kinds: str | None
-    formats: str | None
-    metric: str | None
-    center: str
-    normalize: str | None
-    targets: Sequence[str]
-
-
-def plot(results: Path, out: Path, request: PlotRequest, as_json: bool) -> None:
-    """Draw the runs in a folder, and say which files were written and what was left out."""
-    from dstrl_cli.plots.plotting import Options, plot_results
-    from dstrl_cli.plots.targets import parse_targets
-
-    options = Options(
-        metric=request.metric,
-        center=request.center,
-        normalize=request.normalize,
-        targets=parse_targets(request.targets),
-    )
-    if request.kinds is not None:
-        options = replace(options, kinds=parse_names(request.kinds, "--kind"))
-    if request.formats is not None:
-        options = replace(options, formats=parse_names(request.formats, "--format"))
-    done = plot_results(results, out, options)
-    if as_json:
-        left_out, notes = dict(done.left_out), list(done.notes)
-        _print_json({"files": list(map(str, done.files)), "left_out": left_out, "notes": notes})
-        return
-    lines = [str(path) for path in done.files]
-    lines += [
-        f"no figure of kind {name}: it takes {needs}" for name, needs in done.left_out.items()
-    ]
-    describe.print_lines(screen(), [*lines, *done.notes])
 
 
 def archive(results: Path, out: Path, overwrite: bool, as_json: bool) -> None:

@@ -164,20 +164,26 @@ def sheet(
 
 
 def legend(figure: Figure, axes: Iterable[Axes], footnote: str = "") -> None:
-    """Put one legend of all panels below them, where it covers no curve, and a footnote below."""
+    """Put a footnote and one legend of all panels below them, where they cover no curve."""
     entries: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     width = figure.get_size_inches()[0]
-    if footnote:
-        figure.supxlabel(folded(footnote, width), fontsize="x-small", color="#444444")
-    if entries:
-        longest = max(map(len, entries))
-        columns = max(1, min(len(entries), int(width / (0.075 * longest + 0.75))))
-        figure.legend(
-            list(entries.values()), list(entries), loc="outside lower center", ncols=columns
-        )
+    text = folded(footnote, width)
+    if not entries:
+        figure.supxlabel(text, fontsize="x-small", color="#444444")
+        return
+    longest = max(map(len, entries))
+    columns = max(1, min(len(entries), int(width / (0.075 * longest + 0.75))))
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside lower center",
+        ncols=columns,
+        title=text or None,  # where the layout keeps it apart from labels and entries
+        title_fontproperties={"size": "x-small"},
+    )
 
 
 def folded(text: str, width: float) -> str:
@@ -192,7 +198,8 @@ def few_ticks(axis: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.xaxis.set_major_locator(MaxNLocator(4))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
 UNITS: Mapping[str, float] = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
@@ -204,5 +211,5 @@ def short(value: float) -> str:
         return f"{value:.1e}".replace("e+", "e")
     for unit, size in UNITS.items():
         if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"
