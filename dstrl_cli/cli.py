@@ -16,7 +16,7 @@ import typer
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.registry import only_asked
-from dstrl_cli.terminal import plot_options, table_options
+from dstrl_cli.terminal import look_cli, table_options
 from dstrl_cli.terminal.edge import interruptible, run_app
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.options import (
@@ -59,7 +59,9 @@ from dstrl_cli.terminal.options import (
     StoredConfig,
     Task,
     Tasks,
+    Tensorboard,
     Trust,
+    Wandb,
 )
 from dstrl_cli.terminal.streams import kept_for_json
 
@@ -112,6 +114,8 @@ def train(
     resume: Resume = False,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
+    tensorboard: Tensorboard = False,
+    wandb: Wandb = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     trust: Trust = False,
@@ -141,6 +145,8 @@ def train(
         replay_device=replay_device,
         checkpoint_every=checkpoint_every,
         keep_checkpoint=keep_checkpoint,
+        tensorboard=tensorboard or None,
+        wandb=wandb or None,
         out=out,
     )
     one = {"env.id": env, "env.task": task, "sparsity": commands.one_number(sparsity, "--sparsity")}
@@ -181,6 +187,8 @@ def sweep(
     compare: Compare = None,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
+    tensorboard: Tensorboard = False,
+    wandb: Wandb = False,
     overwrite: OverwriteAll = False,
     fail_fast: FailFast = False,
     retries: Retries = 0,
@@ -219,6 +227,8 @@ def sweep(
         replay_device=replay_device,
         checkpoint_every=checkpoint_every,
         keep_checkpoint=keep_checkpoint,
+        tensorboard=tensorboard or None,
+        wandb=wandb or None,
         out=out,
         metric=metric,
     )
@@ -303,43 +313,8 @@ def table(
         commands.table(results, format_, as_json, look | beside, asked)
 
 
-@app.command(cls=HintingCommand)
-def plot(
-    results: table_options.Results,
-    out: plot_options.PlotOut,
-    kind: plot_options.Kinds = None,
-    format_: plot_options.Formats = None,
-    metric: Metric = None,
-    center: plot_options.Center = "mean",
-    normalize: plot_options.Normalize = None,
-    target: plot_options.Target = None,
-    as_json: AsJson = False,
-) -> None:
-    """Draw the runs in a folder or an archive: curves, sparsity, profiles, IQMs, time, and more.
-
-    Example: dstrl plot results --out figures
-    """
-    from dstrl_cli.terminal import looking
-
-    request = looking.PlotRequest(kind, format_, metric, center, normalize, target or [])
-    with interruptible():
-        looking.plot(results, out, request, as_json)
-
-
-@app.command(cls=HintingCommand)
-def inspect(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or a policy file.", metavar="RUN")],
-    out: plot_options.PicturesOut = None,
-    as_json: AsJson = False,
-) -> None:
-    """Look inside a trained agent: connections, degrees, dead neurons, inputs, changes over time.
-
-    Example: dstrl inspect results/HalfCheetah-v5/td3-our-rlx2/s0.95/seed0 --out pictures
-    """
-    from dstrl_cli.terminal import looking
-
-    with interruptible(), kept_for_json(as_json), only_asked((), trust=False):
-        looking.inspect(run, out, as_json)
+app.command(cls=HintingCommand)(look_cli.plot)
+app.command(cls=HintingCommand)(look_cli.inspect)
 
 
 @app.command(cls=HintingCommand)

@@ -34,6 +34,8 @@ def draw_inside(found: Inside, names: Sequence[str], out: Path) -> list[Path]:
 
 def masks(network: Network) -> Drawing:
     """Return the masks of a network, black where a connection is: a row per layer."""
+    from matplotlib.ticker import MaxNLocator
+
     both = [("start", network.first), ("end", network.layers)]
     columns = [(words, layers) for words, layers in both if layers is not None]
     heights = [_height(layer) for layer in network.layers]
@@ -51,8 +53,8 @@ def masks(network: Network) -> Drawing:
             across, down = _sides(layer)
             axis.set_xlabel(across, fontsize="x-small")
             axis.set_ylabel(down, fontsize="x-small")
-            axis.locator_params(integer=True)
-            axis.locator_params(axis="y", nbins=max(1, int(4 * _height(layer) / HEIGHT)))
+            bins = max(1, int(4 * _height(layer) / HEIGHT))
+            axis.yaxis.set_major_locator(MaxNLocator(bins, integer=True, min_n_ticks=1))
             axis.grid(visible=False)
     figure.suptitle(plain(network.name))
     return Drawing(f"masks-{network.name}", figure)
