@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -196,10 +196,13 @@ def _draw(
 ) -> None:
     for at, (line, runs) in enumerate(lines.items()):
         style = request.styles[line.method]
-        look = {"color": style.color, "marker": style.marker or "o", "linestyle": ""}
-        done = [run.at[measure] for run in runs if run.at[measure] is not None]
-        never = [run.logged[measure] for run in runs if not run.reached]
-        never = [value for value in never if value is not None]
+        look: dict[str, Any] = {
+            "color": style.color,
+            "marker": style.marker or "o",
+            "linestyle": "",
+        }
+        done = _known(run.at[measure] for run in runs)
+        never = _known(run.logged[measure] for run in runs if not run.reached)
         axis.plot(done, [at] * len(done), **look, markersize=4.5, alpha=0.8)
         axis.plot(never, [at] * len(never), **look, markersize=4.5, fillstyle="none")
         middle = median_time([run.at[measure] for run in runs])
@@ -208,6 +211,10 @@ def _draw(
     axis.set_xlim(left=0)
     axis.grid(axis="y", visible=False)
     canvas.few_ticks(axis)
+
+
+def _known(times: Iterable[float | None]) -> list[float]:
+    return [time for time in times if time is not None]
 
 
 def median_time(times: Sequence[float | None]) -> float | None:

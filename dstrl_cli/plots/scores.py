@@ -168,8 +168,11 @@ def interquartile_means(request: Request) -> Iterator[Drawing]:
     for section in request.sections:
         found: dict[Panel, dict[Line, Cell]] = {}
         for panel in panels(runs_of(section)):
-            cells = {line: cell(request, section, line, panel, "iqm") for line in section.lines}
-            found[panel] = {line: each for line, each in cells.items() if each is not None}
+            found[panel] = {
+                line: each
+                for line in section.lines
+                if (each := cell(request, section, line, panel, "iqm")) is not None
+            }
         found = {panel: cells for panel, cells in found.items() if cells}
         overall = _overall_iqm(request, section)
         if not found:
@@ -286,10 +289,10 @@ def profiles(request: Request) -> Iterator[Drawing]:
             names = [panel.env for panel in envs]
             strata = {line: _strata(request, section, line, names) for line in section.lines}
         elif len(envs) == 1:
-            cells = {line: cell(request, section, line, envs[0], "mean") for line in section.lines}
+            single = {line: cell(request, section, line, envs[0], "mean") for line in section.lines}
             strata = {
                 line: [np.array(list(each.values.values()))] if each else None
-                for line, each in cells.items()
+                for line, each in single.items()
             }
         found = {line: each for line, each in strata.items() if each is not None}
         if not found:

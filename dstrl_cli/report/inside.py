@@ -281,7 +281,7 @@ def topology_changes(rows: LayerRows, until: float = np.inf) -> dict[str, Change
             continue
 
         def total(column: str, own: LayerRows = own, where: Any = where) -> NDArray[np.float64]:
-            return np.bincount(where, weights=np.nan_to_num(own[column]))
+            return np.bincount(where, weights=np.nan_to_num(own[column])).astype(np.float64)
 
         found[str(name)] = Change(steps, total("active"), total("dropped"), total("grown"))
     return found

@@ -230,7 +230,7 @@ def listed(totals: np.ndarray) -> list[int | None]:
 def unread_lines(found: Inside, names: Sequence[str]) -> Iterator[str]:
     """Yield the inputs that no connection of a network reads."""
     for network in found.networks:
-        unread = [names[k] for k in np.flatnonzero(network.layers[0].fan_out == 0)]
+        unread = [names[k] for k in np.flatnonzero(network.layers[0].fan_out == 0).tolist()]
         if unread:
             some = ", ".join(unread[:6]) + (", ..." if len(unread) > 6 else "")
             yield f"{network.name}: {len(unread)} inputs have no connection ({some})"
