@@ -18,6 +18,7 @@ from dstrl_cli.plots.groups import Array, Line, Panel, Section, environments, pa
 from dstrl_cli.plots.request import Drawing, Request, counted_label
 from dstrl_cli.report import intervals
 from dstrl_cli.report.cells import make_cell
+from dstrl_cli.report.marks import Mark, ordered
 from dstrl_cli.report.scaling import NORMALIZED
 from dstrl_cli.report.statistics import mean
 from dstrl_cli.report.table import DENSE, Cell, Look
@@ -52,6 +53,24 @@ def interval_words(cells: Sequence[Cell]) -> str:
     if not methods:
         return f"no intervals: fewer than {intervals.MIN_SEEDS} seeds"
     return f"95 % interval ({', '.join(methods)})"
+
+
+def reservations(found: Cell) -> tuple[Mark, ...]:
+    """Return what a table would mark the cell with, but for the number of seeds."""
+    return ordered(found.marks - {Mark.FEW_SEEDS})
+
+
+def mark_words(cells: Sequence[Cell]) -> str:
+    """Return what the marks in a figure mean, each begun by a semicolon."""
+    every = ordered({mark for each in cells for mark in reservations(each)})
+    return "".join(f"; {mark.symbol} {mark.meaning}" for mark in every)
+
+
+def draw_marks(axis: Axes, found: Cell, at: tuple[float, float]) -> None:
+    """Write the marks of a cell beside its point."""
+    if marks := reservations(found):
+        symbols = "".join(mark.symbol for mark in marks)
+        axis.annotate(plain(symbols), at, (4, 3), textcoords="offset points", fontsize="small")
 
 
 # --- against sparsity ---------------------------------------------------------------------------
@@ -119,7 +138,7 @@ def against_sparsity(request: Request) -> Iterator[Drawing]:
         cells = [p.cell for lines, _ in found.values() for each in lines.values() for p in each]
         words = (
             f"{CENTER_WORDS[request.center]} over seeds; bars: {interval_words(cells)}; faint "
-            "marks: single seeds"
+            f"marks: single seeds{mark_words(cells)}"
         )
         figure.suptitle(plain(algo.upper()))
         canvas.legend(figure, axes, words)
@@ -147,6 +166,7 @@ def _draw_sparsity(
         label = plain(counted_label(line.label, [point.cell.n for point in points]))
         axis.plot(x, [p.cell.center for p in points], **style.line, markersize=4, label=label)
         for at, point in zip(x, points, strict=True):
+            draw_marks(axis, point.cell, (at, point.cell.center))
             if errors := _errors(point.cell):
                 bar = [[errors[0]], [errors[1]]]
                 axis.errorbar(
@@ -183,6 +203,7 @@ def interquartile_means(request: Request) -> Iterator[Drawing]:
             rows = {line: (each.center, each.interval) for line, each in cells.items()}
             _draw_rows(axis, request, names, rows)
             for line, each in cells.items():
+                draw_marks(axis, each, (each.center, names.index(line)))
                 seeds = list(each.values.values())
                 at = [names.index(line)] * len(seeds)
                 axis.plot(seeds, at, "|", color=request.styles[line.method].color, ms=6, alpha=0.6)
@@ -195,6 +216,7 @@ def interquartile_means(request: Request) -> Iterator[Drawing]:
         every = [each for cells in found.values() for each in cells.values()]
         figure.suptitle(plain(section.title))
         words = f"interquartile mean over seeds; bars: {interval_words(every)}; ticks: single seeds"
+        words += mark_words(every)
         canvas.legend(figure, [], words)
         yield Drawing(f"iqm-{section.name}", figure)
 
