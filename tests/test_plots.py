@@ -150,7 +150,7 @@ NEURONS = (
     "step,network,layer,units,dormant,no_input,no_output,max_fan_in,paths,rank,saturated\n"
     "0,actor,0,8,2,1,0,5,20,,\n"
     "0,actor,1,4,1,0,1,7,60,3,\n"
-    "0,actor,2,2,,0,,4,90,,0.25\n"
+    "0,actor,2,2,,0,,9,80,,0.25\n"
     "0,critic1,0,10,1,0,0,3,9,,\n"
     "0,critic2,0,10,3,0,0,5,9,,\n"
 )
@@ -161,7 +161,8 @@ def test_neurons_are_shown_in_percent_of_the_layers_that_have_them(tmp_path: Pat
     rows = read_layers(tmp_path / "neurons.csv", lambda *_: None)
     shown = {each.column: over_time(rows, each, "actor")[1].tolist() for each in QUANTITIES}
     assert shown["dormant"] == [25.0]  # 3 of the 12 neurons of hidden layers
-    assert shown["no_input"] == [pytest.approx(100 / 14)]
+    assert shown["no_input"] == [pytest.approx(100 / 12)]
+    assert shown["paths"] == [80]  # of the last layer, whose fan-in does not count
     assert (shown["max_fan_in"], shown["rank"], shown["saturated"]) == ([7], [3], [0.25])
     dormant = next(each for each in QUANTITIES if each.column == "dormant")
     assert over_time(rows, dormant, "critics")[1].tolist() == [20.0]  # mean of 10 and 30 %

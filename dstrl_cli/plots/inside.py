@@ -88,7 +88,7 @@ def inputs(found: Inside, names: Sequence[str]) -> Drawing:
     """Return the connections of every input: a row per network, at the start and at the end."""
     most = max(network.layers[0].inputs for network in found.networks)
     figure, axes = canvas.sheet(len(found.networks), 1, 1.7)
-    width = min(40.0, max(4.5, INPUT_WIDTH * most + 1.2))
+    width = min(16.0, max(4.5, INPUT_WIDTH * most + 1.2))
     room = 1.6 if most <= MAX_LABELS else 0.4
     figure.set_size_inches(width, 1.7 * len(found.networks) + room + 0.6)
     for (axis,), network in zip(axes, found.networks, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,31 +18,48 @@ from dstrl_cli.report.runs import LoggedRun
 FILE = "neurons.csv"
 
 
+Reduce = Callable[[Array, Array], float]
+"""From the values and the units of a network's layers [L], from the input on, to one number."""
+
+
+def _percent(values: Array, units: Array) -> float:
+    """Return the sum of the values in percent of all units."""
+    return float(100 * values.sum() / units.sum()) if units.sum() > 0 else float("nan")
+
+
+def _largest(values: Array, units: Array) -> float:
+    return float(values.max())
+
+
+def _last(values: Array, units: Array) -> float:
+    return float(values[-1])
+
+
 @dataclass(frozen=True)
 class Quantity:
     """What one row of the figure shows.
 
     Attributes:
-        column: of `neurons.csv`.
+        column: of `neurons.csv`; layers whose cell is empty do not count.
         words: the label of its axis.
-        of_units: whether it is shown in percent of the units of the layers that have it.
-        largest: whether the largest layer counts, and not their sum.
+        reduce: from layers to one number.
+        hidden: whether the last layer does not count: its outputs are no neurons.
     """
 
     column: str
     words: str
-    of_units: bool = False
-    largest: bool = False
+    reduce: Reduce
+    hidden: bool = True
 
 
 QUANTITIES = (
-    Quantity("dormant", "dormant, % of\nneurons", of_units=True),
-    Quantity("no_input", "without input,\n% of neurons", of_units=True),
-    Quantity("no_output", "without output,\n% of neurons", of_units=True),
-    Quantity("max_fan_in", "largest\nfan-in", largest=True),
-    Quantity("paths", "paths to last\nlayer", largest=True),
-    Quantity("rank", "rank of last\nhidden layer", largest=True),
-    Quantity("saturated", "share of actions\nsaturated", largest=True),
+    Quantity("dormant", "dormant, % of\nneurons", _percent),
+    Quantity("no_input", "without input,\n% of neurons", _percent),
+    Quantity("no_output", "without output,\n% of neurons", _percent),
+    Quantity("max_fan_in", "largest\nfan-in", _largest),
+    Quantity("paths", "paths to last\nlayer", _last, hidden=False),
+    Quantity("rank", "rank of last\nhidden layer", _last),
+    Quantity("saturated", "share of actions\nsaturated", _last, hidden=False),
 )
 ROLES = ("actor", "critics")
 
@@ -54,28 +71,19 @@ def of_role(role: str, networks: NDArray[np.str_]) -> NDArray[np.bool_]:
 
 def over_time(rows: LayerRows, quantity: Quantity, role: str) -> tuple[Array, Array]:
     """Return steps [n] and a quantity [n] of one run; the critics' is the mean over them."""
-    values = rows[quantity.column]
-    rows = rows.where(of_role(role, rows.network) & np.isfinite(values))
-    values, units = rows[quantity.column], rows["units"]
+    counts = np.isfinite(rows[quantity.column])
+    if quantity.hidden:
+        counts &= np.isfinite(rows["no_output"])  # which the last layer does not have
+    rows = rows.where(of_role(role, rows.network) & counts)
     steps = np.unique(rows["step"])
-    found = []
-    for step in steps:
-        at = rows["step"] == step
-        found.append(
-            np.mean(
-                [
-                    _of_network(values[at & own], units[at & own], quantity)
-                    for own in (rows.network == name for name in np.unique(rows.network[at]))
-                ]
-            )
-        )
+    found = [_mean_of_networks(rows.where(rows["step"] == step), quantity) for step in steps]
     return steps, np.array(found, dtype=float)
 
 
-def _of_network(values: Array, units: Array, quantity: Quantity) -> float:
-    if quantity.of_units:
-        return float(100 * values.sum() / units.sum()) if units.sum() > 0 else float("nan")
-    return float(values.max() if quantity.largest else values.sum())
+def _mean_of_networks(rows: LayerRows, quantity: Quantity) -> float:
+    """Return the mean over the networks of one step."""
+    of_each = [rows.where(rows.network == name) for name in np.unique(rows.network)]
+    return float(np.mean([quantity.reduce(own[quantity.column], own["units"]) for own in of_each]))
 
 
 def neurons(request: Request) -> Iterator[Drawing]:
