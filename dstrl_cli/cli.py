@@ -16,7 +16,7 @@ import typer
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.registry import only_asked
-from dstrl_cli.terminal import table_options
+from dstrl_cli.terminal import look_cli, table_options
 from dstrl_cli.terminal.edge import interruptible, run_app
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.options import (
@@ -59,7 +59,9 @@ from dstrl_cli.terminal.options import (
     StoredConfig,
     Task,
     Tasks,
+    Tensorboard,
     Trust,
+    Wandb,
 )
 from dstrl_cli.terminal.streams import kept_for_json
 
@@ -112,6 +114,8 @@ def train(
     resume: Resume = False,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
+    tensorboard: Tensorboard = False,
+    wandb: Wandb = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     trust: Trust = False,
@@ -141,6 +145,8 @@ def train(
         replay_device=replay_device,
         checkpoint_every=checkpoint_every,
         keep_checkpoint=keep_checkpoint,
+        tensorboard=tensorboard or None,
+        wandb=wandb or None,
         out=out,
     )
     one = {"env.id": env, "env.task": task, "sparsity": commands.one_number(sparsity, "--sparsity")}
@@ -181,6 +187,8 @@ def sweep(
     compare: Compare = None,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
+    tensorboard: Tensorboard = False,
+    wandb: Wandb = False,
     overwrite: OverwriteAll = False,
     fail_fast: FailFast = False,
     retries: Retries = 0,
@@ -219,6 +227,8 @@ def sweep(
         replay_device=replay_device,
         checkpoint_every=checkpoint_every,
         keep_checkpoint=keep_checkpoint,
+        tensorboard=tensorboard or None,
+        wandb=wandb or None,
         out=out,
         metric=metric,
     )
@@ -301,6 +311,10 @@ def table(
     with interruptible():
         asked = commands.asked_test(test, pairs, alpha, max_seeds, seeds_per_round)
         commands.table(results, format_, as_json, look | beside, asked)
+
+
+app.command(cls=HintingCommand)(look_cli.plot)
+app.command(cls=HintingCommand)(look_cli.inspect)
 
 
 @app.command(cls=HintingCommand)

@@ -23,6 +23,8 @@ NOT_IDENTITY = frozenset(
         "env.timeout",
         "replay_device",
         "compile",
+        "tensorboard",
+        "wandb",
         "metric",
         "method_label",
         "method_order",

@@ -276,6 +276,8 @@ _FLAGS = {
     "replay_device": "--replay-device",
     "checkpoint_every": "--checkpoint-every",
     "keep_checkpoint": "--keep-checkpoint",
+    "tensorboard": "--tensorboard",
+    "wandb": "--wandb",
 }
 """The flags of keys whose name is not simply the key."""
 

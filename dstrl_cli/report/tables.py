@@ -115,7 +115,7 @@ def build(
     if not shown:
         raise InputError(_no_value(chosen, results))
     logged = {key: make_cell(key, members, look, paper) for key, members in shown.items()}
-    labels = _told_apart(
+    labels = told_apart(
         {
             run.identity.method: method_label(run.identity.method, run.config)
             for run in reversed(results.runs)
@@ -202,7 +202,7 @@ def _without_value(
 Labels = Mapping[str, MethodLabel]
 
 
-def _told_apart(labels: Labels) -> Labels:
+def told_apart(labels: Labels) -> Labels:
     """Return the labels of methods, with the name of the method where several have the same."""
     counts = Counter(each.label for each in labels.values())
     return {

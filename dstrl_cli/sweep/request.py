@@ -12,6 +12,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.again import ALLOWED, stored_run
 from dstrl_cli.sweep.plan import Axes, expand, refuse_several
 from dstrl_cli.sweep.states import Planned, fresh, resumed
+from dstrl_cli.training import writers
 from dstrl_cli.training.run import Run
 
 
@@ -56,10 +57,13 @@ def wanted_runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
     """
     if request.config is not None:
         _refuse_beside_config(request)
-        return [stored_run(request.config, request.given)]
-    return expand(
-        request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=request.given
-    )
+        runs = [stored_run(request.config, request.given)]
+    else:
+        runs = expand(
+            request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=request.given
+        )
+    writers.check(run.config for run in runs)
+    return runs
 
 
 def plan_training(request: RunRequest) -> list[Planned]:

@@ -157,6 +157,13 @@ KeepCheckpoint = Annotated[
     bool,
     typer.Option("--keep-checkpoint", help="Keep the last checkpoint of a finished run, too."),
 ]
+Tensorboard = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Also write curves for TensorBoard (extra tensorboard)."),
+]
+Wandb = Annotated[
+    bool, typer.Option("--wandb", help="Also write curves for Weights & Biases (extra wandb).")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be run, and write nothing.")
 ]
