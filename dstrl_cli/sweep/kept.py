@@ -48,19 +48,18 @@ def all_finished(runs: Sequence[Run]) -> bool:
     return all((read_summary(run.path) or {}).get("status") == "finished" for run in runs)
 
 
-TORCH_SEED = 67280421310721
-"""That of torch's own generator in a new process."""
-
-
 def put_back() -> None:
-    """Make the process as good as new, and let go of what the last run leaves in memory."""
+    """Make the process as good as new, and let go of what the last run leaves in memory.
+
+    The generators that a whole process shares begin anywhere, as they do in a new one.
+    """
     import numpy as np
     import torch
 
     torch.set_flush_denormal(False)
-    torch.manual_seed(TORCH_SEED)
+    torch.default_generator.seed()
     random.seed()
-    np.random.seed()
+    np.random.seed()  # noqa: NPY002  # there is no other way to seed it
     gc.collect()
     gc.freeze()  # what is left are modules: the next collections need not look at them
 

@@ -56,6 +56,7 @@ class _Job:
     work: Connection
     end: End | None = None
     waiting: bool = False  # whether the process waits for another population
+    given: worker.Work | None = None  # what it got while it waited, and has not begun yet
 
     def sources(self) -> list[Any]:
         """Return what may have news."""
@@ -75,6 +76,8 @@ class _Job:
             self.end = message  # passed on when the process is gone, or waits
         elif isinstance(message, worker.Waiting):
             self.waiting = True
+        elif isinstance(message, worker.Began):
+            self.given = None
         else:
             yield self.number, message
 
@@ -114,14 +117,11 @@ class _Job:
         assert self.end is not None
         yield self.number, self.end
 
-    def takes(self, number: int, work: worker.Work) -> bool:
-        """Give another population to the process, which waits; False: it has died meanwhile."""
-        self.number, self.end, self.waiting = number, None, False
-        try:
+    def give(self, number: int, work: worker.Work) -> None:
+        """Give another population to the process, which waits, or has died without a word."""
+        self.number, self.end, self.waiting, self.given = number, None, False, work
+        with suppress(OSError):
             self.work.send(work)
-        except OSError:
-            return False
-        return self.process.is_alive()
 
     def dismiss(self) -> None:
         """End a process that waits."""
@@ -150,6 +150,7 @@ class LocalLauncher(Launcher):
     def __init__(self) -> None:
         self._jobs: dict[int, _Job] = {}
         self._waiting: list[_Job] = []
+        self._stopping = False
 
     @override
     def start(self, number: int, population: PlannedPopulation) -> None:
@@ -159,7 +160,8 @@ class LocalLauncher(Launcher):
         with interrupts_held():
             while self._waiting:
                 job = self._waiting.pop()
-                if kept and job.takes(number, work):
+                if kept:
+                    job.give(number, work)
                     self._jobs[number] = job
                     return
                 job.dismiss()  # no more processes than populations that train
@@ -178,16 +180,25 @@ class LocalLauncher(Launcher):
             elif ready is job.output:
                 said += job.read_output()
             else:
-                said += job.last_words()
-                del self._jobs[job.number]
+                said += self._after_death(self._jobs.pop(job.number))
                 continue
             if job.waiting:
                 said += job.population_ended()
                 self._waiting.append(self._jobs.pop(job.number))
         return said
 
+    def _after_death(self, job: _Job) -> list[tuple[int, Message]]:
+        """Return what a process left to say; where it had not begun its work, another does it."""
+        said = list(job.last_words())
+        if job.given is None or job.end is not None or self._stopping:
+            return said
+        with interrupts_held():
+            self._jobs[job.number] = _start_process(job.number, job.given)
+        return []
+
     @override
     def stop(self, at_once: bool = False) -> None:
+        self._stopping = True
         for job in self._jobs.values():
             job.order(AT_ONCE if at_once else STOP)
 

@@ -64,6 +64,11 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Began:
+    """The process has got its work."""
+
+
+@dataclass(frozen=True)
 class Waiting:
     """After `End`: the process waits for further work, and all that it printed is in its pipe."""
 
@@ -84,6 +89,7 @@ def _train_all(first: Work, pipes: Pipes, interrupts: WorkerInterrupts) -> None:
     while work is not None:
         kept = False
         try:
+            pipes.messages.send(Began())
             end = _train(work, pipes.messages)
             interrupts.ignore()
             kept = work.kept and end.status == "done" and all_finished(work.runs)
