@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dstrl_cli.bench.measure import Measurement, Ratio
-from dstrl_cli.bench.plan import NOTES, PARTS_NOTE, PEERS, Work
+from dstrl_cli.bench.plan import NOTES, PEERS, Work
 from dstrl_cli.config.identity import env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.machine import cores
@@ -41,6 +41,7 @@ CSV_COLUMNS = (
     "ms_median",
     "ms_min",
     "ms_max",
+    "cpu_ms",
     "steps_per_s",
     "peak_mb",
     "device_mb",
@@ -118,6 +119,7 @@ def row(measured: Measurement) -> dict[str, Any]:
         "ms_median": middle,
         "ms_min": least,
         "ms_max": most,
+        "cpu_ms": measured.cpu_ms,
         "steps_per_s": measured.rate,
         "peak_mb": measured.peak_mb,
         "device_mb": measured.device_mb,
@@ -154,6 +156,8 @@ def to_json(
                 "steps_per_s_min": min(m.rates),
                 "steps_per_s_max": max(m.rates),
                 "rounds": list(m.rates),
+                "peak_gflops": m.peak_gflops,
+                "compile_s": m.compile_s,
                 "lock_step_ms": None if m.parts is None else dict(m.parts),
             }
             for m in flat
@@ -167,6 +171,7 @@ def to_json(
                 "speed_min": each.least,
                 "speed_max": each.most,
                 "memory": each.memory,
+                "cpu": each.cpu,
             }
             for each in ratios
         ],
@@ -174,6 +179,11 @@ def to_json(
 
 
 # --- tables -------------------------------------------------------------------------------------
+
+PARTS_TITLE = (
+    "Where a step's time goes, in ms. The parts are timed one by one, a device waited for after "
+    "each: together they take longer than the step above."
+)
 
 _LEFT = ("method", "sparsity", "engine", "threads", "members", "runs")
 
@@ -187,15 +197,30 @@ def print_group(console: Console, measured: Sequence[Measurement], found: Sequen
     print_lines(console, [f"{title}: networks {sizes}, batch {config.batch_size}"])
     shown = _shown(measured)
     console.print(_times(measured, shown))
+    if (peak := measured[0].peak_gflops) is not None:
+        print_lines(console, [f"peak of a core in these rounds: {peak:.0f} GFLOP/s", ""])
     saved = [m for m in measured if m.checkpoint is not None]
     if saved:
         console.print(_checkpoints(saved, shown))
     split = [m for m in measured if m.parts is not None]
     if split:
+        print_lines(console, [PARTS_TITLE])
         console.print(_parts(split, shown))
-        print_lines(console, [PARTS_NOTE, ""])
     if found:
         console.print(_ratios(found, shown))
+    print_lines(console, _peer_notes(measured))
+
+
+def _peer_notes(measured: Sequence[Measurement]) -> list[str]:
+    """Return what the user should know of the peers' numbers."""
+    found = []
+    for name in dict.fromkeys(m.work.contender for m in measured):
+        if name not in PEERS or not PEERS[name].note:
+            continue
+        compiled = [m.compile_s for m in measured if m.work.contender == name and m.compile_s]
+        took = f" Compiling took {compiled[0]:.0f} s, which nothing here counts." if compiled else ""
+        found += [PEERS[name].note + took, ""]
+    return found
 
 
 def _cells(work: Work) -> dict[str, str]:
@@ -232,14 +257,15 @@ def _times(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
     floors = any(m.floor_ms is not None for m in measured)
     unit = UNITS[measured[0].work.kind]
     devices = any(m.device_mb is not None for m in measured)
-    right = [unit, "min", "max", "ms", *(["floor ms"] if floors else []), "MB"]
+    right = [unit, "min", "max", "ms", "CPU ms", *(["floor ms", "x floor"] if floors else []), "MB"]
     right += ["device MB"] if devices else []
     table = _table(shown, right)
     for m in measured:
         cells = _cells(m.work)
         rates = [number(rate) for rate in (m.rate, min(m.rates), max(m.rates))]
-        floor = [number(m.floor_ms)] if floors else []
-        numbers = [*rates, number(m.milliseconds[0]), *floor, f"{m.peak_mb:.0f}"]
+        floor = [number(m.floor_ms), number(m.over_floor)] if floors else []
+        times = [number(m.milliseconds[0]), number(m.cpu_ms)]
+        numbers = [*rates, *times, *floor, f"{m.peak_mb:.0f}"]
         on_device = "" if m.device_mb is None else f"{m.device_mb:.0f}"
         numbers += [on_device] if devices else []
         table.add_row(*(Text(cells[name]) for name in shown), *numbers)
@@ -258,12 +284,12 @@ def _checkpoints(measured: Sequence[Measurement], shown: Sequence[str]) -> Table
 
 
 def _parts(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
-    """Return the milliseconds of a lock-step's parts."""
+    """Return the milliseconds of a lock-step's parts, their sum, and the arithmetic's floor."""
     names = list(measured[0].parts or {})
-    table = _table(shown, [f"{name} ms" for name in names])
+    table = _table(shown, [*names, "sum", "floor"])
     for m in measured:
-        cells = _cells(m.work)
-        numbers = [number(value) for value in (m.parts or {}).values()]
+        cells, parts = _cells(m.work), m.parts or {}
+        numbers = [number(value) for value in (*parts.values(), sum(parts.values()), m.floor_ms)]
         table.add_row(*(Text(cells[name]) for name in shown), *numbers)
     return table
 
@@ -272,7 +298,7 @@ def _ratios(found: Sequence[Ratio], shown: Sequence[str]) -> Table:
     """Return how many times faster, and of how much memory: a block for each comparison."""
     own = {each.subject.work.threads for each in found}
     left = ["over", *(name for name in shown if name != "threads" or len(own) > 1)]
-    table = _table(left, ["times", "min", "max", "memory"])
+    table = _table(left, ["times", "min", "max", "CPU", "memory"])
     blocks: dict[tuple[str, int], list[Ratio]] = {}
     for each in found:
         blocks.setdefault((over(each), each.subject.work.jobs), []).append(each)
@@ -280,7 +306,8 @@ def _ratios(found: Sequence[Ratio], shown: Sequence[str]) -> Table:
         for line, each in enumerate(blocks[block]):
             cells = _cells(each.subject.work) | {"over": "" if line else block[0]}
             speeds = [f"{value:.2f}" for value in (each.speed, each.least, each.most)]
-            table.add_row(*(Text(cells[name]) for name in left), *speeds, f"{each.memory:.2f}")
+            taken = [f"{each.cpu:.2f}", f"{each.memory:.2f}"]
+            table.add_row(*(Text(cells[name]) for name in left), *speeds, *taken)
     return table
 
 
