@@ -1,15 +1,15 @@
-"""Where the time of a whole step goes: acting, environment, storing, and what an update consists of.
+"""Where the time of a whole step goes: act, environment, store, and what an update consists of.
 
 What the trainer calls once a step is timed in its own loop. An update may be one call of compiled
 code, which nothing can look into. So on the CPU its sampling and its kernels are timed apart: the
-same networks take further updates through `Learner.sample_and_train`, which calls them one by one in
-the paper's order. `losses` is what remains of the trainer's update.
+same networks take further updates through `Learner.sample_and_train`, which calls them one by one
+in the paper's order. `losses` is what remains of the trainer's update.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -36,58 +36,68 @@ def breakdown(population: Population, lap: Callable[[], Any], seconds: float) ->
         lap: takes one lock-step of it.
         seconds: to measure for.
     """
-    on_cpu = population.device == "cpu"
-    step, update = StepParts(population, lap), UpdateParts(population)
-    laps = updates = 0
-    for _ in range(TURNS if on_cpu else 1):
-        laps += step.run(seconds / (2 * TURNS) if on_cpu else seconds)
-        if on_cpu:
-            updates += update.run(seconds / (2 * TURNS))
-    found = {part: 1000 * total / laps for part, total in step.parts().items()}
-    if not on_cpu:
-        return found
-    per_lap = step.updates / laps
-    for part, total in update.watch.seconds.items():
-        found[part] = 1000 * total / updates * per_lap
-    rest, whole = found.pop("rest"), found.pop("update")
-    losses = max(0.0, whole - sum(found[part] for part in update.watch.seconds))
-    return found | {"losses": losses, "rest": rest}
+    step = StepParts(population, lap)
+    if population.device != "cpu":
+        step.run(seconds)
+        return step.milliseconds()
+    update = UpdateParts(population)
+    for _ in range(TURNS):
+        step.run(seconds / (2 * TURNS))
+        update.run(seconds / (2 * TURNS))
+    return within_update(step.milliseconds(), update.milliseconds(), step.updates / step.laps)
+
+
+def within_update(
+    step: Mapping[str, float], update: Mapping[str, float], updates: float
+) -> dict[str, float]:
+    """Return a step's parts with `update` divided into its own parts and `losses`, what remains.
+
+    Args:
+        step: milliseconds of a step's parts.
+        update: milliseconds of some parts of one update.
+        updates: per step.
+    """
+    parts = {part: milliseconds * updates for part, milliseconds in update.items()}
+    outer = {part: step[part] for part in step if part not in ("update", "rest")}
+    losses = max(0.0, step["update"] - sum(parts.values()))
+    return outer | parts | {"losses": losses, "rest": step["rest"]}
 
 
 class StepParts:
     """Times the parts of the trainer's own steps.
 
-    `environment` includes copying what the environments return to the device; `transfer`, where
+    `env` includes copying what the environments return to the device; `transfer`, where
     there is a device, is copying the actions to the host.
     """
 
     def __init__(self, population: Population, lap: Callable[[], Any]) -> None:
         self.population, self.lap = population, lap
         self.places: dict[str, Sequence[Place]] = {
-            "acting": [Place(population, "act")],
-            "environment": [Place(population.env, "step")],
-            "storing": [Place(population.learner, "store")],
+            "act": [Place(population, "act")],
+            "env": [Place(population.env, "step")],
+            "store": [Place(population.learner, "store")],
             "update": [Place(population, "update")],
         }
         if population.device != "cpu":
             self.places["transfer"] = [Place(population, "actions_for_env")]
         self.watch = Stopwatch(list(self.places), _waiting(population.device))
-        self.total, self.updates = 0.0, 0
+        self.total, self.laps, self.updates = 0.0, 0, 0
 
-    def run(self, seconds: float) -> int:
-        """Take steps for about `seconds`; return how many."""
+    def run(self, seconds: float) -> None:
+        """Take steps for about `seconds`."""
         period = self.population.config.policy_delay  # every other update costs more
         began = self.population.algorithm.updates
         with self.watch.watching(self.places):
-            taken = repeat(lambda: [self.lap() for _ in range(period)], seconds, self.watch.wait)
+            taken = repeat(_times(period, self.lap), seconds, self.watch.wait)
         self.total += taken.seconds
         self.updates += self.population.algorithm.updates - began
-        return taken.steps * period
+        self.laps += taken.steps * period
 
-    def parts(self) -> dict[str, float]:
-        """Return the seconds of every part so far; `rest` belongs to none."""
+    def milliseconds(self) -> dict[str, float]:
+        """Return what every part takes in one step; `rest` is what belongs to none."""
         rest = max(0.0, self.total - sum(self.watch.seconds.values()))
-        return self.watch.seconds | {"rest": rest}
+        found = self.watch.seconds | {"rest": rest}
+        return {part: 1000 * seconds / self.laps for part, seconds in found.items()}
 
 
 class UpdateParts:
@@ -95,20 +105,26 @@ class UpdateParts:
 
     def __init__(self, population: Population) -> None:
         self.population, self.learner = population, population.learner
-        self.watch = Stopwatch(["sampling", "kernels"])
+        self.watch = Stopwatch(["sample", "kernels"])
+        self.updates = 0
 
-    def run(self, seconds: float) -> int:
-        """Take updates for about `seconds`; return how many."""
+    def run(self, seconds: float) -> None:
+        """Take updates for about `seconds`."""
         algorithm = self.population.algorithm
         period = self.population.config.policy_delay
         networks = [algorithm.actor, algorithm.critic]
         with (
             calls_of(networks, PRODUCTS + MOVES) as kernels,
-            calls_of([self.learner.replay], ("sample",)) as sampling,
-            self.watch.watching({"kernels": kernels, "sampling": sampling}),
+            calls_of([self.learner.replay], ("sample",)) as sample,
+            self.watch.watching({"kernels": kernels, "sample": sample}),
         ):
-            taken = repeat(lambda: [self.update() for _ in range(period)], seconds)
-        return taken.steps * period
+            taken = repeat(_times(period, self.update), seconds)
+        self.updates += taken.steps * period
+
+    def milliseconds(self) -> dict[str, float]:
+        """Return what every part takes in one update."""
+        found = self.watch.seconds.items()
+        return {part: 1000 * seconds / self.updates for part, seconds in found}
 
     def update(self) -> None:
         """Take one update as the learner does where it captures nothing."""
@@ -141,6 +157,16 @@ def calls_of(workers: Sequence[Any], methods: Sequence[str]) -> Iterator[list[Pl
             compiled = [name for name, each in vars(kernels).items() if hasattr(each, "py_func")]
             places += [Place(owner.kernels, name) for name in compiled]
         yield places
+
+
+def _times(count: int, step: Callable[[], Any]) -> Callable[[], None]:
+    """Return a function that takes a step so many times."""
+
+    def steps() -> None:
+        for _ in range(count):
+            step()
+
+    return steps
 
 
 def _waiting(device: str) -> Callable[[], Any]:

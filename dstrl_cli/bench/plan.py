@@ -94,7 +94,10 @@ PEERS: dict[str, Peer] = {
     "sb3": Peer("SB3", "stable_baselines3", "stable-baselines3", (1, 2), accelerates=True),
     "sbx": Peer("SBX", "sbx", "sbx-rl", (None,)),
     "rltools": Peer(
-        "RLtools", "rltools", "rltools", (1,),
+        "RLtools",
+        "rltools",
+        "rltools",
+        (1,),
         remedy='pip install "dstrl[rltools]"',
         updates_alone=False,
         missing=toolchain.missing,

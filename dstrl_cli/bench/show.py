@@ -189,7 +189,7 @@ _LEFT = ("method", "sparsity", "engine", "threads", "members", "runs")
 
 
 def print_group(console: Console, measured: Sequence[Measurement], found: Sequence[Ratio]) -> None:
-    """Print a group's two tables: what was measured, and the ratios."""
+    """Print a group's tables: what was measured, where the time goes, and the ratios."""
     config = _config(measured[0].work)
     sizes = "-".join(map(str, config.hidden_sizes))
     what = {"train": "whole steps", "update": "updates"}[measured[0].work.kind]
@@ -198,17 +198,19 @@ def print_group(console: Console, measured: Sequence[Measurement], found: Sequen
     shown = _shown(measured)
     console.print(_times(measured, shown))
     if (peak := measured[0].peak_gflops) is not None:
-        print_lines(console, [f"peak of a core in these rounds: {peak:.0f} GFLOP/s", ""])
+        print_lines(console, [f"peak of a core in these rounds: {peak:.0f} GFLOP/s"])
     saved = [m for m in measured if m.checkpoint is not None]
     if saved:
+        print_lines(console, [""])
         console.print(_checkpoints(saved, shown))
     split = [m for m in measured if m.parts is not None]
     if split:
-        print_lines(console, [PARTS_TITLE])
-        console.print(_parts(split, shown))
+        print_lines(console, ["", PARTS_TITLE])
+        console.print(_parts(split))
     if found:
+        print_lines(console, [""])
         console.print(_ratios(found, shown))
-    print_lines(console, _peer_notes(measured))
+    print_lines(console, ["", *_peer_notes(measured)])
 
 
 def _peer_notes(measured: Sequence[Measurement]) -> list[str]:
@@ -217,8 +219,8 @@ def _peer_notes(measured: Sequence[Measurement]) -> list[str]:
     for name in dict.fromkeys(m.work.contender for m in measured):
         if name not in PEERS or not PEERS[name].note:
             continue
-        compiled = [m.compile_s for m in measured if m.work.contender == name and m.compile_s]
-        took = f" Compiling took {compiled[0]:.0f} s, which nothing here counts." if compiled else ""
+        seconds = [m.compile_s for m in measured if m.work.contender == name and m.compile_s]
+        took = f" Compiling took {max(seconds):.0f} s, which nothing counts." if seconds else ""
         found += [PEERS[name].note + took, ""]
     return found
 
@@ -245,7 +247,7 @@ def _shown(measured: Sequence[Measurement]) -> list[str]:
 
 
 def _table(left: Sequence[str], right: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for heading in left:
         table.add_column(heading, overflow="fold")
     for heading in right:
@@ -254,7 +256,7 @@ def _table(left: Sequence[str], right: Sequence[str]) -> Table:
 
 
 def _times(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
-    floors = any(m.floor_ms is not None for m in measured)
+    floors = measured[0].work.kind == "update" and measured[0].peak_gflops is not None
     unit = UNITS[measured[0].work.kind]
     devices = any(m.device_mb is not None for m in measured)
     right = [unit, "min", "max", "ms", "CPU ms", *(["floor ms", "x floor"] if floors else []), "MB"]
@@ -283,13 +285,15 @@ def _checkpoints(measured: Sequence[Measurement], shown: Sequence[str]) -> Table
     return table
 
 
-def _parts(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
-    """Return the milliseconds of a lock-step's parts, their sum, and the arithmetic's floor."""
-    names = list(measured[0].parts or {})
-    table = _table(shown, [*names, "sum", "floor"])
+def _parts(measured: Sequence[Measurement]) -> Table:
+    """Return the milliseconds of a lock-step's parts, and the floor of its arithmetic."""
+    names, shown = list(measured[0].parts or {}), _shown(measured)
+    floors = measured[0].floor_ms is not None
+    table = _table(shown, [*names, *(["floor"] if floors else [])])
     for m in measured:
-        cells, parts = _cells(m.work), m.parts or {}
-        numbers = [number(value) for value in (*parts.values(), sum(parts.values()), m.floor_ms)]
+        cells = _cells(m.work)
+        times = [*(m.parts or {}).values(), *([m.floor_ms or 0.0] if floors else [])]
+        numbers = [f"{value:.3f}" if value < 10 else number(value) for value in times]
         table.add_row(*(Text(cells[name]) for name in shown), *numbers)
     return table
 
