@@ -23,6 +23,7 @@ from dstrl_cli.terminal.options import (
     ActorSparsity,
     Algo,
     Algos,
+    Alpha,
     AsJson,
     CheckpointEvery,
     Compare,
@@ -39,6 +40,7 @@ from dstrl_cli.terminal.options import (
     FailFast,
     Jobs,
     KeepCheckpoint,
+    MaxSeeds,
     MembersPerDevice,
     Metric,
     Ours,
@@ -51,6 +53,7 @@ from dstrl_cli.terminal.options import (
     Retries,
     Seed,
     Seeds,
+    SeedsPerRound,
     Set,
     Sparsities,
     Sparsity,
@@ -60,6 +63,7 @@ from dstrl_cli.terminal.options import (
     Task,
     Tasks,
     Trust,
+    UntilDecided,
 )
 from dstrl_cli.terminal.streams import kept_for_json
 
@@ -179,6 +183,10 @@ def sweep(
     out: Out = None,
     metric: Metric = None,
     compare: Compare = None,
+    until_decided: UntilDecided = None,
+    max_seeds: MaxSeeds = None,
+    seeds_per_round: SeedsPerRound = None,
+    alpha: Alpha = None,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
     overwrite: OverwriteAll = False,
@@ -225,12 +233,13 @@ def sweep(
     request = commands.RunRequest(axes, shared, ours, preset, set_ or [], overwrite)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json, commands.OnFailure(fail_fast, retries))
+    rounds = commands.Rounds(until_decided, max_seeds, seeds_per_round, alpha)
     asked = (algo, *(env or ()), *(set_ or ()))
     with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         if status:
-            commands.sweep_status(request, as_json)
+            commands.sweep_status(request, as_json, rounds)
         else:
-            commands.sweep(request, options, compare)
+            commands.sweep(request, options, compare, rounds)
 
 
 @app.command(name="eval", cls=HintingCommand)

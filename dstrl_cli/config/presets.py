@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from dstrl_cli.config.fields import MetricName
+from dstrl_cli.config.fields import MetricName, PositiveInt, Share
 from dstrl_cli.config.foreign import counterpart
 from dstrl_cli.config.identity import env_name
 from dstrl_cli.config.keys import expand
@@ -122,7 +122,10 @@ class Case(StrictFile):
 
 
 class SweepPreset(StrictFile):
-    """A preset: a sweep's axes, the keys of all its runs, and the table that it is for."""
+    """A preset: a sweep's axes, the keys of all its runs, and the table that it is for.
+
+    `until_decided` and the three keys below it are the flags of these names.
+    """
 
     name: str
     source: str
@@ -132,6 +135,15 @@ class SweepPreset(StrictFile):
     cases: tuple[Case, ...] = ()
     compare: str | None = None
     metric: MetricName | None = None
+    until_decided: tuple[str, ...] = ()
+    max_seeds: PositiveInt | None = None
+    seeds_per_round: PositiveInt | None = None
+    alpha: Share | None = None
+
+    @field_validator("until_decided", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> list[str]:
+        return parse_names(value, "until_decided")
 
     def layers(self, algo: str, method: str, env_id: str) -> list[Layer]:
         """Return the keys for one run: metric, axes of one value, `config`, then its cases."""

@@ -142,12 +142,16 @@ class Overall:
 
 @dataclass(frozen=True)
 class Row:
-    """A method's cells, by environment; `overall` where it has one in each of several."""
+    """A method's cells, by environment; `overall` where it has one in each of several.
+
+    `sparsity` is the label of its runs: not the section's where they are dense.
+    """
 
     method: str
     label: str
     cells: Mapping[str, Cell]
     overall: Overall | None = None
+    sparsity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,7 @@ class Comparisons:
         looks: how many rounds of seeds were looked at.
         waiting: the comparisons that lack seeds for the next round.
         absent: the pairs asked for, as `our-rlx2:rlx2`, that have finished runs of both nowhere.
+        given_up: the comparisons that lacked seeds for a round and get no more.
     """
 
     plan: Plan
@@ -178,6 +183,7 @@ class Comparisons:
     looks: int
     waiting: tuple[Comparison, ...]
     absent: tuple[str, ...] = ()
+    given_up: tuple[Comparison, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def build(
     if not shown:
         raise InputError(_no_value(chosen, results))
     logged = {key: make_cell(key, members, look, paper) for key, members in shown.items()}
-    labels = _told_apart(
+    labels = told_apart(
         {
             run.identity.method: method_label(run.identity.method, run.config)
             for run in reversed(results.runs)
@@ -125,7 +125,7 @@ def build(
     if look.against is not None and look.against not in methods:
         raise InputError(suggest("method of --against", look.against, methods))
     cells, not_scaled = normalize(logged, results.runs, look, chosen)
-    sections = tuple(with_overall(each, look) for each in _sections(cells, labels))
+    sections = tuple(with_overall(each, look) for each in arrange(cells, labels))
     return Table(
         metric=chosen,
         look=look,
@@ -146,7 +146,7 @@ def build(
             *notes.file_notes(results.runs),
         ),
         unchecked=len(notes.unchecked(results.runs)),
-        tests=compare_methods(_sections(logged, labels), test) if test else None,
+        tests=compare_methods(arrange(logged, labels), test) if test else None,
     )
 
 
@@ -202,7 +202,7 @@ def _without_value(
 Labels = Mapping[str, MethodLabel]
 
 
-def _told_apart(labels: Labels) -> Labels:
+def told_apart(labels: Labels) -> Labels:
     """Return the labels of methods, with the name of the method where several have the same."""
     counts = Counter(each.label for each in labels.values())
     return {
@@ -211,8 +211,8 @@ def _told_apart(labels: Labels) -> Labels:
     }
 
 
-def _sections(cells: Mapping[Key, Cell], labels: Labels) -> tuple[Section, ...]:
-    """One section per algorithm and sparsity, each with the algorithm's dense rows."""
+def arrange(cells: Mapping[Key, Cell], labels: Labels) -> tuple[Section, ...]:
+    """Return a section per algorithm and sparsity, each with the algorithm's dense rows."""
     sections = []
     for algo in sorted({algo for algo, *_ in cells}, key=lambda name: (name != "td3", name)):
         found = {sparsity for name, sparsity, *_ in cells if name == algo}
@@ -232,5 +232,5 @@ def _rows(cells: Mapping[Key, Cell], labels: Labels, algo: str, sparsity: str) -
         # A method that also ran without sparsity needs two rows that can be told apart.
         twice = own == DENSE != sparsity and (method, sparsity) in found
         text = f"{label.label} (dense)" if twice else label.label
-        rows.append((label.order, method, own != DENSE, Row(method, text, by_env)))
+        rows.append((label.order, method, own != DENSE, Row(method, text, by_env, sparsity=own)))
     return tuple(row for *_, row in sorted(rows, key=lambda item: item[:3]))

@@ -9,6 +9,7 @@ from typing import Any
 
 from dstrl_cli.config.presets import SweepPreset, flag_name, load_sweep_preset
 from dstrl_cli.errors import InputError
+from dstrl_cli.report.comparing import Asked, asked_rounds
 from dstrl_cli.sweep.again import ALLOWED, stored_run
 from dstrl_cli.sweep.plan import Axes, expand, refuse_several
 from dstrl_cli.sweep.states import Planned, fresh, resumed
@@ -47,6 +48,28 @@ class RunRequest:
     def given(self) -> dict[str, Any]:
         """The single keys that were given."""
         return {key: value for key, value in self.flags.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What `--until-decided` and its options say, before a preset adds to it; None: not given."""
+
+    pairs: str | None = None
+    max_seeds: int | None = None
+    seeds_per_round: int | None = None
+    alpha: float | None = None
+
+    def test(self, preset: SweepPreset | None) -> Asked | None:
+        """Return what is to be decided, if anything. Raises InputError where that is no plan."""
+
+        def pick(name: str) -> Any:
+            given = getattr(self, name)
+            return getattr(preset, name) if given is None and preset is not None else given
+
+        pairs = self.pairs
+        if pairs is None and preset is not None:
+            pairs = ",".join(preset.until_decided)
+        return asked_rounds(pairs, pick("alpha"), pick("max_seeds"), pick("seeds_per_round"))
 
 
 def wanted_runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:

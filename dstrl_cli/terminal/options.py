@@ -185,3 +185,36 @@ Retries = Annotated[
         metavar="N",
     ),
 ]
+
+# --- adding seeds until comparisons are decided -------------------------------------------------
+
+UntilDecided = Annotated[
+    str | None,
+    typer.Option(
+        help="Add seeds to these methods, round by round, only until each pair is decided: "
+        "our-rlx2:rlx2,our-dst:dst. The others keep --seeds. (none: not those of the preset.)",
+        metavar="A:B,...",
+    ),
+]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="With --until-decided: seeds of a method after the last round (default: 20).",
+        metavar="N",
+    ),
+]
+SeedsPerRound = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1000, help="With --until-decided: seeds of a round (default: 5).", metavar="N"
+    ),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        help="With --until-decided: probability of any wrong decision (default: 0.05).",
+        metavar="P",
+    ),
+]
