@@ -51,6 +51,7 @@ from dstrl_cli.terminal.options import (
     ReplayDevice,
     Resume,
     Retries,
+    Scale,
     Seed,
     Seeds,
     SeedsPerRound,
@@ -173,6 +174,7 @@ def sweep(
     steps: Steps = None,
     episodes: Episodes = None,
     preset: Preset = None,
+    scale: Scale = None,
     set_: Set = None,
     device: Device = None,
     engine: Engine = None,
@@ -230,7 +232,7 @@ def sweep(
         out=out,
         metric=metric,
     )
-    request = commands.RunRequest(axes, shared, ours, preset, set_ or [], overwrite)
+    request = commands.RunRequest(axes, shared, ours, preset, set_ or [], overwrite, scale=scale)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json, commands.OnFailure(fail_fast, retries))
     rounds = commands.Rounds(until_decided, max_seeds, seeds_per_round, alpha)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrl_cli.config.presets import SweepPreset, flag_name, load_sweep_preset
+from dstrl_cli.config.shrink import check_scale
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.comparing import Asked, asked_rounds
 from dstrl_cli.sweep.again import ALLOWED, stored_run
@@ -29,6 +30,7 @@ class RunRequest:
         overwrite: whether runs that are there start over.
         resume: whether a run that is there goes on.
         config: the stored `config.yaml` of the only run that is wanted.
+        scale: the share of the length that runs are to have.
     """
 
     axes: Axes
@@ -39,6 +41,7 @@ class RunRequest:
     overwrite: bool = False
     resume: bool = False
     config: Path | None = None
+    scale: float | None = None
 
     def load_preset(self) -> SweepPreset | None:
         """Return the preset, if one is named. Raises InputError where it cannot be read."""
@@ -81,7 +84,12 @@ def wanted_runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
         _refuse_beside_config(request)
         return [stored_run(request.config, request.given)]
     return expand(
-        request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=request.given
+        request.axes,
+        ours=request.ours,
+        preset=preset,
+        sets=request.sets,
+        flags=request.given,
+        scale=None if request.scale is None else check_scale(request.scale),
     )
 
 

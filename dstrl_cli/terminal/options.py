@@ -89,6 +89,15 @@ Episodes = Annotated[
     ),
 ]
 
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        help="A share of the length, as 0.02: steps, warm-up, intervals and windows shrink along; "
+        "not what --set and flags give.",
+        metavar="SHARE",
+    ),
+]
+
 # --- how they are carried out -------------------------------------------------------------------
 
 Resume = Annotated[
