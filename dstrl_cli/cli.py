@@ -296,6 +296,7 @@ def table(
     against: table_options.Against = None,
     compare: Compare = None,
     columns: table_options.Columns = None,
+    by_task: table_options.ByTask = False,
     test: table_options.Test = False,
     pairs: table_options.Pairs = None,
     alpha: table_options.Alpha = None,
@@ -308,7 +309,13 @@ def table(
     from dstrl_cli import commands
 
     look = {"center": center, "spread": spread, "normalize": normalize, "bold": bold}
-    beside = {"metric": metric, "against": against, "compare": compare, "columns": columns}
+    beside = {
+        "metric": metric,
+        "against": against,
+        "compare": compare,
+        "columns": columns,
+        "by_task": by_task,
+    }
     with interruptible():
         asked = commands.asked_test(test, pairs, alpha, max_seeds, seeds_per_round)
         commands.table(results, format_, as_json, look | beside, asked)

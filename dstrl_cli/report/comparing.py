@@ -18,7 +18,7 @@ from dstrl_cli.config.ranges import parse_names
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report.marks import Mark
 from dstrl_cli.report.permutation import Decision, Plan, decide
-from dstrl_cli.report.table import Comparison, Comparisons, Row, Section
+from dstrl_cli.report.table import DENSE, Comparison, Comparisons, Row, Section
 from dstrl_cli.report.words import counted
 
 MAX_LISTED = 5
@@ -154,7 +154,8 @@ def compare(
 def cell_names(section: Section, env: str, first: Row, second: Row) -> tuple[CellName, CellName]:
     """Return the cells that a comparison is about; those of dense methods have no sparsity."""
     a, b = (
-        (section.algo, row.sparsity or section.sparsity, row.method, env) for row in (first, second)
+        (section.algo, DENSE if row.dense else section.sparsity_in(env), row.method, env)
+        for row in (first, second)
     )
     return a, b
 
