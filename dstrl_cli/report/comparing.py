@@ -76,14 +76,14 @@ NOTHING = "none"
 
 
 def asked_rounds(
-    pairs: str | Sequence[str] | None,
+    pairs: str | None,
     alpha: float | None = None,
     max_seeds: int | None = None,
     seeds_per_round: int | None = None,
 ) -> Asked | None:
     """Return what a sweep is to decide, or None. Raises InputError where options contradict."""
     options = {"--max-seeds": max_seeds, "--seeds-per-round": seeds_per_round, "--alpha": alpha}
-    if not pairs or pairs == NOTHING:
+    if pairs is None or pairs == NOTHING:
         given = [name for name, value in options.items() if value is not None]
         if given and pairs != NOTHING:
             raise InputError(

@@ -70,7 +70,7 @@ class Rounds:
             return getattr(preset, name) if given is None and preset is not None else given
 
         pairs = self.pairs
-        if pairs is None and preset is not None:
+        if pairs is None and preset is not None and preset.until_decided:
             pairs = ",".join(preset.until_decided)
         return asked_rounds(pairs, pick("alpha"), pick("max_seeds"), pick("seeds_per_round"))
 
