@@ -23,6 +23,7 @@ from dstrl_cli.terminal.options import (
     ActorSparsity,
     Algo,
     Algos,
+    Alpha,
     AsJson,
     CheckpointEvery,
     Compare,
@@ -39,6 +40,7 @@ from dstrl_cli.terminal.options import (
     FailFast,
     Jobs,
     KeepCheckpoint,
+    MaxSeeds,
     MembersPerDevice,
     Metric,
     Ours,
@@ -49,8 +51,10 @@ from dstrl_cli.terminal.options import (
     ReplayDevice,
     Resume,
     Retries,
+    Scale,
     Seed,
     Seeds,
+    SeedsPerRound,
     Set,
     Sparsities,
     Sparsity,
@@ -61,6 +65,7 @@ from dstrl_cli.terminal.options import (
     Tasks,
     Tensorboard,
     Trust,
+    UntilDecided,
     Wandb,
 )
 from dstrl_cli.terminal.streams import kept_for_json
@@ -175,6 +180,7 @@ def sweep(
     steps: Steps = None,
     episodes: Episodes = None,
     preset: Preset = None,
+    scale: Scale = None,
     set_: Set = None,
     device: Device = None,
     engine: Engine = None,
@@ -185,6 +191,10 @@ def sweep(
     out: Out = None,
     metric: Metric = None,
     compare: Compare = None,
+    until_decided: UntilDecided = None,
+    max_seeds: MaxSeeds = None,
+    seeds_per_round: SeedsPerRound = None,
+    alpha: Alpha = None,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
     tensorboard: Tensorboard = False,
@@ -232,15 +242,16 @@ def sweep(
         out=out,
         metric=metric,
     )
-    request = commands.RunRequest(axes, shared, ours, preset, set_ or [], overwrite)
+    request = commands.RunRequest(axes, shared, ours, preset, set_ or [], overwrite, scale=scale)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json, commands.OnFailure(fail_fast, retries))
+    rounds = commands.Rounds(until_decided, max_seeds, seeds_per_round, alpha)
     asked = (algo, *(env or ()), *(set_ or ()))
     with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         if status:
-            commands.sweep_status(request, as_json)
+            commands.sweep_status(request, as_json, rounds)
         else:
-            commands.sweep(request, options, compare)
+            commands.sweep(request, options, compare, rounds)
 
 
 @app.command(name="eval", cls=HintingCommand)
@@ -295,6 +306,7 @@ def table(
     against: table_options.Against = None,
     compare: Compare = None,
     columns: table_options.Columns = None,
+    by_task: table_options.ByTask = False,
     test: table_options.Test = False,
     pairs: table_options.Pairs = None,
     alpha: table_options.Alpha = None,
@@ -307,7 +319,13 @@ def table(
     from dstrl_cli import commands
 
     look = {"center": center, "spread": spread, "normalize": normalize, "bold": bold}
-    beside = {"metric": metric, "against": against, "compare": compare, "columns": columns}
+    beside = {
+        "metric": metric,
+        "against": against,
+        "compare": compare,
+        "columns": columns,
+        "by_task": by_task,
+    }
     with interruptible():
         asked = commands.asked_test(test, pairs, alpha, max_seeds, seeds_per_round)
         commands.table(results, format_, as_json, look | beside, asked)

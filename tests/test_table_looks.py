@@ -260,6 +260,16 @@ def test_runs_of_different_length_versions_and_commits_are_said(tmp_path: Path) 
     )
 
 
+def test_runs_on_different_versions_of_the_physics_are_said(tmp_path: Path) -> None:
+    for seed, mujoco in enumerate(("3.2.0", "3.3.7")):
+        run = {"versions": {"dstrl": "0.1.0", "mujoco": mujoco, "torch": "2.13.0"}}
+        path = f"Hopper-v5/td3-dst/s0.95/seed{seed}"
+        write_run(tmp_path, path, {1000: [1.0]}, config={"run": run})
+    assert final(tmp_path).notes == (
+        "runs of different versions of MuJoCo: 3.2.0 (1 run), 3.3.7 (1 run)",
+    )
+
+
 @pytest.mark.parametrize(
     "run", [None, "x", {"versions": None, "git_commit": None}, {"versions": 3}]
 )

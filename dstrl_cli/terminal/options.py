@@ -89,6 +89,15 @@ Episodes = Annotated[
     ),
 ]
 
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        help="A share of the length, as 0.02: steps, warm-up, intervals and windows shrink along; "
+        "not what --set and flags give.",
+        metavar="SHARE",
+    ),
+]
+
 # --- how they are carried out -------------------------------------------------------------------
 
 Resume = Annotated[
@@ -190,5 +199,38 @@ Retries = Annotated[
         min=0,
         help="How often a run is tried again whose process was killed (default: 0).",
         metavar="N",
+    ),
+]
+
+# --- adding seeds until comparisons are decided -------------------------------------------------
+
+UntilDecided = Annotated[
+    str | None,
+    typer.Option(
+        help="Add seeds to these methods, round by round, only until each pair is decided: "
+        "our-rlx2:rlx2,our-dst:dst. The others keep --seeds. (none: not those of the preset.)",
+        metavar="A:B,...",
+    ),
+]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="With --until-decided: seeds of a method after the last round (default: 20).",
+        metavar="N",
+    ),
+]
+SeedsPerRound = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1000, help="With --until-decided: seeds of a round (default: 5).", metavar="N"
+    ),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        help="With --until-decided: probability of any wrong decision (default: 0.05).",
+        metavar="P",
     ),
 ]
