@@ -266,7 +266,8 @@ class RunConfig(Model):
     `env_workers` are processes that step environments (0: none, the run's own process), and
     `replay_device: auto` keeps the replay buffer beside the networks. An episode that terminates
     at exactly its time limit counts as terminated, or as cut off by the limit with `limit_wins`;
-    an evaluation episode that has not ended after `eval_max_steps` is ended there.
+    an evaluation episode that has not ended after `eval_max_steps` is ended there. A hidden unit
+    counts as dormant in `neurons.csv` whose activity is at most `dormant_threshold` of its layer's.
     `checkpoint_every` is a number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps
     the last checkpoint of a finished run. `metric` is what tables of the run show unless they are
     asked for another; `method_label` and `method_order` are how they name and sort a user's own
@@ -323,6 +324,7 @@ class RunConfig(Model):
     eval_every: PositiveInt = 5_000
     eval_episodes: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10
     eval_max_steps: PositiveInt | None = 10_000
+    dormant_threshold: NonNegativeFloat = 0.025
     checkpoint_every: Interval = "10m"
     keep_checkpoint: bool = False
     device: Device = "auto"

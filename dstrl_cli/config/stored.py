@@ -44,6 +44,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "eval_max_steps": 10_000,
     "env.flatten": False,
     "env.timeout": None,
+    "dormant_threshold": 0.025,
     **{
         f"{network}.{key}": value
         for network in ("actor", "critic")

@@ -36,6 +36,7 @@ from dstrl_cli.training import checkpoint
 from dstrl_cli.training.capture import Capture, capture
 from dstrl_cli.training.episodes import EpisodeCount
 from dstrl_cli.training.learner import Learner
+from dstrl_cli.training.neurons import stored_inputs
 from dstrl_cli.training.recorder import Recorder
 from dstrl_cli.training.reporter import Reporter, Silent
 from dstrl_cli.training.sinks import Sink
@@ -323,7 +324,9 @@ class Population:
             self.learner.nsteps.values,
             self.replay.size.squeeze(1).tolist(),
             only,
+            stored_inputs(self.replay, self.algorithm.seeds, self.steps),
         )
+        self.tell()
         self.evaluated = self.steps
         for member, row in rows.items():
             self.reporter.evaluation(member, row)
