@@ -57,10 +57,18 @@ def env_identity(env_id: str) -> str:
     return env_id.removeprefix("dstrl/")
 
 
-def env_folder(env_id: str, *, with_module: bool = False) -> str:
-    """Return the folder of an environment's runs: its name, after its module if `with_module`."""
-    module = env_id.rpartition(":")[0]
-    return f"{module}.{env_name(env_id)}" if with_module and module else env_name(env_id)
+def env_folder(env_id: str, *, with_module: bool = False, noise: float = 0.0) -> str:
+    """Return the folder of an environment's runs: its name, after its module if `with_module`.
+
+    noise: the share of noisy features, by which environments differ as much as by their names.
+    """
+    module, name = env_id.rpartition(":")[0], env_name(env_id) + noise_label(noise)
+    return f"{module}.{name}" if with_module and module else name
+
+
+def noise_label(noise: float) -> str:
+    """Return what the name of an environment says of noisy features: `.noise0.98`, or nothing."""
+    return f".noise{noise:.10g}" if noise else ""
 
 
 def sparsity_label(config: RunConfig) -> str:
@@ -76,7 +84,8 @@ def run_path(
     `suffix` follows the method (`+nstep5`). The task is named where it is not 0 or `with_task`, the
     environment's module only `with_module`.
     """
-    env = env_folder(config.env.id, with_module=with_module)
+    noise = config.env.noise_features
+    env = env_folder(config.env.id, with_module=with_module, noise=noise)
     if with_task or config.env.task:
         env += f".task{config.env.task}"
     method = f"{algorithm_name(config.algo)}-{config.method}{suffix}"

@@ -43,6 +43,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "limit_wins": True,
     "eval_max_steps": 10_000,
     "env.flatten": False,
+    "env.noise_features": 0.0,
     "env.timeout": None,
     "dormant_threshold": 0.025,
     **{

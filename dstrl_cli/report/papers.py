@@ -36,7 +36,7 @@ COSTS: dict[str, tuple[str, str]] = {
 }
 """Published ratio to the dense network -> the further column beside it, and its name there."""
 
-_VERSION = re.compile(r"-v\d+$")
+_VERSION = re.compile(r"-v\d+(?=$|\.noise)")
 
 
 @dataclass(frozen=True)

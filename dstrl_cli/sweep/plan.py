@@ -317,7 +317,14 @@ def env_spec(env: EnvConfig) -> EnvSpec:
     """
     from dstrl_cli import envs
 
-    return envs.spec(env.id, env.task, env.kwargs, flatten=env.flatten, timeout=env.timeout)
+    return envs.spec(
+        env.id,
+        env.task,
+        env.kwargs,
+        flatten=env.flatten,
+        noise_features=env.noise_features,
+        timeout=env.timeout,
+    )
 
 
 @cache

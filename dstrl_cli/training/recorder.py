@@ -146,6 +146,7 @@ class Recorder:
             step=step,
             env_kwargs=dict(spec.kwargs),
             env_flatten=spec.flatten,
+            env_noise_features=spec.noise_features,
             action_dtype=spec.action_dtype,
         )
         for sink in self.sinks[member]:
