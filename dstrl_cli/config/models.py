@@ -223,6 +223,11 @@ class NetworkConfig(Model):
         rule, first = self.topology, self.initial_sparsity
         if self.all_active:
             return self
+        if self.initial_mask == "dense" and (first if rule.moves_budget else self.sparsity):
+            raise ValueError(
+                "initial_mask: dense starts with all connections: set topology.budget to cubic, "
+                "linear or at_once with initial_sparsity: 0, or another initial_mask"
+            )
         if first is None:
             if rule.moves_budget:
                 raise ValueError(
@@ -263,6 +268,9 @@ class RunConfig(Model):
     steps, which also bound the replay buffer.
     `gradient_steps` updates (-1: as many as environment steps since) follow every `train_freq`
     steps, or episodes: as in Stable-Baselines3.
+    `init_mask_from` and `init_weights_from` are a run's folder or policy file: the networks start
+    with its masks, those at its end, and with its weights, those that it began with. `{seed}` in
+    them stands for the run's seed. What was found there (`init_mask_source`, ...) is filled in.
     `env_workers` are processes that step environments (0: none, the run's own process), and
     `replay_device: auto` keeps the replay buffer beside the networks. An episode that terminates
     at exactly its time limit counts as terminated, or as cut off by the limit with `limit_wins`;
@@ -295,6 +303,10 @@ class RunConfig(Model):
     buffer_size: PositiveInt = 1_000_000
     hidden_sizes: Widths = (256, 256)
     weight_init: Literal["fan_in", "orthogonal", "xavier"] = "fan_in"
+    init_mask_from: Name | None = None
+    init_mask_source: Name | None = None
+    init_weights_from: Name | None = None
+    init_weights_source: Name | None = None
 
     exploration_noise: NonNegativeFloat = 0.1
     target_noise: NonNegativeFloat = 0.2

@@ -46,6 +46,10 @@ ADDED_KEYS: Mapping[str, Any] = {
     "env.noise_features": 0.0,
     "env.timeout": None,
     "dormant_threshold": 0.025,
+    "init_mask_from": None,
+    "init_mask_source": None,
+    "init_weights_from": None,
+    "init_weights_source": None,
     **{
         f"{network}.{key}": value
         for network in ("actor", "critic")
