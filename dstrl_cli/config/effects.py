@@ -248,6 +248,10 @@ def without_effect(config: RunConfig, explicit: Mapping[str, Origin]) -> list[st
 def _switched_off(config: RunConfig, key: str) -> str | None:
     """Return why a dotted key has no effect on a run, or None where it has one."""
     group, _, rest = key.partition(".")
+    if rest == "initial_mask" and config.init_mask_from:
+        return "init_mask_from is set"
+    if key == "weight_init" and config.init_weights_from:
+        return "init_weights_from is set"
     if group in ROLES:
         return _network_key(getattr(config, group), rest)
     if group == "buffer" and rest != "dynamic" and not config.buffer.dynamic:

@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
-from dstrl_cli.config.fields import Duration, Name, NonNegativeFloat, PositiveInt, Real, Sparsity, Whole
+from dstrl_cli.config.fields import (
+    Duration,
+    Name,
+    NonNegativeFloat,
+    PositiveInt,
+    Real,
+    Sparsity,
+    Whole,
+)
 
 
 class Model(BaseModel):
@@ -69,7 +77,9 @@ class EnvConfig(Model):
     timeout: Duration = 600.0
 
     def __hash__(self) -> int:
-        return hash((self.id, self.task, tuple(sorted(self.kwargs)), self.flatten, self.noise_features))
+        return hash(
+            (self.id, self.task, tuple(sorted(self.kwargs)), self.flatten, self.noise_features)
+        )
 
 
 def env_shorthand(value: Any) -> Any:

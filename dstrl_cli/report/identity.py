@@ -84,9 +84,7 @@ def misplaced(folder: PurePath, config: Mapping[str, Any], stored_format: int) -
         return None
     env_id, label = str(config.get("env.id")), stored_sparsity_label(config)
     algo, method = str(config.get("algo")), str(config.get("method"))
-    names = [
-        env_folder(env_id, with_module=each, noise=_noise(config)) for each in (False, True)
-    ]
+    names = [env_folder(env_id, with_module=each, noise=_noise(config)) for each in (False, True)]
     old_label = label is None or not folder_names_sparsity(config, stored_format)
     wrong = {
         "environment": (match["env"] not in names, match["env"], env_id),

@@ -8,7 +8,13 @@ from typing import Any
 from rich.table import Table
 
 from dstrl_cli.config import effects
-from dstrl_cli.config.identity import env_folder, env_identity, env_name, noise_label, sparsity_label
+from dstrl_cli.config.identity import (
+    env_folder,
+    env_identity,
+    env_name,
+    noise_label,
+    sparsity_label,
+)
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.report.words import counted
@@ -315,7 +321,9 @@ def packing_json(placement: Placement) -> dict[str, Any]:
         "populations": [
             {
                 "device": each.device.name,
-                "env": env_folder(each.runs[0].config.env.id, noise=each.runs[0].spec.noise_features),
+                "env": env_folder(
+                    each.runs[0].config.env.id, noise=each.runs[0].spec.noise_features
+                ),
                 "algo": algorithm_name(each.runs[0].config.algo),
                 "members": len(each.runs),
                 "memory": each.memory.as_dict(),
