@@ -155,7 +155,8 @@ def replaced_steps(config: RunConfig) -> list[str]:
 
 def never_acting(config: RunConfig) -> list[str]:
     """Return what is switched on but never acts in a run of this length, and why."""
-    return [*_idle_rules(config), *_idle_nstep(config), *_idle_buffer(config)]
+    idle = [*_idle_rules(config), *_idle_nstep(config), *_idle_buffer(config)]
+    return [*idle, *_idle_recycling(config)]
 
 
 def _idle_rules(config: RunConfig) -> Iterator[str]:
@@ -206,6 +207,17 @@ def _idle_nstep(config: RunConfig) -> Iterator[str]:
             f"targets of {config.nstep} steps never begin: nstep_delay is {config.nstep_delay:,}, "
             f"and there are {total:,} updates of the critics; lower it with --set nstep_delay=N"
         )
+
+
+def _idle_recycling(config: RunConfig) -> Iterator[str]:
+    for role in ROLES:
+        interval, total = getattr(config, role).redo_interval, updates(config, role)
+        if interval is not None and interval > total:
+            yield (
+                f"dormant units of the {NAMES[role]} never begin anew: redo_interval is "
+                f"{interval:,}, and there are {total:,} updates; lower it with "
+                f"--set {role}.redo_interval=N"
+            )
 
 
 def _idle_buffer(config: RunConfig) -> Iterator[str]:
@@ -261,6 +273,9 @@ def _switched_off(config: RunConfig, key: str) -> str | None:
 
 def _network_key(network: NetworkConfig, key: str) -> str | None:
     rule = network.topology
+    if key.startswith("redo_"):
+        off = key != "redo_interval" and network.redo_interval is None
+        return "redo_interval is null" if off else None
     if network.all_active:
         which = "dense" if network.dense else "match_parameters"
         kept = {"dense", "match_parameters", "hidden_sizes"}

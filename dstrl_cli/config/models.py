@@ -155,7 +155,9 @@ class NetworkConfig(Model):
     `dense` ignores `sparsity`. `match_parameters` makes the network dense and so narrow that it has
     about as many weights as a network of that sparsity has connections. `hidden_sizes: null` means
     the run's. A budget that moves begins at `initial_sparsity`. `layers` are the sparsities of
-    single layers, from the input on, for `allocation: layers`.
+    single layers, from the input on, for `allocation: layers`. Every `redo_interval` of its own
+    updates the network's dormant units begin anew (`training.recycling`), those whose activity is at
+    most `redo_threshold` of their layer's; null: never.
     """
 
     sparsity: Sparsity = 0.0
@@ -168,6 +170,8 @@ class NetworkConfig(Model):
     layers: Sparsities | None = None
     initial_mask: Annotated[str, named("initial mask", INITIAL_MASKS)] = "random"
     topology: TopologyConfig = TopologyConfig()
+    redo_interval: PositiveInt | None = None
+    redo_threshold: NonNegativeFloat = 0.025
 
     @property
     def all_active(self) -> bool:

@@ -56,6 +56,8 @@ ADDED_KEYS: Mapping[str, Any] = {
         for key, value in (
             ("initial_sparsity", None),
             ("layers", None),
+            ("redo_interval", None),
+            ("redo_threshold", 0.025),
             ("topology.budget", "constant"),
             ("topology.budget_start", 0.0),
             ("topology.budget_end", 1.0),

@@ -90,7 +90,7 @@ def read_state(env: gymnasium.Env, observation: np.ndarray) -> EnvState:
         None if generator is None else deepcopy(generator.bit_generator.state),
         _fields(inner),
         _physics(inner),
-        None if noise is None else deepcopy(noise.bit_generator.state),
+        None if noise is None else dict(deepcopy(noise.bit_generator.state)),
     )
 
 

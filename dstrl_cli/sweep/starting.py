@@ -80,7 +80,7 @@ def heads(config: RunConfig, role: str) -> list[str]:
 def _refuse_other_sizes(config: RunConfig, spec: EnvSpec, what: str, start: Start) -> None:
     for role, sizes in _sizes(config, spec).items():
         for head in heads(config, role):
-            found = []
+            found: list[tuple[int, ...]] = []
             while (name := f"{head}.mask.{len(found)}") in start.tensors:
                 found.append(start.tensors[name].shape)
             if found != list(pairwise(sizes)):

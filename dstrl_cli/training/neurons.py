@@ -38,15 +38,17 @@ WARNING = (
 )
 
 
-def stored_inputs(replay: Replay, seeds: Sequence[int], step: int) -> Tensor | None:
+def stored_inputs(
+    replay: Replay, seeds: Sequence[int], step: int, stream: str = "neurons"
+) -> Tensor | None:
     """Return stored observations and actions [P, ROWS, obs + act], on the host.
 
-    Which ones follows from the seeds and the environment step. None where nothing is stored yet.
+    Which ones follows from the seeds, the step and the stream. None where nothing is stored yet.
     """
     if not int(replay.size.min()):
         return None
     drawn = [
-        torch.rand(ROWS, generator=streams.generator(seed, "neurons", step), dtype=torch.float64)
+        torch.rand(ROWS, generator=streams.generator(seed, stream, step), dtype=torch.float64)
         for seed in seeds
     ]
     return replay.inputs(torch.stack(drawn).to(replay.device)).cpu()

@@ -1,4 +1,4 @@
-"""The initial masks of a run that starts with those of another one, as its policy file holds them."""
+"""The initial masks of a run that starts with those of another one."""
 
 from __future__ import annotations
 
