@@ -84,8 +84,8 @@ def run_path(
 ) -> Path:
     """Return a run's folder, relative to `out`: environment, method, sparsity, seed.
 
-    `suffix` follows the method (`+nstep5`), after what the run starts from. The task is named where it is not 0 or `with_task`, the
-    environment's module only `with_module`.
+    `suffix` follows the method (`+nstep5`), after what the run starts from. The task is named where
+    it is not 0 or `with_task`, the environment's module only `with_module`.
     """
     noise = config.env.noise_features
     env = env_folder(config.env.id, with_module=with_module, noise=noise)

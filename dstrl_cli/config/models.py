@@ -156,8 +156,8 @@ class NetworkConfig(Model):
     about as many weights as a network of that sparsity has connections. `hidden_sizes: null` means
     the run's. A budget that moves begins at `initial_sparsity`. `layers` are the sparsities of
     single layers, from the input on, for `allocation: layers`. Every `redo_interval` of its own
-    updates the network's dormant units begin anew (`training.recycling`), those whose activity is at
-    most `redo_threshold` of their layer's; null: never.
+    updates the network's dormant units begin anew, those whose activity is at most
+    `redo_threshold` of their layer's; null: never (`training.recycling`).
     """
 
     sparsity: Sparsity = 0.0

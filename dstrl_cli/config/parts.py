@@ -64,9 +64,10 @@ class EnvConfig(Model):
 
     `kwargs` are given to the environment when it is made (`gymnasium.make`): arguments of its
     constructor, or `max_episode_steps`; `seed: run` stands for the run's seed. `flatten` makes
-    vectors of dictionaries and arrays that an environment observes. `noise_features` is the share of
-    the entries of an observation that is noise, appended to what it observes. An environment fails if one
-    call of its `step` or `reset` takes longer than `timeout`, in seconds or as in `10m`.
+    vectors of dictionaries and arrays that an environment observes. `noise_features` is the share
+    of the entries of an observation that is noise, which follows what is observed. An environment
+    fails if one call of its `step` or `reset` takes longer than `timeout`, in seconds or as in
+    `10m`.
     """
 
     id: Name

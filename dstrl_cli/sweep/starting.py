@@ -147,7 +147,7 @@ def _of_counts(
     shapes: list[tuple[int, int]],
     counts: list[int],
 ) -> NetworkConfig:
-    """Return a network whose layers have so many connections, as the other run says it if it can."""
+    """Return a network whose layers have so many connections, by the other run's keys if it can."""
     keys = ("sparsity", "allocation", "lambdas", "layers")
     if theirs is not None and not theirs.all_active:
         asked = network.model_copy(update={name: getattr(theirs, name) for name in keys})

@@ -88,8 +88,8 @@ def dormant_units(layers: Layers, inputs: Tensor, threshold: float) -> list[Tens
 def fresh_weights(mask: Tensor, generator: torch.Generator) -> Tensor:
     """Return weights [K, in, out] as Glorot and Bengio draw them, for the active connections alone.
 
-    Uniform within sqrt(6 / (k + m)), where a unit has k active inputs, and the units below it have m
-    active outputs on average; in a dense layer these are its sizes.
+    Uniform within sqrt(6 / (k + m)), where a unit has k active inputs, and the units below it have
+    m active outputs on average; in a dense layer these are its sizes.
     """
     inputs = mask.sum(1, keepdim=True)  # [K, 1, out]
     outputs = mask.sum((1, 2), keepdim=True) / mask.shape[1]  # [K, 1, 1]
