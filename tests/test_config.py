@@ -123,6 +123,8 @@ def test_keys_are_those_of_a_plain_dict() -> None:
         "metric",
         "method_label",
         "method_order",
+        "init_mask_from",
+        "init_weights_from",
     }
 
 

@@ -177,6 +177,10 @@ class RunFolder:
         """Append the digests of the networks at one evaluation."""
         logs.append(self.path, "hashes.csv", rows)
 
+    def neurons(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append what the neurons of the networks do at one evaluation."""
+        logs.append(self.path, "neurons.csv", rows)
+
     def policy(
         self, filename: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]
     ) -> None:
