@@ -112,6 +112,12 @@ SCORES: dict[str, ScoreRow] = {
         needs_td_error=True,
         observes_if=("accumulate", "critic_update"),
     ),
+    "drawn_importance": ScoreRow(
+        "dstrl_cli.topology.drawn_importance:DrawnImportance",
+        grows=True,
+        needs_td_error=True,
+        observes_if=("accumulate", "critic_update"),
+    ),
     "none": ScoreRow("dstrl_cli.topology.none:Nothing", grows=True),
 }
 DROP_SCORES = tuple(name for name, row in SCORES.items() if row.drops)
@@ -140,6 +146,7 @@ INITIAL_MASKS: dict[str, str] = {
 ALLOCATIONS: dict[str, str] = {
     "erdos_renyi": "dstrl_cli.topology.budgets:erdos_renyi_densities",
     "uniform": "dstrl_cli.topology.budgets:uniform_densities",
+    "uniform_hidden": "dstrl_cli.topology.budgets:uniform_hidden_densities",
     "lambda": "dstrl_cli.topology.budgets:lambda_densities",
     "layers": "dstrl_cli.topology.budgets:given_densities",
 }

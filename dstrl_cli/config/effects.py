@@ -24,6 +24,9 @@ SWAP_KEYS = ("drop_fraction", "swap_start", "swap_end")
 BUDGET_KEYS = ("budget_start", "budget_end", "swap_of_growth")
 """Keys of a rule that say how its budget moves."""
 
+IMPORTANCE_KEYS = ("accumulate", "td_error", "importance_decay")
+"""Keys of a rule that say how a neuron's importance is counted."""
+
 REPLACED_SHARE = 0.01
 """A larger share of optimizer steps that topology updates replace is told."""
 
@@ -299,8 +302,8 @@ def _network_key(network: NetworkConfig, key: str) -> str | None:
         return None
     if leaf == "sign_split" and rule.drop != "sign":
         return f"topology.drop is {rule.drop}, not sign"
-    if leaf in ("accumulate", "td_error") and "importance" not in scores:
-        return "neither topology.drop nor topology.grow is importance"
+    if leaf in IMPORTANCE_KEYS and not any("importance" in score for score in scores):
+        return "neither topology.drop nor topology.grow goes by importance"
     return None
 
 

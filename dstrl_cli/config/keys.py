@@ -16,6 +16,7 @@ from dstrl_cli.errors import suggest
 MACROS: dict[str, tuple[str, str]] = {
     "sparsity": ("actor.sparsity", "critic.sparsity"),
     "initial_sparsity": ("actor.initial_sparsity", "critic.initial_sparsity"),
+    "allocation": ("actor.allocation", "critic.allocation"),
     "layers": ("actor.layers", "critic.layers"),
     "redo_interval": ("actor.redo_interval", "critic.redo_interval"),
     "redo_threshold": ("actor.redo_threshold", "critic.redo_threshold"),

@@ -84,8 +84,9 @@ class TopologyConfig(Model):
     another `budget` moves it, between two shares of the network's own updates, from what
     `initial_sparsity` gives to what `sparsity` gives. Connections are swapped (some dropped and as
     many grown) after the share `swap_start` and before `swap_end`. `swap_of_growth` is the share of
-    what a rising budget grows that is dropped elsewhere at the same time. `params` are parameters
-    of a user's own scores, which check them when a run is about to start.
+    what a rising budget grows that is dropped elsewhere at the same time. A neuron keeps the share
+    `importance_decay` of its importance whenever some is added. `params` are parameters of a user's
+    own scores, which check them when a run is about to start.
     """
 
     drop: Annotated[str, named("drop score", DROP_SCORES)] = "magnitude"
@@ -107,6 +108,7 @@ class TopologyConfig(Model):
     sign_split: Literal["fraction", "half", "official"] = "fraction"
     accumulate: Literal["topology_update", "critic_update"] = "topology_update"
     td_error: Literal["sum", "mean", "off"] = "sum"
+    importance_decay: Share = 1.0
     params: dict[str, Any] = {}  # noqa: RUF012  # pydantic copies it
 
     def __hash__(self) -> int:

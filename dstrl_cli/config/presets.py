@@ -53,45 +53,11 @@ __all__ = [
 
 DEFAULT_ALGO = "td3"
 
+FOLDERS = ("papers", "studies")
+"""Folders of shipped presets; their presets may be named without the folder."""
+
 
 # --- the files ----------------------------------------------------------------------------------
-
-
-class SweepAxes(StrictFile):
-    """What a sweep varies; an empty axis is left to the command line and the defaults.
-
-    `set` are further config keys, each with its values.
-    """
-
-    algo: tuple[str, ...] = ()
-    dst: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    sparsity: tuple[float, ...] = ()
-    seeds: tuple[int, ...] = ()
-    task: tuple[int, ...] = ()
-    set: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-
-    @field_validator("algo", "dst", "env", mode="before")
-    @classmethod
-    def _names(cls, value: Any, info: ValidationInfo) -> list[str]:
-        return parse_names(value, f"sweep.{info.field_name}")
-
-    @field_validator("sparsity", mode="before")
-    @classmethod
-    def _numbers(cls, value: Any) -> list[float]:
-        return parse_numbers(value, "sweep.sparsity")
-
-    @field_validator("seeds", "task", mode="before")
-    @classmethod
-    def _integers(cls, value: Any, info: ValidationInfo) -> list[int]:
-        return parse_integers(value, f"sweep.{info.field_name}")
-
-    @field_validator("set", mode="before")
-    @classmethod
-    def _lists(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        return {k: v if isinstance(v, list | tuple) else [v] for k, v in value.items()}
 
 
 class When(StrictFile):
@@ -116,10 +82,49 @@ class When(StrictFile):
 
 
 class Case(StrictFile):
-    """Keys for some of a preset's runs; a later case beats an earlier one."""
+    """Keys for some of a preset's runs, or for all; a later case beats an earlier one."""
 
-    when: When
+    when: When = When()
     config: dict[str, Any]
+
+
+class SweepAxes(StrictFile):
+    """What a sweep varies; an empty axis is left to the command line and the defaults.
+
+    `set` are further config keys, each with its values: every combination of them is trained.
+    `variants` are changes of which a run has none or one: what is changed, and in which runs.
+    """
+
+    algo: tuple[str, ...] = ()
+    dst: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    sparsity: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = ()
+    task: tuple[int, ...] = ()
+    set: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    variants: tuple[Case, ...] = ()
+
+    @field_validator("algo", "dst", "env", mode="before")
+    @classmethod
+    def _names(cls, value: Any, info: ValidationInfo) -> list[str]:
+        return parse_names(value, f"sweep.{info.field_name}")
+
+    @field_validator("sparsity", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> list[float]:
+        return parse_numbers(value, "sweep.sparsity")
+
+    @field_validator("seeds", "task", mode="before")
+    @classmethod
+    def _integers(cls, value: Any, info: ValidationInfo) -> list[int]:
+        return parse_integers(value, f"sweep.{info.field_name}")
+
+    @field_validator("set", mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: v if isinstance(v, list | tuple) else [v] for k, v in value.items()}
 
 
 class SweepPreset(StrictFile):
@@ -162,14 +167,14 @@ _ADDED = frozenset({"name", "source"})
 def list_presets() -> list[str]:
     """Return the names of the shipped sweep presets: `quick`, `papers/xu2024-table1`, ..."""
     root = presets_dir()
-    files = [*root.glob("*.yaml"), *(root / "papers").glob("*.yaml")]
+    files = [path for folder in ("", *FOLDERS) for path in (root / folder).glob("*.yaml")]
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
 
 
 def _preset_path(name: str | Path) -> Path:
     if isinstance(name, Path) or name.endswith((".yaml", ".yml")):
         return Path(name)
-    for known in (name, f"papers/{name}"):
+    for known in (name, *(f"{folder}/{name}" for folder in FOLDERS)):
         if known in list_presets():
             return presets_dir() / f"{known}.yaml"
     raise InputError(suggest("preset", name, list_presets()) + "; or the path of a .yaml file")
@@ -200,7 +205,9 @@ def load_sweep_preset(name: str | Path) -> SweepPreset:
 def _unknown_key(key: str) -> str:
     """Return the message for an unknown key of a preset's own (not of its `config`)."""
     group = key.rpartition(".")[0]
-    models: dict[str, type[StrictFile]] = {"sweep": SweepAxes, "cases": Case, "cases.when": When}
+    models: dict[str, type[StrictFile]] = {"sweep": SweepAxes}
+    for cases in ("cases", "sweep.variants"):
+        models |= {cases: Case, f"{cases}.when": When}
     names = [name for name in models.get(group, SweepPreset).model_fields if name not in _ADDED]
     return suggest("key", key, [f"{group}.{name}" if group else name for name in names])
 
@@ -243,12 +250,13 @@ def _translated(block: Mapping[Any, Any]) -> list[str]:
 
 def _check(preset: SweepPreset) -> None:
     """Check the names and keys of a preset, also of cases that may never apply."""
+    cases = (*preset.cases, *preset.sweep.variants)
     note_source([*preset.sweep.algo, *preset.sweep.env], preset.source)
-    for algo in (*preset.sweep.algo, *(name for case in preset.cases for name in case.when.algo)):
+    for algo in (*preset.sweep.algo, *(name for case in cases for name in case.when.algo)):
         _check_algorithm(algo)
-    for method in (*preset.sweep.dst, *(name for case in preset.cases for name in case.when.dst)):
+    for method in (*preset.sweep.dst, *(name for case in cases for name in case.when.dst)):
         find_method(method)
-    for block in (preset.sweep.set, preset.config, *(case.config for case in preset.cases)):
+    for block in (preset.sweep.set, preset.config, *(case.config for case in cases)):
         layer(block, preset.source)
 
 

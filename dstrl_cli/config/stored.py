@@ -66,6 +66,7 @@ ADDED_KEYS: Mapping[str, Any] = {
             ("topology.swap_start", 0.0),
             ("topology.swap_end", 1.0),
             ("topology.swap_of_growth", 0.0),
+            ("topology.importance_decay", 1.0),
         )
     },
 }

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.config import effects
 from dstrl_cli.config.identity import differences, env_identity, env_name, run_path
+from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.lengths import with_default_steps
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolve_sizes
 from dstrl_cli.config.parts import EnvConfig
-from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
+from dstrl_cli.config.presets import Case, Resolved, SweepPreset, resolve_explicit
 from dstrl_cli.config.refusals import refuse_unreached_sparsity
 from dstrl_cli.config.shrink import at_scale
 from dstrl_cli.config.sizes import layer_weights
@@ -42,7 +43,8 @@ SPARSITY_TOLERANCE = 0.005
 class Axes:
     """What a sweep varies. An empty axis has one value, which presets and defaults decide.
 
-    `sets` are further dotted keys, each with its values.
+    `sets` are further dotted keys, each with its values. `variants` are changes of which a run has
+    none or one, and the runs that they are for.
     """
 
     algos: Sequence[str] = ()
@@ -52,6 +54,7 @@ class Axes:
     sparsities: Sequence[float] = ()
     seeds: Sequence[int] = ()
     sets: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    variants: Sequence[Case] = ()
 
     def over(
         self, preset: SweepPreset | None, sets: Sequence[str], scale: float | None = None
@@ -78,7 +81,23 @@ class Axes:
             sets=at_scale(
                 {k: v for k, v in theirs.set.items() if len(v) > 1 and k not in fixed}, scale
             ),
+            variants=[each for each in theirs.variants if fixed.isdisjoint(flatten(each.config))],
         )
+
+    def changes(self, config: RunConfig, scale: float | None) -> list[dict[str, Any]]:
+        """Return the changes that a run has in turn, dotted: none, then those that are for it."""
+        config_of = [
+            flatten(each.config)
+            for each in self.variants
+            if each.when.matches(config.algo, config.method, config.env.id)
+        ]
+        shrunk = [at_scale({key: [value] for key, value in c.items()}, scale) for c in config_of]
+        return [{}, *({key: values[0] for key, values in each.items()} for each in shrunk)]
+
+    def varied(self) -> list[str]:
+        """Return the keys, beside the usual axes, that runs differ in: their names are suffixes."""
+        changed = [key for each in self.variants for key in flatten(each.config)]
+        return list(dict.fromkeys((*self.sets, *changed)))
 
 
 # --- from axes to runs --------------------------------------------------------------------------
@@ -120,20 +139,21 @@ def expand(
     ):
         keys = {"env.id": env, "env.task": task, "sparsity": sparsity, **extra}
         given = {key: value for key, value in keys.items() if value is not None}
-        config, spec, notes, chosen = families.configuration(algo, method, given)
-        name = suffix(extra, axes.sets)
-        with_module = env_name(config.env.id) in shared_names
-        for seed in _values(seeds):
-            seeded = config if seed is None else config.model_copy(update={"seed": seed})
-            if seeded.init_mask_from or seeded.init_weights_from:
-                seeded = sized(started(seeded, spec, chosen), spec)
-            path = run_path(seeded, name, with_task=with_task, with_module=with_module)
-            label = str(path)
-            if label in found:
-                _refuse_sharing(label, found[label].config, seeded)
-                continue
-            of_seed = spec.for_seed(seeded.seed)
-            found[label] = Run(seeded, of_seed, Path(seeded.out) / path, label, notes=notes)
+        for change in axes.changes(families.configuration(algo, method, given)[0], scale):
+            config, spec, notes, chosen = families.configuration(algo, method, given | change)
+            name = suffix(extra | change, axes.varied())
+            with_module = env_name(config.env.id) in shared_names
+            for seed in _values(seeds):
+                seeded = config if seed is None else config.model_copy(update={"seed": seed})
+                if seeded.init_mask_from or seeded.init_weights_from:
+                    seeded = sized(started(seeded, spec, chosen), spec)
+                path = run_path(seeded, name, with_task=with_task, with_module=with_module)
+                label = str(path)
+                if label in found:
+                    _refuse_sharing(label, found[label].config, seeded)
+                    continue
+                of_seed = spec.for_seed(seeded.seed)
+                found[label] = Run(seeded, of_seed, Path(seeded.out) / path, label, notes=notes)
     effects.refuse_unread(sets, {run.config.algo for run in found.values()})
     return list(found.values())
 

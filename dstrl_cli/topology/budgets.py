@@ -28,6 +28,13 @@ def uniform_densities(
     return [1.0 - sparsity for _ in shapes]
 
 
+def uniform_hidden_densities(
+    shapes: Sequence[Shape], sparsity: float, lambdas: Sequence[float] | None = None
+) -> list[float]:
+    """Return the density 1 - sparsity for every layer but the output layer, which is dense."""
+    return [*(1.0 - sparsity for _ in shapes[:-1]), 1.0]
+
+
 def erdos_renyi_densities(
     shapes: Sequence[Shape], sparsity: float, lambdas: Sequence[float] | None = None
 ) -> list[float]:

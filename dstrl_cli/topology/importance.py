@@ -3,7 +3,8 @@
 A neuron gathers importance from the batch's TD error and from the strength of its connections:
 incoming ones for hidden and output neurons, outgoing ones for input neurons. A connection is
 dropped by its magnitude times its neuron's importance, and grown by the importance of the two
-neurons that it would join. The sums start at zero and are never reset.
+neurons that it would join. The sums start at zero and are never reset; `importance_decay`, which is
+not XU's, lets what was added before fade.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Importance(Score):
         td_error = TD_ERROR[self.config.td_error](view)
         increment = neuron_importance(list(view.weights), td_error)
         sums = self.importance or [torch.zeros_like(item) for item in increment]
-        self.importance = [total + item for total, item in zip(sums, increment, strict=True)]
+        kept = self.config.importance_decay
+        self.importance = [kept * total + item for total, item in zip(sums, increment, strict=True)]
 
     def drop(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
         """Return |w| S [M, K, in, out]."""
