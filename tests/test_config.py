@@ -118,6 +118,8 @@ def test_keys_are_those_of_a_plain_dict() -> None:
         "env.timeout",
         "replay_device",
         "compile",
+        "tensorboard",
+        "wandb",
         "metric",
         "method_label",
         "method_order",

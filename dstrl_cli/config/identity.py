@@ -24,6 +24,8 @@ NOT_IDENTITY = frozenset(
         "env.timeout",
         "replay_device",
         "compile",
+        "tensorboard",
+        "wandb",
         "metric",
         "method_label",
         "method_order",

@@ -281,7 +281,8 @@ class RunConfig(Model):
     an evaluation episode that has not ended after `eval_max_steps` is ended there. A hidden unit
     counts as dormant in `neurons.csv` whose activity is at most `dormant_threshold` of its layer's.
     `checkpoint_every` is a number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps
-    the last checkpoint of a finished run. `metric` is what tables of the run show unless they are
+    the last checkpoint of a finished run. `tensorboard` and `wandb` also write curves for these
+    two. `metric` is what tables of the run show unless they are
     asked for another; `method_label` and `method_order` are how they name and sort a user's own
     method.
     """
@@ -349,6 +350,8 @@ class RunConfig(Model):
     env_workers: Workers = "auto"
     replay_device: Literal["auto", "cpu"] = "auto"
     compile: bool = False
+    tensorboard: bool = False
+    wandb: bool = False
     out: Name = "results"
 
     metric: MetricName | None = None

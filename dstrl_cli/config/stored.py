@@ -34,6 +34,8 @@ ADDED_KEYS: Mapping[str, Any] = {
     "env_workers": 0,
     "replay_device": "auto",
     "compile": False,
+    "tensorboard": False,
+    "wandb": False,
     "target_trim": "budget",
     "grown_bias_correction": "network",
     "keep_checkpoint": False,

@@ -28,6 +28,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.report.archive import read_bytes
 from dstrl_cli.report.csvfile import LAST_LINE, Columns, Report, first_line, read_csv
 from dstrl_cli.report.identity import Identity, identify, misplaced
+from dstrl_cli.report.layerfile import LayerRows, read_layers
 from dstrl_cli.report.sources import Place, nothing_found, open_results, runs_at
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs import checksums, lock, repair
@@ -99,6 +100,11 @@ class LoggedRun:
     def progress(self) -> Columns:
         """Columns of progress.csv; cells may be empty (NaN)."""
         return self._read("progress.csv", PROGRESS_COLUMNS)
+
+    def layers(self, name: str) -> LayerRows:
+        """Return the rows of a file with a row per layer: `topology.csv` or `neurons.csv`."""
+        check = functools.partial(checksums.difference, name, summary=self.summary)
+        return read_layers(self._folder / name, self._report, check)
 
     @property
     def finished(self) -> bool:

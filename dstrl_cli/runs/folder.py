@@ -29,12 +29,17 @@ from dstrl_cli.runs.policy import POLICY_FILES, dump
 from dstrl_cli.runs.provenance import origin
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, last_status, write_summary
 
+TENSORBOARD_FOLDER, WANDB_FOLDER = "tensorboard", "wandb"
+"""Folders of curves, which other packages write."""
+
 RUN_FILES = (
     *(CONFIG_FILE, SUMMARY_FILE),
     *POLICY_FILES,
     *logs.COLUMNS,
     OUTPUT_FILE,
     CHECKPOINT_FOLDER,
+    TENSORBOARD_FOLDER,
+    WANDB_FOLDER,
 )
 
 _PARTS = {f".{name}.part" for name in RUN_FILES}

@@ -24,6 +24,7 @@ from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolv
 from dstrl_cli.config.parts import EnvConfig
 from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
 from dstrl_cli.config.refusals import refuse_unreached_sparsity
+from dstrl_cli.config.shrink import at_scale
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.starting import started
@@ -52,8 +53,10 @@ class Axes:
     seeds: Sequence[int] = ()
     sets: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
-    def over(self, preset: SweepPreset | None, sets: Sequence[str]) -> Axes:
-        """Return these axes with the preset's where these are empty.
+    def over(
+        self, preset: SweepPreset | None, sets: Sequence[str], scale: float | None = None
+    ) -> Axes:
+        """Return these axes with the preset's where these are empty, those at its `scale`.
 
         An axis of the preset ends where a `--set` of the same key fixes its value. An axis of one
         value is left to the preset, whose cases may then change it.
@@ -72,7 +75,9 @@ class Axes:
             tasks=pick(self.tasks, theirs.task, "env.task"),
             sparsities=pick(self.sparsities, theirs.sparsity, "sparsity"),
             seeds=self.seeds or (theirs.seeds if "seed" not in fixed else ()),
-            sets={k: v for k, v in theirs.set.items() if len(v) > 1 and k not in fixed},
+            sets=at_scale(
+                {k: v for k, v in theirs.set.items() if len(v) > 1 and k not in fixed}, scale
+            ),
         )
 
 
@@ -86,17 +91,20 @@ def expand(
     preset: SweepPreset | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    scale: float | None = None,
 ) -> list[Run]:
     """Return the run of every combination of the axes, each once: a dense one has one sparsity.
 
-    `flags` are further explicit flags. Raises InputError for values that are not valid, an unknown
-    environment, or a sparsity that a network cannot have.
+    `flags` are further explicit flags; `scale` is the share of the length that runs have. Raises
+    InputError for values that are not valid, an unknown environment, or a sparsity that a network
+    cannot have.
     """
-    axes, flags = axes.over(preset, sets), flags or {}
+    axes, flags = axes.over(preset, sets, scale), flags or {}
     with_task = len(axes.tasks) > 1
     shared_names = _shared_names(axes.envs)
     families = _Families(
-        functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets), flags
+        functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets, scale=scale),
+        flags,
     )
     # a flag beats an axis of the preset
     tasks = axes.tasks if flags.get("env.task") is None else ()

@@ -103,6 +103,15 @@ Episodes = Annotated[
     ),
 ]
 
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        help="A share of the length, as 0.02: steps, warm-up, intervals and windows shrink along; "
+        "not what --set and flags give.",
+        metavar="SHARE",
+    ),
+]
+
 # --- how they are carried out -------------------------------------------------------------------
 
 Resume = Annotated[
@@ -171,6 +180,13 @@ KeepCheckpoint = Annotated[
     bool,
     typer.Option("--keep-checkpoint", help="Keep the last checkpoint of a finished run, too."),
 ]
+Tensorboard = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Also write curves for TensorBoard (extra tensorboard)."),
+]
+Wandb = Annotated[
+    bool, typer.Option("--wandb", help="Also write curves for Weights & Biases (extra wandb).")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be run, and write nothing.")
 ]
@@ -197,5 +213,38 @@ Retries = Annotated[
         min=0,
         help="How often a run is tried again whose process was killed (default: 0).",
         metavar="N",
+    ),
+]
+
+# --- adding seeds until comparisons are decided -------------------------------------------------
+
+UntilDecided = Annotated[
+    str | None,
+    typer.Option(
+        help="Add seeds to these methods, round by round, only until each pair is decided: "
+        "our-rlx2:rlx2,our-dst:dst. The others keep --seeds. (none: not those of the preset.)",
+        metavar="A:B,...",
+    ),
+]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="With --until-decided: seeds of a method after the last round (default: 20).",
+        metavar="N",
+    ),
+]
+SeedsPerRound = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1000, help="With --until-decided: seeds of a round (default: 5).", metavar="N"
+    ),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        help="With --until-decided: probability of any wrong decision (default: 0.05).",
+        metavar="P",
     ),
 ]
