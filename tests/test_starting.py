@@ -182,6 +182,11 @@ def test_a_source_that_changed_since_is_refused(source, tmp_path):
         prepare(config, Path("run"))
 
 
+def test_a_source_without_a_place_is_refused():
+    with pytest.raises(InputError, match="init_mask_source says what was found at init_mask_from"):
+        run("sst", sets=["init_mask_source=x"])
+
+
 def test_weights_that_cannot_be_drawn_again_stop_the_run(source, tmp_path):
     copied = tmp_path / "copied"
     shutil.copytree(source, copied)

@@ -409,6 +409,16 @@ class RunConfig(Model):
         return self
 
     @model_validator(mode="after")
+    def _sources_have_places(self) -> RunConfig:
+        for what in ("mask", "weights"):
+            if getattr(self, f"init_{what}_source") and not getattr(self, f"init_{what}_from"):
+                raise ValueError(
+                    f"init_{what}_source says what was found at init_{what}_from, which is not "
+                    f"set; leave it out, or set init_{what}_from"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _actor_scores(self) -> RunConfig:
         for key in ("drop", "grow"):
             score = getattr(self.actor.topology, key)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from dstrl_cli.config.identity import env_name
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import network_sizes
 from dstrl_cli.config.sizes import layer_weights
-from dstrl_cli.envs import EnvSpec
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import algorithm, algorithm_name
 from dstrl_cli.report.papers import task_name
 from dstrl_cli.runs.starting import FILES, Start, find, first_weights, key, named
 from dstrl_cli.topology.budgets import layer_budgets
+
+if TYPE_CHECKING:
+    from dstrl_cli.envs import EnvSpec
 
 ROLES = ("actor", "critic")
 

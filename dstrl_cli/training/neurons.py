@@ -17,6 +17,7 @@ from torch import Tensor
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.nets.neurons import (
+    Wiring,
     activity,
     effective_rank,
     layer_outputs,
@@ -107,7 +108,7 @@ class NeuronWatch:
         return found
 
     @staticmethod
-    def wiring_cells(found: Any) -> dict[str, Any]:
+    def wiring_cells(found: Wiring) -> dict[str, Any]:
         """Return the cells of a layer that follow from its masks."""
         paths = int(found.paths) if math.isfinite(found.paths) else found.paths
         return {**vars(found), "paths": paths}
