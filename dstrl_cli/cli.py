@@ -16,7 +16,7 @@ import typer
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.registry import only_asked
-from dstrl_cli.terminal import table_options
+from dstrl_cli.terminal import look_cli, table_options
 from dstrl_cli.terminal.edge import interruptible, run_app
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.options import (
@@ -38,6 +38,8 @@ from dstrl_cli.terminal.options import (
     Envs,
     Episodes,
     FailFast,
+    InitMaskFrom,
+    InitWeightsFrom,
     Jobs,
     KeepCheckpoint,
     MaxSeeds,
@@ -63,8 +65,10 @@ from dstrl_cli.terminal.options import (
     StoredConfig,
     Task,
     Tasks,
+    Tensorboard,
     Trust,
     UntilDecided,
+    Wandb,
 )
 from dstrl_cli.terminal.streams import kept_for_json
 
@@ -104,6 +108,8 @@ def train(
     seeds: Seeds = None,
     steps: Steps = None,
     episodes: Episodes = None,
+    init_mask_from: InitMaskFrom = None,
+    init_weights_from: InitWeightsFrom = None,
     preset: Preset = None,
     set_: Set = None,
     device: Device = None,
@@ -117,6 +123,8 @@ def train(
     resume: Resume = False,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
+    tensorboard: Tensorboard = False,
+    wandb: Wandb = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     trust: Trust = False,
@@ -141,11 +149,15 @@ def train(
         seeds=seeds,
         steps=steps,
         episodes=episodes,
+        init_mask_from=init_mask_from,
+        init_weights_from=init_weights_from,
         device=device,
         engine=engine,
         replay_device=replay_device,
         checkpoint_every=checkpoint_every,
         keep_checkpoint=keep_checkpoint,
+        tensorboard=tensorboard or None,
+        wandb=wandb or None,
         out=out,
     )
     one = {"env.id": env, "env.task": task, "sparsity": commands.one_number(sparsity, "--sparsity")}
@@ -173,6 +185,8 @@ def sweep(
     seeds: Seeds = None,
     steps: Steps = None,
     episodes: Episodes = None,
+    init_mask_from: InitMaskFrom = None,
+    init_weights_from: InitWeightsFrom = None,
     preset: Preset = None,
     scale: Scale = None,
     set_: Set = None,
@@ -191,6 +205,8 @@ def sweep(
     alpha: Alpha = None,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
+    tensorboard: Tensorboard = False,
+    wandb: Wandb = False,
     overwrite: OverwriteAll = False,
     fail_fast: FailFast = False,
     retries: Retries = 0,
@@ -224,11 +240,15 @@ def sweep(
         seeds=seeds,
         steps=steps,
         episodes=episodes,
+        init_mask_from=init_mask_from,
+        init_weights_from=init_weights_from,
         device=device,
         engine=engine,
         replay_device=replay_device,
         checkpoint_every=checkpoint_every,
         keep_checkpoint=keep_checkpoint,
+        tensorboard=tensorboard or None,
+        wandb=wandb or None,
         out=out,
         metric=metric,
     )
@@ -319,6 +339,10 @@ def table(
     with interruptible():
         asked = commands.asked_test(test, pairs, alpha, max_seeds, seeds_per_round)
         commands.table(results, format_, as_json, look | beside, asked)
+
+
+app.command(cls=HintingCommand)(look_cli.plot)
+app.command(cls=HintingCommand)(look_cli.inspect)
 
 
 @app.command(cls=HintingCommand)

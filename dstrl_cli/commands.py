@@ -306,7 +306,10 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     task = task if request.task is None else request.task
     note_source(policy.env, str(file))
     timeout = config.env.timeout if config else stored.TIMEOUT_S
-    spec = envs.spec(env, task, kwargs, flatten=policy.env_flatten, timeout=timeout)
+    noise = policy.env_noise_features
+    spec = envs.spec(
+        env, task, kwargs, flatten=policy.env_flatten, noise_features=noise, timeout=timeout
+    )
     stored.check_fit(policy, spec)
     cautions = [stored.other_bounds(policy, spec)]
     if request.video is not None:

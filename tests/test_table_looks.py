@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from report_samples import write_run
 from rich.console import Console
+from table_samples import cell, final, seeds
 
 from dstrl_cli.cli import main
 from dstrl_cli.errors import InputError
@@ -20,26 +21,12 @@ from dstrl_cli.report import tables
 from dstrl_cli.report.comparing import Asked
 from dstrl_cli.report.permutation import Plan
 from dstrl_cli.report.render import render
-from dstrl_cli.report.table import Cell, Row, Table
-
-
-def seeds(root: Path, path: str, finals: list[float], **kwargs: Any) -> None:
-    """Write runs `root/path/seed<k>` whose last evaluation is `finals[k]`."""
-    for seed, final in enumerate(finals):
-        write_run(root, f"{path}/seed{seed}", {0: [-99.0], 1000: [final]}, **kwargs)
-
-
-def final(root: Path, **kwargs: Any) -> Table:
-    return tables.table(root, metric="final", **kwargs)
+from dstrl_cli.report.table import Row, Table
 
 
 def row(table: Table, method: str, section: int = 0) -> Row:
     (found,) = [row for row in table.sections[section].rows if row.method == method]
     return found
-
-
-def cell(table: Table, method: str, env: str) -> Cell:
-    return row(table, method).cells[env]
 
 
 def markdown(table: Table) -> Mapping[str, str]:

@@ -155,7 +155,9 @@ class NetworkConfig(Model):
     `dense` ignores `sparsity`. `match_parameters` makes the network dense and so narrow that it has
     about as many weights as a network of that sparsity has connections. `hidden_sizes: null` means
     the run's. A budget that moves begins at `initial_sparsity`. `layers` are the sparsities of
-    single layers, from the input on, for `allocation: layers`.
+    single layers, from the input on, for `allocation: layers`. Every `redo_interval` of its own
+    updates the network's dormant units begin anew, those whose activity is at most
+    `redo_threshold` of their layer's; null: never (`training.recycling`).
     """
 
     sparsity: Sparsity = 0.0
@@ -168,6 +170,8 @@ class NetworkConfig(Model):
     layers: Sparsities | None = None
     initial_mask: Annotated[str, named("initial mask", INITIAL_MASKS)] = "random"
     topology: TopologyConfig = TopologyConfig()
+    redo_interval: PositiveInt | None = None
+    redo_threshold: NonNegativeFloat = 0.025
 
     @property
     def all_active(self) -> bool:
@@ -223,6 +227,11 @@ class NetworkConfig(Model):
         rule, first = self.topology, self.initial_sparsity
         if self.all_active:
             return self
+        if self.initial_mask == "dense" and (first if rule.moves_budget else self.sparsity):
+            raise ValueError(
+                "initial_mask: dense starts with all connections: set topology.budget to cubic, "
+                "linear or at_once with initial_sparsity: 0, or another initial_mask"
+            )
         if first is None:
             if rule.moves_budget:
                 raise ValueError(
@@ -263,12 +272,17 @@ class RunConfig(Model):
     steps, which also bound the replay buffer.
     `gradient_steps` updates (-1: as many as environment steps since) follow every `train_freq`
     steps, or episodes: as in Stable-Baselines3.
+    `init_mask_from` and `init_weights_from` are a run's folder or policy file: the networks start
+    with its masks, those at its end, and with its weights, those that it began with. `{seed}` in
+    them stands for the run's seed. What was found there (`init_mask_source`, ...) is filled in.
     `env_workers` are processes that step environments (0: none, the run's own process), and
     `replay_device: auto` keeps the replay buffer beside the networks. An episode that terminates
     at exactly its time limit counts as terminated, or as cut off by the limit with `limit_wins`;
-    an evaluation episode that has not ended after `eval_max_steps` is ended there.
+    an evaluation episode that has not ended after `eval_max_steps` is ended there. A hidden unit
+    counts as dormant in `neurons.csv` whose activity is at most `dormant_threshold` of its layer's.
     `checkpoint_every` is a number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps
-    the last checkpoint of a finished run. `metric` is what tables of the run show unless they are
+    the last checkpoint of a finished run. `tensorboard` and `wandb` also write curves for these
+    two. `metric` is what tables of the run show unless they are
     asked for another; `method_label` and `method_order` are how they name and sort a user's own
     method.
     """
@@ -294,6 +308,10 @@ class RunConfig(Model):
     buffer_size: PositiveInt = 1_000_000
     hidden_sizes: Widths = (256, 256)
     weight_init: Literal["fan_in", "orthogonal", "xavier"] = "fan_in"
+    init_mask_from: Name | None = None
+    init_mask_source: Name | None = None
+    init_weights_from: Name | None = None
+    init_weights_source: Name | None = None
 
     exploration_noise: NonNegativeFloat = 0.1
     target_noise: NonNegativeFloat = 0.2
@@ -323,6 +341,7 @@ class RunConfig(Model):
     eval_every: PositiveInt = 5_000
     eval_episodes: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10
     eval_max_steps: PositiveInt | None = 10_000
+    dormant_threshold: NonNegativeFloat = 0.025
     checkpoint_every: Interval = "10m"
     keep_checkpoint: bool = False
     device: Device = "auto"
@@ -331,6 +350,8 @@ class RunConfig(Model):
     env_workers: Workers = "auto"
     replay_device: Literal["auto", "cpu"] = "auto"
     compile: bool = False
+    tensorboard: bool = False
+    wandb: bool = False
     out: Name = "results"
 
     metric: MetricName | None = None

@@ -289,6 +289,10 @@ _FLAGS = {
     "replay_device": "--replay-device",
     "checkpoint_every": "--checkpoint-every",
     "keep_checkpoint": "--keep-checkpoint",
+    "tensorboard": "--tensorboard",
+    "wandb": "--wandb",
+    "init_mask_from": "--init-mask-from",
+    "init_weights_from": "--init-weights-from",
 }
 """The flags of keys whose name is not simply the key."""
 

@@ -29,6 +29,9 @@ METRICS: dict[str, tuple[str, str]] = {
 }
 """Published metric -> the metric of ours that it is, and its unit: RLX prints percent of Dense."""
 
+FIGURE = "fig"
+"""How the names of tables begin whose numbers were read off a figure by eye."""
+
 COSTS: dict[str, tuple[str, str]] = {
     "size_ratio": ("params", "RLX"),
     "train_flops_ratio": ("flops", "train"),
@@ -41,7 +44,7 @@ AVERAGE = "Average"
 
 DENSE = "s0"
 
-_VERSION = re.compile(r"-v\d+$")
+_VERSION = re.compile(r"-v\d+(?=$|\.noise)")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Published:
         entry = min(candidates, key=lambda entry: entry.env != env)
         differing = {
             Mark.VERSION: entry.env != env,
+            Mark.READ_OFF: self.table.startswith(FIGURE),
             Mark.SPARSITY: parse_sparsity_label(entry.sparsity) != parse_sparsity_label(sparsity),
         }
         return Match(entry, frozenset(mark for mark, differs in differing.items() if differs))

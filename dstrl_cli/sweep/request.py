@@ -14,6 +14,7 @@ from dstrl_cli.report.comparing import Asked, asked_rounds
 from dstrl_cli.sweep.again import ALLOWED, stored_run
 from dstrl_cli.sweep.plan import Axes, expand, refuse_several
 from dstrl_cli.sweep.states import Planned, fresh, resumed
+from dstrl_cli.training import writers
 from dstrl_cli.training.run import Run
 
 
@@ -82,15 +83,18 @@ def wanted_runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
     """
     if request.config is not None:
         _refuse_beside_config(request)
-        return [stored_run(request.config, request.given)]
-    return expand(
-        request.axes,
-        ours=request.ours,
-        preset=preset,
-        sets=request.sets,
-        flags=request.given,
-        scale=None if request.scale is None else check_scale(request.scale),
-    )
+        runs = [stored_run(request.config, request.given)]
+    else:
+        runs = expand(
+            request.axes,
+            ours=request.ours,
+            preset=preset,
+            sets=request.sets,
+            flags=request.given,
+            scale=None if request.scale is None else check_scale(request.scale),
+        )
+    writers.check(run.config for run in runs)
+    return runs
 
 
 def plan_training(request: RunRequest) -> list[Planned]:

@@ -79,6 +79,20 @@ ActorSparsity = Annotated[
 CriticSparsity = Annotated[
     str | None, typer.Option(help="Sparsity of the critics alone.", metavar="S")
 ]
+InitMaskFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="Start with the last masks of a run: its folder, or a policy file; {seed} in it "
+        "stands for the seed.",
+        metavar="RUN",
+    ),
+]
+InitWeightsFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="Start with the first weights of a run: its folder, or a policy file.", metavar="RUN"
+    ),
+]
 Steps = Annotated[str | None, typer.Option(help="Environment steps; 1e6 is accepted.", metavar="N")]
 Episodes = Annotated[
     str | None,
@@ -165,6 +179,13 @@ CheckpointEvery = Annotated[
 KeepCheckpoint = Annotated[
     bool,
     typer.Option("--keep-checkpoint", help="Keep the last checkpoint of a finished run, too."),
+]
+Tensorboard = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Also write curves for TensorBoard (extra tensorboard)."),
+]
+Wandb = Annotated[
+    bool, typer.Option("--wandb", help="Also write curves for Weights & Biases (extra wandb).")
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be run, and write nothing.")
