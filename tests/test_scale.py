@@ -14,7 +14,9 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.plan import Axes, expand
 from dstrl_cli.training.run import Run
 
-PAPERS = [name for name in list_presets() if name.startswith("papers/")]
+PAPERS = [
+    name for name in list_presets() if name.startswith(("papers/xu", "papers/sokar", "papers/rlx2"))
+]
 
 
 def plan(name: str, **options: object) -> list[Run]:

@@ -16,9 +16,14 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.errors import InputError
 
 NETWORK_KEYS = tuple(
-    f"{role}.topology.{key}"
+    f"{role}.{key}"
     for role in ("actor", "critic")
-    for key in ("update_interval", "update_offset", "stop_before_end")
+    for key in (
+        "redo_interval",
+        "topology.update_interval",
+        "topology.update_offset",
+        "topology.stop_before_end",
+    )
 )
 
 KEYS = (

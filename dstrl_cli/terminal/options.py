@@ -222,7 +222,7 @@ UntilDecided = Annotated[
     str | None,
     typer.Option(
         help="Add seeds to these methods, round by round, only until each pair is decided: "
-        "our-rlx2:rlx2,our-dst:dst. The others keep --seeds. (none: not those of the preset.)",
+        "our-rlx2:rlx2. The others keep --seeds. (none: not those of the preset.)",
         metavar="A:B,...",
     ),
 ]
