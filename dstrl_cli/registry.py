@@ -114,6 +114,7 @@ SCORES: dict[str, ScoreRow] = {
     ),
     "drawn_importance": ScoreRow(
         "dstrl_cli.topology.drawn_importance:DrawnImportance",
+        drops=True,
         grows=True,
         needs_td_error=True,
         observes_if=("accumulate", "critic_update"),

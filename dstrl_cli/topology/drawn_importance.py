@@ -20,7 +20,7 @@ class DrawnImportance(Importance):
     """Grow score with which a connection is drawn with probability proportional to S_i + S_{i-1}.
 
     The highest of log(u) / w, for uniform u, are a weighted sample without replacement with weights
-    w (Efraimidis and Spirakis 2006, Algorithm A). The keys are those of `importance`.
+    w (Efraimidis and Spirakis 2006, Algorithm A). Keys and drop score are those of `importance`.
     """
 
     def grow(self, view: NetworkView, layer: int) -> Tensor:
