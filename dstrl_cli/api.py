@@ -52,6 +52,8 @@ def train(
     config: str | Path | None = None,
     checkpoint_every: int | str | None = None,
     keep_checkpoint: bool = False,
+    tensorboard: bool = False,
+    wandb: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     trust: bool = False,
@@ -87,6 +89,8 @@ def train(
             keys above that would change it may not be given.
         checkpoint_every: a number of steps or a time (`10m`); 0 writes no checkpoints.
         keep_checkpoint: keep the last checkpoint when the run has finished.
+        tensorboard: also write the curves for TensorBoard, into the run's folder.
+        wandb: also send the curves to Weights & Biases, or keep them for it (`WANDB_MODE=offline`).
         overwrite: start over where a run is already.
         resume: go on with the run that is in the folder, if it was stopped; a finished one is not
             trained again, unless `steps` are more than it had and it kept its checkpoint.
@@ -118,6 +122,8 @@ def train(
         "replay_device": replay_device,
         "checkpoint_every": checkpoint_every,
         "keep_checkpoint": keep_checkpoint or None,
+        "tensorboard": tensorboard or None,
+        "wandb": wandb or None,
         "out": None if out is None else str(out),
     }
     axes = Axes(algos=[] if algo is None else [algo], methods=[] if dst is None else [str(dst)])
