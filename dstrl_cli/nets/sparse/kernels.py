@@ -94,6 +94,23 @@ def layer_forward(
 
 
 @jit
+def head_forward(
+    sizes: Array, rows: Array, index: Array, value: Array, bias: Array, first: Array, tiles: Array
+) -> None:
+    """Run one head on first [tiles, in, T]; see `forward`. rows, bias and tiles are the head's."""
+    layers = sizes.shape[0] - 1
+    for tile in range(tiles.shape[0]):
+        below = first[tile]
+        row = 0
+        for layer in range(layers):
+            width = sizes[layer + 1]
+            here = tiles[tile, row : row + width]
+            layer_forward(rows, row, index, value, bias, below, here, layer < layers - 1)
+            below = here
+            row += width
+
+
+@jit
 def forward(
     x: Array, sizes: Array, rows: Array, index: Array, value: Array, bias: Array,
     first: Array, hidden: Array, out: Array,
@@ -105,19 +122,10 @@ def forward(
     layer. sizes are input, hidden and output sizes; bias is [K, R].
     """
     into_tiles(x, first)
-    layers = sizes.shape[0] - 1
     for k in range(out.shape[0]):
         tiles = hidden[k % hidden.shape[0]]
-        for tile in range(tiles.shape[0]):
-            below = first[tile]
-            row = 0
-            for layer in range(layers):
-                width = sizes[layer + 1]
-                here = tiles[tile, row : row + width]
-                layer_forward(rows[k], row, index, value, bias[k], below, here, layer < layers - 1)
-                below = here
-                row += width
-        out_of_tiles(tiles[:, tiles.shape[1] - sizes[layers] :], out[k])
+        head_forward(sizes, rows[k], index, value, bias[k], first, tiles)
+        out_of_tiles(tiles[:, tiles.shape[1] - sizes[sizes.shape[0] - 1] :], out[k])
 
 
 @jit
@@ -171,6 +179,55 @@ def add_up(parts: Array) -> None:
 
 
 @jit
+def head_backward(
+    k: int, sizes: Array, value: Array, columns: Array, source: Array, position: Array,
+    ordered: Array, value_sums: Array, bias_sums: Array,
+    first: Array, hidden: Array, below_grad: Array, value_grad: Array, bias_grad: Array,
+    grad_first: Array, weights: bool, inputs: bool,
+) -> None:  # fmt: skip
+    """Backpropagate through head k, whose outputs' gradients are in below_grad; see `backward`.
+
+    Adds to grad_first.
+    """
+    layers = sizes.shape[0] - 1
+    tiles, neurons = hidden.shape[1], hidden.shape[2]
+    zeros = np.zeros(sizes.max(), np.float32)
+    begin, end = columns[k, 0], columns[k, columns.shape[1] - 1]
+    for e in range(begin, end):
+        ordered[e] = value[position[e]]
+    for tile in range(tiles):
+        row = neurons
+        column = columns.shape[1] - 1
+        for layer in range(layers - 1, -1, -1):
+            row -= sizes[layer + 1]
+            column -= sizes[layer]
+            here = below_grad[k, tile, row : row + sizes[layer + 1]]
+            below = slice(row - sizes[layer], row) if layer > 0 else slice(0, 0)
+            if layer > 0:
+                x, y = hidden[k, tile, below], below_grad[k, tile, below]
+            else:
+                x, y = first[tile], grad_first[tile]
+            if weights:
+                layer_gradients(
+                    columns[k], column, source, ordered, here, x, y,
+                    value_sums[tile], bias_sums[k, tile, below], layer > 0,
+                )  # fmt: skip
+            elif layer > 0:
+                layer_backward(columns[k], column, source, ordered, zeros, here, x, y, True)
+            if layer == 0 and inputs:
+                layer_backward(columns[k], column, source, ordered, zeros, here, x, y, False)
+    if weights:
+        for tile in range(tiles):
+            for r in range(neurons - sizes[layers], neurons):
+                bias_sums[k, tile, r] = below_grad[k, tile, r].sum()
+        add_up(value_sums[:, begin:end])
+        for e in range(begin, end):
+            value_grad[position[e]] = value_sums[0, e]
+        add_up(bias_sums[k])
+        bias_grad[k] = bias_sums[k, 0]
+
+
+@jit
 def backward(
     grad: Array, sizes: Array, value: Array, columns: Array, source: Array, position: Array,
     ordered: Array, value_sums: Array, bias_sums: Array,
@@ -185,46 +242,14 @@ def backward(
     neuron; `ordered` has room for their values in that order, value_sums [tiles, connections] and
     bias_sums [K, tiles, R] for the gradients tile by tile.
     """
-    layers = sizes.shape[0] - 1
-    tiles, neurons = hidden.shape[1], hidden.shape[2]
-    zeros = np.zeros(sizes.max(), np.float32)
     if inputs:
         grad_first[:] = np.float32(0.0)
     for k in range(grad.shape[0]):
-        begin, end = columns[k, 0], columns[k, columns.shape[1] - 1]
-        for e in range(begin, end):
-            ordered[e] = value[position[e]]
-        into_tiles(grad[k], below_grad[k, :, neurons - sizes[layers] :])
-        for tile in range(tiles):
-            row = neurons
-            column = columns.shape[1] - 1
-            for layer in range(layers - 1, -1, -1):
-                row -= sizes[layer + 1]
-                column -= sizes[layer]
-                here = below_grad[k, tile, row : row + sizes[layer + 1]]
-                below = slice(row - sizes[layer], row) if layer > 0 else slice(0, 0)
-                if layer > 0:
-                    x, y = hidden[k, tile, below], below_grad[k, tile, below]
-                else:
-                    x, y = first[tile], grad_first[tile]
-                if weights:
-                    layer_gradients(
-                        columns[k], column, source, ordered, here, x, y,
-                        value_sums[tile], bias_sums[k, tile, below], layer > 0,
-                    )  # fmt: skip
-                elif layer > 0:
-                    layer_backward(columns[k], column, source, ordered, zeros, here, x, y, True)
-                if layer == 0 and inputs:
-                    layer_backward(columns[k], column, source, ordered, zeros, here, x, y, False)
-        if weights:
-            for tile in range(tiles):
-                for r in range(neurons - sizes[layers], neurons):
-                    bias_sums[k, tile, r] = below_grad[k, tile, r].sum()
-            add_up(value_sums[:, begin:end])
-            for e in range(begin, end):
-                value_grad[position[e]] = value_sums[0, e]
-            add_up(bias_sums[k])
-            bias_grad[k] = bias_sums[k, 0]
+        into_tiles(grad[k], below_grad[k, :, hidden.shape[2] - sizes[sizes.shape[0] - 1] :])
+        head_backward(
+            k, sizes, value, columns, source, position, ordered, value_sums, bias_sums, first,
+            hidden, below_grad, value_grad, bias_grad, grad_first, weights, inputs,
+        )  # fmt: skip
 
 
 @jit
