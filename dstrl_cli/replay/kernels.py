@@ -9,6 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from dstrl_cli.compiler import jit
 
@@ -79,6 +83,89 @@ def sample(
             reward[p, b] = total
             discount[p, b] = path_discount[final, p, b]
             last[p, b] = final
+
+
+@intrinsic
+def _fetch(typing, array, start):  # type: ignore[no-untyped-def]
+    """Ask for the cache line of array[start] of a flat array, without waiting for it."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, value=args[0]).data
+        address = builder.gep(data, [args[1]])
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [address, *(ir.Constant(number, n) for n in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), code
+
+
+_LINE = 64 // 4  # float32 numbers in a cache line
+_AHEAD = 12
+"""Rows of the batch that are asked for ahead: in a ring of a gigabyte each is a cache miss."""
+
+
+@jit
+def fetch_row(ring: Array, row: int) -> None:
+    """Ask for a row of a ring [capacity, n]."""
+    flat, width = ring.reshape(-1), ring.shape[1]
+    for start in range(row * width, (row + 1) * width, _LINE):
+        _fetch(flat, start)
+    _fetch(flat, (row + 1) * width - 1)
+
+
+@jit
+def sample_tiles(
+    numbers: Array, nstep: int, gamma: Float, powers: Array,
+    state_actions: Array, next_observations: Array, outcomes: Array, position: Array, size: Array,
+    starts: Array, state_action: Array, reward: Array, discount: Array, last: Array, path: Array,
+    path_discount: Array,
+) -> None:  # fmt: skip
+    """Fill the tiles of one member's batch: `sample`, with rows of the batch side by side.
+
+    Reads numbers [B] and rings [capacity, ...]. Writes state_action [tiles, obs + act, T], reward,
+    discount and last [tiles, T]; path [n, tiles, obs, T] and path_discount [n, tiles, T], or with
+    one path only the observation that is bootstrapped from. starts [B] is room for row numbers.
+    """
+    capacity, batch, lanes = outcomes.shape[0], numbers.shape[0], reward.shape[1]
+    n = min(nstep, size[0])
+    choices, oldest = size[0] - n + 1, position[0] - size[0]
+    for b in range(batch):
+        start = oldest + int(numbers[b] * choices)
+        starts[b] = start + capacity if start < 0 else start
+    for b in range(min(_AHEAD, batch)):
+        fetch_row(state_actions, starts[b])
+        fetch_row(next_observations, starts[b])
+        fetch_row(outcomes, starts[b])
+    for b in range(batch):
+        if b + _AHEAD < batch:
+            ahead = starts[b + _AHEAD]
+            fetch_row(state_actions, ahead)
+            fetch_row(next_observations, ahead)
+            fetch_row(outcomes, ahead)
+        tile, lane, row = b // lanes, b % lanes, starts[b]
+        following, total, final, not_done = row, np.float32(0.0), 0, True
+        bootstrap = np.float32(0.0)
+        for i in range(state_action.shape[1]):
+            state_action[tile, i, lane] = state_actions[row, i]
+        for k in range(nstep):
+            here = np.float32(0.0)
+            if not_done and k < n:
+                row, final = following, k
+                following = row + 1 if row + 1 < capacity else 0
+                total += powers[k] * outcomes[row, 0]
+                bootstrap = here = gamma * powers[k] * outcomes[row, 1]
+                not_done = outcomes[row, 2] > 0
+            if path.shape[0] > 1:
+                path_discount[k, tile, lane] = here
+                for i in range(path.shape[2]):
+                    path[k, tile, i, lane] = next_observations[row, i]
+        if path.shape[0] == 1:
+            path_discount[0, tile, lane] = bootstrap
+            for i in range(path.shape[2]):
+                path[0, tile, i, lane] = next_observations[row, i]
+        reward[tile, lane], discount[tile, lane], last[tile, lane] = total, bootstrap, final
 
 
 FUNCTIONS = (store, sample)

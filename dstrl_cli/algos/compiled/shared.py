@@ -1,0 +1,126 @@
+"""What the compiled updates share: the batch, the regression of the critics, metrics.
+
+`batch` is the table of one run's batch and counters; `actor` and `critic` are those of its networks
+(`nets.sparse.passes`). T rows of the batch lie side by side in a tile; rows past the batch are zero
+where they enter a network, and have no gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dstrl_cli.compiler import jit
+from dstrl_cli.nets.sparse import passes
+from dstrl_cli.nets.sparse.tables import Layout
+from dstrl_cli.replay import kernels
+
+Array = Any  # NumPy arrays, typed by the compiler
+Float = Any  # float32 scalars
+
+LAYOUT = Layout()
+_floats, _longs = np.float32, np.int64
+
+# the replay buffer of the one member, and the random numbers that choose from it [block, B]
+state_actions = LAYOUT.field("state_actions", _floats, 2)
+next_observations = LAYOUT.field("next_observations", _floats, 2)
+outcomes = LAYOUT.field("outcomes", _floats, 2)
+position = LAYOUT.field("position", _longs, 1)
+size = LAYOUT.field("size", _longs, 1)
+powers = LAYOUT.field("powers", _floats, 1)
+numbers = LAYOUT.field("numbers", np.float64, 2)
+starts = LAYOUT.field("starts", _longs, 1)
+# the batch: [tiles, T], and for each of the n steps of a path
+reward = LAYOUT.field("reward", _floats, 2)
+discount = LAYOUT.field("discount", _floats, 2)
+last = LAYOUT.field("last", _longs, 2)
+path = LAYOUT.field("path", _floats, 4)
+path_discount = LAYOUT.field("path_discount", _floats, 3)
+target = LAYOUT.field("target", _floats, 2)
+# the algorithm's noise: a table of arrays [block, B, act]
+noises = LAYOUT.field("noises", _longs, 2)
+# keys of the run, in the order of the algorithm's `SETTINGS`
+settings = LAYOUT.field("settings", _floats, 1)
+# what the algorithm counts
+alive = LAYOUT.field("alive", np.bool_, 1)
+critic_loss = LAYOUT.field("critic_loss", _floats, 1)
+q_mean = LAYOUT.field("q_mean", _floats, 1)
+actor_loss = LAYOUT.field("actor_loss", _floats, 1)
+
+GAMMA = 0
+"""Place of the setting that every algorithm has; its own follow."""
+
+
+@jit
+def rows_of(batch: int, tile: int) -> int:
+    """Return how many rows of the batch a tile holds."""
+    lanes = reward(batch).shape[1]
+    return min(lanes, starts(batch).shape[0] - tile * lanes)
+
+
+@jit
+def sample(batch: int, critic: int, drawn: int, nstep: int) -> None:
+    """Sample a batch into this table and the critics' `first`, with the numbers of row `drawn`."""
+    kernels.sample_tiles(
+        numbers(batch)[drawn], nstep, settings(batch)[GAMMA], powers(batch), state_actions(batch),
+        next_observations(batch), outcomes(batch), position(batch), size(batch), starts(batch),
+        passes.first(critic), reward(batch), discount(batch), last(batch), path(batch),
+        path_discount(batch),
+    )  # fmt: skip
+
+
+@jit
+def copy_rows(x: Array, y: Array) -> None:
+    """Copy the rows that both x and y [tiles, n, T] have, from the first on."""
+    for tile in range(x.shape[0]):
+        for i in range(min(x.shape[1], y.shape[1])):
+            for j in range(x.shape[2]):
+                y[tile, i, j] = x[tile, i, j]
+
+
+@jit
+def freeze_unless_finite(batch: int, loss: Float) -> None:
+    """Freeze the member if its loss is NaN or infinite."""
+    if not abs(loss) < math.inf:
+        alive(batch)[0] = False
+
+
+@jit
+def update_critic(batch: int, critic: int) -> None:
+    """Regress every critic on `target`: mean over the batch, sum over the critics."""
+    heads = passes.rows(critic).shape[0]
+    passes.forward(critic, heads)
+    q, slopes, wanted = passes.out(critic), passes.slopes(critic), target(batch)
+    rows = starts(batch).shape[0]
+    squares, sum_ = np.float32(0.0), np.float32(0.0)
+    scale = np.float32(2.0 / rows)
+    for k in range(heads):
+        for tile in range(wanted.shape[0]):
+            here = rows_of(batch, tile)
+            for j in range(here):
+                error = q[k, tile, 0, j] - wanted[tile, j]
+                squares += error * error
+                sum_ += q[k, tile, 0, j]
+                slopes[k, tile, 0, j] = error * scale
+            for j in range(here, wanted.shape[1]):
+                slopes[k, tile, 0, j] = np.float32(0.0)
+    loss = squares / np.float32(rows)
+    freeze_unless_finite(batch, loss)
+    passes.backward(critic, heads, True, False)
+    if alive(batch)[0]:
+        passes.optimizer_step(critic)
+    critic_loss(batch)[0] += loss
+    q_mean(batch)[0] += sum_ / np.float32(heads * rows)
+
+
+@jit
+def lowest_q(batch: int, critic: int, tile: int, j: int) -> Float:
+    """Return the smallest of the critics' last outputs for a row of the batch; NaN wins."""
+    q = passes.out(critic)
+    lowest = q[0, tile, 0, j]
+    for k in range(1, q.shape[0]):
+        other = q[k, tile, 0, j]
+        lowest = other if other < lowest or other != other else lowest
+    return lowest

@@ -1,0 +1,126 @@
+"""A run's updates by compiled code: the tables that they work on, and who takes which update."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dstrl_cli import compiler
+from dstrl_cli.algos.base import Due
+from dstrl_cli.algos.compiled import numbers, shared
+from dstrl_cli.nets.sparse import passes
+from dstrl_cli.nets.sparse.passes import NetworkTable
+from dstrl_cli.nets.sparse.tables import Table, described
+from dstrl_cli.replay import kernels
+from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.compiled import CompiledReplay
+from dstrl_cli.streams import Stream
+
+SOURCES = (
+    __file__, shared.__file__, numbers.__file__, kernels.__file__, compiler.__file__,
+    *passes.SOURCES,
+)  # fmt: skip
+
+
+class CompiledUpdate(ABC):
+    """Takes the updates of one algorithm in which no topology rule takes part.
+
+    Args:
+        algorithm: of one member, on the sparse engine.
+        replay: its buffer, which `samples_from` allows.
+        sampling: the numbers that choose batches.
+
+    Attributes:
+        ALGORITHM: the class whose updates these are.
+        SETTINGS: configuration keys that the compiled code reads, as numbers; `gamma` comes first.
+    """
+
+    ALGORITHM: ClassVar[type]
+    SETTINGS: ClassVar[tuple[str, ...]]
+
+    def __init__(self, algorithm: Any, replay: Any, sampling: Stream) -> None:
+        self.algorithm, self.replay, self.sampling = algorithm, replay, sampling
+        self.rows = algorithm.config.batch_size
+        self.actor = NetworkTable(algorithm.actor, self.rows)
+        self.critic = NetworkTable(algorithm.critic, self.rows)
+        self.nstep = 0
+        self.batch = self.batch_table()
+
+    @staticmethod
+    def samples_from(replay: Replay) -> bool:
+        """Return whether compiled code can sample from a buffer."""
+        return isinstance(replay, CompiledReplay)
+
+    @abstractmethod
+    def noises(self) -> list[Stream]:
+        """Return the streams of the algorithm's noise, in the order that compiled code knows."""
+
+    @abstractmethod
+    def targets(self, due: Due) -> list[NetworkTable]:
+        """Return the networks whose targets move in this update, in their order."""
+
+    @abstractmethod
+    def take(self, due: Due, targets: bool, nstep: int, drawn: int) -> None:
+        """Take the update that has begun, with its `targets` or without, on numbers `drawn`."""
+
+    def __call__(self, due: Due, nstep: int) -> None:
+        """Take the update that has begun.
+
+        Args:
+            due: what `Algorithm.begin_update` returned; no topology update.
+            nstep: steps of its target.
+        """
+        self.actor.renew()
+        self.critic.renew()
+        if nstep != self.nstep:
+            self.make_path(nstep)
+        drawn = self.sampling.row(self.algorithm.updates - 1)
+        targets = self.targets(due)
+        in_place = all(table.moves_target for table in targets)
+        self.take(due, bool(targets) and in_place, nstep, drawn)
+        if not in_place:
+            for table in targets:
+                table.network.update_target(self.algorithm.config.tau)
+
+    def batch_table(self) -> Table:
+        """Return the table of the batch, without its path."""
+        algorithm, replay = self.algorithm, self.replay
+        tiles, _, lanes = self.critic.arrays["first"].shape
+        settings = [getattr(algorithm.config, key) for key in self.SETTINGS]
+        noises = [described(stream.array[0]) for stream in self.noises()]
+        table = Table(shared.LAYOUT)
+        table.set(
+            state_actions=replay.state_action[0].numpy(),
+            next_observations=replay.next_observation[0].numpy(),
+            outcomes=replay.outcome[0].numpy(),
+            position=replay.position.numpy(),
+            size=replay.size[0].numpy(),
+            powers=replay.discounts.numpy(),
+            numbers=self.sampling.array[0],
+            starts=np.empty(self.rows, np.int64),
+            target=np.zeros((tiles, lanes), np.float32),
+            reward=np.zeros((tiles, lanes), np.float32),
+            discount=np.zeros((tiles, lanes), np.float32),
+            last=np.zeros((tiles, lanes), np.int64),
+            noises=np.array(noises, np.int64),
+            settings=np.array(settings, np.float32),
+            alive=algorithm.alive.numpy(),
+            **{name: total.numpy() for name, total in algorithm.sums.items()},
+        )
+        return table
+
+    def path_steps(self, nstep: int) -> int:
+        """Return how many observations of a path the algorithm looks at."""
+        return 1
+
+    def make_path(self, nstep: int) -> None:
+        """Make room for the paths of n-step targets."""
+        tiles, lanes = self.batch.arrays["target"].shape
+        steps, observations = self.path_steps(nstep), self.replay.observation_size
+        self.batch.set(
+            path=np.zeros((steps, tiles, observations, lanes), np.float32),
+            path_discount=np.zeros((steps, tiles, lanes), np.float32),
+        )
+        self.nstep = nstep

@@ -1,0 +1,327 @@
+"""A network of the sparse engine in compiled code: what `Network` does, on a table of its arrays.
+
+The functions have the names of the interface and take the batch as tiles [tiles, n, T] (see
+`kernels`), which the caller puts into `first` (for `forward`) or `passing` (for `predict` and
+`target`). They leave the outputs in `out` [K, tiles, outputs, T]; `backward` takes their gradients
+from `slopes` of the same shape, zero in rows past the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+from numpy.typing import NDArray
+
+from dstrl_cli.compiler import discard_stale, jit
+from dstrl_cli.nets.adam import BETA1, BETA2, EPSILON
+from dstrl_cli.nets.sparse import kernels, tables
+from dstrl_cli.nets.sparse.engine import SparseNetwork
+from dstrl_cli.nets.sparse.tables import Layout, Table, address_of, call
+
+Array = Any  # NumPy arrays, typed by the compiler
+
+LAYOUT = Layout()
+_floats, _ints, _longs = np.float32, np.int32, np.int64
+
+functions = LAYOUT.field("functions", _longs, 1)
+sizes = LAYOUT.field("sizes", _longs, 1)
+layer_rows = LAYOUT.field("layer_rows", _longs, 1)
+# the network's topology and parameters; its target's
+rows = LAYOUT.field("rows", _ints, 2)
+index = LAYOUT.field("index", _ints, 1)
+columns = LAYOUT.field("columns", _ints, 2)
+source = LAYOUT.field("source", _ints, 1)
+position = LAYOUT.field("position", _ints, 1)
+flat = LAYOUT.field("flat", _floats, 1)
+values = LAYOUT.field("values", _floats, 1)
+biases = LAYOUT.field("biases", _floats, 2)
+target_rows = LAYOUT.field("target_rows", _ints, 2)
+target_index = LAYOUT.field("target_index", _ints, 1)
+target_flat = LAYOUT.field("target_flat", _floats, 1)
+target_values = LAYOUT.field("target_values", _floats, 1)
+target_biases = LAYOUT.field("target_biases", _floats, 2)
+# the optimizer's state; own_steps is empty unless bias correction counts by connection
+gradient = LAYOUT.field("gradient", _floats, 1)
+value_gradient = LAYOUT.field("value_gradient", _floats, 1)
+bias_gradient = LAYOUT.field("bias_gradient", _floats, 2)
+first_moment = LAYOUT.field("first_moment", _floats, 1)
+second_moment = LAYOUT.field("second_moment", _floats, 1)
+own_steps = LAYOUT.field("own_steps", _floats, 1)
+corrections = LAYOUT.field("corrections", _floats, 2)
+steps = LAYOUT.field("steps", _longs, 1)
+learning_rate = LAYOUT.field("learning_rate", np.float64, 1)
+weight_decay = LAYOUT.field("weight_decay", _floats, 1)
+tau = LAYOUT.field("tau", _floats, 1)
+# the batch on its way through the network
+first = LAYOUT.field("first", _floats, 3)
+hidden = LAYOUT.field("hidden", _floats, 4)
+below_gradient = LAYOUT.field("below_gradient", _floats, 4)
+first_gradient = LAYOUT.field("first_gradient", _floats, 3)
+ordered = LAYOUT.field("ordered", _floats, 1)
+value_sums = LAYOUT.field("value_sums", _floats, 2)
+bias_sums = LAYOUT.field("bias_sums", _floats, 3)
+passing = LAYOUT.field("passing", _floats, 3)
+passing_hidden = LAYOUT.field("passing_hidden", _floats, 4)
+out = LAYOUT.field("out", _floats, 4)
+slopes = LAYOUT.field("slopes", _floats, 4)
+# room for trimming the target, empty unless it has a topology of its own
+budgets = LAYOUT.field("budgets", _longs, 2)
+trimmed_rows = LAYOUT.field("trimmed_rows", _ints, 2)
+trimmed_index = LAYOUT.field("trimmed_index", _ints, 1)
+trimmed_values = LAYOUT.field("trimmed_values", _floats, 1)
+union_rows = LAYOUT.field("union_rows", _longs, 1)
+union_index = LAYOUT.field("union_index", _ints, 1)
+union_values = LAYOUT.field("union_values", _floats, 1)
+
+
+class NetworkTable(Table):
+    """The arrays of a network for batches of one size.
+
+    Attributes:
+        moves_target: whether `update_target` of this module can be called. The network's own must
+            be where its target's arrays change their size or place.
+    """
+
+    def __init__(self, network: SparseNetwork, batch: int) -> None:
+        super().__init__(LAYOUT)
+        self.network, self.batch = network, batch
+        self.set(functions=addresses())
+        self.fill()
+        tiles, _, size = self.arrays["first"].shape
+        outputs = (network.plan.heads, tiles, network.plan.sizes[-1], size)
+        self.set(out=np.zeros(outputs, np.float32), slopes=np.zeros(outputs, np.float32))
+
+    def renew(self) -> None:
+        """Take the network's arrays anew if one of them was replaced."""
+        now = self.network.replaceable()
+        for held, current in zip(self.held, now, strict=True):
+            if held is not current:
+                self.fill()
+                return
+
+    def fill(self) -> None:
+        """Take the network's arrays."""
+        network = self.network
+        self.held = network.replaceable()
+        params, target, grads = network.params, network.target_params, network.grads
+        online, moved = params.topology, target.topology
+        kept, passed = network.buffers_of(self.batch, True), network.buffers_of(self.batch, False)
+        by_connection = network.own_steps is not None
+        self.set(
+            sizes=network.sizes,
+            layer_rows=network.layer_rows,
+            rows=online.rows,
+            index=online.index,
+            columns=online.columns,
+            source=online.source,
+            position=online.position,
+            flat=params.flat,
+            values=params.values,
+            biases=params.biases,
+            target_rows=moved.rows,
+            target_index=moved.index,
+            target_flat=target.flat,
+            target_values=target.values,
+            target_biases=target.biases,
+            gradient=grads.flat,
+            value_gradient=grads.values,
+            bias_gradient=grads.biases,
+            first_moment=network.first_moment,
+            second_moment=network.second_moment,
+            own_steps=network.own_steps if by_connection else np.empty(0, np.float32),
+            corrections=network.corrections if by_connection else np.empty((0, 0), np.float32),
+            steps=network.step_count,
+            learning_rate=network.rate,
+            tau=np.array([network.config.tau], np.float32),
+            weight_decay=np.array([network.config.weight_decay], np.float32),
+            first=kept.first,
+            hidden=kept.hidden,
+            below_gradient=kept.gradient,
+            first_gradient=kept.first_gradient,
+            ordered=network.ordered,
+            value_sums=kept.value_sums(len(network.ordered)),
+            bias_sums=kept.bias_sums,
+            passing=passed.first,
+            passing_hidden=passed.hidden,
+        )
+        self.make_room_for_trimming()
+
+    def make_room_for_trimming(self) -> None:
+        """Find how the target moves, and make room for it where that means trimming."""
+        network, target = self.network, self.network.target_params
+        own = target.topology is not network.params.topology
+        starts = target.topology.rows[:, network.layer_rows]
+        as_large = own and np.array_equal(np.diff(starts), network.budgets)
+        trims = network.trims and as_large
+        self.moves_target = trims or not own
+        most = len(network.params.values) + len(target.values) if trims else 0
+        budget = len(target.values) if trims else 0
+        self.set(
+            budgets=np.ascontiguousarray(network.budgets, np.int64),
+            trimmed_rows=np.empty_like(target.topology.rows),
+            trimmed_index=np.empty(budget, np.int32),
+            trimmed_values=np.empty(budget, np.float32),
+            union_rows=np.empty(max(network.plan.sizes) + 1, np.int64),
+            union_index=np.empty(most, np.int32),
+            union_values=np.empty(most, np.float32),
+        )
+
+
+@jit
+def take_out(tiles: Array, out: Array) -> None:
+    """Copy the last layer of tiles [tiles, R, T] into out [tiles, outputs, T]."""
+    last = tiles.shape[1] - out.shape[1]
+    for tile in range(tiles.shape[0]):
+        for n in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                out[tile, n, j] = tiles[tile, last + n, j]
+
+
+@jit
+def _forward(net: int, heads: int) -> None:
+    for k in range(heads):
+        tiles = hidden(net)[k]
+        kernels.head_forward(
+            sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], first(net), tiles
+        )
+        take_out(tiles, out(net)[k])
+
+
+@jit
+def _predict(net: int, of_target: int) -> None:
+    tiles = passing_hidden(net)[0]
+    for k in range(rows(net).shape[0]):
+        if of_target:
+            kernels.head_forward(
+                sizes(net), target_rows(net)[k], target_index(net), target_values(net),
+                target_biases(net)[k], passing(net), tiles,
+            )  # fmt: skip
+        else:
+            kernels.head_forward(
+                sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], passing(net),
+                tiles,
+            )  # fmt: skip
+        take_out(tiles, out(net)[k])
+
+
+@jit
+def _backward(net: int, heads: int, weights: int, inputs: int) -> None:
+    given, below = slopes(net), below_gradient(net)
+    if inputs:
+        first_gradient(net)[:] = np.float32(0.0)
+    last = below.shape[2] - given.shape[2]
+    for k in range(heads):
+        for tile in range(below.shape[1]):
+            for n in range(given.shape[2]):
+                for j in range(given.shape[3]):
+                    below[k, tile, last + n, j] = given[k, tile, n, j]
+        kernels.head_backward(
+            k, sizes(net), values(net), columns(net), source(net), position(net), ordered(net),
+            value_sums(net), bias_sums(net), first(net), hidden(net), below,
+            value_gradient(net), bias_gradient(net), first_gradient(net), bool(weights),
+            bool(inputs),
+        )  # fmt: skip
+
+
+@jit
+def _optimizer_step(net: int) -> None:
+    count = steps(net)
+    count[0] += 1
+    taken, decay = float(count[0]), weight_decay(net)[0]
+    beta1, beta2, epsilon = np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON)
+    if own_steps(net).shape[0]:
+        kernels.adam_by_connection(
+            flat(net), gradient(net), first_moment(net), second_moment(net), own_steps(net),
+            corrections(net)[0], corrections(net)[1], decay, beta1, beta2, epsilon,
+        )  # fmt: skip
+    else:
+        size = np.float32(learning_rate(net)[0] / (1 - math.pow(BETA1, taken)))
+        scale = np.float32(1 / math.sqrt(1 - math.pow(BETA2, taken)))
+        kernels.adam(
+            flat(net), gradient(net), first_moment(net), second_moment(net),
+            size, scale, decay, beta1, beta2, epsilon,
+        )  # fmt: skip
+
+
+@jit
+def _update_target(net: int) -> None:
+    moved = tau(net)[0]
+    if trimmed_index(net).shape[0] == 0:
+        kernels.blend(target_flat(net), flat(net), moved)
+        return
+    kernels.blend_union(
+        target_rows(net), target_index(net), target_values(net),
+        rows(net), index(net), values(net), moved, budgets(net), layer_rows(net),
+        trimmed_rows(net), trimmed_index(net), trimmed_values(net),
+        union_rows(net), union_index(net), union_values(net),
+    )  # fmt: skip
+    target_rows(net)[:] = trimmed_rows(net)
+    target_index(net)[:] = trimmed_index(net)
+    target_values(net)[:] = trimmed_values(net)
+    kernels.blend(target_biases(net).reshape(-1), biases(net).reshape(-1), moved)
+
+
+FUNCTIONS = (_forward, _predict, _backward, _optimizer_step, _update_target)
+_FORWARD, _PREDICT, _BACKWARD, _STEP, _MOVE = range(len(FUNCTIONS))
+_ARGUMENTS = (2, 2, 4, 1, 1)
+"""How many arguments each of them has."""
+
+
+@cache
+def addresses() -> NDArray[np.int64]:
+    """Return where the compiled functions are; compiles them, or loads them from disk."""
+    found = [address_of(each, count) for each, count in zip(FUNCTIONS, _ARGUMENTS, strict=True)]
+    return np.array(found, np.int64)
+
+
+@register_jitable
+def forward(net: int, heads: int) -> None:
+    """Run the first heads on `first`, and remember it for `backward`."""
+    call(functions(net)[_FORWARD], net, heads)
+
+
+@register_jitable
+def predict(net: int) -> None:
+    """Run every head on `passing`."""
+    call(functions(net)[_PREDICT], net, 0)
+
+
+@register_jitable
+def target(net: int) -> None:
+    """Run every head of the target on `passing`."""
+    call(functions(net)[_PREDICT], net, 1)
+
+
+@register_jitable
+def backward(net: int, heads: int, weights: bool, inputs: bool) -> None:
+    """Backpropagate `slopes` of the first heads through the last `forward`.
+
+    With `inputs`, `first_gradient` [tiles, in, T] takes the input's gradient.
+    """
+    call(functions(net)[_BACKWARD], net, heads, int(weights), int(inputs))
+
+
+@register_jitable
+def optimizer_step(net: int) -> None:
+    """Take one Adam step."""
+    call(functions(net)[_STEP], net)
+
+
+@register_jitable
+def update_target(net: int) -> None:
+    """Move the target towards the network; see `NetworkTable.moves_target`."""
+    call(functions(net)[_MOVE], net)
+
+
+SOURCES = (__file__, tables.__file__, *kernels.SOURCES)
+
+discard_stale(_forward, SOURCES)
+
+
+def compile_all() -> None:
+    """Compile every function, or load it from disk."""
+    addresses()
