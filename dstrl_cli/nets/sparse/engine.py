@@ -118,12 +118,12 @@ class Buffers:
             self.gradient = aligned(*self.hidden.shape)
             self.first_gradient = aligned(*self.first.shape)
             self.bias_sums = np.empty(self.hidden.shape[:3], np.float32)
-            self.products = np.empty((tiles, 0), np.float32)
+            self.products = np.empty((1, 0), np.float32)
 
     def value_sums(self, connections: int) -> Floats:
-        """Return room for one number per tile and connection."""
+        """Return room for one number per connection [1, connections]."""
         if self.products.shape[1] != connections:
-            self.products = np.empty((len(self.first), connections), np.float32)
+            self.products = np.empty((1, connections), np.float32)
         return self.products
 
     @staticmethod
