@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from dstrl_cli.compiler import jit
 
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
+intrinsic: Any = extending.intrinsic
 
 
 @jit

@@ -9,50 +9,56 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic, register_jitable
+from numba import extending, types
+from numba.extending import register_jitable
 
 Float = Any  # a float32 number, typed by the compiler
+intrinsic: Any = extending.intrinsic
 
 _f = np.float32
 
+
+def _series(*coefficients: float) -> tuple[Any, ...]:
+    return tuple(map(np.float32, coefficients))
+
+
 # a rational approximation of tanh: odd numerator, even denominator; it is 1 beyond _TANH_END
 _TANH_END = _f(7.90531110763549805)
-_A = tuple(
-    map(
-        _f,
-        (
-            -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
-            1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03,
-        ),
-    )
-)  # fmt: skip
-_B = tuple(
-    map(
-        _f, (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
-    )
+_ABOVE = _series(
+    -2.76076847742355e-16,
+    2.00018790482477e-13,
+    -8.60467152213735e-11,
+    5.12229709037114e-08,
+    1.48572235717979e-05,
+    6.37261928875436e-04,
+    4.89352455891786e-03,
 )
-_LOG2_E, _LN2_HIGH, _LN2_LOW = _f(1.44269504088896341), _f(0.693359375), _f(-2.12194440e-4)
-_EXP = tuple(
-    map(
-        _f,
-        (
-            1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
-            5.0000001201e-1,
-        ),
-    )
-)  # fmt: skip
+_BELOW = _series(
+    1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03
+)
+# exp and log as in Cephes: a series of the rest after whole powers of two are taken out
+_LOG2_E, _LN2_HIGH, _LN2_LOW = _series(1.44269504088896341, 0.693359375, -2.12194440e-4)
+_EXP = _series(
+    1.9875691500e-4,
+    1.3981999507e-3,
+    8.3334519073e-3,
+    4.1665795894e-2,
+    1.6666665459e-1,
+    5.0000001201e-1,
+)
 _EXP_LOW, _EXP_HIGH = _f(-87.0), _f(88.0)
-_LOG = tuple(
-    map(
-        _f,
-        (
-            7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
-            -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
-        ),
-    )
-)  # fmt: skip
-_HALF, _ONE, _TWO, _ROOT_HALF = _f(0.5), _f(1.0), _f(2.0), _f(0.707106781186547524)
+_LOG = _series(
+    7.0376836292e-2,
+    -1.1514610310e-1,
+    1.1676998740e-1,
+    -1.2420140846e-1,
+    1.4249322787e-1,
+    -1.6668057665e-1,
+    2.0000714765e-1,
+    -2.4999993993e-1,
+    3.3333331174e-1,
+)
+_HALF, _ONE, _ROOT_HALF = _series(0.5, 1.0, 0.707106781186547524)
 
 
 @intrinsic
@@ -77,15 +83,15 @@ def _bits(typing, number):  # type: ignore[no-untyped-def]
 
 @register_jitable
 def tanh(x: Float) -> Float:
-    """Return tanh(x); NaN stays NaN."""
+    """Return the hyperbolic tangent; NaN stays NaN."""
     x = _TANH_END if x > _TANH_END else x
     x = -_TANH_END if x < -_TANH_END else x
     square = x * x
-    above = _A[0]
-    for a in _A[1:]:
+    above = _ABOVE[0]
+    for a in _ABOVE[1:]:
         above = above * square + a
-    below = _B[0]
-    for b in _B[1:]:
+    below = _BELOW[0]
+    for b in _BELOW[1:]:
         below = below * square + b
     return x * above / below
 

@@ -118,12 +118,12 @@ class Buffers:
             self.gradient = aligned(*self.hidden.shape)
             self.first_gradient = aligned(*self.first.shape)
             self.bias_sums = np.empty(self.hidden.shape[:3], np.float32)
-            self.products = np.empty((tiles, 0), np.float32)
+            self.products = np.empty((1, 0), np.float32)
 
     def value_sums(self, connections: int) -> Floats:
-        """Return room for one number per tile and connection."""
+        """Return room for one number per connection [1, connections]."""
         if self.products.shape[1] != connections:
-            self.products = np.empty((len(self.first), connections), np.float32)
+            self.products = np.empty((1, connections), np.float32)
         return self.products
 
     @staticmethod
@@ -174,6 +174,7 @@ class SparseNetwork(Network):
         self.rate = np.array([self.config.learning_rate_at(0)])
         # by connection: steps since it was grown; float32, to be carried over like the moments
         self.own_steps: Floats | None = None
+        self.corrections = np.empty((2, 0), np.float32)  # of each number of steps, then
         if self.config.corrects_by_connection:
             self.own_steps = np.zeros_like(self.params.flat)
             counts = range(1, CORRECTED_STEPS + 1)

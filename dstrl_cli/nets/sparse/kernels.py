@@ -15,23 +15,19 @@ from typing import Any
 import numpy as np
 
 from dstrl_cli.compiler import discard_stale, jit
-from dstrl_cli.nets.sparse import simd
+from dstrl_cli.nets.sparse.layers import SOURCES as LAYER_SOURCES
+from dstrl_cli.nets.sparse.layers import (
+    dense_backward,
+    dense_gradients,
+    is_dense,
+    layer_forward,
+    sparse_backward,
+    sparse_gradients,
+)
+from dstrl_cli.nets.sparse.registers import TILE
 
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
-VECTORS = 4
-TILE = VECTORS * simd.LANES
-"""T: rows of the batch in one tile. With four vectors, additions overlap that would wait alone."""
-
-DENSE_ROWS = 4
-"""Neurons that a dense layer takes at once."""
-
-_relu_sum, _plain_sum = simd.weighted_sum(VECTORS, "relu"), simd.weighted_sum(VECTORS, "plain")
-_gated_sum, _added_sum = simd.weighted_sum(VECTORS, "gate"), simd.weighted_sum(VECTORS, "add")
-_dense_relu_sum = simd.weighted_sum(VECTORS, "relu", DENSE_ROWS)
-_dense_plain_sum = simd.weighted_sum(VECTORS, "plain", DENSE_ROWS)
-_dense_added_sum = simd.weighted_sum(VECTORS, "add", DENSE_ROWS)
-_products, _gated_products = simd.products(VECTORS, False), simd.products(VECTORS, True)
 
 
 @jit
@@ -59,42 +55,7 @@ def out_of_tiles(x: Array, out: Array) -> None:
 
 
 @jit
-def dense_rows(ends: Array, row: int, count: int, width: int) -> int:
-    """Return how many of a layer's `count` rows are computed as dense products.
-
-    None unless every row has all `width` connections; then all but those beyond a multiple of four.
-    """
-    if ends[row + count] - ends[row] < count * width:
-        return 0
-    return count - count % DENSE_ROWS
-
-
-@jit
-def layer_forward(
-    rows: Array, row: int, index: Array, value: Array, bias: Array, x: Array, y: Array, relu: bool
-) -> None:
-    """Write y [out, T] = bias + sum of value * x[index], for the neurons from `row` on.
-
-    x is [in, T]; rows and bias are one head's. `relu` clamps the result at zero.
-    """
-    biases = bias[row:]
-    dense = dense_rows(rows, row, y.shape[0], x.shape[0])
-    for o in range(0, dense, DENSE_ROWS):
-        begin, end = rows[row + o], rows[row + o + 1]
-        if relu:
-            _dense_relu_sum(value, index, begin, end, biases, x, x, y, o)
-        else:
-            _dense_plain_sum(value, index, begin, end, biases, x, x, y, o)
-    for o in range(dense, y.shape[0]):
-        begin, end = rows[row + o], rows[row + o + 1]
-        if relu:
-            _relu_sum(value, index, begin, end, biases, x, x, y, o)
-        else:
-            _plain_sum(value, index, begin, end, biases, x, x, y, o)
-
-
-@jit
-def head_forward(
+def forward_tiles(
     sizes: Array, rows: Array, index: Array, value: Array, bias: Array, first: Array, tiles: Array
 ) -> None:
     """Run one head on first [tiles, in, T]; see `forward`. rows, bias and tiles are the head's."""
@@ -124,62 +85,79 @@ def forward(
     into_tiles(x, first)
     for k in range(out.shape[0]):
         tiles = hidden[k % hidden.shape[0]]
-        head_forward(sizes, rows[k], index, value, bias[k], first, tiles)
+        forward_tiles(sizes, rows[k], index, value, bias[k], first, tiles)
         out_of_tiles(tiles[:, tiles.shape[1] - sizes[sizes.shape[0] - 1] :], out[k])
 
 
 @jit
-def layer_gradients(
-    columns: Array, column: int, source: Array, ordered: Array, g: Array, x: Array, y: Array,
-    value_sums: Array, bias_sums: Array, gated: bool,
+def in_order(
+    value: Array, columns: Array, position: Array, full: Array, sizes: Array,
+    ordered: Array, value_sums: Array,
 ) -> None:  # fmt: skip
-    """Write value_sums[e] = <x[i], g[source[e]]> over the tile, for inputs i from `column` on.
+    """Put one head's values into `ordered` by input neuron, and zeros into value_sums.
 
-    g is [out, T], x [in, T]; columns is one head's; `ordered` are the values in the order of
-    `source`. With `gated`, y [in, T] takes the gradient of the neurons x before their ReLU, and
-    bias_sums [in] its sums over the tile.
+    Layers that are `full` need neither.
     """
-    for i in range(x.shape[0]):
-        begin, end = columns[column + i], columns[column + i + 1]
-        if gated:
-            _gated_products(ordered, source, begin, end, g, x, i, y, value_sums, bias_sums)
-        else:
-            _products(ordered, source, begin, end, g, x, i, y, value_sums, bias_sums)
-
-
-@jit
-def layer_backward(
-    columns: Array, column: int, source: Array, ordered: Array, zeros: Array, g: Array,
-    activation: Array, y: Array, gated: bool,
-) -> None:  # fmt: skip
-    """Take the sum of ordered * g[source], for the input neurons from `column` on, into y [in, T].
-
-    g is [out, T]; columns is one head's; `ordered` are the values in the order of `source`; zeros
-    is [in]. With `gated` the sum replaces y and is zero where the activation [in, T] is; else it
-    is added to y.
-    """
-    dense = 0 if gated else dense_rows(columns, column, y.shape[0], g.shape[0])
-    for i in range(0, dense, DENSE_ROWS):
-        begin, end = columns[column + i], columns[column + i + 1]
-        _dense_added_sum(ordered, source, begin, end, zeros, g, g, y, i)
-    for i in range(dense, y.shape[0]):
-        begin, end = columns[column + i], columns[column + i + 1]
-        if gated:
-            _gated_sum(ordered, source, begin, end, zeros, g, activation, y, i)
-        else:
-            _added_sum(ordered, source, begin, end, zeros, g, g, y, i)
-
-
-@jit
-def add_up(parts: Array) -> None:
-    """Add the other rows of parts [tiles, n] to the first."""
-    for part in range(1, parts.shape[0]):
-        for i in range(parts.shape[1]):
-            parts[0, i] += parts[part, i]
+    column = 0
+    for layer in range(full.shape[0]):
+        if not full[layer]:
+            for e in range(columns[column], columns[column + sizes[layer]]):
+                ordered[e] = value[position[e]]
+                value_sums[e] = np.float32(0.0)
+        column += sizes[layer]
 
 
 @jit
 def head_backward(
+    sizes: Array, full: Array, value: Array, columns: Array, source: Array, ordered: Array,
+    value_sums: Array, bias_sums: Array, first: Array, hidden: Array, below_grad: Array,
+    grad_first: Array, weights: bool, inputs: bool,
+) -> None:  # fmt: skip
+    """Backpropagate one tile of one head, whose last neurons have their gradient already."""
+    layers = full.shape[0]
+    row, column = hidden.shape[0], columns.shape[0] - 1
+    for layer in range(layers - 1, -1, -1):
+        row -= sizes[layer + 1]
+        column -= sizes[layer]
+        g = below_grad[row : row + sizes[layer + 1]]
+        gated = layer > 0
+        if gated:
+            below = slice(row - sizes[layer], row)
+            x, y, sums = hidden[below], below_grad[below], bias_sums[below]
+        else:
+            x, y, sums = first, grad_first, bias_sums[:0]
+        if full[layer]:
+            if gated or inputs:
+                dense_backward(value, columns[column], g, x, y, sums, gated)
+            continue
+        if weights:
+            sparse_gradients(columns, column, source, ordered, g, x, y, value_sums, sums, gated)
+        if inputs if layer == 0 else not weights:
+            sparse_backward(columns, column, source, ordered, g, x, y, gated)
+
+
+@jit
+def head_gradients(
+    sizes: Array, full: Array, columns: Array, position: Array, value_sums: Array,
+    first: Array, hidden: Array, below_grad: Array, value_grad: Array,
+) -> None:  # fmt: skip
+    """Write the gradients of one head's values, those of sparse layers from value_sums."""
+    row = column = 0
+    for layer in range(full.shape[0]):
+        begin, end = columns[column], columns[column + sizes[layer]]
+        if full[layer]:
+            g = below_grad[:, row : row + sizes[layer + 1]]
+            x = first if layer == 0 else hidden[:, row - sizes[layer] : row]
+            dense_gradients(g, x, value_grad, begin)
+        else:
+            for e in range(begin, end):
+                value_grad[position[e]] = value_sums[e]
+        column += sizes[layer]
+        row += sizes[layer + 1]
+
+
+@jit
+def backward_tiles(
     k: int, sizes: Array, value: Array, columns: Array, source: Array, position: Array,
     ordered: Array, value_sums: Array, bias_sums: Array,
     first: Array, hidden: Array, below_grad: Array, value_grad: Array, bias_grad: Array,
@@ -191,40 +169,29 @@ def head_backward(
     """
     layers = sizes.shape[0] - 1
     tiles, neurons = hidden.shape[1], hidden.shape[2]
-    zeros = np.zeros(sizes.max(), np.float32)
-    begin, end = columns[k, 0], columns[k, columns.shape[1] - 1]
-    for e in range(begin, end):
-        ordered[e] = value[position[e]]
+    full = np.zeros(layers, np.bool_)
+    column = 0
+    for layer in range(layers):
+        full[layer] = is_dense(columns[k], column, sizes[layer], sizes[layer + 1])
+        column += sizes[layer]
+    in_order(value, columns[k], position, full, sizes, ordered, value_sums[0])
     for tile in range(tiles):
-        row = neurons
-        column = columns.shape[1] - 1
-        for layer in range(layers - 1, -1, -1):
-            row -= sizes[layer + 1]
-            column -= sizes[layer]
-            here = below_grad[k, tile, row : row + sizes[layer + 1]]
-            below = slice(row - sizes[layer], row) if layer > 0 else slice(0, 0)
-            if layer > 0:
-                x, y = hidden[k, tile, below], below_grad[k, tile, below]
-            else:
-                x, y = first[tile], grad_first[tile]
-            if weights:
-                layer_gradients(
-                    columns[k], column, source, ordered, here, x, y,
-                    value_sums[tile], bias_sums[k, tile, below], layer > 0,
-                )  # fmt: skip
-            elif layer > 0:
-                layer_backward(columns[k], column, source, ordered, zeros, here, x, y, True)
-            if layer == 0 and inputs:
-                layer_backward(columns[k], column, source, ordered, zeros, here, x, y, False)
+        head_backward(
+            sizes, full, value, columns[k], source, ordered, value_sums[0], bias_sums[k, tile],
+            first[tile], hidden[k, tile], below_grad[k, tile], grad_first[tile],
+            weights, inputs,
+        )  # fmt: skip
     if weights:
+        head_gradients(
+            sizes, full, columns[k], position, value_sums[0],
+            first, hidden[k], below_grad[k], value_grad,
+        )  # fmt: skip
+        bias_grad[k] = np.float32(0.0)
         for tile in range(tiles):
             for r in range(neurons - sizes[layers], neurons):
                 bias_sums[k, tile, r] = below_grad[k, tile, r].sum()
-        add_up(value_sums[:, begin:end])
-        for e in range(begin, end):
-            value_grad[position[e]] = value_sums[0, e]
-        add_up(bias_sums[k])
-        bias_grad[k] = bias_sums[k, 0]
+            for r in range(neurons):
+                bias_grad[k, r] += bias_sums[k, tile, r]
 
 
 @jit
@@ -239,14 +206,14 @@ def backward(
     below_grad [K, tiles, R, T] takes the gradient at every neuron. With `weights`, value_grad and
     bias_grad [K, R] take the parameters' gradients; with `inputs`, grad_first [tiles, in, T] the
     input's, summed over the heads. columns, source and position list the connections by input
-    neuron; `ordered` has room for their values in that order, value_sums [tiles, connections] and
-    bias_sums [K, tiles, R] for the gradients tile by tile.
+    neuron; `ordered` has room for their values in that order, value_sums [1, connections] for
+    their gradients and bias_sums [K, tiles, R] for those of the biases tile by tile.
     """
     if inputs:
         grad_first[:] = np.float32(0.0)
     for k in range(grad.shape[0]):
         into_tiles(grad[k], below_grad[k, :, hidden.shape[2] - sizes[sizes.shape[0] - 1] :])
-        head_backward(
+        backward_tiles(
             k, sizes, value, columns, source, position, ordered, value_sums, bias_sums, first,
             hidden, below_grad, value_grad, bias_grad, grad_first, weights, inputs,
         )  # fmt: skip
@@ -386,7 +353,7 @@ def blend_union(
 
 
 FUNCTIONS = (forward, backward, out_of_tiles, adam, adam_by_connection, blend, blend_union)
-SOURCES = (__file__, simd.__file__)
+SOURCES = (__file__, *LAYER_SOURCES)
 
 discard_stale(forward, SOURCES)
 

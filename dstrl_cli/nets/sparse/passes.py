@@ -110,7 +110,7 @@ class NetworkTable(Table):
         params, target, grads = network.params, network.target_params, network.grads
         online, moved = params.topology, target.topology
         kept, passed = network.buffers_of(self.batch, True), network.buffers_of(self.batch, False)
-        by_connection = network.own_steps is not None
+        own = np.empty(0, np.float32) if network.own_steps is None else network.own_steps
         self.set(
             sizes=network.sizes,
             layer_rows=network.layer_rows,
@@ -132,8 +132,8 @@ class NetworkTable(Table):
             bias_gradient=grads.biases,
             first_moment=network.first_moment,
             second_moment=network.second_moment,
-            own_steps=network.own_steps if by_connection else np.empty(0, np.float32),
-            corrections=network.corrections if by_connection else np.empty((0, 0), np.float32),
+            own_steps=own,
+            corrections=network.corrections,
             steps=network.step_count,
             learning_rate=network.rate,
             tau=np.array([network.config.tau], np.float32),
@@ -185,7 +185,7 @@ def take_out(tiles: Array, out: Array) -> None:
 def _forward(net: int, heads: int) -> None:
     for k in range(heads):
         tiles = hidden(net)[k]
-        kernels.head_forward(
+        kernels.forward_tiles(
             sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], first(net), tiles
         )
         take_out(tiles, out(net)[k])
@@ -196,12 +196,12 @@ def _predict(net: int, of_target: int) -> None:
     tiles = passing_hidden(net)[0]
     for k in range(rows(net).shape[0]):
         if of_target:
-            kernels.head_forward(
+            kernels.forward_tiles(
                 sizes(net), target_rows(net)[k], target_index(net), target_values(net),
                 target_biases(net)[k], passing(net), tiles,
             )  # fmt: skip
         else:
-            kernels.head_forward(
+            kernels.forward_tiles(
                 sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], passing(net),
                 tiles,
             )  # fmt: skip
@@ -219,7 +219,7 @@ def _backward(net: int, heads: int, weights: int, inputs: int) -> None:
             for n in range(given.shape[2]):
                 for j in range(given.shape[3]):
                     below[k, tile, last + n, j] = given[k, tile, n, j]
-        kernels.head_backward(
+        kernels.backward_tiles(
             k, sizes(net), values(net), columns(net), source(net), position(net), ordered(net),
             value_sums(net), bias_sums(net), first(net), hidden(net), below,
             value_gradient(net), bias_gradient(net), first_gradient(net), bool(weights),

@@ -1,9 +1,10 @@
 """Tables of arrays: how compiled code gets dozens of arrays by one argument.
 
-Handing NumPy arrays to compiled code takes most of a microsecond each. A table [fields, 5] holds the
-address and the shape of every array instead, and compiled code gets the address of the table; there
-`field(table)` is the array again. What a field holds is declared once (`Layout.field`), checked
-when an array is put into the table, and known to the compiled code. A table keeps its arrays alive.
+Handing NumPy arrays to compiled code takes most of a microsecond each. A table [fields, 5] holds
+the address and the shape of every array instead, and compiled code gets the address of the table;
+there `field(table)` is the array again. What a field holds is declared once (`Layout.field`),
+checked when an array is put into the table, and known to the compiled code. A table keeps its
+arrays alive.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import carray, extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic, register_jitable
+from numba.extending import register_jitable
 from numpy.typing import NDArray
+
+intrinsic: Any = extending.intrinsic
 
 MOST_DIMENSIONS = 4
 
