@@ -79,6 +79,7 @@ ALGORITHMS: dict[str, AlgorithmRow] = {
         critics_in_actor_loss=2,
         noises_per_step=1,
         keys=("temperature", "alpha", "target_entropy", "log_std_squash", "log_std_bounds"),
+        compiled="dstrl_cli.algos.compiled.sac:CompiledSAC",
     ),
 }
 """A new algorithm is one file, its row here and `presets/algos/NAME.yaml`."""

@@ -10,7 +10,7 @@ from compiled_samples import assert_same, config, learner, store
 
 UPDATES = 100
 
-TD3_KEYS: dict[str, dict[str, Any]] = {
+KEYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "dense": {"actor": {"dense": True}, "critic": {"dense": True}},
     "three steps": {"nstep": 3},
@@ -21,17 +21,29 @@ TD3_KEYS: dict[str, dict[str, Any]] = {
     "hard targets": {"tau": 1.0, "target_update_interval": 10},
     "one row": {"batch_size": 1},
     "a whole tile": {"batch_size": 128},
-    "no noise": {"target_noise": 0.0},
     "one hidden layer": {"hidden_sizes": [33]},
     "three hidden layers": {"hidden_sizes": [17, 40, 9]},
     "correction by connection": {"grown_bias_correction": "connection"},
 }
+OWN_KEYS: dict[str, dict[str, dict[str, Any]]] = {
+    "td3": {"no noise": {"target_noise": 0.0}},
+    "sac": {
+        "fixed temperature": {"temperature": "fixed", "alpha": 0.2},
+        "clamped std": {"log_std_squash": "clamp", "log_std_bounds": [-1, 0.1], "nstep": 2},
+        "another entropy": {"target_entropy": -5.0},
+    },
+}
+CASES = [
+    pytest.param(algo, keys, id=f"{algo} {name}")
+    for algo, own in OWN_KEYS.items()
+    for name, keys in (KEYS | own).items()
+]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", TD3_KEYS)
-def test_a_hundred_updates_of_td3_are_those_of_the_algorithm(name: str) -> None:
-    run = config("td3", **TD3_KEYS[name])
+@pytest.mark.parametrize(("algo", "keys"), CASES)
+def test_a_hundred_updates_are_those_of_the_algorithm(algo: str, keys: dict[str, Any]) -> None:
+    run = config(algo, **keys)
     compiled, plain = learner(run, True), learner(run, False)
     for step in range(UPDATES):
         for each in (compiled, plain):

@@ -41,16 +41,25 @@ path_discount = LAYOUT.field("path_discount", _floats, 3)
 target = LAYOUT.field("target", _floats, 2)
 # the algorithm's noise: a table of arrays [block, B, act]
 noises = LAYOUT.field("noises", _longs, 2)
-# keys of the run, in the order of the algorithm's `SETTINGS`
+# keys of the run: gamma, then what the algorithm reads
 settings = LAYOUT.field("settings", _floats, 1)
 # what the algorithm counts
 alive = LAYOUT.field("alive", np.bool_, 1)
 critic_loss = LAYOUT.field("critic_loss", _floats, 1)
 q_mean = LAYOUT.field("q_mean", _floats, 1)
 actor_loss = LAYOUT.field("actor_loss", _floats, 1)
+# of SAC: log pi [tiles, T], d log std / d output [tiles, act, T]; the temperature and its Adam
+log_prob = LAYOUT.field("log_prob", _floats, 2)
+slope = LAYOUT.field("slope", _floats, 3)
+alpha = LAYOUT.field("alpha", _floats, 1)
+log_alpha = LAYOUT.field("log_alpha", _floats, 1)
+alpha_first = LAYOUT.field("alpha_first", _floats, 1)
+alpha_second = LAYOUT.field("alpha_second", _floats, 1)
+alpha_powers = LAYOUT.field("alpha_powers", np.float64, 1)
+alpha_rate = LAYOUT.field("alpha_rate", np.float64, 1)
 
-GAMMA = 0
-"""Place of the setting that every algorithm has; its own follow."""
+GAMMA, OWN = 0, 1
+"""Place in the settings of the key that every algorithm has, and of the first of its own."""
 
 
 @jit

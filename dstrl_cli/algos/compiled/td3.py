@@ -20,8 +20,7 @@ from dstrl_cli.nets.sparse.passes import NetworkTable
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
 
-SETTINGS = ("gamma", "target_noise", "target_noise_clip")
-NOISE, CLIP = 1, 2
+NOISE, CLIP = range(shared.OWN, shared.OWN + 2)
 SMOOTHING = 0  # number of the only noise
 
 
@@ -123,12 +122,14 @@ class CompiledTD3(CompiledUpdate):
     """Takes updates of TD3 by one call each."""
 
     ALGORITHM: ClassVar[type] = TD3
-    SETTINGS: ClassVar[tuple[str, ...]] = SETTINGS
-    algorithm: TD3
 
     @override
-    def noises(self) -> list[Any]:
-        return [self.algorithm.smoothing]
+    def own(self) -> dict[str, Any]:
+        config = self.algorithm.config
+        return {
+            "noises": self.described([self.algorithm.smoothing]),
+            "settings": self.settings(config.target_noise, config.target_noise_clip),
+        }
 
     @override
     def targets(self, due: Due) -> list[NetworkTable]:

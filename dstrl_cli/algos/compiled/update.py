@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dstrl_cli import compiler
 from dstrl_cli.algos.base import Due
@@ -34,17 +36,18 @@ class CompiledUpdate(ABC):
 
     Attributes:
         ALGORITHM: the class whose updates these are.
-        SETTINGS: configuration keys that the compiled code reads, as numbers; `gamma` comes first.
+        shape: tiles of a batch, and rows of the batch in each.
     """
 
     ALGORITHM: ClassVar[type]
-    SETTINGS: ClassVar[tuple[str, ...]]
 
     def __init__(self, algorithm: Any, replay: Any, sampling: Stream) -> None:
         self.algorithm, self.replay, self.sampling = algorithm, replay, sampling
         self.rows = algorithm.config.batch_size
         self.actor = NetworkTable(algorithm.actor, self.rows)
         self.critic = NetworkTable(algorithm.critic, self.rows)
+        tiles, _, lanes = self.critic.arrays["first"].shape
+        self.shape = (tiles, lanes)
         self.nstep = 0
         self.batch = self.batch_table()
 
@@ -54,8 +57,8 @@ class CompiledUpdate(ABC):
         return isinstance(replay, CompiledReplay)
 
     @abstractmethod
-    def noises(self) -> list[Stream]:
-        """Return the streams of the algorithm's noise, in the order that compiled code knows."""
+    def own(self) -> dict[str, NDArray[Any]]:
+        """Return noises, settings and what else the algorithm has in the table of the batch."""
 
     @abstractmethod
     def targets(self, due: Due) -> list[NetworkTable]:
@@ -87,9 +90,6 @@ class CompiledUpdate(ABC):
     def batch_table(self) -> Table:
         """Return the table of the batch, without its path."""
         algorithm, replay = self.algorithm, self.replay
-        tiles, _, lanes = self.critic.arrays["first"].shape
-        settings = [getattr(algorithm.config, key) for key in self.SETTINGS]
-        noises = [described(stream.array[0]) for stream in self.noises()]
         table = Table(shared.LAYOUT)
         table.set(
             state_actions=replay.state_action[0].numpy(),
@@ -100,16 +100,24 @@ class CompiledUpdate(ABC):
             powers=replay.discounts.numpy(),
             numbers=self.sampling.array[0],
             starts=np.empty(self.rows, np.int64),
-            target=np.zeros((tiles, lanes), np.float32),
-            reward=np.zeros((tiles, lanes), np.float32),
-            discount=np.zeros((tiles, lanes), np.float32),
-            last=np.zeros((tiles, lanes), np.int64),
-            noises=np.array(noises, np.int64),
-            settings=np.array(settings, np.float32),
+            target=np.zeros(self.shape, np.float32),
+            reward=np.zeros(self.shape, np.float32),
+            discount=np.zeros(self.shape, np.float32),
+            last=np.zeros(self.shape, np.int64),
             alive=algorithm.alive.numpy(),
+            **self.own(),
             **{name: total.numpy() for name, total in algorithm.sums.items()},
         )
         return table
+
+    def settings(self, *own: float) -> NDArray[np.float32]:
+        """Return what compiled code reads of the configuration: gamma, then the algorithm's own."""
+        return np.array([self.algorithm.config.gamma, *own], np.float32)
+
+    @staticmethod
+    def described(streams: Sequence[Stream]) -> NDArray[np.int64]:
+        """Return the rows by which compiled code knows streams of noise."""
+        return np.array([described(stream.array[0]) for stream in streams], np.int64)
 
     def path_steps(self, nstep: int) -> int:
         """Return how many observations of a path the algorithm looks at."""
@@ -117,7 +125,7 @@ class CompiledUpdate(ABC):
 
     def make_path(self, nstep: int) -> None:
         """Make room for the paths of n-step targets."""
-        tiles, lanes = self.batch.arrays["target"].shape
+        tiles, lanes = self.shape
         steps, observations = self.path_steps(nstep), self.replay.observation_size
         self.batch.set(
             path=np.zeros((steps, tiles, observations, lanes), np.float32),
