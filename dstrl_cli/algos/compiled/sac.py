@@ -6,7 +6,8 @@ import math
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import boolean, int64
+from numba import boolean, float32, int64
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from dstrl_cli.algos.base import Due
@@ -22,7 +23,7 @@ from dstrl_cli.nets.sparse.passes import NetworkTable
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
 
-LOW, HIGH, CLAMPS, LEARNS, TARGET_ENTROPY = range(shared.OWN, shared.OWN + 5)
+LOW, HIGH, CLAMPS, LEARNS, TARGET_ENTROPY, EXPLORATION = range(shared.OWN, shared.OWN + 6)
 POLICY_NOISE, TARGET_NOISE = 0, 1  # numbers of the noises: of the actor's loss, of each step
 
 _LOG_CONSTANT = np.float32(0.5 * math.log(2 * math.pi) + 2 * math.log(2.0))
@@ -215,6 +216,30 @@ def step_temperature(batch: int, gradient: Float) -> None:
     shared.log_alpha(batch)[0] -= size * first[0] / root
 
 
+@jit
+def act(batch: int, actor: int, observation: Array, step: int) -> None:
+    """Write the action to take, and the noise-free one, for an observation [1, obs].
+
+    A NaN action is replaced by zero; the next loss check freezes the member.
+    """
+    settings, noise = shared.settings(batch), shared.exploration(batch)[step]
+    low, high, clamps = settings[LOW], settings[HIGH], settings[CLAMPS] > 0
+    output, half = passes.predict_row(actor, observation[0]), (high - low) * np.float32(0.5)
+    taken, policy = shared.action(batch), shared.policy_action(batch)
+    size = taken.shape[0]
+    for i in range(size):
+        log_std = output[size + i]
+        if clamps:
+            log_std = low if log_std < low else log_std
+            log_std = high if log_std > high else log_std
+        else:
+            log_std = numbers.tanh(log_std) * half + (low + half)
+        policy[i] = numbers.tanh(output[i])
+        spread = noise[i] * settings[EXPLORATION]
+        action = numbers.tanh(output[i] + numbers.exp(log_std) * spread)
+        taken[i] = action if action == action else np.float32(0.0)
+
+
 class CompiledSAC(CompiledUpdate):
     """Takes updates of SAC by one call each."""
 
@@ -230,6 +255,7 @@ class CompiledSAC(CompiledUpdate):
             config.log_std_squash == "clamp",
             config.temperature == "learned",
             algorithm.target_entropy,
+            algorithm.noise_scale.item(),
         ]
         return {
             "noises": self.described(noises),
@@ -262,13 +288,18 @@ class CompiledSAC(CompiledUpdate):
             due.actor, targets, nstep, drawn, policy_noise, target_noise,
         )  # fmt: skip
 
+    @override
+    def write_action(self, observation: NDArray[Any], step: int) -> None:
+        act(self.batch.address, self.actor.address, observation, step)
 
-FUNCTIONS = (update,)
+
+FUNCTIONS = (update, act)
 SOURCES = (__file__, *SHARED_SOURCES)
 
 discard_stale(update, SOURCES)
 
 
 def compile_all() -> None:
-    """Compile the update, or load it from disk."""
+    """Compile both functions, or load them from disk."""
     update.compile((int64, int64, int64, boolean, boolean, int64, int64, int64, int64))
+    act.compile((int64, int64, float32[:, ::1], int64))

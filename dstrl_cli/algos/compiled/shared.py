@@ -43,6 +43,10 @@ target = LAYOUT.field("target", _floats, 2)
 noises = LAYOUT.field("noises", _longs, 2)
 # keys of the run: gamma, then what the algorithm reads
 settings = LAYOUT.field("settings", _floats, 1)
+# acting: the noise of every step [block, act]; the action to take and that without noise
+exploration = LAYOUT.field("exploration", _floats, 2)
+action = LAYOUT.field("action", _floats, 1)
+policy_action = LAYOUT.field("policy_action", _floats, 1)
 # what the algorithm counts
 alive = LAYOUT.field("alive", np.bool_, 1)
 critic_loss = LAYOUT.field("critic_loss", _floats, 1)

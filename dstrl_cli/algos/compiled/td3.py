@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import boolean, int64
+from numba import boolean, float32, int64
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from dstrl_cli.algos.base import Due
@@ -20,7 +21,7 @@ from dstrl_cli.nets.sparse.passes import NetworkTable
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
 
-NOISE, CLIP = range(shared.OWN, shared.OWN + 2)
+NOISE, CLIP, EXPLORATION = range(shared.OWN, shared.OWN + 3)
 SMOOTHING = 0  # number of the only noise
 
 
@@ -118,6 +119,23 @@ def update_actor(batch: int, actor: int, critic: int) -> None:
     shared.actor_loss(batch)[0] += loss
 
 
+@jit
+def act(batch: int, actor: int, observation: Array, step: int) -> None:
+    """Write the action to take, and the noise-free one, for an observation [1, obs].
+
+    A NaN action is replaced by zero; the next loss check freezes the member.
+    """
+    noise, scale = shared.exploration(batch)[step], shared.settings(batch)[EXPLORATION]
+    output, one = passes.predict_row(actor, observation[0]), np.float32(1.0)
+    taken, policy = shared.action(batch), shared.policy_action(batch)
+    for i in range(taken.shape[0]):
+        policy[i] = numbers.tanh(output[i])
+        action = policy[i] + noise[i] * scale
+        action = one if action > one else action
+        action = -one if action < -one else action
+        taken[i] = action if action == action else np.float32(0.0)
+
+
 class CompiledTD3(CompiledUpdate):
     """Takes updates of TD3 by one call each."""
 
@@ -128,7 +146,9 @@ class CompiledTD3(CompiledUpdate):
         config = self.algorithm.config
         return {
             "noises": self.described([self.algorithm.smoothing]),
-            "settings": self.settings(config.target_noise, config.target_noise_clip),
+            "settings": self.settings(
+                config.target_noise, config.target_noise_clip, self.algorithm.noise_scale.item()
+            ),
         }
 
     @override
@@ -143,13 +163,18 @@ class CompiledTD3(CompiledUpdate):
             due.actor, targets, nstep, drawn, smoothing,
         )  # fmt: skip
 
+    @override
+    def write_action(self, observation: NDArray[Any], step: int) -> None:
+        act(self.batch.address, self.actor.address, observation, step)
 
-FUNCTIONS = (update,)
+
+FUNCTIONS = (update, act)
 SOURCES = (__file__, *SHARED_SOURCES)
 
 discard_stale(update, SOURCES)
 
 
 def compile_all() -> None:
-    """Compile the update, or load it from disk."""
+    """Compile both functions, or load them from disk."""
     update.compile((int64, int64, int64, boolean, boolean, int64, int64, int64))
+    act.compile((int64, int64, float32[:, ::1], int64))

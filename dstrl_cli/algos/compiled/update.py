@@ -1,4 +1,4 @@
-"""A run's updates by compiled code: the tables that they work on, and who takes which update."""
+"""A run's actions and updates by compiled code: the tables that it works on, and its calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dstrl_cli import compiler
 from dstrl_cli.algos.base import Due
@@ -27,7 +29,7 @@ SOURCES = (
 
 
 class CompiledUpdate(ABC):
-    """Takes the updates of one algorithm in which no topology rule takes part.
+    """Takes the updates of one algorithm in which no topology rule takes part, and acts.
 
     Args:
         algorithm: of one member, on the sparse engine.
@@ -49,6 +51,7 @@ class CompiledUpdate(ABC):
         tiles, _, lanes = self.critic.arrays["first"].shape
         self.shape = (tiles, lanes)
         self.nstep = 0
+        self.actions = (self.row_of_actions(), self.row_of_actions())
         self.batch = self.batch_table()
 
     @staticmethod
@@ -87,6 +90,23 @@ class CompiledUpdate(ABC):
             for table in targets:
                 table.network.update_target(self.algorithm.config.tau)
 
+    @abstractmethod
+    def write_action(self, observation: NDArray[Any], step: int) -> None:
+        """Write the actions for an observation [1, obs], with the noise of row `step`."""
+
+    def act(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Return the action to take and the noise-free one [1, act]; valid until the next call.
+
+        A NaN action is replaced by zero.
+
+        Args:
+            observation: [1, obs].
+            step: environment steps so far.
+        """
+        self.actor.renew()
+        self.write_action(observation.numpy(), self.algorithm.exploration.row(step))
+        return self.actions
+
     def batch_table(self) -> Table:
         """Return the table of the batch, without its path."""
         algorithm, replay = self.algorithm, self.replay
@@ -104,11 +124,18 @@ class CompiledUpdate(ABC):
             reward=np.zeros(self.shape, np.float32),
             discount=np.zeros(self.shape, np.float32),
             last=np.zeros(self.shape, np.int64),
+            exploration=algorithm.exploration.array[0],
+            action=self.actions[0][0].numpy(),
+            policy_action=self.actions[1][0].numpy(),
             alive=algorithm.alive.numpy(),
             **self.own(),
             **{name: total.numpy() for name, total in algorithm.sums.items()},
         )
         return table
+
+    def row_of_actions(self) -> Tensor:
+        """Return room for one action [1, act]."""
+        return torch.zeros(1, self.algorithm.action_size)
 
     def settings(self, *own: float) -> NDArray[np.float32]:
         """Return what compiled code reads of the configuration: gamma, then the algorithm's own."""

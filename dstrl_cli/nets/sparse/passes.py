@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from dstrl_cli.compiler import discard_stale, jit
 from dstrl_cli.nets.adam import BETA1, BETA2, EPSILON
-from dstrl_cli.nets.sparse import kernels, tables
+from dstrl_cli.nets.sparse import kernels, single, tables
 from dstrl_cli.nets.sparse.engine import SparseNetwork
+from dstrl_cli.nets.sparse.single import forward_row
 from dstrl_cli.nets.sparse.tables import Layout, Table, address_of, call
 
 Array = Any  # NumPy arrays, typed by the compiler
@@ -68,6 +69,8 @@ passing = LAYOUT.field("passing", _floats, 3)
 passing_hidden = LAYOUT.field("passing_hidden", _floats, 4)
 out = LAYOUT.field("out", _floats, 4)
 slopes = LAYOUT.field("slopes", _floats, 4)
+# room for one observation on its way
+room = LAYOUT.field("room", _floats, 2)
 # room for trimming the target, empty unless it has a topology of its own
 budgets = LAYOUT.field("budgets", _longs, 2)
 trimmed_rows = LAYOUT.field("trimmed_rows", _ints, 2)
@@ -89,7 +92,8 @@ class NetworkTable(Table):
     def __init__(self, network: SparseNetwork, batch: int) -> None:
         super().__init__(LAYOUT)
         self.network, self.batch = network, batch
-        self.set(functions=addresses())
+        widest = max(network.plan.sizes)
+        self.set(functions=addresses(), room=np.zeros((2, widest), np.float32))
         self.fill()
         tiles, _, size = self.arrays["first"].shape
         outputs = (network.plan.heads, tiles, network.plan.sizes[-1], size)
@@ -317,7 +321,15 @@ def update_target(net: int) -> None:
     call(functions(net)[_MOVE], net)
 
 
-SOURCES = (__file__, tables.__file__, *kernels.SOURCES)
+@register_jitable
+def predict_row(net: int, x: Any) -> Any:
+    """Return the outputs of the first head for one row x [in], in room that is used again."""
+    return forward_row(
+        sizes(net), rows(net)[0], index(net), values(net), biases(net)[0], x, room(net)
+    )
+
+
+SOURCES = (__file__, tables.__file__, single.__file__, *kernels.SOURCES)
 
 discard_stale(_forward, SOURCES)
 
