@@ -192,3 +192,52 @@ def test_the_masked_engine_and_other_buffers_take_no_compiled_updates() -> None:
     buffers = [kind(1, 200, OBS, ACT, run.gamma) for kind in (CompiledReplay, PairedReplay)]
     assert Learner(masked, buffers[0], lambda f: f).compiled is None
     assert Learner(sparse, buffers[1], lambda f: f).compiled is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("algo", ["td3", "sac"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"collect": "mean"},
+        {"actor": {"dense": True}, "hidden_sizes": [33]},
+        {"log_std_squash": "clamp", "log_std_bounds": [-1, 0.1]},
+    ],
+    ids=["plain", "mean", "dense", "clamped"],
+)
+def test_compiled_code_acts_as_the_algorithm_does(algo: str, keys: dict[str, Any]) -> None:
+    trained = learner(config(algo, **keys), True)
+    assert trained.compiled is not None
+    algorithm = trained.algorithm
+    for step in range(8):
+        trained.update()
+        observation = 3 * torch.randn(1, OBS, generator=torch.Generator().manual_seed(step))
+        found = trained.compiled.act(observation, step)
+        wanted = algorithm.sample_action(observation, algorithm.exploration.at(step))
+        for mine, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_compiled_action_that_is_no_number_is_zero() -> None:
+    trained = learner(config("td3"), True)
+    assert trained.compiled is not None
+    action, policy_action = trained.compiled.act(torch.full((1, OBS), math.nan), 0)
+    assert action.tolist() == [[0.0] * ACT]
+    assert policy_action.isnan().all()
+
+
+def test_compiled_code_stores_what_the_buffer_itself_stores() -> None:
+    run = config("td3")
+    rings = []
+    for compiled in (True, False):
+        algorithm = TD3([run], OBS, ACT, "cpu", "sparse")
+        replay = CompiledReplay(1, 20, OBS, ACT, run.gamma, policy_actions=True)
+        to = Learner(algorithm, replay, lambda f: f)
+        if not compiled:
+            to.compiled = None
+        for step in range(50):
+            store(to, step)
+        rings.append((*replay.rings, replay.policy_actions, *replay.position_and_size))
+    assert all(np.array_equal(mine, theirs) for mine, theirs in zip(*rings, strict=True))

@@ -21,6 +21,26 @@ intrinsic: Any = extending.intrinsic
 
 
 @jit
+def store_row(
+    observation: Array, action: Array, reward: Float, next_observation: Array, terminated: bool,
+    truncated: bool, policy_action: Array, state_actions: Array, next_observations: Array,
+    outcomes: Array, policy_actions: Array, at: int,
+) -> None:  # fmt: skip
+    """Write a transition of one member into row `at` of its rings [capacity, ...]; see `store`."""
+    split = observation.shape[0]
+    for i in range(split):
+        state_actions[at, i] = observation[i]
+        next_observations[at, i] = next_observation[i]
+    for i in range(action.shape[0]):
+        state_actions[at, split + i] = action[i]
+        if policy_actions.shape[0]:
+            policy_actions[at, i] = policy_action[i]
+    outcomes[at, 0] = reward
+    outcomes[at, 1] = not terminated
+    outcomes[at, 2] = not (terminated or truncated)
+
+
+@jit
 def store(
     observation: Array, action: Array, reward: Array, next_observation: Array, terminated: Array,
     truncated: Array, policy_action: Array, state_actions: Array, next_observations: Array,
@@ -30,18 +50,13 @@ def store(
 
     policy_actions is [P, 0, act] where these are not kept. Advances position [1] and size [P, 1].
     """
-    at, capacity, split = position[0], outcomes.shape[1], observation.shape[1]
+    at, capacity = position[0], outcomes.shape[1]
     for p in range(observation.shape[0]):
-        for i in range(split):
-            state_actions[p, at, i] = observation[p, i]
-            next_observations[p, at, i] = next_observation[p, i]
-        for i in range(action.shape[1]):
-            state_actions[p, at, split + i] = action[p, i]
-            if policy_actions.shape[1]:
-                policy_actions[p, at, i] = policy_action[p, i]
-        outcomes[p, at, 0] = reward[p]
-        outcomes[p, at, 1] = not terminated[p]
-        outcomes[p, at, 2] = not (terminated[p] or truncated[p])
+        store_row(
+            observation[p], action[p], reward[p], next_observation[p], terminated[p], truncated[p],
+            policy_action[p], state_actions[p], next_observations[p], outcomes[p],
+            policy_actions[p], at,
+        )  # fmt: skip
         size[p, 0] = min(size[p, 0] + 1, capacity)
     position[0] = (at + 1) % capacity
 

@@ -58,6 +58,9 @@ class Learner:
 
     def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
         """Store one transition per member."""
+        if self.compiled is not None:
+            self.compiled.store(observation, action, step, policy_action)
+            return
         self.add_transition(
             observation,
             action,

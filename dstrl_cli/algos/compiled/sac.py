@@ -293,13 +293,14 @@ class CompiledSAC(CompiledUpdate):
         act(self.batch.address, self.actor.address, observation, step)
 
 
-FUNCTIONS = (update, act)
+FUNCTIONS = (update, act, *shared.FUNCTIONS)
 SOURCES = (__file__, *SHARED_SOURCES)
 
 discard_stale(update, SOURCES)
 
 
 def compile_all() -> None:
-    """Compile both functions, or load them from disk."""
+    """Compile every function, or load it from disk."""
+    shared.compile_all()
     update.compile((int64, int64, int64, boolean, boolean, int64, int64, int64, int64))
     act.compile((int64, int64, float32[:, ::1], int64))

@@ -11,8 +11,9 @@ import math
 from typing import Any
 
 import numpy as np
+from numba import boolean, float32, int64
 
-from dstrl_cli.compiler import jit
+from dstrl_cli.compiler import discard_stale, jit
 from dstrl_cli.nets.sparse import passes
 from dstrl_cli.nets.sparse.tables import Layout
 from dstrl_cli.replay import kernels
@@ -29,6 +30,7 @@ next_observations = LAYOUT.field("next_observations", _floats, 2)
 outcomes = LAYOUT.field("outcomes", _floats, 2)
 position = LAYOUT.field("position", _longs, 1)
 size = LAYOUT.field("size", _longs, 1)
+policy_actions = LAYOUT.field("policy_actions", _floats, 2)  # [0, act] unless they are kept
 powers = LAYOUT.field("powers", _floats, 1)
 numbers = LAYOUT.field("numbers", np.float64, 2)
 starts = LAYOUT.field("starts", _longs, 1)
@@ -85,6 +87,22 @@ def sample(batch: int, critic: int, drawn: int, nstep: int) -> None:
 
 
 @jit
+def store(
+    batch: int, observation: Array, action: Array, reward: Array, next_observation: Array,
+    terminated: Array, truncated: Array, policy: Array,
+) -> None:  # fmt: skip
+    """Write one transition [1, ...] into the replay buffer."""
+    kernels.store_row(
+        observation[0], action[0], reward[0], next_observation[0], terminated[0], truncated[0],
+        policy[0], state_actions(batch), next_observations(batch), outcomes(batch),
+        policy_actions(batch), position(batch)[0],
+    )  # fmt: skip
+    capacity = outcomes(batch).shape[0]
+    position(batch)[0] = (position(batch)[0] + 1) % capacity
+    size(batch)[0] = min(size(batch)[0] + 1, capacity)
+
+
+@jit
 def copy_rows(x: Array, y: Array) -> None:
     """Copy the rows that both x and y [tiles, n, T] have, from the first on."""
     for tile in range(x.shape[0]):
@@ -137,3 +155,15 @@ def lowest_q(batch: int, critic: int, tile: int, j: int) -> Float:
         other = q[k, tile, 0, j]
         lowest = other if other < lowest or other != other else lowest
     return lowest
+
+
+FUNCTIONS = (store,)
+SOURCES = (__file__, kernels.__file__, *passes.SOURCES)
+
+discard_stale(store, SOURCES)
+
+
+def compile_all() -> None:
+    """Compile what is called from outside, or load it from disk."""
+    rows, numbers_, flags = float32[:, ::1], float32[::1], boolean[::1]
+    store.compile((int64, rows, rows, numbers_, rows, flags, flags, rows))

@@ -14,18 +14,14 @@ from torch import Tensor
 from dstrl_cli import compiler
 from dstrl_cli.algos.base import Due
 from dstrl_cli.algos.compiled import numbers, shared
-from dstrl_cli.nets.sparse import passes
+from dstrl_cli.envs.base import Step
 from dstrl_cli.nets.sparse.passes import NetworkTable
 from dstrl_cli.nets.sparse.tables import Table, described
-from dstrl_cli.replay import kernels
 from dstrl_cli.replay.base import Replay
 from dstrl_cli.replay.compiled import CompiledReplay
 from dstrl_cli.streams import Stream
 
-SOURCES = (
-    __file__, shared.__file__, numbers.__file__, kernels.__file__, compiler.__file__,
-    *passes.SOURCES,
-)  # fmt: skip
+SOURCES = (__file__, numbers.__file__, compiler.__file__, *shared.SOURCES)
 
 
 class CompiledUpdate(ABC):
@@ -107,6 +103,14 @@ class CompiledUpdate(ABC):
         self.write_action(observation.numpy(), self.algorithm.exploration.row(step))
         return self.actions
 
+    def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
+        """Store a transition [1, ...] in the buffer."""
+        shared.store(
+            self.batch.address, observation.numpy(), action.numpy(), step.reward.numpy(),
+            step.next_observation.numpy(), step.terminated.numpy(), step.truncated.numpy(),
+            policy_action.numpy(),
+        )  # fmt: skip
+
     def batch_table(self) -> Table:
         """Return the table of the batch, without its path."""
         algorithm, replay = self.algorithm, self.replay
@@ -117,6 +121,7 @@ class CompiledUpdate(ABC):
             outcomes=replay.outcome[0].numpy(),
             position=replay.position.numpy(),
             size=replay.size[0].numpy(),
+            policy_actions=replay.policy_actions[0],
             powers=replay.discounts.numpy(),
             numbers=self.sampling.array[0],
             starts=np.empty(self.rows, np.int64),
