@@ -32,16 +32,20 @@ def _several_sums(
     rows = len(start)
 
     def body(k: Value, totals: Sequence[Value]) -> list[Value]:
-        below = simd.load(builder, x, builder.mul(k, number(TILE)))
-        found = []
-        for r in range(rows):
-            at = builder.add(builder.mul(k, step), builder.mul(row_stride, number(r)))
-            weight = simd.splat(builder, simd.scalar(builder, weights, at))
-            mine = totals[r * VECTORS : (r + 1) * VECTORS]
-            found += [
-                simd.plus_product(builder, total, weight, value)
-                for total, value in zip(mine, below, strict=True)
-            ]
+        weights_k = builder.gep(weights, [builder.mul(k, step)])
+        each = [
+            simd.splat(
+                builder, simd.scalar(builder, weights_k, builder.mul(row_stride, number(r)))
+            )
+            for r in range(rows)
+        ]
+        place = builder.mul(k, number(TILE))
+        found = list(totals)
+        for vector in range(VECTORS):
+            below = simd.load_vector(builder, x, place, vector)
+            for r, weight in enumerate(each):
+                at = r * VECTORS + vector
+                found[at] = simd.plus_product(builder, found[at], weight, below)
         return found
 
     flat = [vector for tile in start for vector in tile]
@@ -120,14 +124,14 @@ def weighted_gradients(rows: int, gated: bool) -> Any:
                 start = [simd.load(builder, ys, place) for place in places]
             weights = builder.gep(values, [builder.add(begin, row)])
             found = _several_sums(builder, weights, number(1), inputs, outputs, gs, start)
-            for r, place in enumerate(places):
-                total = found[r]
-                if gated:
-                    gate = simd.load(builder, gates, place)
-                    total = simd.where_positive(builder, gate, total)
-                    vector = simd.total_of(builder, total)
-                    at = builder.add(row, number(r))
-                    simd.store_sums(builder, [vector], overall, at)
+            if gated:
+                gate = [simd.load(builder, gates, place) for place in places]
+                found = [
+                    simd.where_positive(builder, *pair) for pair in zip(gate, found, strict=True)
+                ]
+                vectors = [simd.total_of(builder, total) for total in found]
+                simd.store_sums(builder, vectors, overall, row)
+            for total, place in zip(found, places, strict=True):
                 simd.store(builder, total, ys, place)
             return context.get_dummy_value()
 

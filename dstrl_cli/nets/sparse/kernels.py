@@ -101,9 +101,10 @@ def in_order(
     column = 0
     for layer in range(full.shape[0]):
         if not full[layer]:
-            for e in range(columns[column], columns[column + sizes[layer]]):
+            begin, end = columns[column], columns[column + sizes[layer]]
+            value_sums[begin:end] = np.float32(0.0)
+            for e in range(begin, end):
                 ordered[e] = value[position[e]]
-                value_sums[e] = np.float32(0.0)
         column += sizes[layer]
 
 

@@ -19,7 +19,7 @@ class Registers:
     """Numbers in a register, registers of a tile, and of what a dense layer takes at once.
 
     `rows` neurons of a dense layer are summed up together, and `block` pairs of neurons (above,
-    below) when it takes the gradients of its weights; the number of pairs is a power of two.
+    below) when it takes the gradients of its weights.
     """
 
     lanes: int

@@ -28,7 +28,7 @@ ZEROS = ir.Constant(_vector, [0.0] * LANES)
 # as in `kernels`: sums may be reassociated, NaN and infinity keep their meaning
 FAST = ("contract", "reassoc", "nsz", "arcp")
 
-CHAINS = 2
+CHAINS = 1
 """Connections that a sum takes at once: an addition waits for the one before in its own chain."""
 FOLDED = 4
 """Sums over a tile that are reduced to numbers together."""
@@ -324,12 +324,14 @@ def store_sums(
 
 
 def folded(builder: Builder, vectors: Sequence[Value]) -> Value:
-    """Return one vector with the sum over the lanes of each of `vectors`, a power of two of them.
+    """Return one vector with the sum over the lanes of each of `vectors`.
 
     In every step two vectors are joined into one of half sums of both, so that every lane is used.
     What is kept stays in its lane, which is cheaper than to move it.
     """
     count, part = len(vectors), LANES  # part: lanes that still belong to one sum
+    joins = (count - 1).bit_length()
+    vectors = [*vectors, *[ZEROS] * (2**joins - count)]
     lanes = range(LANES)
     while len(vectors) > 1:
         part //= 2
@@ -345,6 +347,6 @@ def folded(builder: Builder, vectors: Sequence[Value]) -> Value:
         move = [lane ^ part for lane in lanes]
         vector = builder.fadd(vector, _shuffle(builder, vector, vector, move), flags=FAST)
     # bit j of a vector's number chose the half of its lanes in step j
-    steps = range(count.bit_length() - 1)
+    steps = range(joins)
     order = [sum(((n >> j) & 1) * (LANES >> (j + 1)) for j in steps) for n in range(count)]
     return _shuffle(builder, vector, vector, order)
