@@ -43,6 +43,11 @@ def jit(function: Callable[..., Any]) -> Any:
     return numba.njit(**_OPTIONS)(function)
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a function as a part of those that call it: the call itself costs nothing."""
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
+
+
 def _keep_in(folder: str | None) -> bool:
     """Make a folder that of compiled code, here and in processes that are started."""
     if folder is None:

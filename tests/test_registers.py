@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
-from program_samples import REPOSITORY
 
 from dstrl_cli.nets.sparse.registers import AVX2, AVX512, NEON, SSE, registers
 

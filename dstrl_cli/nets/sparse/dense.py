@@ -34,9 +34,7 @@ def _several_sums(
     def body(k: Value, totals: Sequence[Value]) -> list[Value]:
         weights_k = builder.gep(weights, [builder.mul(k, step)])
         each = [
-            simd.splat(
-                builder, simd.scalar(builder, weights_k, builder.mul(row_stride, number(r)))
-            )
+            simd.splat(builder, simd.scalar(builder, weights_k, builder.mul(row_stride, number(r))))
             for r in range(rows)
         ]
         place = builder.mul(k, number(TILE))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dstrl_cli.compiler import discard_stale, jit
+from dstrl_cli.compiler import discard_stale, inlined, jit
 from dstrl_cli.nets.sparse.layers import SOURCES as LAYER_SOURCES
 from dstrl_cli.nets.sparse.layers import (
     dense_backward,
@@ -33,15 +33,16 @@ Float = Any  # float32 scalars
 @jit
 def into_tiles(x: Array, out: Array) -> None:
     """Write x [B, n] into out [tiles, n, T]; rows past the batch are zero."""
-    size = out.shape[2]
+    size, width = out.shape[2], x.shape[1]
     for tile in range(out.shape[0]):
         rows = min(size, x.shape[0] - tile * size)
-        for j in range(rows):
-            for n in range(x.shape[1]):
-                out[tile, n, j] = x[tile * size + j, n]
-        for n in range(x.shape[1]):
+        part = x[tile * size : tile * size + rows].ravel()
+        for n in range(width):
+            neuron = out[tile, n]
+            for j in range(rows):
+                neuron[j] = part[j * width + n]
             for j in range(rows, size):
-                out[tile, n, j] = np.float32(0.0)
+                neuron[j] = np.float32(0.0)
 
 
 @jit
@@ -89,7 +90,7 @@ def forward(
         out_of_tiles(tiles[:, tiles.shape[1] - sizes[sizes.shape[0] - 1] :], out[k])
 
 
-@jit
+@inlined
 def in_order(
     value: Array, columns: Array, position: Array, full: Array, sizes: Array,
     ordered: Array, value_sums: Array,
@@ -108,7 +109,7 @@ def in_order(
         column += sizes[layer]
 
 
-@jit
+@inlined
 def head_backward(
     sizes: Array, full: Array, value: Array, columns: Array, source: Array, ordered: Array,
     value_sums: Array, bias_sums: Array, first: Array, hidden: Array, below_grad: Array,
@@ -137,7 +138,7 @@ def head_backward(
             sparse_backward(columns, column, source, ordered, g, x, y, gated)
 
 
-@jit
+@inlined
 def head_gradients(
     sizes: Array, full: Array, columns: Array, position: Array, value_sums: Array,
     first: Array, hidden: Array, below_grad: Array, value_grad: Array,

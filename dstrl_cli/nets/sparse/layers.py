@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dstrl_cli.compiler import discard_stale, jit
+from dstrl_cli.compiler import inlined
 from dstrl_cli.nets.sparse import dense, registers, simd
 
 Array = Any  # NumPy arrays, typed by the compiler
@@ -33,13 +33,13 @@ _row_products, _product = dense.inner_products(1, BELOW), dense.inner_products(1
 NO_FLOOR = np.float32(-np.inf)
 
 
-@jit
+@inlined
 def is_dense(ends: Array, first: int, count: int, width: int) -> bool:
     """Return whether `count` neurons from `first` on have all their `width` connections."""
     return ends[first + count] - ends[first] == count * width
 
 
-@jit
+@inlined
 def layer_forward(
     rows: Array, row: int, index: Array, value: Array, bias: Array, x: Array, y: Array, relu: bool
 ) -> None:
@@ -64,7 +64,7 @@ def layer_forward(
             _weighted_sum(value, index, begin, end, x, y, o, biases, floor)
 
 
-@jit
+@inlined
 def sparse_gradients(
     columns: Array, column: int, source: Array, ordered: Array, g: Array, x: Array, y: Array,
     value_sums: Array, bias_sums: Array, gated: bool,
@@ -83,7 +83,7 @@ def sparse_gradients(
             _products(ordered, source, begin, end, g, x, i, y, value_sums, bias_sums)
 
 
-@jit
+@inlined
 def sparse_backward(
     columns: Array, column: int, source: Array, ordered: Array, g: Array, x: Array, y: Array,
     gated: bool,
@@ -101,7 +101,7 @@ def sparse_backward(
             _added_gradient(ordered, source, begin, end, g, y, i, x)
 
 
-@jit
+@inlined
 def dense_backward(
     value: Array, begin: int, g: Array, x: Array, y: Array, bias_sums: Array, gated: bool
 ) -> None:
@@ -130,7 +130,7 @@ CHUNK = 16
 """Neurons whose gradients at all tiles stay in the nearest cache while the inputs pass by."""
 
 
-@jit
+@inlined
 def dense_gradients(g: Array, x: Array, value_grad: Array, begin: int) -> None:
     """Write the gradients of a layer with every connection from value_grad[begin] on.
 
@@ -155,5 +155,4 @@ def dense_gradients(g: Array, x: Array, value_grad: Array, begin: int) -> None:
 
 
 SOURCES = (__file__, simd.__file__, dense.__file__, registers.__file__)
-
-discard_stale(layer_forward, SOURCES)
+"""Files from which code is taken into that of a module that uses this one."""

@@ -28,8 +28,6 @@ ZEROS = ir.Constant(_vector, [0.0] * LANES)
 # as in `kernels`: sums may be reassociated, NaN and infinity keep their meaning
 FAST = ("contract", "reassoc", "nsz", "arcp")
 
-CHAINS = 1
-"""Connections that a sum takes at once: an addition waits for the one before in its own chain."""
 FOLDED = 4
 """Sums over a tile that are reduced to numbers together."""
 
@@ -123,8 +121,7 @@ def loop(
         phi.add_incoming(first, before)
         phi.add_incoming(next_, builder.block)
     last = builder.block
-    again = builder.cbranch(builder.icmp_signed("<", following, end), inside, done)
-    again.set_metadata("llvm.loop", _not_unrolled(builder.module))
+    builder.cbranch(builder.icmp_signed("<", following, end), inside, done)
     builder.position_at_end(done)
     ends = []
     for first, next_ in zip(start, after, strict=True):
@@ -133,17 +130,6 @@ def loop(
         end_phi.add_incoming(next_, last)
         ends.append(end_phi)
     return ends
-
-
-def _not_unrolled(module: Any) -> Any:
-    """Return the mark of a loop that LLVM must leave as it is.
-
-    Unrolled, it becomes two loops, and the ends of both are mispredicted for most neurons.
-    """
-    disable = module.add_metadata(["llvm.loop.unroll.disable"])
-    mark = ir.MDValue(module, [], name=str(len(module.metadata)))
-    mark.operands = (mark, disable)
-    return mark
 
 
 def sums(
@@ -181,7 +167,7 @@ def _row_sum(
         below = load(builder, x, _tile_at(builder, index, k))
         return [plus_product(builder, t, weight, b) for t, b in zip(totals, below, strict=True)]
 
-    return sums(builder, begin, end, CHAINS, start, body)
+    return loop(builder, begin, end, 1, start, body)
 
 
 def _tile_at(builder: Builder, index: Value, k: Value) -> Value:
