@@ -60,40 +60,39 @@ def alpha(batch: int) -> Float:
 
 
 @jit
-def draw(batch: int, output: Array, noise: Array) -> None:
-    """Turn outputs [tiles, 2 act, T] into actions and the log of their std, with their log pi.
+def draw(batch: int, tile: int, output: Array, noise: Array) -> None:
+    """Turn outputs [2 act, T] of a tile into actions and their std, and find their log pi.
 
     a = tanh(u), u = mean + std noise. Every mean is replaced by its action. The other outputs, from
     which the log std is clamped or scaled, are replaced by the std, and `slope` takes the
     derivative of its log; `log_prob` takes log pi.
     """
-    settings, log_prob, slope = shared.settings(batch), shared.log_prob(batch), shared.slope(batch)
+    settings = shared.settings(batch)
+    log_prob, slope = shared.log_prob(batch)[tile], shared.slope(batch)[tile]
     low, high, clamps = settings[LOW], settings[HIGH], settings[CLAMPS] > 0
     half = (high - low) * np.float32(0.5)
     size, zero, one, two = noise.shape[1], np.float32(0.0), np.float32(1.0), np.float32(2.0)
-    for tile in range(output.shape[0]):
-        start, here = tile * output.shape[2], shared.rows_of(batch, tile)
+    start, here = tile * output.shape[1], shared.rows_of(batch, tile)
+    for j in range(here):
+        log_prob[j] = -_LOG_CONSTANT * np.float32(size)
+    for i in range(size):
         for j in range(here):
-            log_prob[tile, j] = -_LOG_CONSTANT * np.float32(size)
-        for i in range(size):
-            for j in range(here):
-                raw = output[tile, size + i, j]
-                if clamps:
-                    inside = (raw >= low) & (raw <= high)
-                    slope[tile, i, j] = one if inside else zero
-                    log_std = low if raw < low else raw
-                    log_std = high if log_std > high else log_std
-                else:
-                    squashed = numbers.tanh(raw)
-                    slope[tile, i, j] = half - half * squashed * squashed
-                    log_std = squashed * half + (low + half)
-                std, number = numbers.exp(log_std), noise[start + j, i]
-                u = output[tile, i, j] + std * number
-                output[tile, i, j] = numbers.tanh(u)
-                output[tile, size + i, j] = std
-                # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), without the cancellation
-                squash = two * (u + numbers.softplus(-two * u))
-                log_prob[tile, j] += squash - log_std - np.float32(0.5) * number * number
+            raw = output[size + i, j]
+            if clamps:
+                slope[i, j] = one if (raw >= low) & (raw <= high) else zero
+                log_std = low if raw < low else raw
+                log_std = high if log_std > high else log_std
+            else:
+                squashed = numbers.tanh(raw)
+                slope[i, j] = half - half * squashed * squashed
+                log_std = squashed * half + (low + half)
+            std, number = numbers.exp(log_std), noise[start + j, i]
+            u = output[i, j] + std * number
+            output[i, j] = numbers.tanh(u)
+            output[size + i, j] = std
+            # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), without the cancellation
+            squash = two * (u + numbers.softplus(-two * u))
+            log_prob[j] += squash - log_std - np.float32(0.5) * number * number
 
 
 @jit
@@ -103,102 +102,130 @@ def soft_target(batch: int, actor: int, critic: int, target_noise: int) -> None:
     Actions come from the current policy at every step of the path; the bootstrap uses the action of
     the last step taken.
     """
-    path, path_discount, last = shared.path(batch), shared.path_discount(batch), shared.last(batch)
-    wanted, log_prob = shared.target(batch), shared.log_prob(batch)
-    output, x, temperature = passes.out(actor)[0], passes.passing(critic), alpha(batch)
-    size = output.shape[1] // 2
-    first = x.shape[1] - size
+    path, discount, wanted = shared.path(batch), shared.discount(batch), shared.target(batch)
     wanted[:] = shared.reward(batch)
-    for k in range(path.shape[0]):
-        shared.copy_rows(path[k], passes.passing(actor))
-        passes.predict(actor)
-        draw(batch, output, tables.numbered(shared.noises(batch), TARGET_NOISE + k)[target_noise])
-        for tile in range(output.shape[0]):
-            for j in range(shared.rows_of(batch, tile)):
-                wanted[tile, j] -= temperature * path_discount[k, tile, j] * log_prob[tile, j]
-            for i in range(size):
-                for j in range(shared.rows_of(batch, tile)):
-                    if last[tile, j] == k:
-                        x[tile, first + i, j] = output[tile, i, j]
-    shared.copy_rows(path[path.shape[0] - 1], x[:, :first])
-    passes.target(critic)
-    discount = shared.discount(batch)
-    for tile in range(output.shape[0]):
+    for tile in range(wanted.shape[0]):
+        for k in range(path.shape[0]):
+            add_entropy(batch, actor, critic, tile, k, target_noise)
+        following, x = path[path.shape[0] - 1, tile], passes.passing(critic)[tile]
+        shared.copy_rows(following, x)
+        shared.target_q(batch, critic, tile)
         for j in range(shared.rows_of(batch, tile)):
             wanted[tile, j] += discount[tile, j] * shared.lowest_q(batch, critic, tile, j)
 
 
 @jit
+def add_entropy(batch: int, actor: int, critic: int, tile: int, k: int, target_noise: int) -> None:
+    """Add the entropy of step k to `target`, and its action to the input where it is the last."""
+    noise = tables.numbered(shared.noises(batch), TARGET_NOISE + k)[target_noise]
+    shared.copy_rows(shared.path(batch)[k, tile], passes.passing(actor)[tile])
+    passes.predict(actor, 0, tile)
+    output, x = passes.out(actor)[0, tile], passes.passing(critic)[tile]
+    draw(batch, tile, output, noise)
+    wanted, log_prob, last = (
+        shared.target(batch)[tile], shared.log_prob(batch)[tile], shared.last(batch)[tile]
+    )  # fmt: skip
+    discount, temperature = shared.path_discount(batch)[k, tile], alpha(batch)
+    size, here = noise.shape[1], shared.rows_of(batch, tile)
+    first = x.shape[0] - size
+    for j in range(here):
+        wanted[j] -= temperature * discount[j] * log_prob[j]
+    for i in range(size):
+        for j in range(here):
+            x[first + i, j] = output[i, j] if last[j] == k else x[first + i, j]
+
+
+@jit
 def update_actor(batch: int, actor: int, critic: int, policy_noise: int) -> None:
     """Minimise alpha log pi - min Q over reparameterised actions, then the temperature."""
-    x, drawn = passes.first(critic), passes.out(actor)[0]
     noise = tables.numbered(shared.noises(batch), POLICY_NOISE)[policy_noise]
-    size, rows, temperature = noise.shape[1], shared.starts(batch).shape[0], alpha(batch)
-    first = x.shape[1] - size
-    shared.copy_rows(x[:, :first], passes.first(actor))
-    passes.forward(actor, 1)
-    draw(batch, drawn, noise)
-    for tile in range(drawn.shape[0]):
-        for i in range(size):
-            for j in range(shared.rows_of(batch, tile)):
-                x[tile, first + i, j] = drawn[tile, i, j]
-    heads = passes.out(critic).shape[0]
-    passes.forward(critic, heads)
-    loss, log_probs = lowest_q_slopes(batch, critic, temperature)
+    rows, temperature = np.float32(shared.starts(batch).shape[0]), alpha(batch)
+    total, log_probs = np.float32(0.0), np.float32(0.0)
+    passes.begin_backward(critic, passes.rows(critic).shape[0])
+    passes.begin_backward(actor, 1)
+    for tile in range(shared.target(batch).shape[0]):
+        more, more_probs = lower_loss(batch, actor, critic, tile, noise, temperature)
+        total += more
+        log_probs += more_probs
+    loss = total / rows
     shared.freeze_unless_finite(batch, loss)
-    passes.backward(critic, heads, False, True)
-    action_slopes(batch, actor, critic, noise, temperature / np.float32(rows))
-    passes.backward(actor, 1, True, False)
     if shared.alive(batch)[0]:
+        passes.finish_backward(actor, 1)
         passes.optimizer_step(actor)
         if shared.settings(batch)[LEARNS] > 0:
             # d/d log_alpha of mean(alpha (-log pi - target entropy))
-            excess = -log_probs / np.float32(rows) - shared.settings(batch)[TARGET_ENTROPY]
+            excess = -log_probs / rows - shared.settings(batch)[TARGET_ENTROPY]
             step_temperature(batch, temperature * excess)
     shared.actor_loss(batch)[0] += loss
     shared.alpha(batch)[0] += temperature
 
 
 @jit
-def lowest_q_slopes(batch: int, critic: int, temperature: Float) -> tuple[Float, Float]:
-    """Return the mean of alpha log pi - min Q, and the sum of log pi; fill the critics' slopes."""
-    q, slopes, log_prob = passes.out(critic), passes.slopes(critic), shared.log_prob(batch)
-    rows = shared.starts(batch).shape[0]
-    total, log_probs, each = np.float32(0.0), np.float32(0.0), np.float32(-1.0 / rows)
-    slopes[:] = np.float32(0.0)
-    for tile in range(q.shape[1]):
-        for j in range(shared.rows_of(batch, tile)):
-            lowest, head = q[0, tile, 0, j], 0
-            for k in range(1, q.shape[0]):
-                other = q[k, tile, 0, j]
-                if other < lowest or other != other:
-                    lowest, head = other, k
-            slopes[head, tile, 0, j] = each
-            total += temperature * log_prob[tile, j] - lowest
-            log_probs += log_prob[tile, j]
-    return total / np.float32(rows), log_probs
+def lower_loss(
+    batch: int, actor: int, critic: int, tile: int, noise: Array, temperature: Float
+) -> tuple[Float, Float]:
+    """Backpropagate a tile's loss to the actor; return the sums of the loss and of log pi."""
+    x, drawn, heads = passes.first(critic)[tile], passes.out(actor)[0, tile], passes.rows(critic)
+    size, here = noise.shape[1], shared.rows_of(batch, tile)
+    first = x.shape[0] - size
+    shared.copy_rows(x, passes.first(actor)[tile])
+    passes.forward(actor, 0, tile)
+    draw(batch, tile, drawn, noise)
+    for i in range(size):
+        for j in range(here):
+            x[first + i, j] = drawn[i, j]
+    for k in range(heads.shape[0]):
+        passes.forward(critic, k, tile)
+    sums = lowest_q_slopes(batch, critic, tile, temperature)
+    for k in range(heads.shape[0]):
+        passes.backward(critic, k, tile, False, True)
+    share = temperature / np.float32(shared.starts(batch).shape[0])
+    action_slopes(batch, actor, critic, tile, noise, share)
+    passes.backward(actor, 0, tile, True, False)
+    return sums
 
 
 @jit
-def action_slopes(batch: int, actor: int, critic: int, noise: Array, share: Float) -> None:
+def lowest_q_slopes(batch: int, critic: int, tile: int, temperature: Float) -> tuple[Float, Float]:
+    """Fill the critics' slopes; return the sums of alpha log pi - min Q and of log pi."""
+    q, slopes, log_prob = passes.out(critic), passes.slopes(critic), shared.log_prob(batch)[tile]
+    total, log_probs = np.float32(0.0), np.float32(0.0)
+    each = np.float32(-1.0 / shared.starts(batch).shape[0])
+    for k in range(q.shape[0]):
+        slopes[k, tile] = np.float32(0.0)
+    for j in range(shared.rows_of(batch, tile)):
+        lowest, head = q[0, tile, 0, j], 0
+        for k in range(1, q.shape[0]):
+            other = q[k, tile, 0, j]
+            if other < lowest or other != other:
+                lowest, head = other, k
+        slopes[head, tile, 0, j] = each
+        total += temperature * log_prob[j] - lowest
+        log_probs += log_prob[j]
+    return total, log_probs
+
+
+@jit
+def action_slopes(
+    batch: int, actor: int, critic: int, tile: int, noise: Array, share: Float
+) -> None:
     """Fill the actor's slopes from the gradient of the critics' input.
 
     `share` is d loss / d log pi; da / du = 1 - a^2; d log pi / du = 2 a (from the squash);
     d log pi / d log_std = -1.
     """
-    below, drawn, slopes = passes.first_gradient(critic), passes.out(actor)[0], passes.slopes(actor)
-    slope, size = shared.slope(batch), noise.shape[1]
-    first = below.shape[1] - size
+    below, drawn = passes.first_gradient(critic)[tile], passes.out(actor)[0, tile]
+    slopes, slope = passes.slopes(actor)[0, tile], shared.slope(batch)[tile]
+    size, start, here = noise.shape[1], tile * drawn.shape[1], shared.rows_of(batch, tile)
+    first = below.shape[0] - size
     slopes[:] = np.float32(0.0)
-    for tile in range(drawn.shape[0]):
-        start, here = tile * drawn.shape[2], shared.rows_of(batch, tile)
-        for i in range(size):
-            for j in range(here):
-                a, grad = drawn[tile, i, j], below[tile, first + i, j]
-                grad_u = grad + a * (np.float32(2.0) * share - grad * a)
-                through = grad_u * drawn[tile, size + i, j] * noise[start + j, i]
-                slopes[0, tile, i, j] = grad_u
-                slopes[0, tile, size + i, j] = (through - share) * slope[tile, i, j]
+    for i in range(size):
+        for j in range(here):
+            a, grad = drawn[i, j], below[first + i, j]
+            grad_u = grad + a * (np.float32(2.0) * share - grad * a)
+            through = grad_u * drawn[size + i, j] * noise[start + j, i]
+            slopes[i, j] = grad_u
+            slopes[size + i, j] = (through - share) * slope[i, j]
 
 
 @jit

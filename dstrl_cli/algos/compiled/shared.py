@@ -104,11 +104,10 @@ def store(
 
 @jit
 def copy_rows(x: Array, y: Array) -> None:
-    """Copy the rows that both x and y [tiles, n, T] have, from the first on."""
-    for tile in range(x.shape[0]):
-        for i in range(min(x.shape[1], y.shape[1])):
-            for j in range(x.shape[2]):
-                y[tile, i, j] = x[tile, i, j]
+    """Copy the rows that both x and y [n, T] have, from the first on."""
+    for i in range(min(x.shape[0], y.shape[0])):
+        for j in range(x.shape[1]):
+            y[i, j] = x[i, j]
 
 
 @jit
@@ -119,31 +118,49 @@ def freeze_unless_finite(batch: int, loss: Float) -> None:
 
 
 @jit
+def regress(batch: int, critic: int, k: int, tile: int) -> tuple[Float, Float]:
+    """Regress critic k on a tile of `target`; return the sums of the squared errors and of Q."""
+    passes.forward(critic, k, tile)
+    q, slopes = passes.out(critic)[k, tile, 0], passes.slopes(critic)[k, tile, 0]
+    wanted, here = target(batch)[tile], rows_of(batch, tile)
+    scale = np.float32(2.0 / starts(batch).shape[0])
+    squares, sum_ = np.float32(0.0), np.float32(0.0)
+    for j in range(here):
+        error = q[j] - wanted[j]
+        squares += error * error
+        sum_ += q[j]
+        slopes[j] = error * scale
+    for j in range(here, wanted.shape[0]):
+        slopes[j] = np.float32(0.0)
+    passes.backward(critic, k, tile, True, False)
+    return squares, sum_
+
+
+@jit
 def update_critic(batch: int, critic: int) -> None:
     """Regress every critic on `target`: mean over the batch, sum over the critics."""
-    heads = passes.rows(critic).shape[0]
-    passes.forward(critic, heads)
-    q, slopes, wanted = passes.out(critic), passes.slopes(critic), target(batch)
-    rows = starts(batch).shape[0]
+    heads, rows = passes.rows(critic).shape[0], starts(batch).shape[0]
     squares, sum_ = np.float32(0.0), np.float32(0.0)
-    scale = np.float32(2.0 / rows)
-    for k in range(heads):
-        for tile in range(wanted.shape[0]):
-            here = rows_of(batch, tile)
-            for j in range(here):
-                error = q[k, tile, 0, j] - wanted[tile, j]
-                squares += error * error
-                sum_ += q[k, tile, 0, j]
-                slopes[k, tile, 0, j] = error * scale
-            for j in range(here, wanted.shape[1]):
-                slopes[k, tile, 0, j] = np.float32(0.0)
+    passes.begin_backward(critic, heads)
+    for tile in range(target(batch).shape[0]):
+        for k in range(heads):
+            more_squares, more = regress(batch, critic, k, tile)
+            squares += more_squares
+            sum_ += more
     loss = squares / np.float32(rows)
     freeze_unless_finite(batch, loss)
-    passes.backward(critic, heads, True, False)
     if alive(batch)[0]:
+        passes.finish_backward(critic, heads)
         passes.optimizer_step(critic)
     critic_loss(batch)[0] += loss
     q_mean(batch)[0] += sum_ / np.float32(heads * rows)
+
+
+@jit
+def target_q(batch: int, critic: int, tile: int) -> None:
+    """Run every critic's target on a tile."""
+    for k in range(passes.rows(critic).shape[0]):
+        passes.target(critic, k, tile)
 
 
 @jit

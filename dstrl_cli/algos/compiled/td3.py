@@ -51,72 +51,81 @@ def update(
 @jit
 def td_target(batch: int, actor: int, critic: int, smoothing: int) -> None:
     """Fill `target`: the n-step target with the smoothed target action and the smaller Q."""
-    following = shared.path(batch)[0]
-    shared.copy_rows(following, passes.passing(actor))
-    shared.copy_rows(following, passes.passing(critic))
-    passes.target(actor)
-    smoothed_action(batch, passes.out(actor)[0], passes.passing(critic), smoothing)
-    passes.target(critic)
     wanted, reward, discount = shared.target(batch), shared.reward(batch), shared.discount(batch)
     for tile in range(wanted.shape[0]):
+        following = shared.path(batch)[0, tile]
+        shared.copy_rows(following, passes.passing(actor)[tile])
+        shared.copy_rows(following, passes.passing(critic)[tile])
+        passes.target(actor, 0, tile)
+        smoothed_action(batch, tile, actor, critic, smoothing)
+        shared.target_q(batch, critic, tile)
         for j in range(wanted.shape[1]):
             q = shared.lowest_q(batch, critic, tile, j)
             wanted[tile, j] = reward[tile, j] + discount[tile, j] * q
 
 
 @jit
-def smoothed_action(batch: int, output: Array, x: Array, smoothing: int) -> None:
-    """Write the action of the target policy with clipped noise into the last rows of x."""
+def smoothed_action(batch: int, tile: int, actor: int, critic: int, smoothing: int) -> None:
+    """Write the action of the target policy with clipped noise into the critics' input."""
     noise = tables.numbered(shared.noises(batch), SMOOTHING)[smoothing]
     scale, clip = shared.settings(batch)[NOISE], shared.settings(batch)[CLIP]
-    first, one = x.shape[1] - output.shape[1], np.float32(1.0)
-    for tile in range(output.shape[0]):
-        start, here = tile * output.shape[2], shared.rows_of(batch, tile)
-        for i in range(output.shape[1]):
-            for j in range(here):
-                added = noise[start + j, i] * scale
-                added = clip if added > clip else added
-                added = -clip if added < -clip else added
-                action = numbers.tanh(output[tile, i, j]) + added
-                action = one if action > one else action
-                x[tile, first + i, j] = -one if action < -one else action
+    output, x = passes.out(actor)[0, tile], passes.passing(critic)[tile]
+    first, one = x.shape[0] - output.shape[0], np.float32(1.0)
+    start, here = tile * output.shape[1], shared.rows_of(batch, tile)
+    for i in range(output.shape[0]):
+        for j in range(here):
+            added = noise[start + j, i] * scale
+            added = clip if added > clip else added
+            added = -clip if added < -clip else added
+            action = numbers.tanh(output[i, j]) + added
+            action = one if action > one else action
+            x[first + i, j] = -one if action < -one else action
 
 
 @jit
 def update_actor(batch: int, actor: int, critic: int) -> None:
     """Take a step that raises the first critic's value of the policy's actions."""
-    x, action = passes.first(critic), passes.out(actor)[0]
-    shared.copy_rows(x, passes.first(actor))
-    passes.forward(actor, 1)
-    first, rows = x.shape[1] - action.shape[1], shared.starts(batch).shape[0]
-    for tile in range(action.shape[0]):
-        for i in range(action.shape[1]):
-            for j in range(action.shape[2]):
-                action[tile, i, j] = numbers.tanh(action[tile, i, j])
-                x[tile, first + i, j] = action[tile, i, j]
-    passes.forward(critic, 1)
-    q, slopes = passes.out(critic)[0], passes.slopes(critic)[0]
-    total, each = np.float32(0.0), np.float32(-1.0 / rows)
-    for tile in range(q.shape[0]):
-        here = shared.rows_of(batch, tile)
-        for j in range(here):
-            total += q[tile, 0, j]
-            slopes[tile, 0, j] = each
-        for j in range(here, q.shape[2]):
-            slopes[tile, 0, j] = np.float32(0.0)
-    loss = -total / np.float32(rows)
+    total, rows = np.float32(0.0), np.float32(shared.starts(batch).shape[0])
+    passes.begin_backward(critic, 1)
+    passes.begin_backward(actor, 1)
+    for tile in range(shared.target(batch).shape[0]):
+        total += raise_q(batch, actor, critic, tile)
+    loss = -total / rows
     shared.freeze_unless_finite(batch, loss)
-    passes.backward(critic, 1, False, True)
-    below, slopes = passes.first_gradient(critic), passes.slopes(actor)[0]
-    for tile in range(action.shape[0]):
-        for i in range(action.shape[1]):
-            for j in range(action.shape[2]):
-                a = action[tile, i, j]
-                slopes[tile, i, j] = below[tile, first + i, j] * (np.float32(1.0) - a * a)
-    passes.backward(actor, 1, True, False)
     if shared.alive(batch)[0]:
+        passes.finish_backward(actor, 1)
         passes.optimizer_step(actor)
     shared.actor_loss(batch)[0] += loss
+
+
+@jit
+def raise_q(batch: int, actor: int, critic: int, tile: int) -> Float:
+    """Backpropagate a tile's mean Q to the actor; return the sum of Q."""
+    x, action = passes.first(critic)[tile], passes.out(actor)[0, tile]
+    shared.copy_rows(x, passes.first(actor)[tile])
+    passes.forward(actor, 0, tile)
+    first = x.shape[0] - action.shape[0]
+    for i in range(action.shape[0]):
+        for j in range(action.shape[1]):
+            action[i, j] = numbers.tanh(action[i, j])
+            x[first + i, j] = action[i, j]
+    passes.forward(critic, 0, tile)
+    q, slopes = passes.out(critic)[0, tile, 0], passes.slopes(critic)[0, tile, 0]
+    total, each = np.float32(0.0), np.float32(-1.0 / shared.starts(batch).shape[0])
+    here = shared.rows_of(batch, tile)
+    for j in range(here):
+        total += q[j]
+        slopes[j] = each
+    for j in range(here, q.shape[0]):
+        slopes[j] = np.float32(0.0)
+    passes.backward(critic, 0, tile, False, True)
+    below, given = passes.first_gradient(critic)[tile], passes.slopes(actor)[0, tile]
+    for i in range(action.shape[0]):
+        for j in range(action.shape[1]):
+            a = action[i, j]
+            given[i, j] = below[first + i, j] * (np.float32(1.0) - a * a)
+    passes.backward(actor, 0, tile, True, False)
+    return total
 
 
 @jit

@@ -55,21 +55,18 @@ def out_of_tiles(x: Array, out: Array) -> None:
                 out[tile * size + j, n] = x[tile, n, j]
 
 
-@jit
-def forward_tiles(
-    sizes: Array, rows: Array, index: Array, value: Array, bias: Array, first: Array, tiles: Array
+@inlined
+def head_forward(
+    sizes: Array, rows: Array, index: Array, value: Array, bias: Array, first: Array, hidden: Array
 ) -> None:
-    """Run one head on first [tiles, in, T]; see `forward`. rows, bias and tiles are the head's."""
-    layers = sizes.shape[0] - 1
-    for tile in range(tiles.shape[0]):
-        below = first[tile]
-        row = 0
-        for layer in range(layers):
-            width = sizes[layer + 1]
-            here = tiles[tile, row : row + width]
-            layer_forward(rows, row, index, value, bias, below, here, layer < layers - 1)
-            below = here
-            row += width
+    """Run one tile of one head: first [in, T] into hidden [R, T]; rows and bias are the head's."""
+    layers, row, below = sizes.shape[0] - 1, 0, first
+    for layer in range(layers):
+        width = sizes[layer + 1]
+        here = hidden[row : row + width]
+        layer_forward(rows, row, index, value, bias, below, here, layer < layers - 1)
+        below = here
+        row += width
 
 
 @jit
@@ -84,10 +81,12 @@ def forward(
     layer. sizes are input, hidden and output sizes; bias is [K, R].
     """
     into_tiles(x, first)
+    layers = sizes.shape[0] - 1
     for k in range(out.shape[0]):
         tiles = hidden[k % hidden.shape[0]]
-        forward_tiles(sizes, rows[k], index, value, bias[k], first, tiles)
-        out_of_tiles(tiles[:, tiles.shape[1] - sizes[sizes.shape[0] - 1] :], out[k])
+        for tile in range(tiles.shape[0]):
+            head_forward(sizes, rows[k], index, value, bias[k], first[tile], tiles[tile])
+        out_of_tiles(tiles[:, tiles.shape[1] - sizes[layers] :], out[k])
 
 
 @inlined
@@ -159,44 +158,6 @@ def head_gradients(
 
 
 @jit
-def backward_tiles(
-    k: int, sizes: Array, value: Array, columns: Array, source: Array, position: Array,
-    ordered: Array, value_sums: Array, bias_sums: Array,
-    first: Array, hidden: Array, below_grad: Array, value_grad: Array, bias_grad: Array,
-    grad_first: Array, weights: bool, inputs: bool,
-) -> None:  # fmt: skip
-    """Backpropagate through head k, whose outputs' gradients are in below_grad; see `backward`.
-
-    Adds to grad_first.
-    """
-    layers = sizes.shape[0] - 1
-    tiles, neurons = hidden.shape[1], hidden.shape[2]
-    full = np.zeros(layers, np.bool_)
-    column = 0
-    for layer in range(layers):
-        full[layer] = is_dense(columns[k], column, sizes[layer], sizes[layer + 1])
-        column += sizes[layer]
-    in_order(value, columns[k], position, full, sizes, ordered, value_sums[0])
-    for tile in range(tiles):
-        head_backward(
-            sizes, full, value, columns[k], source, ordered, value_sums[0], bias_sums[k, tile],
-            first[tile], hidden[k, tile], below_grad[k, tile], grad_first[tile],
-            weights, inputs,
-        )  # fmt: skip
-    if weights:
-        head_gradients(
-            sizes, full, columns[k], position, value_sums[0],
-            first, hidden[k], below_grad[k], value_grad,
-        )  # fmt: skip
-        bias_grad[k] = np.float32(0.0)
-        for tile in range(tiles):
-            for r in range(neurons - sizes[layers], neurons):
-                bias_sums[k, tile, r] = below_grad[k, tile, r].sum()
-            for r in range(neurons):
-                bias_grad[k, r] += bias_sums[k, tile, r]
-
-
-@jit
 def backward(
     grad: Array, sizes: Array, value: Array, columns: Array, source: Array, position: Array,
     ordered: Array, value_sums: Array, bias_sums: Array,
@@ -211,14 +172,36 @@ def backward(
     neuron; `ordered` has room for their values in that order, value_sums [1, connections] for
     their gradients and bias_sums [K, tiles, R] for those of the biases tile by tile.
     """
+    layers = sizes.shape[0] - 1
+    tiles, neurons = hidden.shape[1], hidden.shape[2]
+    last = neurons - sizes[layers]
+    full = np.zeros(layers, np.bool_)
     if inputs:
         grad_first[:] = np.float32(0.0)
     for k in range(grad.shape[0]):
-        into_tiles(grad[k], below_grad[k, :, hidden.shape[2] - sizes[sizes.shape[0] - 1] :])
-        backward_tiles(
-            k, sizes, value, columns, source, position, ordered, value_sums, bias_sums, first,
-            hidden, below_grad, value_grad, bias_grad, grad_first, weights, inputs,
-        )  # fmt: skip
+        column = 0
+        for layer in range(layers):
+            full[layer] = is_dense(columns[k], column, sizes[layer], sizes[layer + 1])
+            column += sizes[layer]
+        in_order(value, columns[k], position, full, sizes, ordered, value_sums[0])
+        into_tiles(grad[k], below_grad[k, :, last:])
+        for tile in range(tiles):
+            head_backward(
+                sizes, full, value, columns[k], source, ordered, value_sums[0], bias_sums[k, tile],
+                first[tile], hidden[k, tile], below_grad[k, tile], grad_first[tile],
+                weights, inputs,
+            )  # fmt: skip
+        if weights:
+            head_gradients(
+                sizes, full, columns[k], position, value_sums[0],
+                first, hidden[k], below_grad[k], value_grad,
+            )  # fmt: skip
+            bias_grad[k] = np.float32(0.0)
+            for tile in range(tiles):
+                for r in range(last, neurons):
+                    bias_sums[k, tile, r] = below_grad[k, tile, r].sum()
+                for r in range(neurons):
+                    bias_grad[k, r] += bias_sums[k, tile, r]
 
 
 @jit

@@ -1,9 +1,10 @@
 """A network of the sparse engine in compiled code: what `Network` does, on a table of its arrays.
 
-The functions have the names of the interface and take the batch as tiles [tiles, n, T] (see
-`kernels`), which the caller puts into `first` (for `forward`) or `passing` (for `predict` and
-`target`). They leave the outputs in `out` [K, tiles, outputs, T]; `backward` takes their gradients
-from `slopes` of the same shape, zero in rows past the batch.
+The functions have the names of the interface and take the batch tile by tile [tiles, n, T] (see
+`kernels`), so that a caller may take a tile through several networks while it is in the nearest
+caches. The caller puts it into `first` (for `forward`) or `passing` (for `predict` and `target`).
+They leave the outputs in `out` [K, tiles, outputs, T]; `backward` takes their gradients from
+`slopes` of the same shape, zero in rows past the batch.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ first_gradient = LAYOUT.field("first_gradient", _floats, 3)
 ordered = LAYOUT.field("ordered", _floats, 1)
 value_sums = LAYOUT.field("value_sums", _floats, 2)
 bias_sums = LAYOUT.field("bias_sums", _floats, 3)
+full = LAYOUT.field("full", np.bool_, 2)  # which layers have every connection, by head
 passing = LAYOUT.field("passing", _floats, 3)
 passing_hidden = LAYOUT.field("passing_hidden", _floats, 4)
 out = LAYOUT.field("out", _floats, 4)
@@ -149,6 +151,7 @@ class NetworkTable(Table):
             ordered=network.ordered,
             value_sums=kept.value_sums(len(network.ordered)),
             bias_sums=kept.bias_sums,
+            full=np.zeros((network.plan.heads, len(network.plan.shapes)), np.bool_),
             passing=passed.first,
             passing_hidden=passed.hidden,
         )
@@ -176,59 +179,68 @@ class NetworkTable(Table):
 
 
 @jit
-def take_out(tiles: Array, out: Array) -> None:
-    """Copy the last layer of tiles [tiles, R, T] into out [tiles, outputs, T]."""
-    last = tiles.shape[1] - out.shape[1]
-    for tile in range(tiles.shape[0]):
-        for n in range(out.shape[1]):
-            for j in range(out.shape[2]):
-                out[tile, n, j] = tiles[tile, last + n, j]
+def _forward(net: int, k: int, tile: int) -> None:
+    here, outputs = hidden(net)[k, tile], out(net)[k, tile]
+    kernels.head_forward(
+        sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], first(net)[tile], here
+    )
+    outputs[:] = here[here.shape[0] - outputs.shape[0] :]
 
 
 @jit
-def _forward(net: int, heads: int) -> None:
+def _predict(net: int, k: int, tile: int, of_target: int) -> None:
+    # every tile and head takes the same room, which stays in the cache
+    here, outputs = passing_hidden(net)[0, 0], out(net)[k, tile]
+    starts, inputs, weights, bias = rows(net), index(net), values(net), biases(net)
+    if of_target:
+        starts, inputs, weights = target_rows(net), target_index(net), target_values(net)
+        bias = target_biases(net)
+    kernels.head_forward(sizes(net), starts[k], inputs, weights, bias[k], passing(net)[tile], here)
+    outputs[:] = here[here.shape[0] - outputs.shape[0] :]
+
+
+@jit
+def _begin_backward(net: int, heads: int) -> None:
+    widths, all_full = sizes(net), full(net)
     for k in range(heads):
-        tiles = hidden(net)[k]
-        kernels.forward_tiles(
-            sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], first(net), tiles
+        column, ends = 0, columns(net)[k]
+        for layer in range(all_full.shape[1]):
+            dense = kernels.is_dense(ends, column, widths[layer], widths[layer + 1])
+            all_full[k, layer] = dense
+            column += widths[layer]
+        kernels.in_order(
+            values(net), ends, position(net), all_full[k], widths, ordered(net), value_sums(net)[0]
         )
-        take_out(tiles, out(net)[k])
 
 
 @jit
-def _predict(net: int, of_target: int) -> None:
-    tiles = passing_hidden(net)[0]
-    for k in range(rows(net).shape[0]):
-        if of_target:
-            kernels.forward_tiles(
-                sizes(net), target_rows(net)[k], target_index(net), target_values(net),
-                target_biases(net)[k], passing(net), tiles,
-            )  # fmt: skip
-        else:
-            kernels.forward_tiles(
-                sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], passing(net),
-                tiles,
-            )  # fmt: skip
-        take_out(tiles, out(net)[k])
+def _backward(net: int, k: int, tile: int, weights: int, inputs: int) -> None:
+    below, given, entered = below_gradient(net)[k, tile], slopes(net)[k, tile], first_gradient(net)
+    last = below.shape[0] - given.shape[0]
+    below[last:] = given
+    if inputs and k == 0:
+        entered[tile] = np.float32(0.0)
+    kernels.head_backward(
+        sizes(net), full(net)[k], values(net), columns(net)[k], source(net), ordered(net),
+        value_sums(net)[0], bias_sums(net)[k, tile], first(net)[tile], hidden(net)[k, tile], below,
+        entered[tile], bool(weights), bool(inputs),
+    )  # fmt: skip
+    for n in range(given.shape[0]):
+        bias_sums(net)[k, tile, last + n] = given[n].sum()
 
 
 @jit
-def _backward(net: int, heads: int, weights: int, inputs: int) -> None:
-    given, below = slopes(net), below_gradient(net)
-    if inputs:
-        first_gradient(net)[:] = np.float32(0.0)
-    last = below.shape[2] - given.shape[2]
+def _finish_backward(net: int, heads: int) -> None:
+    sums, gradients = bias_sums(net), bias_gradient(net)
     for k in range(heads):
-        for tile in range(below.shape[1]):
-            for n in range(given.shape[2]):
-                for j in range(given.shape[3]):
-                    below[k, tile, last + n, j] = given[k, tile, n, j]
-        kernels.backward_tiles(
-            k, sizes(net), values(net), columns(net), source(net), position(net), ordered(net),
-            value_sums(net), bias_sums(net), first(net), hidden(net), below,
-            value_gradient(net), bias_gradient(net), first_gradient(net), bool(weights),
-            bool(inputs),
+        kernels.head_gradients(
+            sizes(net), full(net)[k], columns(net)[k], position(net), value_sums(net)[0],
+            first(net), hidden(net)[k], below_gradient(net)[k], value_gradient(net),
         )  # fmt: skip
+        gradients[k] = np.float32(0.0)
+        for tile in range(sums.shape[1]):
+            for r in range(sums.shape[2]):
+                gradients[k, r] += sums[k, tile, r]
 
 
 @jit
@@ -269,9 +281,12 @@ def _update_target(net: int) -> None:
     kernels.blend(target_biases(net).reshape(-1), biases(net).reshape(-1), moved)
 
 
-FUNCTIONS = (_forward, _predict, _backward, _optimizer_step, _update_target)
-_FORWARD, _PREDICT, _BACKWARD, _STEP, _MOVE = range(len(FUNCTIONS))
-_ARGUMENTS = (2, 2, 4, 1, 1)
+FUNCTIONS = (
+    _forward, _predict, _begin_backward, _backward, _finish_backward, _optimizer_step,
+    _update_target,
+)  # fmt: skip
+_FORWARD, _PREDICT, _BEGIN, _BACKWARD, _FINISH, _STEP, _MOVE = range(len(FUNCTIONS))
+_ARGUMENTS = (3, 4, 2, 5, 2, 1, 1)
 """How many arguments each of them has."""
 
 
@@ -283,30 +298,43 @@ def addresses() -> NDArray[np.int64]:
 
 
 @register_jitable
-def forward(net: int, heads: int) -> None:
-    """Run the first heads on `first`, and remember it for `backward`."""
-    call(functions(net)[_FORWARD], net, heads)
+def forward(net: int, k: int, tile: int) -> None:
+    """Run head k on a tile of `first`, and remember it for `backward`."""
+    call(functions(net)[_FORWARD], net, k, tile)
 
 
 @register_jitable
-def predict(net: int) -> None:
-    """Run every head on `passing`."""
-    call(functions(net)[_PREDICT], net, 0)
+def predict(net: int, k: int, tile: int) -> None:
+    """Run head k on a tile of `passing`."""
+    call(functions(net)[_PREDICT], net, k, tile, 0)
 
 
 @register_jitable
-def target(net: int) -> None:
-    """Run every head of the target on `passing`."""
-    call(functions(net)[_PREDICT], net, 1)
+def target(net: int, k: int, tile: int) -> None:
+    """Run head k of the target on a tile of `passing`."""
+    call(functions(net)[_PREDICT], net, k, tile, 1)
 
 
 @register_jitable
-def backward(net: int, heads: int, weights: bool, inputs: bool) -> None:
-    """Backpropagate `slopes` of the first heads through the last `forward`.
+def begin_backward(net: int, heads: int) -> None:
+    """Get ready for `backward` of the first heads."""
+    call(functions(net)[_BEGIN], net, heads)
 
-    With `inputs`, `first_gradient` [tiles, in, T] takes the input's gradient.
+
+@register_jitable
+def backward(net: int, k: int, tile: int, weights: bool, inputs: bool) -> None:
+    """Backpropagate a tile of `slopes` of head k through its last `forward`.
+
+    Once every tile is through, `finish_backward` gives the parameters' gradients, if `weights`.
+    With `inputs`, `first_gradient` [tiles, in, T] takes the input's, added up from head 0 on.
     """
-    call(functions(net)[_BACKWARD], net, heads, int(weights), int(inputs))
+    call(functions(net)[_BACKWARD], net, k, tile, int(weights), int(inputs))
+
+
+@register_jitable
+def finish_backward(net: int, heads: int) -> None:
+    """Gather the gradients of the parameters of the first heads."""
+    call(functions(net)[_FINISH], net, heads)
 
 
 @register_jitable
