@@ -3,8 +3,7 @@
 Compiled code runs on one thread and releases the interpreter lock. It is compiled at the first use
 after installation and then loaded from disk: from beside the module, from the user's folder of
 caches, or, where neither can be written, from a folder for temporary files. The variable
-`NUMBA_CACHE_DIR` names another one. The loops are in `nets.sparse.kernels`,
-`nets.sparse.simd` and `replay.kernels`.
+`NUMBA_CACHE_DIR` names another one. The loops are in `nets.sparse` and `replay.kernels`.
 """
 
 from __future__ import annotations
@@ -42,6 +41,11 @@ def jit(function: Callable[..., Any]) -> Any:
         with suppress(RuntimeError):  # no folder can be written
             return numba.njit(cache=True, **_OPTIONS)(function)
     return numba.njit(**_OPTIONS)(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a function as a part of those that call it: the call itself costs nothing."""
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
 
 
 def _keep_in(folder: str | None) -> bool:

@@ -48,6 +48,8 @@ class AlgorithmRow:
             batch and action dimension.
         noises_per_step: further such streams for each step of n-step targets.
         keys: configuration keys that it reads and other algorithms do not.
+        compiled: what takes its updates on the sparse engine by compiled code, as `module:Name`
+            (`algos.compiled`); empty: the class itself does.
     """
 
     path: str = ""
@@ -60,12 +62,14 @@ class AlgorithmRow:
     noises: int = 1
     noises_per_step: int = 0
     keys: tuple[str, ...] = ()
+    compiled: str = ""
 
 
 ALGORITHMS: dict[str, AlgorithmRow] = {
     "td3": AlgorithmRow(
         "dstrl_cli.algos.td3:TD3",
         keys=("exploration_noise", "target_noise", "target_noise_clip"),
+        compiled="dstrl_cli.algos.compiled.td3:CompiledTD3",
     ),
     "sac": AlgorithmRow(
         "dstrl_cli.algos.sac:SAC",
@@ -75,6 +79,7 @@ ALGORITHMS: dict[str, AlgorithmRow] = {
         critics_in_actor_loss=2,
         noises_per_step=1,
         keys=("temperature", "alpha", "target_entropy", "log_std_squash", "log_std_bounds"),
+        compiled="dstrl_cli.algos.compiled.sac:CompiledSAC",
     ),
 }
 """A new algorithm is one file, its row here and `presets/algos/NAME.yaml`."""

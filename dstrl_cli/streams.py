@@ -13,10 +13,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 BLOCK_NUMBERS = 65_536
@@ -58,14 +60,24 @@ class Stream:
         self.generator = torch.Generator(device=device)
         self.current = -1
 
-    def at(self, step: int) -> Tensor:
-        """Return the numbers `[P, *shape]` of `step`; valid until the next call."""
+    @cached_property
+    def array(self) -> NDArray[Any]:
+        """The current block `[P, steps, *shape]` of a stream on the host."""
+        found: NDArray[Any] = self.buffer.numpy()
+        return found
+
+    def row(self, step: int) -> int:
+        """Draw the block of `step` if it is not the current one; return its row in the block."""
         block, offset = divmod(step, self.block)
         if block != self.current:
             for row, seed in zip(self.buffer, self.seeds, strict=True):
                 self.fill(row, self.generator.manual_seed(derived_seed(seed, self.name, block)))
             self.current = block
-        return self.buffer[:, offset]
+        return offset
+
+    def at(self, step: int) -> Tensor:
+        """Return the numbers `[P, *shape]` of `step`; valid until the next call."""
+        return self.buffer[:, self.row(step)]
 
 
 def normal(seeds: Sequence[int], name: str, shape: tuple[int, ...], device: str = "cpu") -> Stream:

@@ -36,7 +36,7 @@ def after_steps(found: MaskedNetwork | SparseNetwork, steps: int) -> None:
         powers = torch.tensor([BETA1, BETA2], dtype=torch.float64) ** steps
         found.adam.powers.copy_(powers.view(2, 1, 1, 1).expand_as(found.adam.powers))
     else:
-        found.steps = steps
+        found.step_count[0] = steps
         if found.own_steps is not None:
             found.own_steps.fill(steps)
 

@@ -109,6 +109,64 @@ def test_forward_and_gradients_agree(sizes: tuple[int, ...], sparsity: float, ro
     assert_close(masked, sparse)
 
 
+@pytest.mark.parametrize("sizes", [(3, 16, 16, 1), (23, 37, 50, 6), (2, 2, 3, 2), (17, 5, 1)])
+@pytest.mark.parametrize("rows", [1, 100, 130])
+def test_layers_with_every_connection_agree(sizes: tuple[int, ...], rows: int) -> None:
+    masked, sparse = pair(config(sparsity=0.0), sizes)
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(1, rows, sizes[0], generator=generator)
+    grad = torch.randn(1, 2, rows, sizes[-1], generator=generator)
+    torch.testing.assert_close(sparse.predict(x), masked.predict(x))
+    for weights in (False, True):
+        torch.testing.assert_close(sparse.forward(x), masked.forward(x))
+        torch.testing.assert_close(
+            sparse.backward(grad, weights=weights, inputs=True),
+            masked.backward(grad, weights=weights, inputs=True),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+    alive = torch.ones(1, dtype=torch.bool)
+    for one in (masked, sparse):
+        one.update(alive)
+    assert_close(masked, sparse)
+
+
+def test_dense_and_sparse_layers_of_one_network_agree() -> None:
+    masked, sparse = pair(config(), (9, 20, 14, 3))
+    generator = torch.Generator().manual_seed(4)
+    masks = [torch.rand(1, 2, i, o, generator=generator) < 0.3 for i, o in ((9, 20), (14, 3))]
+    masks.insert(1, torch.ones(1, 2, 20, 14, dtype=torch.bool))
+    masks[1][:, 1, 3, 5] = False  # the same layer is dense in one head only
+    x, grad = torch.randn(1, 70, 9), torch.randn(1, 2, 70, 3)
+    alive = torch.ones(1, dtype=torch.bool)
+    for one in (masked, sparse):
+        one.set_masks([0], masks)
+        for _ in range(2):
+            one.forward(x)
+            one.backward(grad)
+            one.update(alive)
+    assert_close(masked, sparse)
+    torch.testing.assert_close(sparse.forward(x), masked.forward(x))
+    torch.testing.assert_close(
+        sparse.backward(grad, inputs=True), masked.backward(grad, inputs=True), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.6])
+def test_not_a_number_goes_where_its_connections_lead(sparsity: float) -> None:
+    masked, sparse = pair(config(sparsity=sparsity), (6, 12, 9, 2))
+    x = torch.randn(1, 70, 6)
+    x[0, 3, 2], x[0, 67, 0] = float("nan"), float("inf")
+    ours, theirs = sparse.forward(x), masked.forward(x)
+    assert ours.isnan().any()
+    if sparsity:  # the masked engine multiplies by zero where no connection is
+        assert (theirs.isfinite() <= ours.isfinite()).all()
+    else:
+        assert torch.equal(ours.isnan(), theirs.isnan())
+    finite = theirs.isfinite()
+    torch.testing.assert_close(ours[finite], theirs[finite])
+
+
 def test_dense_gradients_agree_where_growth_asks_for_them() -> None:
     masked, sparse = pair(config("online_mask"), (5, 12, 7, 2))
     x, grad = torch.randn(1, 70, 5), torch.randn(1, 2, 70, 2)

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from dstrl_cli.config.models import NetworkConfig, RunConfig, TopologyConfig
 from dstrl_cli.errors import InputError
-from dstrl_cli.registry import SCORES, load
+from dstrl_cli.registry import SCORES, algorithm, load
 from dstrl_cli.topology.moves import mean_moved
 
 PAYS_BELOW = ((256, 1.0), (1024, 0.7), (2048, 0.55))
@@ -33,8 +33,12 @@ With two threads it is 2 * 0.78 times as fast: 1.55 times as many whole steps of
 (`dstrl bench train --threads 1,2`).
 """
 
-COMPILED = ("dstrl_cli.nets.sparse.kernels", "dstrl_cli.replay.kernels")
-"""Modules that a run on the sparse engine needs compiled."""
+COMPILED = (
+    "dstrl_cli.nets.sparse.kernels",
+    "dstrl_cli.nets.sparse.passes",
+    "dstrl_cli.replay.kernels",
+)
+"""Modules that a run on the sparse engine needs compiled, besides those of its algorithm."""
 
 REMEDY = "use --engine masked, or auto"
 
@@ -156,7 +160,7 @@ def choose(
     if config.engine == "sparse":
         if reason:
             raise InputError(f"engine: sparse does not go with {reason}; {REMEDY}")
-        if problem := compile_error(tell):
+        if problem := compile_error(config.algo, tell):
             raise InputError(f"engine: sparse: {problem}; {REMEDY}")
         return Choice("sparse", "as asked for")
     if config.engine != "auto":
@@ -168,13 +172,19 @@ def choose(
     active = density(config)
     if active > pays_below(widest(config), config.threads):
         return Choice("masked", f"{100 * active:.3g}% of the connections are active")
-    if problem := compile_error(tell):
+    if problem := compile_error(config.algo, tell):
         return Choice("masked", problem, f"the sparse engine is off: {problem}")
     return Choice("sparse", f"{100 * active:.3g}% of the connections are active")
 
 
-def compile_error(tell: Callable[[str], None] | None) -> str | None:
-    """Return why the sparse engine's kernels cannot be compiled, or None.
+def modules_to_compile(algo: str) -> list[str]:
+    """Return the modules that a run of an algorithm on the sparse engine needs compiled."""
+    update, _, _ = algorithm(algo).compiled.partition(":")
+    return [*COMPILED, update] if update else [*COMPILED]
+
+
+def compile_error(algo: str, tell: Callable[[str], None] | None) -> str | None:
+    """Return why the sparse engine's kernels cannot be compiled for an algorithm, or None.
 
     With `tell` they are compiled; without it, it is only checked that the compiler is installed.
     """
@@ -184,7 +194,7 @@ def compile_error(tell: Callable[[str], None] | None) -> str | None:
         return None
     try:
         compiler = importlib.import_module("dstrl_cli.compiler")
-        kernels = [importlib.import_module(name) for name in COMPILED]
+        kernels = [importlib.import_module(name) for name in modules_to_compile(algo)]
         if not all(compiler.are_cached(each.FUNCTIONS, each.SOURCES) for each in kernels):
             elsewhere = compiler.kept_elsewhere()
             kept = "once for this installation"

@@ -9,11 +9,35 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import extending, types
+from numba.core import cgutils
 
 from dstrl_cli.compiler import jit
 
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
+intrinsic: Any = extending.intrinsic
+
+
+@jit
+def store_row(
+    observation: Array, action: Array, reward: Float, next_observation: Array, terminated: bool,
+    truncated: bool, policy_action: Array, state_actions: Array, next_observations: Array,
+    outcomes: Array, policy_actions: Array, at: int,
+) -> None:  # fmt: skip
+    """Write a transition of one member into row `at` of its rings [capacity, ...]; see `store`."""
+    split = observation.shape[0]
+    for i in range(split):
+        state_actions[at, i] = observation[i]
+        next_observations[at, i] = next_observation[i]
+    for i in range(action.shape[0]):
+        state_actions[at, split + i] = action[i]
+        if policy_actions.shape[0]:
+            policy_actions[at, i] = policy_action[i]
+    outcomes[at, 0] = reward
+    outcomes[at, 1] = not terminated
+    outcomes[at, 2] = not (terminated or truncated)
 
 
 @jit
@@ -26,18 +50,13 @@ def store(
 
     policy_actions is [P, 0, act] where these are not kept. Advances position [1] and size [P, 1].
     """
-    at, capacity, split = position[0], outcomes.shape[1], observation.shape[1]
+    at, capacity = position[0], outcomes.shape[1]
     for p in range(observation.shape[0]):
-        for i in range(split):
-            state_actions[p, at, i] = observation[p, i]
-            next_observations[p, at, i] = next_observation[p, i]
-        for i in range(action.shape[1]):
-            state_actions[p, at, split + i] = action[p, i]
-            if policy_actions.shape[1]:
-                policy_actions[p, at, i] = policy_action[p, i]
-        outcomes[p, at, 0] = reward[p]
-        outcomes[p, at, 1] = not terminated[p]
-        outcomes[p, at, 2] = not (terminated[p] or truncated[p])
+        store_row(
+            observation[p], action[p], reward[p], next_observation[p], terminated[p], truncated[p],
+            policy_action[p], state_actions[p], next_observations[p], outcomes[p],
+            policy_actions[p], at,
+        )  # fmt: skip
         size[p, 0] = min(size[p, 0] + 1, capacity)
     position[0] = (at + 1) % capacity
 
@@ -79,6 +98,89 @@ def sample(
             reward[p, b] = total
             discount[p, b] = path_discount[final, p, b]
             last[p, b] = final
+
+
+@intrinsic
+def _fetch(typing, array, start):  # type: ignore[no-untyped-def]
+    """Ask for the cache line of array[start] of a flat array, without waiting for it."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, value=args[0]).data
+        address = builder.gep(data, [args[1]])
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [address, *(ir.Constant(number, n) for n in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), code
+
+
+_LINE = 64 // 4  # float32 numbers in a cache line
+_AHEAD = 12
+"""Rows of the batch that are asked for ahead: in a ring of a gigabyte each is a cache miss."""
+
+
+@jit
+def fetch_row(ring: Array, row: int) -> None:
+    """Ask for a row of a ring [capacity, n]."""
+    flat, width = ring.reshape(-1), ring.shape[1]
+    for start in range(row * width, (row + 1) * width, _LINE):
+        _fetch(flat, start)
+    _fetch(flat, (row + 1) * width - 1)
+
+
+@jit
+def sample_tiles(
+    numbers: Array, nstep: int, gamma: Float, powers: Array,
+    state_actions: Array, next_observations: Array, outcomes: Array, position: Array, size: Array,
+    starts: Array, state_action: Array, reward: Array, discount: Array, last: Array, path: Array,
+    path_discount: Array,
+) -> None:  # fmt: skip
+    """Fill the tiles of one member's batch: `sample`, with rows of the batch side by side.
+
+    Reads numbers [B] and rings [capacity, ...]. Writes state_action [tiles, obs + act, T], reward,
+    discount and last [tiles, T]; path [n, tiles, obs, T] and path_discount [n, tiles, T], or with
+    one path only the observation that is bootstrapped from. starts [B] is room for row numbers.
+    """
+    capacity, batch, lanes = outcomes.shape[0], numbers.shape[0], reward.shape[1]
+    n = min(nstep, size[0])
+    choices, oldest = size[0] - n + 1, position[0] - size[0]
+    for b in range(batch):
+        start = oldest + int(numbers[b] * choices)
+        starts[b] = start + capacity if start < 0 else start
+    for b in range(min(_AHEAD, batch)):
+        fetch_row(state_actions, starts[b])
+        fetch_row(next_observations, starts[b])
+        fetch_row(outcomes, starts[b])
+    for b in range(batch):
+        if b + _AHEAD < batch:
+            ahead = starts[b + _AHEAD]
+            fetch_row(state_actions, ahead)
+            fetch_row(next_observations, ahead)
+            fetch_row(outcomes, ahead)
+        tile, lane, row = b // lanes, b % lanes, starts[b]
+        following, total, final, not_done = row, np.float32(0.0), 0, True
+        bootstrap = np.float32(0.0)
+        for i in range(state_action.shape[1]):
+            state_action[tile, i, lane] = state_actions[row, i]
+        for k in range(nstep):
+            here = np.float32(0.0)
+            if not_done and k < n:
+                row, final = following, k
+                following = row + 1 if row + 1 < capacity else 0
+                total += powers[k] * outcomes[row, 0]
+                bootstrap = here = gamma * powers[k] * outcomes[row, 1]
+                not_done = outcomes[row, 2] > 0
+            if path.shape[0] > 1:
+                path_discount[k, tile, lane] = here
+                for i in range(path.shape[2]):
+                    path[k, tile, i, lane] = next_observations[row, i]
+        if path.shape[0] == 1:
+            path_discount[0, tile, lane] = bootstrap
+            for i in range(path.shape[2]):
+                path[0, tile, i, lane] = next_observations[row, i]
+        reward[tile, lane], discount[tile, lane], last[tile, lane] = total, bootstrap, final
 
 
 FUNCTIONS = (store, sample)

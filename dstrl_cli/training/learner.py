@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm, Due
+from dstrl_cli.algos.compiled import compiled_update
 from dstrl_cli.config.fields import LinearRate
 from dstrl_cli.envs.base import Step
 from dstrl_cli.replay.base import Replay, Transition
@@ -52,10 +53,14 @@ class Learner:
             algorithm.seeds, "replay", (config.batch_size,), replay.device, torch.float64
         )
         self.add_transition = self.add_on_host if replay_on_host else capture(self.add)
+        self.compiled = compiled_update(algorithm, replay, self.sampling)
         self.update_functions: dict[tuple[Due, int], Function] = {}
 
     def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
         """Store one transition per member."""
+        if self.compiled is not None:
+            self.compiled.store(observation, action, step, policy_action)
+            return
         self.add_transition(
             observation,
             action,
@@ -93,8 +98,11 @@ class Learner:
     def update(self) -> None:
         """Take one update of every member on a batch of its own."""
         nstep, max_nstep = self.nsteps.at(self.algorithm.updates + 1)
-        sampling = self.sampling.at(self.algorithm.updates)
         due = self.algorithm.begin_update()
+        if self.compiled is not None and not due.topology:
+            self.compiled(due, max_nstep)
+            return
+        sampling = self.sampling.at(self.algorithm.updates - 1)
         noise = self.algorithm.noise(max_nstep)
         take_update = self.update_function(due, max_nstep)
         if self.replay_on_host:

@@ -201,6 +201,8 @@ class Population:
         if self.steps < self.config.learning_starts:
             action = self.warm_up.at(self.steps) * 2 - 1
             return action, action
+        if self.learner.compiled is not None:
+            return self.learner.compiled.act(observation, self.steps)
         noise = self.algorithm.exploration.at(self.steps)
         actions: tuple[Tensor, Tensor] = self.sample_action(observation, noise)
         return actions

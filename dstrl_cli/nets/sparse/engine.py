@@ -118,12 +118,12 @@ class Buffers:
             self.gradient = aligned(*self.hidden.shape)
             self.first_gradient = aligned(*self.first.shape)
             self.bias_sums = np.empty(self.hidden.shape[:3], np.float32)
-            self.products = np.empty((tiles, 0), np.float32)
+            self.products = np.empty((1, 0), np.float32)
 
     def value_sums(self, connections: int) -> Floats:
-        """Return room for one number per tile and connection."""
+        """Return room for one number per connection [1, connections]."""
         if self.products.shape[1] != connections:
-            self.products = np.empty((len(self.first), connections), np.float32)
+            self.products = np.empty((1, connections), np.float32)
         return self.products
 
     @staticmethod
@@ -169,9 +169,12 @@ class SparseNetwork(Network):
         self.reset_gradients()
         self.first_moment = np.zeros_like(self.params.flat)
         self.second_moment = np.zeros_like(self.params.flat)
-        self.steps, self.learning_rate = 0, self.config.learning_rate_at(0)
+        # arrays of one number, which compiled code shares
+        self.step_count = np.zeros(1, np.int64)
+        self.rate = np.array([self.config.learning_rate_at(0)])
         # by connection: steps since it was grown; float32, to be carried over like the moments
         self.own_steps: Floats | None = None
+        self.corrections = np.empty((2, 0), np.float32)  # of each number of steps, then
         if self.config.corrects_by_connection:
             self.own_steps = np.zeros_like(self.params.flat)
             counts = range(1, CORRECTED_STEPS + 1)
@@ -182,6 +185,27 @@ class SparseNetwork(Network):
         self.layer_rows = np.concatenate([[0], np.cumsum(plan.sizes[1:])]).astype(np.int64)
         self.buffers: dict[tuple[int, bool], Buffers] = {}
         self.last: tuple[Buffers, int] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps so far."""
+        return int(self.step_count[0])
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the optimizer steps to come."""
+        return float(self.rate[0])
+
+    def replaceable(self) -> tuple[object, ...]:
+        """Return what holds the arrays that are replaced, not changed, when the topology is."""
+        return (
+            self.params,
+            self.target_params,
+            self.grads,
+            self.first_moment,
+            self.second_moment,
+            self.own_steps,
+        )
 
     def reset_gradients(self) -> None:
         """Make room for the gradients of the current parameters."""
@@ -197,10 +221,7 @@ class SparseNetwork(Network):
     def run(self, x: Tensor, params: Parameters, heads: int, keep: bool) -> Tensor:
         """Run the first heads of a network or its target on x [1, B, in]."""
         batch = x.shape[1]
-        key = (batch, keep)
-        if key not in self.buffers:
-            self.buffers[key] = Buffers(self.plan, batch, keep)
-        buffers, topology = self.buffers[key], params.topology
+        buffers, topology = self.buffers_of(batch, keep), params.topology
         out = np.empty((1, heads, batch, self.plan.sizes[-1]), np.float32)
         kernels.forward(
             np.ascontiguousarray(x.numpy()[0]), self.sizes, topology.rows, topology.index,
@@ -209,6 +230,13 @@ class SparseNetwork(Network):
         if keep:
             self.last = (buffers, heads)
         return torch.from_numpy(out)
+
+    def buffers_of(self, batch: int, backward: bool) -> Buffers:
+        """Return the room for batches of one size, made when first asked for."""
+        key = (batch, backward)
+        if key not in self.buffers:
+            self.buffers[key] = Buffers(self.plan, batch, backward)
+        return self.buffers[key]
 
     @override
     def forward(self, x: Tensor, heads: int | None = None) -> Tensor:
@@ -246,7 +274,7 @@ class SparseNetwork(Network):
     def optimizer_step(self, apply: Tensor) -> None:
         if not bool(apply[0]):
             return
-        self.steps += 1
+        self.step_count += 1
         state = (self.params.flat, self.grads.flat, self.first_moment, self.second_moment)
         decay = np.float32(self.config.weight_decay)
         betas = np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON)
@@ -258,7 +286,7 @@ class SparseNetwork(Network):
 
     @override
     def set_learning_rate(self, rate: float) -> None:
-        self.learning_rate = rate
+        self.rate[0] = rate
         if self.own_steps is not None:
             self.corrections[0, 1:] = rate / self.corrected1
 
@@ -427,7 +455,7 @@ class SparseNetwork(Network):
         target = online if own is None else Topology(np.array(own["rows"]), np.array(own["index"]))
         self.target_params = self.parameters(target, state["target"])
         self.first_moment, self.second_moment = np.array(state["first"]), np.array(state["second"])
-        self.steps, own_steps = state["steps"], state["own_steps"]
+        self.step_count[0], own_steps = state["steps"], state["own_steps"]
         self.own_steps = None if own_steps is None else np.array(own_steps)
         self.reset_gradients()
 

@@ -14,38 +14,35 @@ from typing import Any
 
 import numpy as np
 
-from dstrl_cli.compiler import discard_stale, jit
-from dstrl_cli.nets.sparse import simd
+from dstrl_cli.compiler import discard_stale, inlined, jit
+from dstrl_cli.nets.sparse.layers import SOURCES as LAYER_SOURCES
+from dstrl_cli.nets.sparse.layers import (
+    dense_backward,
+    dense_gradients,
+    is_dense,
+    layer_forward,
+    sparse_backward,
+    sparse_gradients,
+)
+from dstrl_cli.nets.sparse.registers import TILE
 
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
-VECTORS = 4
-TILE = VECTORS * simd.LANES
-"""T: rows of the batch in one tile. With four vectors, additions overlap that would wait alone."""
-
-DENSE_ROWS = 4
-"""Neurons that a dense layer takes at once."""
-
-_relu_sum, _plain_sum = simd.weighted_sum(VECTORS, "relu"), simd.weighted_sum(VECTORS, "plain")
-_gated_sum, _added_sum = simd.weighted_sum(VECTORS, "gate"), simd.weighted_sum(VECTORS, "add")
-_dense_relu_sum = simd.weighted_sum(VECTORS, "relu", DENSE_ROWS)
-_dense_plain_sum = simd.weighted_sum(VECTORS, "plain", DENSE_ROWS)
-_dense_added_sum = simd.weighted_sum(VECTORS, "add", DENSE_ROWS)
-_products, _gated_products = simd.products(VECTORS, False), simd.products(VECTORS, True)
 
 
 @jit
 def into_tiles(x: Array, out: Array) -> None:
     """Write x [B, n] into out [tiles, n, T]; rows past the batch are zero."""
-    size = out.shape[2]
+    size, width = out.shape[2], x.shape[1]
     for tile in range(out.shape[0]):
         rows = min(size, x.shape[0] - tile * size)
-        for j in range(rows):
-            for n in range(x.shape[1]):
-                out[tile, n, j] = x[tile * size + j, n]
-        for n in range(x.shape[1]):
+        part = x[tile * size : tile * size + rows].ravel()
+        for n in range(width):
+            neuron = out[tile, n]
+            for j in range(rows):
+                neuron[j] = part[j * width + n]
             for j in range(rows, size):
-                out[tile, n, j] = np.float32(0.0)
+                neuron[j] = np.float32(0.0)
 
 
 @jit
@@ -58,39 +55,18 @@ def out_of_tiles(x: Array, out: Array) -> None:
                 out[tile * size + j, n] = x[tile, n, j]
 
 
-@jit
-def dense_rows(ends: Array, row: int, count: int, width: int) -> int:
-    """Return how many of a layer's `count` rows are computed as dense products.
-
-    None unless every row has all `width` connections; then all but those beyond a multiple of four.
-    """
-    if ends[row + count] - ends[row] < count * width:
-        return 0
-    return count - count % DENSE_ROWS
-
-
-@jit
-def layer_forward(
-    rows: Array, row: int, index: Array, value: Array, bias: Array, x: Array, y: Array, relu: bool
+@inlined
+def head_forward(
+    sizes: Array, rows: Array, index: Array, value: Array, bias: Array, first: Array, hidden: Array
 ) -> None:
-    """Write y [out, T] = bias + sum of value * x[index], for the neurons from `row` on.
-
-    x is [in, T]; rows and bias are one head's. `relu` clamps the result at zero.
-    """
-    biases = bias[row:]
-    dense = dense_rows(rows, row, y.shape[0], x.shape[0])
-    for o in range(0, dense, DENSE_ROWS):
-        begin, end = rows[row + o], rows[row + o + 1]
-        if relu:
-            _dense_relu_sum(value, index, begin, end, biases, x, x, y, o)
-        else:
-            _dense_plain_sum(value, index, begin, end, biases, x, x, y, o)
-    for o in range(dense, y.shape[0]):
-        begin, end = rows[row + o], rows[row + o + 1]
-        if relu:
-            _relu_sum(value, index, begin, end, biases, x, x, y, o)
-        else:
-            _plain_sum(value, index, begin, end, biases, x, x, y, o)
+    """Run one tile of one head: first [in, T] into hidden [R, T]; rows and bias are the head's."""
+    layers, row, below = sizes.shape[0] - 1, 0, first
+    for layer in range(layers):
+        width = sizes[layer + 1]
+        here = hidden[row : row + width]
+        layer_forward(rows, row, index, value, bias, below, here, layer < layers - 1)
+        below = here
+        row += width
 
 
 @jit
@@ -109,65 +85,76 @@ def forward(
     for k in range(out.shape[0]):
         tiles = hidden[k % hidden.shape[0]]
         for tile in range(tiles.shape[0]):
-            below = first[tile]
-            row = 0
-            for layer in range(layers):
-                width = sizes[layer + 1]
-                here = tiles[tile, row : row + width]
-                layer_forward(rows[k], row, index, value, bias[k], below, here, layer < layers - 1)
-                below = here
-                row += width
+            head_forward(sizes, rows[k], index, value, bias[k], first[tile], tiles[tile])
         out_of_tiles(tiles[:, tiles.shape[1] - sizes[layers] :], out[k])
 
 
-@jit
-def layer_gradients(
-    columns: Array, column: int, source: Array, ordered: Array, g: Array, x: Array, y: Array,
-    value_sums: Array, bias_sums: Array, gated: bool,
+@inlined
+def in_order(
+    value: Array, columns: Array, position: Array, full: Array, sizes: Array,
+    ordered: Array, value_sums: Array,
 ) -> None:  # fmt: skip
-    """Write value_sums[e] = <x[i], g[source[e]]> over the tile, for inputs i from `column` on.
+    """Put one head's values into `ordered` by input neuron, and zeros into value_sums.
 
-    g is [out, T], x [in, T]; columns is one head's; `ordered` are the values in the order of
-    `source`. With `gated`, y [in, T] takes the gradient of the neurons x before their ReLU, and
-    bias_sums [in] its sums over the tile.
+    Layers that are `full` need neither.
     """
-    for i in range(x.shape[0]):
-        begin, end = columns[column + i], columns[column + i + 1]
-        if gated:
-            _gated_products(ordered, source, begin, end, g, x, i, y, value_sums, bias_sums)
-        else:
-            _products(ordered, source, begin, end, g, x, i, y, value_sums, bias_sums)
+    column = 0
+    for layer in range(full.shape[0]):
+        if not full[layer]:
+            begin, end = columns[column], columns[column + sizes[layer]]
+            value_sums[begin:end] = np.float32(0.0)
+            for e in range(begin, end):
+                ordered[e] = value[position[e]]
+        column += sizes[layer]
 
 
-@jit
-def layer_backward(
-    columns: Array, column: int, source: Array, ordered: Array, zeros: Array, g: Array,
-    activation: Array, y: Array, gated: bool,
+@inlined
+def head_backward(
+    sizes: Array, full: Array, value: Array, columns: Array, source: Array, ordered: Array,
+    value_sums: Array, bias_sums: Array, first: Array, hidden: Array, below_grad: Array,
+    grad_first: Array, weights: bool, inputs: bool,
 ) -> None:  # fmt: skip
-    """Take the sum of ordered * g[source], for the input neurons from `column` on, into y [in, T].
-
-    g is [out, T]; columns is one head's; `ordered` are the values in the order of `source`; zeros
-    is [in]. With `gated` the sum replaces y and is zero where the activation [in, T] is; else it
-    is added to y.
-    """
-    dense = 0 if gated else dense_rows(columns, column, y.shape[0], g.shape[0])
-    for i in range(0, dense, DENSE_ROWS):
-        begin, end = columns[column + i], columns[column + i + 1]
-        _dense_added_sum(ordered, source, begin, end, zeros, g, g, y, i)
-    for i in range(dense, y.shape[0]):
-        begin, end = columns[column + i], columns[column + i + 1]
+    """Backpropagate one tile of one head, whose last neurons have their gradient already."""
+    layers = full.shape[0]
+    row, column = hidden.shape[0], columns.shape[0] - 1
+    for layer in range(layers - 1, -1, -1):
+        row -= sizes[layer + 1]
+        column -= sizes[layer]
+        g = below_grad[row : row + sizes[layer + 1]]
+        gated = layer > 0
         if gated:
-            _gated_sum(ordered, source, begin, end, zeros, g, activation, y, i)
+            below = slice(row - sizes[layer], row)
+            x, y, sums = hidden[below], below_grad[below], bias_sums[below]
         else:
-            _added_sum(ordered, source, begin, end, zeros, g, g, y, i)
+            x, y, sums = first, grad_first, bias_sums[:0]
+        if full[layer]:
+            if gated or inputs:
+                dense_backward(value, columns[column], g, x, y, sums, gated)
+            continue
+        if weights:
+            sparse_gradients(columns, column, source, ordered, g, x, y, value_sums, sums, gated)
+        if inputs if layer == 0 else not weights:
+            sparse_backward(columns, column, source, ordered, g, x, y, gated)
 
 
-@jit
-def add_up(parts: Array) -> None:
-    """Add the other rows of parts [tiles, n] to the first."""
-    for part in range(1, parts.shape[0]):
-        for i in range(parts.shape[1]):
-            parts[0, i] += parts[part, i]
+@inlined
+def head_gradients(
+    sizes: Array, full: Array, columns: Array, position: Array, value_sums: Array,
+    first: Array, hidden: Array, below_grad: Array, value_grad: Array,
+) -> None:  # fmt: skip
+    """Write the gradients of one head's values, those of sparse layers from value_sums."""
+    row = column = 0
+    for layer in range(full.shape[0]):
+        begin, end = columns[column], columns[column + sizes[layer]]
+        if full[layer]:
+            g = below_grad[:, row : row + sizes[layer + 1]]
+            x = first if layer == 0 else hidden[:, row - sizes[layer] : row]
+            dense_gradients(g, x, value_grad, begin)
+        else:
+            for e in range(begin, end):
+                value_grad[position[e]] = value_sums[e]
+        column += sizes[layer]
+        row += sizes[layer + 1]
 
 
 @jit
@@ -182,49 +169,39 @@ def backward(
     below_grad [K, tiles, R, T] takes the gradient at every neuron. With `weights`, value_grad and
     bias_grad [K, R] take the parameters' gradients; with `inputs`, grad_first [tiles, in, T] the
     input's, summed over the heads. columns, source and position list the connections by input
-    neuron; `ordered` has room for their values in that order, value_sums [tiles, connections] and
-    bias_sums [K, tiles, R] for the gradients tile by tile.
+    neuron; `ordered` has room for their values in that order, value_sums [1, connections] for
+    their gradients and bias_sums [K, tiles, R] for those of the biases tile by tile.
     """
     layers = sizes.shape[0] - 1
     tiles, neurons = hidden.shape[1], hidden.shape[2]
-    zeros = np.zeros(sizes.max(), np.float32)
+    last = neurons - sizes[layers]
+    full = np.zeros(layers, np.bool_)
     if inputs:
         grad_first[:] = np.float32(0.0)
     for k in range(grad.shape[0]):
-        begin, end = columns[k, 0], columns[k, columns.shape[1] - 1]
-        for e in range(begin, end):
-            ordered[e] = value[position[e]]
-        into_tiles(grad[k], below_grad[k, :, neurons - sizes[layers] :])
+        column = 0
+        for layer in range(layers):
+            full[layer] = is_dense(columns[k], column, sizes[layer], sizes[layer + 1])
+            column += sizes[layer]
+        in_order(value, columns[k], position, full, sizes, ordered, value_sums[0])
+        into_tiles(grad[k], below_grad[k, :, last:])
         for tile in range(tiles):
-            row = neurons
-            column = columns.shape[1] - 1
-            for layer in range(layers - 1, -1, -1):
-                row -= sizes[layer + 1]
-                column -= sizes[layer]
-                here = below_grad[k, tile, row : row + sizes[layer + 1]]
-                below = slice(row - sizes[layer], row) if layer > 0 else slice(0, 0)
-                if layer > 0:
-                    x, y = hidden[k, tile, below], below_grad[k, tile, below]
-                else:
-                    x, y = first[tile], grad_first[tile]
-                if weights:
-                    layer_gradients(
-                        columns[k], column, source, ordered, here, x, y,
-                        value_sums[tile], bias_sums[k, tile, below], layer > 0,
-                    )  # fmt: skip
-                elif layer > 0:
-                    layer_backward(columns[k], column, source, ordered, zeros, here, x, y, True)
-                if layer == 0 and inputs:
-                    layer_backward(columns[k], column, source, ordered, zeros, here, x, y, False)
+            head_backward(
+                sizes, full, value, columns[k], source, ordered, value_sums[0], bias_sums[k, tile],
+                first[tile], hidden[k, tile], below_grad[k, tile], grad_first[tile],
+                weights, inputs,
+            )  # fmt: skip
         if weights:
+            head_gradients(
+                sizes, full, columns[k], position, value_sums[0],
+                first, hidden[k], below_grad[k], value_grad,
+            )  # fmt: skip
+            bias_grad[k] = np.float32(0.0)
             for tile in range(tiles):
-                for r in range(neurons - sizes[layers], neurons):
+                for r in range(last, neurons):
                     bias_sums[k, tile, r] = below_grad[k, tile, r].sum()
-            add_up(value_sums[:, begin:end])
-            for e in range(begin, end):
-                value_grad[position[e]] = value_sums[0, e]
-            add_up(bias_sums[k])
-            bias_grad[k] = bias_sums[k, 0]
+                for r in range(neurons):
+                    bias_grad[k, r] += bias_sums[k, tile, r]
 
 
 @jit
@@ -361,7 +338,7 @@ def blend_union(
 
 
 FUNCTIONS = (forward, backward, out_of_tiles, adam, adam_by_connection, blend, blend_union)
-SOURCES = (__file__, simd.__file__)
+SOURCES = (__file__, *LAYER_SOURCES)
 
 discard_stale(forward, SOURCES)
 

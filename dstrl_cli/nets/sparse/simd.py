@@ -16,142 +16,210 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-LANES = 16
-"""Numbers of one vector; a tile is one vector or more."""
+from dstrl_cli.nets.sparse.registers import LANES, TILE, VECTORS
 
 Value = Any  # an LLVM value, or the Numba type of one
 Builder = Any
+Body = Callable[[Value, Sequence[Value]], Sequence[Value]]
 
 _int, _lane = ir.IntType(64), ir.IntType(32)
 _vector = ir.VectorType(ir.FloatType(), LANES)
-_zeros = ir.Constant(_vector, [0.0] * LANES)
+ZEROS = ir.Constant(_vector, [0.0] * LANES)
 # as in `kernels`: sums may be reassociated, NaN and infinity keep their meaning
-_FAST = ("contract", "reassoc", "nsz", "arcp")
+FAST = ("contract", "reassoc", "nsz", "arcp")
+
+FOLDED = 4
+"""Sums over a tile that are reduced to numbers together."""
 
 
-def _number(value: int) -> Value:
+def number(value: int) -> Value:
+    """Return a whole number of the code."""
     return ir.Constant(_int, value)
 
 
-def _array(context: Any, builder: Builder, kind: Value, value: Value) -> Value:
-    return context.make_array(kind)(context, builder, value=value)
+def data(context: Any, builder: Builder, signature: Any, args: Sequence[Value], *at: int) -> Any:
+    """Return where the numbers of the arguments `at`, which are arrays, begin."""
+    kinds = signature.args
+    return [context.make_array(kinds[n])(context, builder, value=args[n]).data for n in at]
 
 
 def _shuffle(builder: Builder, a: Value, b: Value, lanes: Sequence[int]) -> Value:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_lane, len(lanes)), list(lanes)))
 
 
-def _splat(builder: Builder, number: Value) -> Value:
-    """Return a vector with `number` in every lane."""
+def splat(builder: Builder, value: Value) -> Value:
+    """Return a vector with `value` in every lane."""
     empty = ir.Constant(_vector, ir.Undefined)
-    first = builder.insert_element(empty, number, ir.Constant(_lane, 0))
+    first = builder.insert_element(empty, value, ir.Constant(_lane, 0))
     return _shuffle(builder, first, empty, [0] * LANES)
 
 
-def _address(builder: Builder, data: Value, start: Value, vector: int) -> Value:
-    offset = builder.add(start, _number(vector * LANES))
-    return builder.bitcast(builder.gep(data, [offset]), _vector.as_pointer())
+def scalar(builder: Builder, array: Value, at: Value) -> Value:
+    """Return array[at]."""
+    return builder.load(builder.gep(array, [at]))
 
 
-def _load(builder: Builder, data: Value, start: Value, vector: int) -> Value:
-    return builder.load(_address(builder, data, start, vector), align=4)
+def _address(builder: Builder, array: Value, start: Value, vector: int) -> Value:
+    offset = builder.add(start, number(vector * LANES))
+    return builder.bitcast(builder.gep(array, [offset]), _vector.as_pointer())
 
 
-def _plus_product(builder: Builder, total: Value, a: Value, b: Value) -> Value:
-    return builder.fadd(total, builder.fmul(a, b, flags=_FAST), flags=_FAST)
+def load_vector(builder: Builder, array: Value, start: Value, vector: int) -> Value:
+    """Return one vector of the tile that begins at array[start]."""
+    return builder.load(_address(builder, array, start, vector), align=4)
 
 
-def _index(builder: Builder, data: Value, k: Value) -> Value:
-    return builder.sext(builder.load(builder.gep(data, [k])), _int)
+def load(builder: Builder, array: Value, start: Value) -> list[Value]:
+    """Return the vectors of the tile that begins at array[start]."""
+    return [load_vector(builder, array, start, vector) for vector in range(VECTORS)]
 
 
-def _loop(
-    builder: Builder, begin: Value, end: Value, step: int, start: Sequence[Value],
-    body: Callable[[Value, Sequence[Value]], Sequence[Value]],
+def store(builder: Builder, tile: Sequence[Value], array: Value, start: Value) -> None:
+    """Store a tile from array[start] on."""
+    for vector, value in enumerate(tile):
+        builder.store(value, _address(builder, array, start, vector), align=4)
+
+
+def plus_product(builder: Builder, total: Value, a: Value, b: Value) -> Value:
+    """Return total + a * b."""
+    return builder.fadd(total, builder.fmul(a, b, flags=FAST), flags=FAST)
+
+
+def plus(builder: Builder, a: Sequence[Value], b: Sequence[Value]) -> list[Value]:
+    """Return the sum of two tiles."""
+    return [builder.fadd(one, two, flags=FAST) for one, two in zip(a, b, strict=True)]
+
+
+def over_floor(builder: Builder, tile: Sequence[Value], floor: Value) -> list[Value]:
+    """Return a tile with `floor` where it is below; NaN stays."""
+    over = [builder.fcmp_unordered(">", total, floor) for total in tile]
+    return [builder.select(c, total, floor) for c, total in zip(over, tile, strict=True)]
+
+
+def where_positive(
+    builder: Builder, gate: Sequence[Value], tile: Sequence[Value]
 ) -> list[Value]:  # fmt: skip
+    """Return a tile with zero where `gate` is not positive."""
+    open_ = [builder.fcmp_ordered(">", value, ZEROS) for value in gate]
+    return [builder.select(c, total, ZEROS) for c, total in zip(open_, tile, strict=True)]
+
+
+def loop(
+    builder: Builder, begin: Value, end: Value, step: int, start: Sequence[Value], body: Body
+) -> list[Value]:
     """Run totals = body(i, totals) for i from begin to end in steps; return the totals."""
     before = builder.block
-    loop = builder.append_basic_block("loop")
+    inside = builder.append_basic_block("loop")
     done = builder.append_basic_block("done")
-    builder.cbranch(builder.icmp_signed("<", begin, end), loop, done)
-    builder.position_at_end(loop)
+    builder.cbranch(builder.icmp_signed("<", begin, end), inside, done)
+    builder.position_at_end(inside)
     i = builder.phi(_int)
-    totals = [builder.phi(_vector) for _ in start]
+    totals = [builder.phi(total.type) for total in start]
     after = body(i, totals)
-    following = builder.add(i, _number(step))
+    following = builder.add(i, number(step))
     for phi, first, next_ in zip([i, *totals], [begin, *start], [following, *after], strict=True):
         phi.add_incoming(first, before)
-        phi.add_incoming(next_, loop)
-    builder.cbranch(builder.icmp_signed("<", following, end), loop, done)
+        phi.add_incoming(next_, builder.block)
+    last = builder.block
+    builder.cbranch(builder.icmp_signed("<", following, end), inside, done)
     builder.position_at_end(done)
     ends = []
     for first, next_ in zip(start, after, strict=True):
-        end_phi = builder.phi(_vector)
+        end_phi = builder.phi(first.type)
         end_phi.add_incoming(first, before)
-        end_phi.add_incoming(next_, loop)
+        end_phi.add_incoming(next_, last)
         ends.append(end_phi)
     return ends
 
 
-def weighted_sum(vectors: int, finish: str, rows: int = 1) -> Any:
-    """Return the intrinsic f(value, index, begin, end, bias, x, gate, y, row), for tiles [*, T].
+def sums(
+    builder: Builder, begin: Value, end: Value, chains: int, start: Sequence[Value], body: Body
+) -> list[Value]:
+    """Return start plus what body(k, totals) adds to totals for k from begin to end.
 
-    y[row] = bias[row] + sum over k in [begin, end) of value[k] * x[index[k]], T = 16 * vectors;
-    then, by `finish`: "plain" as it is, "relu" clamped at zero, "gate" zero where gate[row] is not
-    positive, "add" added to what is in y.
+    `chains` of them are added up beside each other, so that none waits for the one before.
+    """
+    size = len(start)
 
-    With several `rows`, the neurons `row`, `row + 1`, ... are computed at once; all of them must
-    have every connection. Their values follow each other, so that no index is read, and each number
-    of x is loaded once for all of them.
+    def several(k: Value, totals: Sequence[Value]) -> list[Value]:
+        found: list[Value] = []
+        for c in range(chains):
+            found += body(builder.add(k, number(c)), totals[c * size : (c + 1) * size])
+        return found
+
+    rest = builder.srem(builder.sub(end, begin), number(chains))
+    full = builder.sub(end, rest)
+    totals = loop(builder, begin, full, chains, [*start, *[ZEROS] * (size * (chains - 1))], several)
+    total = totals[:size]
+    for c in range(1, chains):
+        total = plus(builder, total, totals[c * size : (c + 1) * size])
+    return loop(builder, full, end, 1, total, body) if chains > 1 else total
+
+
+def _row_sum(
+    builder: Builder, value: Value, index: Value, begin: Value, end: Value,
+    x: Value, start: Sequence[Value],
+) -> list[Value]:  # fmt: skip
+    """Return the tile start + sum over k in [begin, end) of value[k] * x[index[k]]."""
+
+    def body(k: Value, totals: Sequence[Value]) -> list[Value]:
+        weight = splat(builder, scalar(builder, value, k))
+        below = load(builder, x, _tile_at(builder, index, k))
+        return [plus_product(builder, t, weight, b) for t, b in zip(totals, below, strict=True)]
+
+    return loop(builder, begin, end, 1, start, body)
+
+
+def _tile_at(builder: Builder, index: Value, k: Value) -> Value:
+    neuron = builder.sext(scalar(builder, index, k), _int)
+    return builder.mul(neuron, number(TILE))
+
+
+@intrinsic
+def weighted_sum(  # type: ignore[no-untyped-def]
+    typing, value, index, begin, end, x, y, row, bias, floor
+):
+    """Write y[row] = bias[row] + sum over k in [begin, end) of value[k] * x[index[k]].
+
+    x and y are tiles [*, T]; sums below `floor` become the floor.
+    """
+    signature = types.void(
+        value, index, types.int64, types.int64, x, y, types.int64, bias, types.float32
+    )
+
+    def code(context: Any, builder: Builder, signature: Any, args: Sequence[Value]) -> Value:
+        values, indices, xs, ys, biases = data(context, builder, signature, args, 0, 1, 4, 5, 7)
+        begin, end, row, floor = args[2], args[3], args[6], args[8]
+        start = [splat(builder, scalar(builder, biases, row))]
+        total = _row_sum(builder, values, indices, begin, end, xs, start * VECTORS)
+        total = over_floor(builder, total, splat(builder, floor))
+        store(builder, total, ys, builder.mul(row, number(TILE)))
+        return context.get_dummy_value()
+
+    return signature, code
+
+
+def weighted_gradient(gated: bool) -> Any:
+    """Return the intrinsic f(value, index, begin, end, g, y, row, gate), for tiles [*, T].
+
+    y[row] = sum over k in [begin, end) of value[k] * g[index[k]]: zero where gate[row] is not
+    positive if `gated`, else added to what is in y.
     """
 
     @intrinsic
     def f(  # type: ignore[no-untyped-def]
-        typing, value, index, begin, end, bias, x, gate, y, row
+        typing, value, index, begin, end, g, y, row, gate
     ):
-        signature = types.void(
-            value, index, types.int64, types.int64, bias, x, gate, y, types.int64
-        )
+        signature = types.void(value, index, types.int64, types.int64, g, y, types.int64, gate)
 
         def code(context: Any, builder: Builder, signature: Any, args: Sequence[Value]) -> Value:
-            kinds = signature.args
-            values, indices, biases, xs, gates, ys = (
-                _array(context, builder, kinds[n], args[n]).data for n in (0, 1, 4, 5, 6, 7)
-            )
-            size, begin, end, row = _number(vectors * LANES), args[2], args[3], args[8]
-            every = [builder.add(row, _number(r)) for r in range(rows)]
-            starts = [_splat(builder, builder.load(builder.gep(biases, [r]))) for r in every]
-            width = builder.sub(end, begin)
-
-            def body(k: Value, totals: Sequence[Value]) -> list[Value]:
-                neuron = _index(builder, indices, k) if rows == 1 else builder.sub(k, begin)
-                source = builder.mul(neuron, size)
-                below = [_load(builder, xs, source, vector) for vector in range(vectors)]
-                found = []
-                for r in range(rows):
-                    at = builder.add(k, builder.mul(width, _number(r)))
-                    weight = _splat(builder, builder.load(builder.gep(values, [at])))
-                    mine = totals[r * vectors : (r + 1) * vectors]
-                    found += [
-                        _plus_product(builder, total, weight, number)
-                        for total, number in zip(mine, below, strict=True)
-                    ]
-                return found
-
-            start = [each for each in starts for _ in range(vectors)]
-            totals = _loop(builder, begin, end, 1, start, body)
-            for number, total in enumerate(totals):
-                r, vector = divmod(number, vectors)
-                target = builder.mul(every[r], size)
-                if finish == "relu":
-                    positive = builder.fcmp_unordered(">", total, _zeros)  # NaN stays
-                    total = builder.select(positive, total, _zeros)
-                elif finish == "gate":
-                    open_ = builder.fcmp_ordered(">", _load(builder, gates, target, vector), _zeros)
-                    total = builder.select(open_, total, _zeros)
-                elif finish == "add":
-                    total = builder.fadd(total, _load(builder, ys, target, vector), flags=_FAST)
-                builder.store(total, _address(builder, ys, target, vector), align=4)
+            values, indices, gs, ys, gates = data(context, builder, signature, args, 0, 1, 4, 5, 7)
+            here = builder.mul(args[6], number(TILE))
+            start = [ZEROS] * VECTORS if gated else load(builder, ys, here)
+            total = _row_sum(builder, values, indices, args[2], args[3], gs, start)
+            if gated:
+                total = where_positive(builder, load(builder, gates, here), total)
+            store(builder, total, ys, here)
             return context.get_dummy_value()
 
         return signature, code
@@ -159,10 +227,10 @@ def weighted_sum(vectors: int, finish: str, rows: int = 1) -> Any:
     return f
 
 
-def products(vectors: int, gated: bool) -> Any:
+def products(gated: bool) -> Any:
     """Return the intrinsic f(value, index, begin, end, g, x, row, y, out, sums), for tiles [*, T].
 
-    out[k] = <x[row], g[index[k]]> over the tile, for k in [begin, end). If `gated`, also
+    out[k] += <x[row], g[index[k]]> over the tile, for k in [begin, end). If `gated`, also
     y[row] = sum of value[k] * g[index[k]], or zero where x[row] is not positive, and sums[row] is
     its sum over the tile: all gradients of a ReLU neuron in one pass over the neurons it feeds.
     """
@@ -176,45 +244,37 @@ def products(vectors: int, gated: bool) -> Any:
         )
 
         def code(context: Any, builder: Builder, signature: Any, args: Sequence[Value]) -> Value:
-            kinds = signature.args
-            values, indices, gs, xs, ys, outs, overall = (
-                _array(context, builder, kinds[n], args[n]).data for n in (0, 1, 4, 5, 7, 8, 9)
+            values, indices, gs, xs, ys, outs, overall = data(
+                context, builder, signature, args, 0, 1, 4, 5, 7, 8, 9
             )
-            size = _number(vectors * LANES)
-            begin, end, here = args[2], args[3], builder.mul(args[6], size)
-            own = [_load(builder, xs, here, vector) for vector in range(vectors)]
+            begin, end, here = args[2], args[3], builder.mul(args[6], number(TILE))
+            own = load(builder, xs, here)
 
             def several(count: int, k: Value, totals: Sequence[Value]) -> Sequence[Value]:
-                sums = []
+                found = []
                 for c in range(count):
-                    at = builder.add(k, _number(c))
-                    weight = _splat(builder, builder.load(builder.gep(values, [at])))
-                    source = builder.mul(_index(builder, indices, at), size)
-                    slopes = [_load(builder, gs, source, vector) for vector in range(vectors)]
+                    at = builder.add(k, number(c))
+                    slopes = load(builder, gs, _tile_at(builder, indices, at))
                     if gated:
+                        weight = splat(builder, scalar(builder, values, at))
                         totals = [
-                            _plus_product(builder, total, weight, slope)
+                            plus_product(builder, total, weight, slope)
                             for total, slope in zip(totals, slopes, strict=True)
                         ]
-                    sum_ = builder.fmul(own[0], slopes[0], flags=_FAST)
-                    for mine, slope in zip(own[1:], slopes[1:], strict=True):
-                        sum_ = _plus_product(builder, sum_, mine, slope)
-                    sums.append(sum_)
-                _store_sums(builder, sums, outs, k)
+                    found.append(_product(builder, own, slopes))
+                store_sums(builder, found, outs, k, add=True)
                 return totals
 
-            fours = builder.add(begin, builder.and_(builder.sub(end, begin), _number(-4)))
-            totals: Sequence[Value] = [_zeros] * (vectors if gated else 0)
-            totals = _loop(builder, begin, fours, 4, totals, functools.partial(several, 4))
-            totals = _loop(builder, fours, end, 1, totals, functools.partial(several, 1))
-            sum_ = _zeros
-            for vector, total in enumerate(totals):
-                open_ = builder.fcmp_ordered(">", own[vector], _zeros)
-                total = builder.select(open_, total, _zeros)
-                builder.store(total, _address(builder, ys, here, vector), align=4)
-                sum_ = builder.fadd(sum_, total, flags=_FAST)
+            rest = builder.srem(builder.sub(end, begin), number(FOLDED))
+            full = builder.sub(end, rest)
+            totals: Sequence[Value] = [ZEROS] * (VECTORS if gated else 0)
+            step = functools.partial(several, FOLDED)
+            totals = loop(builder, begin, full, FOLDED, totals, step)
+            totals = loop(builder, full, end, 1, totals, functools.partial(several, 1))
             if gated:
-                _store_sums(builder, [sum_], overall, args[6])
+                totals = where_positive(builder, own, totals)
+                store(builder, totals, ys, here)
+                store_sums(builder, [total_of(builder, totals)], overall, args[6])
             return context.get_dummy_value()
 
         return signature, code
@@ -222,36 +282,57 @@ def products(vectors: int, gated: bool) -> Any:
     return f
 
 
-def _store_sums(builder: Builder, vectors: Sequence[Value], data: Value, at: Value) -> None:
-    """Store the sum over the lanes of each of `vectors` from data[at] on."""
-    sums = _folded(builder, vectors)
-    address = builder.bitcast(builder.gep(data, [at]), sums.type.as_pointer())
-    builder.store(sums, address, align=4)
+def _product(builder: Builder, a: Sequence[Value], b: Sequence[Value]) -> Value:
+    """Return the vector that adds up, over its lanes, to the inner product of two tiles."""
+    found = builder.fmul(a[0], b[0], flags=FAST)
+    for one, two in zip(a[1:], b[1:], strict=True):
+        found = plus_product(builder, found, one, two)
+    return found
 
 
-def _folded(builder: Builder, vectors: Sequence[Value]) -> Value:
-    """Return one vector with the sum over the lanes of each of `vectors`, a power of two of them.
+def total_of(builder: Builder, tile: Sequence[Value]) -> Value:
+    """Return the vector that adds up, over its lanes, to the sum of a tile."""
+    total = tile[0]
+    for vector in tile[1:]:
+        total = builder.fadd(total, vector, flags=FAST)
+    return total
+
+
+def store_sums(
+    builder: Builder, vectors: Sequence[Value], array: Value, at: Value, add: bool = False
+) -> None:
+    """Store the sum over the lanes of each of `vectors` from array[at] on, or add it there."""
+    found = folded(builder, vectors)
+    address = builder.bitcast(builder.gep(array, [at]), found.type.as_pointer())
+    if add:
+        found = builder.fadd(found, builder.load(address, align=4), flags=FAST)
+    builder.store(found, address, align=4)
+
+
+def folded(builder: Builder, vectors: Sequence[Value]) -> Value:
+    """Return one vector with the sum over the lanes of each of `vectors`.
 
     In every step two vectors are joined into one of half sums of both, so that every lane is used.
+    What is kept stays in its lane, which is cheaper than to move it.
     """
-    part = LANES  # lanes that still belong to one sum
+    count, part = len(vectors), LANES  # part: lanes that still belong to one sum
+    joins = (count - 1).bit_length()
+    vectors = [*vectors, *[ZEROS] * (2**joins - count)]
+    lanes = range(LANES)
     while len(vectors) > 1:
         part //= 2
-        low = [start + lane for start in range(0, 2 * LANES, 2 * part) for lane in range(part)]
-        high = [lane + part for lane in low]
+        stay = [lane + LANES if lane & part else lane for lane in lanes]
+        move = [lane - part + LANES if lane & part else lane + part for lane in lanes]
         vectors = [
-            builder.fadd(_shuffle(builder, a, b, low), _shuffle(builder, a, b, high), flags=_FAST)
+            builder.fadd(_shuffle(builder, a, b, stay), _shuffle(builder, a, b, move), flags=FAST)
             for a, b in zip(vectors[::2], vectors[1::2], strict=True)
         ]
     (vector,) = vectors
-    lanes = LANES
     while part > 1:
         part //= 2
-        low = [start + lane for start in range(0, lanes, 2 * part) for lane in range(part)]
-        high = [lane + part for lane in low]
-        vector = builder.fadd(
-            _shuffle(builder, vector, vector, low), _shuffle(builder, vector, vector, high),
-            flags=_FAST,
-        )  # fmt: skip
-        lanes //= 2
-    return vector
+        move = [lane ^ part for lane in lanes]
+        vector = builder.fadd(vector, _shuffle(builder, vector, vector, move), flags=FAST)
+    # bit j of a vector's number chose the half of its lanes in step j
+    steps = range(joins)
+    order = [sum(((n >> j) & 1) * (LANES >> (j + 1)) for j in steps) for n in range(count)]
+    return _shuffle(builder, vector, vector, order)

@@ -1,0 +1,186 @@
+"""What the compiled updates share: the batch, the regression of the critics, metrics.
+
+`batch` is the table of one run's batch and counters; `actor` and `critic` are those of its networks
+(`nets.sparse.passes`). T rows of the batch lie side by side in a tile; rows past the batch are zero
+where they enter a network, and have no gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import boolean, float32, int64
+
+from dstrl_cli.compiler import discard_stale, jit
+from dstrl_cli.nets.sparse import passes
+from dstrl_cli.nets.sparse.tables import Layout
+from dstrl_cli.replay import kernels
+
+Array = Any  # NumPy arrays, typed by the compiler
+Float = Any  # float32 scalars
+
+LAYOUT = Layout()
+_floats, _longs = np.float32, np.int64
+
+# the replay buffer of the one member, and the random numbers that choose from it [block, B]
+state_actions = LAYOUT.field("state_actions", _floats, 2)
+next_observations = LAYOUT.field("next_observations", _floats, 2)
+outcomes = LAYOUT.field("outcomes", _floats, 2)
+position = LAYOUT.field("position", _longs, 1)
+size = LAYOUT.field("size", _longs, 1)
+policy_actions = LAYOUT.field("policy_actions", _floats, 2)  # [0, act] unless they are kept
+powers = LAYOUT.field("powers", _floats, 1)
+numbers = LAYOUT.field("numbers", np.float64, 2)
+starts = LAYOUT.field("starts", _longs, 1)
+# the batch: [tiles, T], and for each of the n steps of a path
+reward = LAYOUT.field("reward", _floats, 2)
+discount = LAYOUT.field("discount", _floats, 2)
+last = LAYOUT.field("last", _longs, 2)
+path = LAYOUT.field("path", _floats, 4)
+path_discount = LAYOUT.field("path_discount", _floats, 3)
+target = LAYOUT.field("target", _floats, 2)
+# the algorithm's noise: a table of arrays [block, B, act]
+noises = LAYOUT.field("noises", _longs, 2)
+# keys of the run: gamma, then what the algorithm reads
+settings = LAYOUT.field("settings", _floats, 1)
+# acting: the noise of every step [block, act]; the action to take and that without noise
+exploration = LAYOUT.field("exploration", _floats, 2)
+action = LAYOUT.field("action", _floats, 1)
+policy_action = LAYOUT.field("policy_action", _floats, 1)
+# what the algorithm counts
+alive = LAYOUT.field("alive", np.bool_, 1)
+critic_loss = LAYOUT.field("critic_loss", _floats, 1)
+q_mean = LAYOUT.field("q_mean", _floats, 1)
+actor_loss = LAYOUT.field("actor_loss", _floats, 1)
+# of SAC: log pi [tiles, T], d log std / d output [tiles, act, T]; the temperature and its Adam
+log_prob = LAYOUT.field("log_prob", _floats, 2)
+slope = LAYOUT.field("slope", _floats, 3)
+alpha = LAYOUT.field("alpha", _floats, 1)
+log_alpha = LAYOUT.field("log_alpha", _floats, 1)
+alpha_first = LAYOUT.field("alpha_first", _floats, 1)
+alpha_second = LAYOUT.field("alpha_second", _floats, 1)
+alpha_powers = LAYOUT.field("alpha_powers", np.float64, 1)
+alpha_rate = LAYOUT.field("alpha_rate", np.float64, 1)
+
+GAMMA, OWN = 0, 1
+"""Place in the settings of the key that every algorithm has, and of the first of its own."""
+
+
+@jit
+def rows_of(batch: int, tile: int) -> int:
+    """Return how many rows of the batch a tile holds."""
+    lanes = reward(batch).shape[1]
+    return min(lanes, starts(batch).shape[0] - tile * lanes)
+
+
+@jit
+def sample(batch: int, critic: int, drawn: int, nstep: int) -> None:
+    """Sample a batch into this table and the critics' `first`, with the numbers of row `drawn`."""
+    kernels.sample_tiles(
+        numbers(batch)[drawn], nstep, settings(batch)[GAMMA], powers(batch), state_actions(batch),
+        next_observations(batch), outcomes(batch), position(batch), size(batch), starts(batch),
+        passes.first(critic), reward(batch), discount(batch), last(batch), path(batch),
+        path_discount(batch),
+    )  # fmt: skip
+
+
+@jit
+def store(
+    batch: int, observation: Array, action: Array, reward: Array, next_observation: Array,
+    terminated: Array, truncated: Array, policy: Array,
+) -> None:  # fmt: skip
+    """Write one transition [1, ...] into the replay buffer."""
+    kernels.store_row(
+        observation[0], action[0], reward[0], next_observation[0], terminated[0], truncated[0],
+        policy[0], state_actions(batch), next_observations(batch), outcomes(batch),
+        policy_actions(batch), position(batch)[0],
+    )  # fmt: skip
+    capacity = outcomes(batch).shape[0]
+    position(batch)[0] = (position(batch)[0] + 1) % capacity
+    size(batch)[0] = min(size(batch)[0] + 1, capacity)
+
+
+@jit
+def copy_rows(x: Array, y: Array) -> None:
+    """Copy the rows that both x and y [n, T] have, from the first on."""
+    for i in range(min(x.shape[0], y.shape[0])):
+        for j in range(x.shape[1]):
+            y[i, j] = x[i, j]
+
+
+@jit
+def freeze_unless_finite(batch: int, loss: Float) -> None:
+    """Freeze the member if its loss is NaN or infinite."""
+    if not abs(loss) < math.inf:
+        alive(batch)[0] = False
+
+
+@jit
+def regress(batch: int, critic: int, k: int, tile: int) -> tuple[Float, Float]:
+    """Regress critic k on a tile of `target`; return the sums of the squared errors and of Q."""
+    passes.forward(critic, k, tile)
+    q, slopes = passes.out(critic)[k, tile, 0], passes.slopes(critic)[k, tile, 0]
+    wanted, here = target(batch)[tile], rows_of(batch, tile)
+    scale = np.float32(2.0 / starts(batch).shape[0])
+    squares, sum_ = np.float32(0.0), np.float32(0.0)
+    for j in range(here):
+        error = q[j] - wanted[j]
+        squares += error * error
+        sum_ += q[j]
+        slopes[j] = error * scale
+    for j in range(here, wanted.shape[0]):
+        slopes[j] = np.float32(0.0)
+    passes.backward(critic, k, tile, True, False)
+    return squares, sum_
+
+
+@jit
+def update_critic(batch: int, critic: int) -> None:
+    """Regress every critic on `target`: mean over the batch, sum over the critics."""
+    heads, rows = passes.rows(critic).shape[0], starts(batch).shape[0]
+    squares, sum_ = np.float32(0.0), np.float32(0.0)
+    passes.begin_backward(critic, heads)
+    for tile in range(target(batch).shape[0]):
+        for k in range(heads):
+            more_squares, more = regress(batch, critic, k, tile)
+            squares += more_squares
+            sum_ += more
+    loss = squares / np.float32(rows)
+    freeze_unless_finite(batch, loss)
+    if alive(batch)[0]:
+        passes.finish_backward(critic, heads)
+        passes.optimizer_step(critic)
+    critic_loss(batch)[0] += loss
+    q_mean(batch)[0] += sum_ / np.float32(heads * rows)
+
+
+@jit
+def target_q(batch: int, critic: int, tile: int) -> None:
+    """Run every critic's target on a tile."""
+    for k in range(passes.rows(critic).shape[0]):
+        passes.target(critic, k, tile)
+
+
+@jit
+def lowest_q(batch: int, critic: int, tile: int, j: int) -> Float:
+    """Return the smallest of the critics' last outputs for a row of the batch; NaN wins."""
+    q = passes.out(critic)
+    lowest = q[0, tile, 0, j]
+    for k in range(1, q.shape[0]):
+        other = q[k, tile, 0, j]
+        lowest = other if other < lowest or other != other else lowest
+    return lowest
+
+
+FUNCTIONS = (store,)
+SOURCES = (__file__, kernels.__file__, *passes.SOURCES)
+
+discard_stale(store, SOURCES)
+
+
+def compile_all() -> None:
+    """Compile what is called from outside, or load it from disk."""
+    rows, numbers_, flags = float32[:, ::1], float32[::1], boolean[::1]
+    store.compile((int64, rows, rows, numbers_, rows, flags, flags, rows))

@@ -1,0 +1,190 @@
+"""The update of `algos.td3` in compiled code; see there."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numba import boolean, float32, int64
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from dstrl_cli.algos.base import Due
+from dstrl_cli.algos.compiled import numbers, shared
+from dstrl_cli.algos.compiled.update import SOURCES as SHARED_SOURCES
+from dstrl_cli.algos.compiled.update import CompiledUpdate
+from dstrl_cli.algos.td3 import TD3
+from dstrl_cli.compiler import discard_stale, jit
+from dstrl_cli.nets.sparse import passes, tables
+from dstrl_cli.nets.sparse.passes import NetworkTable
+
+Array = Any  # NumPy arrays, typed by the compiler
+Float = Any  # float32 scalars
+
+NOISE, CLIP, EXPLORATION = range(shared.OWN, shared.OWN + 3)
+SMOOTHING = 0  # number of the only noise
+
+
+@jit
+def update(
+    batch: int, actor: int, critic: int, actor_due: bool, targets_due: bool, nstep: int,
+    drawn: int, smoothing: int,
+) -> None:  # fmt: skip
+    """Sample a batch and take one update.
+
+    Args:
+        batch, actor, critic: addresses of tables.
+        actor_due, targets_due: what the update includes.
+        nstep: steps of the target.
+        drawn, smoothing: rows of the random numbers that choose the batch, and of the noise.
+    """
+    shared.sample(batch, critic, drawn, nstep)
+    td_target(batch, actor, critic, smoothing)
+    shared.update_critic(batch, critic)
+    if actor_due:
+        update_actor(batch, actor, critic)
+        if targets_due:
+            passes.update_target(critic)
+            passes.update_target(actor)
+
+
+@jit
+def td_target(batch: int, actor: int, critic: int, smoothing: int) -> None:
+    """Fill `target`: the n-step target with the smoothed target action and the smaller Q."""
+    wanted, reward, discount = shared.target(batch), shared.reward(batch), shared.discount(batch)
+    for tile in range(wanted.shape[0]):
+        following = shared.path(batch)[0, tile]
+        shared.copy_rows(following, passes.passing(actor)[tile])
+        shared.copy_rows(following, passes.passing(critic)[tile])
+        passes.target(actor, 0, tile)
+        smoothed_action(batch, tile, actor, critic, smoothing)
+        shared.target_q(batch, critic, tile)
+        for j in range(wanted.shape[1]):
+            q = shared.lowest_q(batch, critic, tile, j)
+            wanted[tile, j] = reward[tile, j] + discount[tile, j] * q
+
+
+@jit
+def smoothed_action(batch: int, tile: int, actor: int, critic: int, smoothing: int) -> None:
+    """Write the action of the target policy with clipped noise into the critics' input."""
+    noise = tables.numbered(shared.noises(batch), SMOOTHING)[smoothing]
+    scale, clip = shared.settings(batch)[NOISE], shared.settings(batch)[CLIP]
+    output, x = passes.out(actor)[0, tile], passes.passing(critic)[tile]
+    first, one = x.shape[0] - output.shape[0], np.float32(1.0)
+    start, here = tile * output.shape[1], shared.rows_of(batch, tile)
+    for i in range(output.shape[0]):
+        for j in range(here):
+            added = noise[start + j, i] * scale
+            added = clip if added > clip else added
+            added = -clip if added < -clip else added
+            action = numbers.tanh(output[i, j]) + added
+            action = one if action > one else action
+            x[first + i, j] = -one if action < -one else action
+
+
+@jit
+def update_actor(batch: int, actor: int, critic: int) -> None:
+    """Take a step that raises the first critic's value of the policy's actions."""
+    total, rows = np.float32(0.0), np.float32(shared.starts(batch).shape[0])
+    passes.begin_backward(critic, 1)
+    passes.begin_backward(actor, 1)
+    for tile in range(shared.target(batch).shape[0]):
+        total += raise_q(batch, actor, critic, tile)
+    loss = -total / rows
+    shared.freeze_unless_finite(batch, loss)
+    if shared.alive(batch)[0]:
+        passes.finish_backward(actor, 1)
+        passes.optimizer_step(actor)
+    shared.actor_loss(batch)[0] += loss
+
+
+@jit
+def raise_q(batch: int, actor: int, critic: int, tile: int) -> Float:
+    """Backpropagate a tile's mean Q to the actor; return the sum of Q."""
+    x, action = passes.first(critic)[tile], passes.out(actor)[0, tile]
+    shared.copy_rows(x, passes.first(actor)[tile])
+    passes.forward(actor, 0, tile)
+    first = x.shape[0] - action.shape[0]
+    for i in range(action.shape[0]):
+        for j in range(action.shape[1]):
+            action[i, j] = numbers.tanh(action[i, j])
+            x[first + i, j] = action[i, j]
+    passes.forward(critic, 0, tile)
+    q, slopes = passes.out(critic)[0, tile, 0], passes.slopes(critic)[0, tile, 0]
+    total, each = np.float32(0.0), np.float32(-1.0 / shared.starts(batch).shape[0])
+    here = shared.rows_of(batch, tile)
+    for j in range(here):
+        total += q[j]
+        slopes[j] = each
+    for j in range(here, q.shape[0]):
+        slopes[j] = np.float32(0.0)
+    passes.backward(critic, 0, tile, False, True)
+    below, given = passes.first_gradient(critic)[tile], passes.slopes(actor)[0, tile]
+    for i in range(action.shape[0]):
+        for j in range(action.shape[1]):
+            a = action[i, j]
+            given[i, j] = below[first + i, j] * (np.float32(1.0) - a * a)
+    passes.backward(actor, 0, tile, True, False)
+    return total
+
+
+@jit
+def act(batch: int, actor: int, observation: Array, step: int) -> None:
+    """Write the action to take, and the noise-free one, for an observation [1, obs].
+
+    A NaN action is replaced by zero; the next loss check freezes the member.
+    """
+    noise, scale = shared.exploration(batch)[step], shared.settings(batch)[EXPLORATION]
+    output, one = passes.predict_row(actor, observation[0]), np.float32(1.0)
+    taken, policy = shared.action(batch), shared.policy_action(batch)
+    for i in range(taken.shape[0]):
+        policy[i] = numbers.tanh(output[i])
+        action = policy[i] + noise[i] * scale
+        action = one if action > one else action
+        action = -one if action < -one else action
+        taken[i] = action if action == action else np.float32(0.0)
+
+
+class CompiledTD3(CompiledUpdate):
+    """Takes updates of TD3 by one call each."""
+
+    ALGORITHM: ClassVar[type] = TD3
+
+    @override
+    def own(self) -> dict[str, Any]:
+        config = self.algorithm.config
+        return {
+            "noises": self.described([self.algorithm.smoothing]),
+            "settings": self.settings(
+                config.target_noise, config.target_noise_clip, self.algorithm.noise_scale.item()
+            ),
+        }
+
+    @override
+    def targets(self, due: Due) -> list[NetworkTable]:
+        return [self.critic, self.actor] if due.actor and due.targets else []
+
+    @override
+    def take(self, due: Due, targets: bool, nstep: int, drawn: int) -> None:
+        smoothing = self.algorithm.smoothing.row(self.algorithm.updates - 1)
+        update(
+            self.batch.address, self.actor.address, self.critic.address,
+            due.actor, targets, nstep, drawn, smoothing,
+        )  # fmt: skip
+
+    @override
+    def write_action(self, observation: NDArray[Any], step: int) -> None:
+        act(self.batch.address, self.actor.address, observation, step)
+
+
+FUNCTIONS = (update, act, *shared.FUNCTIONS)
+SOURCES = (__file__, *SHARED_SOURCES)
+
+discard_stale(update, SOURCES)
+
+
+def compile_all() -> None:
+    """Compile every function, or load it from disk."""
+    shared.compile_all()
+    update.compile((int64, int64, int64, boolean, boolean, int64, int64, int64))
+    act.compile((int64, int64, float32[:, ::1], int64))

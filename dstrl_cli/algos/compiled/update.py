@@ -1,0 +1,166 @@
+"""A run's actions and updates by compiled code: the tables that it works on, and its calls."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dstrl_cli import compiler
+from dstrl_cli.algos.base import Due
+from dstrl_cli.algos.compiled import numbers, shared
+from dstrl_cli.envs.base import Step
+from dstrl_cli.nets.sparse.passes import NetworkTable
+from dstrl_cli.nets.sparse.tables import Table, described
+from dstrl_cli.replay.base import Replay
+from dstrl_cli.replay.compiled import CompiledReplay
+from dstrl_cli.streams import Stream
+
+SOURCES = (__file__, numbers.__file__, compiler.__file__, *shared.SOURCES)
+
+
+class CompiledUpdate(ABC):
+    """Takes the updates of one algorithm in which no topology rule takes part, and acts.
+
+    Args:
+        algorithm: of one member, on the sparse engine.
+        replay: its buffer, which `samples_from` allows.
+        sampling: the numbers that choose batches.
+
+    Attributes:
+        ALGORITHM: the class whose updates these are.
+        shape: tiles of a batch, and rows of the batch in each.
+    """
+
+    ALGORITHM: ClassVar[type]
+
+    def __init__(self, algorithm: Any, replay: Any, sampling: Stream) -> None:
+        self.algorithm, self.replay, self.sampling = algorithm, replay, sampling
+        self.rows = algorithm.config.batch_size
+        self.actor = NetworkTable(algorithm.actor, self.rows)
+        self.critic = NetworkTable(algorithm.critic, self.rows)
+        tiles, _, lanes = self.critic.arrays["first"].shape
+        self.shape = (tiles, lanes)
+        self.nstep = 0
+        self.actions = (self.row_of_actions(), self.row_of_actions())
+        self.batch = self.batch_table()
+
+    @staticmethod
+    def samples_from(replay: Replay) -> bool:
+        """Return whether compiled code can sample from a buffer."""
+        return isinstance(replay, CompiledReplay)
+
+    @abstractmethod
+    def own(self) -> dict[str, NDArray[Any]]:
+        """Return noises, settings and what else the algorithm has in the table of the batch."""
+
+    @abstractmethod
+    def targets(self, due: Due) -> list[NetworkTable]:
+        """Return the networks whose targets move in this update, in their order."""
+
+    @abstractmethod
+    def take(self, due: Due, targets: bool, nstep: int, drawn: int) -> None:
+        """Take the update that has begun, with its `targets` or without, on numbers `drawn`."""
+
+    def __call__(self, due: Due, nstep: int) -> None:
+        """Take the update that has begun.
+
+        Args:
+            due: what `Algorithm.begin_update` returned; no topology update.
+            nstep: steps of its target.
+        """
+        self.actor.renew()
+        self.critic.renew()
+        if nstep != self.nstep:
+            self.make_path(nstep)
+        drawn = self.sampling.row(self.algorithm.updates - 1)
+        targets = self.targets(due)
+        in_place = all(table.moves_target for table in targets)
+        self.take(due, bool(targets) and in_place, nstep, drawn)
+        if not in_place:
+            for table in targets:
+                table.network.update_target(self.algorithm.config.tau)
+
+    @abstractmethod
+    def write_action(self, observation: NDArray[Any], step: int) -> None:
+        """Write the actions for an observation [1, obs], with the noise of row `step`."""
+
+    def act(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Return the action to take and the noise-free one [1, act]; valid until the next call.
+
+        A NaN action is replaced by zero.
+
+        Args:
+            observation: [1, obs].
+            step: environment steps so far.
+        """
+        self.actor.renew()
+        self.write_action(observation.numpy(), self.algorithm.exploration.row(step))
+        return self.actions
+
+    def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
+        """Store a transition [1, ...] in the buffer."""
+        shared.store(
+            self.batch.address, observation.numpy(), action.numpy(), step.reward.numpy(),
+            step.next_observation.numpy(), step.terminated.numpy(), step.truncated.numpy(),
+            policy_action.numpy(),
+        )  # fmt: skip
+
+    def batch_table(self) -> Table:
+        """Return the table of the batch, without its path."""
+        algorithm, replay = self.algorithm, self.replay
+        table = Table(shared.LAYOUT)
+        table.set(
+            state_actions=replay.state_action[0].numpy(),
+            next_observations=replay.next_observation[0].numpy(),
+            outcomes=replay.outcome[0].numpy(),
+            position=replay.position.numpy(),
+            size=replay.size[0].numpy(),
+            policy_actions=replay.policy_actions[0],
+            powers=replay.discounts.numpy(),
+            numbers=self.sampling.array[0],
+            starts=np.empty(self.rows, np.int64),
+            target=np.zeros(self.shape, np.float32),
+            reward=np.zeros(self.shape, np.float32),
+            discount=np.zeros(self.shape, np.float32),
+            last=np.zeros(self.shape, np.int64),
+            exploration=algorithm.exploration.array[0],
+            action=self.actions[0][0].numpy(),
+            policy_action=self.actions[1][0].numpy(),
+            alive=algorithm.alive.numpy(),
+            **self.own(),
+            **{name: total.numpy() for name, total in algorithm.sums.items()},
+        )
+        return table
+
+    def row_of_actions(self) -> Tensor:
+        """Return room for one action [1, act]."""
+        return torch.zeros(1, self.algorithm.action_size)
+
+    def settings(self, *own: float) -> NDArray[np.float32]:
+        """Return what compiled code reads of the configuration: gamma, then the algorithm's own."""
+        return np.array([self.algorithm.config.gamma, *own], np.float32)
+
+    @staticmethod
+    def described(streams: Sequence[Stream]) -> NDArray[np.int64]:
+        """Return the rows by which compiled code knows streams of noise."""
+        return np.array([described(stream.array[0]) for stream in streams], np.int64)
+
+    def path_steps(self, nstep: int) -> int:
+        """Return how many observations of a path the algorithm looks at."""
+        return 1
+
+    def make_path(self, nstep: int) -> None:
+        """Make room for the paths of n-step targets."""
+        tiles, lanes = self.shape
+        steps, observations = self.path_steps(nstep), self.replay.observation_size
+        self.batch.set(
+            path=np.zeros((steps, tiles, observations, lanes), np.float32),
+            path_discount=np.zeros((steps, tiles, lanes), np.float32),
+        )
+        self.nstep = nstep

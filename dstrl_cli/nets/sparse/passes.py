@@ -1,0 +1,367 @@
+"""A network of the sparse engine in compiled code: what `Network` does, on a table of its arrays.
+
+The functions have the names of the interface and take the batch tile by tile [tiles, n, T] (see
+`kernels`), so that a caller may take a tile through several networks while it is in the nearest
+caches. The caller puts it into `first` (for `forward`) or `passing` (for `predict` and `target`).
+They leave the outputs in `out` [K, tiles, outputs, T]; `backward` takes their gradients from
+`slopes` of the same shape, zero in rows past the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+from numpy.typing import NDArray
+
+from dstrl_cli.compiler import discard_stale, jit
+from dstrl_cli.nets.adam import BETA1, BETA2, EPSILON
+from dstrl_cli.nets.sparse import kernels, single, tables
+from dstrl_cli.nets.sparse.engine import SparseNetwork
+from dstrl_cli.nets.sparse.single import forward_row
+from dstrl_cli.nets.sparse.tables import Layout, Table, address_of, call
+
+Array = Any  # NumPy arrays, typed by the compiler
+
+LAYOUT = Layout()
+_floats, _ints, _longs = np.float32, np.int32, np.int64
+
+functions = LAYOUT.field("functions", _longs, 1)
+sizes = LAYOUT.field("sizes", _longs, 1)
+layer_rows = LAYOUT.field("layer_rows", _longs, 1)
+# the network's topology and parameters; its target's
+rows = LAYOUT.field("rows", _ints, 2)
+index = LAYOUT.field("index", _ints, 1)
+columns = LAYOUT.field("columns", _ints, 2)
+source = LAYOUT.field("source", _ints, 1)
+position = LAYOUT.field("position", _ints, 1)
+flat = LAYOUT.field("flat", _floats, 1)
+values = LAYOUT.field("values", _floats, 1)
+biases = LAYOUT.field("biases", _floats, 2)
+target_rows = LAYOUT.field("target_rows", _ints, 2)
+target_index = LAYOUT.field("target_index", _ints, 1)
+target_flat = LAYOUT.field("target_flat", _floats, 1)
+target_values = LAYOUT.field("target_values", _floats, 1)
+target_biases = LAYOUT.field("target_biases", _floats, 2)
+# the optimizer's state; own_steps is empty unless bias correction counts by connection
+gradient = LAYOUT.field("gradient", _floats, 1)
+value_gradient = LAYOUT.field("value_gradient", _floats, 1)
+bias_gradient = LAYOUT.field("bias_gradient", _floats, 2)
+first_moment = LAYOUT.field("first_moment", _floats, 1)
+second_moment = LAYOUT.field("second_moment", _floats, 1)
+own_steps = LAYOUT.field("own_steps", _floats, 1)
+corrections = LAYOUT.field("corrections", _floats, 2)
+steps = LAYOUT.field("steps", _longs, 1)
+learning_rate = LAYOUT.field("learning_rate", np.float64, 1)
+weight_decay = LAYOUT.field("weight_decay", _floats, 1)
+tau = LAYOUT.field("tau", _floats, 1)
+# the batch on its way through the network
+first = LAYOUT.field("first", _floats, 3)
+hidden = LAYOUT.field("hidden", _floats, 4)
+below_gradient = LAYOUT.field("below_gradient", _floats, 4)
+first_gradient = LAYOUT.field("first_gradient", _floats, 3)
+ordered = LAYOUT.field("ordered", _floats, 1)
+value_sums = LAYOUT.field("value_sums", _floats, 2)
+bias_sums = LAYOUT.field("bias_sums", _floats, 3)
+full = LAYOUT.field("full", np.bool_, 2)  # which layers have every connection, by head
+passing = LAYOUT.field("passing", _floats, 3)
+passing_hidden = LAYOUT.field("passing_hidden", _floats, 4)
+out = LAYOUT.field("out", _floats, 4)
+slopes = LAYOUT.field("slopes", _floats, 4)
+# room for one observation on its way
+room = LAYOUT.field("room", _floats, 2)
+# room for trimming the target, empty unless it has a topology of its own
+budgets = LAYOUT.field("budgets", _longs, 2)
+trimmed_rows = LAYOUT.field("trimmed_rows", _ints, 2)
+trimmed_index = LAYOUT.field("trimmed_index", _ints, 1)
+trimmed_values = LAYOUT.field("trimmed_values", _floats, 1)
+union_rows = LAYOUT.field("union_rows", _longs, 1)
+union_index = LAYOUT.field("union_index", _ints, 1)
+union_values = LAYOUT.field("union_values", _floats, 1)
+
+
+class NetworkTable(Table):
+    """The arrays of a network for batches of one size.
+
+    Attributes:
+        moves_target: whether `update_target` of this module can be called. The network's own must
+            be where its target's arrays change their size or place.
+    """
+
+    def __init__(self, network: SparseNetwork, batch: int) -> None:
+        super().__init__(LAYOUT)
+        self.network, self.batch = network, batch
+        widest = max(network.plan.sizes)
+        self.set(functions=addresses(), room=np.zeros((2, widest), np.float32))
+        self.fill()
+        tiles, _, size = self.arrays["first"].shape
+        outputs = (network.plan.heads, tiles, network.plan.sizes[-1], size)
+        self.set(out=np.zeros(outputs, np.float32), slopes=np.zeros(outputs, np.float32))
+
+    def renew(self) -> None:
+        """Take the network's arrays anew if one of them was replaced."""
+        now = self.network.replaceable()
+        for held, current in zip(self.held, now, strict=True):
+            if held is not current:
+                self.fill()
+                return
+
+    def fill(self) -> None:
+        """Take the network's arrays."""
+        network = self.network
+        self.held = network.replaceable()
+        params, target, grads = network.params, network.target_params, network.grads
+        online, moved = params.topology, target.topology
+        kept, passed = network.buffers_of(self.batch, True), network.buffers_of(self.batch, False)
+        own = np.empty(0, np.float32) if network.own_steps is None else network.own_steps
+        self.set(
+            sizes=network.sizes,
+            layer_rows=network.layer_rows,
+            rows=online.rows,
+            index=online.index,
+            columns=online.columns,
+            source=online.source,
+            position=online.position,
+            flat=params.flat,
+            values=params.values,
+            biases=params.biases,
+            target_rows=moved.rows,
+            target_index=moved.index,
+            target_flat=target.flat,
+            target_values=target.values,
+            target_biases=target.biases,
+            gradient=grads.flat,
+            value_gradient=grads.values,
+            bias_gradient=grads.biases,
+            first_moment=network.first_moment,
+            second_moment=network.second_moment,
+            own_steps=own,
+            corrections=network.corrections,
+            steps=network.step_count,
+            learning_rate=network.rate,
+            tau=np.array([network.config.tau], np.float32),
+            weight_decay=np.array([network.config.weight_decay], np.float32),
+            first=kept.first,
+            hidden=kept.hidden,
+            below_gradient=kept.gradient,
+            first_gradient=kept.first_gradient,
+            ordered=network.ordered,
+            value_sums=kept.value_sums(len(network.ordered)),
+            bias_sums=kept.bias_sums,
+            full=np.zeros((network.plan.heads, len(network.plan.shapes)), np.bool_),
+            passing=passed.first,
+            passing_hidden=passed.hidden,
+        )
+        self.make_room_for_trimming()
+
+    def make_room_for_trimming(self) -> None:
+        """Find how the target moves, and make room for it where that means trimming."""
+        network, target = self.network, self.network.target_params
+        own = target.topology is not network.params.topology
+        starts = target.topology.rows[:, network.layer_rows]
+        as_large = own and np.array_equal(np.diff(starts), network.budgets)
+        trims = network.trims and as_large
+        self.moves_target = trims or not own
+        most = len(network.params.values) + len(target.values) if trims else 0
+        budget = len(target.values) if trims else 0
+        self.set(
+            budgets=np.ascontiguousarray(network.budgets, np.int64),
+            trimmed_rows=np.empty_like(target.topology.rows),
+            trimmed_index=np.empty(budget, np.int32),
+            trimmed_values=np.empty(budget, np.float32),
+            union_rows=np.empty(max(network.plan.sizes) + 1, np.int64),
+            union_index=np.empty(most, np.int32),
+            union_values=np.empty(most, np.float32),
+        )
+
+
+@jit
+def _forward(net: int, k: int, tile: int) -> None:
+    here, outputs = hidden(net)[k, tile], out(net)[k, tile]
+    kernels.head_forward(
+        sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], first(net)[tile], here
+    )
+    outputs[:] = here[here.shape[0] - outputs.shape[0] :]
+
+
+@jit
+def _predict(net: int, k: int, tile: int, of_target: int) -> None:
+    # every tile and head takes the same room, which stays in the cache
+    here, outputs = passing_hidden(net)[0, 0], out(net)[k, tile]
+    starts, inputs, weights, bias = rows(net), index(net), values(net), biases(net)
+    if of_target:
+        starts, inputs, weights = target_rows(net), target_index(net), target_values(net)
+        bias = target_biases(net)
+    kernels.head_forward(sizes(net), starts[k], inputs, weights, bias[k], passing(net)[tile], here)
+    outputs[:] = here[here.shape[0] - outputs.shape[0] :]
+
+
+@jit
+def _begin_backward(net: int, heads: int) -> None:
+    widths, all_full = sizes(net), full(net)
+    for k in range(heads):
+        column, ends = 0, columns(net)[k]
+        for layer in range(all_full.shape[1]):
+            dense = kernels.is_dense(ends, column, widths[layer], widths[layer + 1])
+            all_full[k, layer] = dense
+            column += widths[layer]
+        kernels.in_order(
+            values(net), ends, position(net), all_full[k], widths, ordered(net), value_sums(net)[0]
+        )
+
+
+@jit
+def _backward(net: int, k: int, tile: int, weights: int, inputs: int) -> None:
+    below, given, entered = below_gradient(net)[k, tile], slopes(net)[k, tile], first_gradient(net)
+    last = below.shape[0] - given.shape[0]
+    below[last:] = given
+    if inputs and k == 0:
+        entered[tile] = np.float32(0.0)
+    kernels.head_backward(
+        sizes(net), full(net)[k], values(net), columns(net)[k], source(net), ordered(net),
+        value_sums(net)[0], bias_sums(net)[k, tile], first(net)[tile], hidden(net)[k, tile], below,
+        entered[tile], bool(weights), bool(inputs),
+    )  # fmt: skip
+    for n in range(given.shape[0]):
+        bias_sums(net)[k, tile, last + n] = given[n].sum()
+
+
+@jit
+def _finish_backward(net: int, heads: int) -> None:
+    sums, gradients = bias_sums(net), bias_gradient(net)
+    for k in range(heads):
+        kernels.head_gradients(
+            sizes(net), full(net)[k], columns(net)[k], position(net), value_sums(net)[0],
+            first(net), hidden(net)[k], below_gradient(net)[k], value_gradient(net),
+        )  # fmt: skip
+        gradients[k] = np.float32(0.0)
+        for tile in range(sums.shape[1]):
+            for r in range(sums.shape[2]):
+                gradients[k, r] += sums[k, tile, r]
+
+
+@jit
+def _optimizer_step(net: int) -> None:
+    count = steps(net)
+    count[0] += 1
+    taken, decay = float(count[0]), weight_decay(net)[0]
+    beta1, beta2, epsilon = np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON)
+    if own_steps(net).shape[0]:
+        kernels.adam_by_connection(
+            flat(net), gradient(net), first_moment(net), second_moment(net), own_steps(net),
+            corrections(net)[0], corrections(net)[1], decay, beta1, beta2, epsilon,
+        )  # fmt: skip
+    else:
+        size = np.float32(learning_rate(net)[0] / (1 - math.pow(BETA1, taken)))
+        scale = np.float32(1 / math.sqrt(1 - math.pow(BETA2, taken)))
+        kernels.adam(
+            flat(net), gradient(net), first_moment(net), second_moment(net),
+            size, scale, decay, beta1, beta2, epsilon,
+        )  # fmt: skip
+
+
+@jit
+def _update_target(net: int) -> None:
+    moved = tau(net)[0]
+    if trimmed_index(net).shape[0] == 0:
+        kernels.blend(target_flat(net), flat(net), moved)
+        return
+    kernels.blend_union(
+        target_rows(net), target_index(net), target_values(net),
+        rows(net), index(net), values(net), moved, budgets(net), layer_rows(net),
+        trimmed_rows(net), trimmed_index(net), trimmed_values(net),
+        union_rows(net), union_index(net), union_values(net),
+    )  # fmt: skip
+    target_rows(net)[:] = trimmed_rows(net)
+    target_index(net)[:] = trimmed_index(net)
+    target_values(net)[:] = trimmed_values(net)
+    kernels.blend(target_biases(net).reshape(-1), biases(net).reshape(-1), moved)
+
+
+FUNCTIONS = (
+    _forward, _predict, _begin_backward, _backward, _finish_backward, _optimizer_step,
+    _update_target,
+)  # fmt: skip
+_FORWARD, _PREDICT, _BEGIN, _BACKWARD, _FINISH, _STEP, _MOVE = range(len(FUNCTIONS))
+_ARGUMENTS = (3, 4, 2, 5, 2, 1, 1)
+"""How many arguments each of them has."""
+
+
+@cache
+def addresses() -> NDArray[np.int64]:
+    """Return where the compiled functions are; compiles them, or loads them from disk."""
+    found = [address_of(each, count) for each, count in zip(FUNCTIONS, _ARGUMENTS, strict=True)]
+    return np.array(found, np.int64)
+
+
+@register_jitable
+def forward(net: int, k: int, tile: int) -> None:
+    """Run head k on a tile of `first`, and remember it for `backward`."""
+    call(functions(net)[_FORWARD], net, k, tile)
+
+
+@register_jitable
+def predict(net: int, k: int, tile: int) -> None:
+    """Run head k on a tile of `passing`."""
+    call(functions(net)[_PREDICT], net, k, tile, 0)
+
+
+@register_jitable
+def target(net: int, k: int, tile: int) -> None:
+    """Run head k of the target on a tile of `passing`."""
+    call(functions(net)[_PREDICT], net, k, tile, 1)
+
+
+@register_jitable
+def begin_backward(net: int, heads: int) -> None:
+    """Get ready for `backward` of the first heads."""
+    call(functions(net)[_BEGIN], net, heads)
+
+
+@register_jitable
+def backward(net: int, k: int, tile: int, weights: bool, inputs: bool) -> None:
+    """Backpropagate a tile of `slopes` of head k through its last `forward`.
+
+    Once every tile is through, `finish_backward` gives the parameters' gradients, if `weights`.
+    With `inputs`, `first_gradient` [tiles, in, T] takes the input's, added up from head 0 on.
+    """
+    call(functions(net)[_BACKWARD], net, k, tile, int(weights), int(inputs))
+
+
+@register_jitable
+def finish_backward(net: int, heads: int) -> None:
+    """Gather the gradients of the parameters of the first heads."""
+    call(functions(net)[_FINISH], net, heads)
+
+
+@register_jitable
+def optimizer_step(net: int) -> None:
+    """Take one Adam step."""
+    call(functions(net)[_STEP], net)
+
+
+@register_jitable
+def update_target(net: int) -> None:
+    """Move the target towards the network; see `NetworkTable.moves_target`."""
+    call(functions(net)[_MOVE], net)
+
+
+@register_jitable
+def predict_row(net: int, x: Any) -> Any:
+    """Return the outputs of the first head for one row x [in], in room that is used again."""
+    return forward_row(
+        sizes(net), rows(net)[0], index(net), values(net), biases(net)[0], x, room(net)
+    )
+
+
+SOURCES = (__file__, tables.__file__, single.__file__, *kernels.SOURCES)
+
+discard_stale(_forward, SOURCES)
+
+
+def compile_all() -> None:
+    """Compile every function, or load it from disk."""
+    addresses()
