@@ -19,6 +19,11 @@ from dstrl_cli.topology.shapes import check
 InitialMask = Callable[[Tensor, float, int, torch.Generator], Tensor]
 
 
+BY_WEIGHT = ("magnitude",)
+"""First masks that go by the weights: where a limit on the inputs of neurons moves connections of
+theirs, the largest weights come first; elsewhere the choice is random."""
+
+
 def random_mask(weight: Tensor, density: float, budget: int, generator: torch.Generator) -> Tensor:
     """Return a mask with exactly `budget` active connections, all such masks equally likely."""
     check("weight", weight, "in out")
