@@ -96,6 +96,7 @@ def initial_masks(
     """
     config = plan.network_config(member)
     generator = streams.generator(plan.configs[member].seed, f"{plan.role}/masks")
+    fitting = streams.generator(plan.configs[member].seed, f"{plan.role}/limits")
     densities = initial_densities(config, plan.shapes)
     budgets = exact_budgets(plan.shapes, densities)
     draw: InitialMask = load(INITIAL_MASKS, config.initial_mask)
@@ -107,7 +108,7 @@ def initial_masks(
             return drawn
         if config.initial_mask in BY_WEIGHT:
             return fitted(drawn, limit, -weight.abs())
-        numbers = torch.rand(weight.shape, generator=generator, dtype=torch.float64)
+        numbers = torch.rand(weight.shape, generator=fitting, dtype=torch.float64)
         return fitted(drawn, limit, numbers)
 
     def mask(weight: Tensor, name: str, layer: int) -> Tensor:
