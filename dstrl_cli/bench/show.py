@@ -48,6 +48,7 @@ CSV_COLUMNS = (
     "checkpoint_s",
     "checkpoint_mb",
     "checkpoint_share",
+    "varied",
 )
 PEER_PACKAGES = (*(peer.package for peer in PEERS.values()), "jax")
 UNITS = {"train": "steps/s", "update": "updates/s", "infer": "actions/s"}
@@ -102,6 +103,7 @@ def describe(work: Work) -> dict[str, Any]:
         "threads": work.threads,
         "members": work.members,
         "jobs": work.jobs,
+        "varied": work.varied if own else "",
     }
 
 
@@ -175,7 +177,7 @@ def to_json(
 
 # --- tables -------------------------------------------------------------------------------------
 
-_LEFT = ("method", "sparsity", "engine", "threads", "members", "runs")
+_LEFT = ("method", "varied", "sparsity", "engine", "threads", "members", "runs")
 
 
 def print_group(console: Console, measured: Sequence[Measurement], found: Sequence[Ratio]) -> None:
@@ -204,6 +206,7 @@ def _cells(work: Work) -> dict[str, str]:
     own = work.contender == "dstrl"
     return {
         "method": about["dst"] if own else PEERS[work.contender].label,
+        "varied": about["varied"],
         "sparsity": about["sparsity"] if own else "",
         "engine": about["engine"] if own else "",
         "threads": "all" if work.threads is None else str(work.threads),
@@ -216,7 +219,7 @@ def _shown(measured: Sequence[Measurement]) -> list[str]:
     """Return the headings whose cells say something: beyond the first ones, those that vary."""
     cells = [_cells(m.work) for m in measured]
     always = {"method", "sparsity", "engine"}
-    return [name for name in _LEFT if name in always or {c[name] for c in cells} != {"1"}]
+    return [name for name in _LEFT if name in always or not {c[name] for c in cells} <= {"1", ""}]
 
 
 def _table(left: Sequence[str], right: Sequence[str]) -> Table:
@@ -285,8 +288,10 @@ def _ratios(found: Sequence[Ratio], shown: Sequence[str]) -> Table:
 
 
 def over(ratio: Ratio) -> str:
-    """Return what a ratio is over: an engine, or a peer with the setting that was its best."""
+    """Return what a ratio is over: an engine, a varied key's value, or a peer's best setting."""
     work = ratio.over.work
+    if work.contender == "dstrl" and work.varied != ratio.subject.work.varied:
+        return work.varied
     if work.contender == "dstrl":
         return "masked"
     how = f"{work.jobs} x " if work.jobs > 1 else ""
