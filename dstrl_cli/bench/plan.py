@@ -124,7 +124,8 @@ class Work:
         threads: threads of one process; None: as many as the library takes.
         jobs: processes at once.
         policy: file of the policy that acts.
-        varied: the value of the key that `--vary` names, in words; empty without one.
+        varied: the last part of the key that `--vary` names and the value, as in `fan_in=free`;
+            empty without one.
     """
 
     kind: str
@@ -181,7 +182,7 @@ def groups(request: BenchRequest, tell: Callable[[str], None]) -> list[Group]:
 
 
 def _varied(vary: str) -> list[tuple[str, list[str]]]:
-    """Return every value of the key to vary, in words, and what sets it; one without a key.
+    """Return every value of the key to vary, as `leaf=value`, and what sets it; one without a key.
 
     Raises InputError unless it is written as `KEY=VALUE,VALUE`.
     """
@@ -192,7 +193,7 @@ def _varied(vary: str) -> list[tuple[str, list[str]]]:
     if not key.strip() or len(set(found)) < 2:
         raise InputError(f"--vary {vary}: must be a key with two values or more, KEY=VALUE,VALUE")
     leaf = key.strip().rpartition(".")[2]
-    return [(f"{leaf} {value}", [f"{key.strip()}={value}"]) for value in found]
+    return [(f"{leaf}={value}", [f"{key.strip()}={value}"]) for value in found]
 
 
 def check_peers(names: Sequence[str]) -> None:
