@@ -27,10 +27,13 @@ def check_limits(role: str, network: NetworkConfig, shapes: Sequence[Shape]) -> 
     most = _most(network)
     if most is None:
         return
-    for layer, (inputs, outputs) in _limited(shapes, most):
-        budget = _largest_budget(network, shapes, layer)
+    budgets = {
+        layer: _largest_budget(network, shapes, layer) for layer, _ in _limited(shapes, most)
+    }
+    needed = max((-(-budgets[layer] // shapes[layer][1]) for layer in budgets), default=0)
+    for layer, budget in budgets.items():
+        inputs, outputs = shapes[layer]
         if budget > most * outputs:
-            needed = -(-budget // outputs)
             raise InputError(
                 f"{role}.topology.fan_in = '{network.topology.fan_in}': layer {layer} "
                 f"({inputs}x{outputs}) has up to {budget:,} connections, and {outputs:,} neurons "
