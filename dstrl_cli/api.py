@@ -41,6 +41,8 @@ def train(
     seed: int | None = None,
     steps: float | None = None,
     episodes: float | None = None,
+    init_mask_from: str | Path | None = None,
+    init_weights_from: str | Path | None = None,
     preset: str | Path | None = None,
     sets: Mapping[str, Any] | None = None,
     device: str | None = None,
@@ -72,6 +74,8 @@ def train(
         seed: the seed of everything that is random.
         steps: environment steps; `1e6` is accepted.
         episodes: training episodes; training ends at whichever of steps and episodes comes first.
+        init_mask_from: a run whose last masks it starts with: its folder, or a policy file.
+        init_weights_from: a run whose first weights it starts with, likewise.
         preset: a preset's name, or the path of a YAML file.
         sets: further keys and values, as `--set` takes them: `{"nstep": 3}`; keys may be dotted or
             nested.
@@ -107,6 +111,8 @@ def train(
         "seed": seed,
         "steps": None if steps is None else parse_steps(steps),
         "episodes": None if episodes is None else parse_steps(episodes, "--episodes", "episodes"),
+        "init_mask_from": None if init_mask_from is None else str(init_mask_from),
+        "init_weights_from": None if init_weights_from is None else str(init_weights_from),
         "device": device,
         "engine": engine,
         "replay_device": replay_device,

@@ -131,9 +131,10 @@ BUDGETS: dict[str, str] = {
 }
 
 INITIAL_MASKS: dict[str, str] = {
-    "random": "dstrl_cli.topology.initial:random_mask",
-    "bernoulli": "dstrl_cli.topology.initial:bernoulli_mask",
-    "magnitude": "dstrl_cli.topology.initial:magnitude_mask",
+    "random": "dstrl_cli.topology.initial.random:random_mask",
+    "bernoulli": "dstrl_cli.topology.initial.bernoulli:bernoulli_mask",
+    "magnitude": "dstrl_cli.topology.initial.magnitude:magnitude_mask",
+    "dense": "dstrl_cli.topology.initial.dense:dense_mask",
 }
 
 ALLOCATIONS: dict[str, str] = {

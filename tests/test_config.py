@@ -118,9 +118,13 @@ def test_keys_are_those_of_a_plain_dict() -> None:
         "env.timeout",
         "replay_device",
         "compile",
+        "tensorboard",
+        "wandb",
         "metric",
         "method_label",
         "method_order",
+        "init_mask_from",
+        "init_weights_from",
     }
 
 

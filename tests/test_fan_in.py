@@ -17,7 +17,7 @@ from dstrl_cli.nets.network import Network
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.nets.sparse.engine import SparseNetwork
 from dstrl_cli.topology.budgets import layer_budgets, layer_moves
-from dstrl_cli.topology.initial import random_mask
+from dstrl_cli.topology.initial.random import random_mask
 from dstrl_cli.topology.limits import Constant
 from dstrl_cli.topology.masks import fitted
 

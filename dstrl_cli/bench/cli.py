@@ -59,7 +59,7 @@ Jobs = Annotated[
 ]
 PeerOption = Annotated[
     list[str] | None,
-    typer.Option(help="Measure sb3 or sbx in turn; repeat for both.", metavar="NAME"),
+    typer.Option(help="Measure sb3, sbx or rltools in turn; repeat for more.", metavar="NAME"),
 ]
 Set = Annotated[
     list[str] | None,

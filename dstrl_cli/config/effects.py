@@ -155,7 +155,8 @@ def replaced_steps(config: RunConfig) -> list[str]:
 
 def never_acting(config: RunConfig) -> list[str]:
     """Return what is switched on but never acts in a run of this length, and why."""
-    return [*_idle_rules(config), *_idle_nstep(config), *_idle_buffer(config)]
+    idle = [*_idle_rules(config), *_idle_nstep(config), *_idle_buffer(config)]
+    return [*idle, *_idle_recycling(config)]
 
 
 def _idle_rules(config: RunConfig) -> Iterator[str]:
@@ -208,6 +209,17 @@ def _idle_nstep(config: RunConfig) -> Iterator[str]:
         )
 
 
+def _idle_recycling(config: RunConfig) -> Iterator[str]:
+    for role in ROLES:
+        interval, total = getattr(config, role).redo_interval, updates(config, role)
+        if interval is not None and interval > total:
+            yield (
+                f"dormant units of the {NAMES[role]} never begin anew: redo_interval is "
+                f"{interval:,}, and there are {total:,} updates; lower it with "
+                f"--set {role}.redo_interval=N"
+            )
+
+
 def _idle_buffer(config: RunConfig) -> Iterator[str]:
     buffer, held = config.buffer, config.replay_capacity
     if not buffer.dynamic:
@@ -248,6 +260,10 @@ def without_effect(config: RunConfig, explicit: Mapping[str, Origin]) -> list[st
 def _switched_off(config: RunConfig, key: str) -> str | None:
     """Return why a dotted key has no effect on a run, or None where it has one."""
     group, _, rest = key.partition(".")
+    if rest == "initial_mask" and config.init_mask_from:
+        return "init_mask_from is set"
+    if key == "weight_init" and config.init_weights_from:
+        return "init_weights_from is set"
     if group in ROLES:
         return _network_key(getattr(config, group), rest)
     if group == "buffer" and rest != "dynamic" and not config.buffer.dynamic:
@@ -257,6 +273,9 @@ def _switched_off(config: RunConfig, key: str) -> str | None:
 
 def _network_key(network: NetworkConfig, key: str) -> str | None:
     rule = network.topology
+    if key.startswith("redo_"):
+        off = key != "redo_interval" and network.redo_interval is None
+        return "redo_interval is null" if off else None
     if network.all_active:
         which = "dense" if network.dense else "match_parameters"
         kept = {"dense", "match_parameters", "hidden_sizes"}

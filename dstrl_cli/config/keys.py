@@ -17,6 +17,8 @@ MACROS: dict[str, tuple[str, str]] = {
     "sparsity": ("actor.sparsity", "critic.sparsity"),
     "initial_sparsity": ("actor.initial_sparsity", "critic.initial_sparsity"),
     "layers": ("actor.layers", "critic.layers"),
+    "redo_interval": ("actor.redo_interval", "critic.redo_interval"),
+    "redo_threshold": ("actor.redo_threshold", "critic.redo_threshold"),
     **{
         f"topology.{name}": (f"actor.topology.{name}", f"critic.topology.{name}")
         for name in TopologyConfig.model_fields

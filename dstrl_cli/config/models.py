@@ -86,12 +86,11 @@ class TopologyConfig(Model):
     another `budget` moves it, between two shares of the network's own updates, from what
     `initial_sparsity` gives to what `sparsity` gives. Connections are swapped (some dropped and as
     many grown) after the share `swap_start` and before `swap_end`. `swap_of_growth` is the share of
-    what a rising budget grows that is dropped elsewhere at the same time.
-    `fan_in` limits the inputs of neurons, at all times. With `constant`, `ablate_below` empties
-    neurons of which too few connections are salient (SRigL): a number of them or, below 1, a share
-    of the neuron's inputs. `n_of_m` keeps N of every M consecutive inputs of a neuron, and so fixes
-    the sparsity. `params` are parameters of a user's own scores, which check them when a run is
-    about to start.
+    what a rising budget grows that is dropped elsewhere at the same time. `fan_in` limits the
+    inputs of neurons, and `n_of_m` keeps N of every M consecutive ones, which fixes the sparsity.
+    `ablate_below` empties neurons that have fewer salient connections (SRigL): a number or, below
+    1, a share of a neuron's inputs. `params` are parameters of a user's own scores, which check
+    them when a run is about to start.
     """
 
     drop: Annotated[str, named("drop score", DROP_SCORES)] = "magnitude"
@@ -170,7 +169,9 @@ class NetworkConfig(Model):
     `dense` ignores `sparsity`. `match_parameters` makes the network dense and so narrow that it has
     about as many weights as a network of that sparsity has connections. `hidden_sizes: null` means
     the run's. A budget that moves begins at `initial_sparsity`. `layers` are the sparsities of
-    single layers, from the input on, for `allocation: layers`.
+    single layers, from the input on, for `allocation: layers`. Every `redo_interval` of its own
+    updates the network's dormant units begin anew, those whose activity is at most
+    `redo_threshold` of their layer's; null: never (`training.recycling`).
     """
 
     sparsity: Sparsity = 0.0
@@ -183,6 +184,8 @@ class NetworkConfig(Model):
     layers: Sparsities | None = None
     initial_mask: Annotated[str, named("initial mask", INITIAL_MASKS)] = "random"
     topology: TopologyConfig = TopologyConfig()
+    redo_interval: PositiveInt | None = None
+    redo_threshold: NonNegativeFloat = 0.025
 
     @property
     def all_active(self) -> bool:
@@ -246,6 +249,11 @@ class NetworkConfig(Model):
         rule, first = self.topology, self.initial_sparsity
         if self.all_active:
             return self
+        if self.initial_mask == "dense" and (first if rule.moves_budget else self.sparsity):
+            raise ValueError(
+                "initial_mask: dense starts with all connections: set topology.budget to cubic, "
+                "linear or at_once with initial_sparsity: 0, or another initial_mask"
+            )
         if first is None:
             if rule.moves_budget:
                 raise ValueError(
@@ -286,12 +294,17 @@ class RunConfig(Model):
     steps, which also bound the replay buffer.
     `gradient_steps` updates (-1: as many as environment steps since) follow every `train_freq`
     steps, or episodes: as in Stable-Baselines3.
+    `init_mask_from` and `init_weights_from` are a run's folder or policy file: the networks start
+    with its masks, those at its end, and with its weights, those that it began with. `{seed}` in
+    them stands for the run's seed. What was found there (`init_mask_source`, ...) is filled in.
     `env_workers` are processes that step environments (0: none, the run's own process), and
     `replay_device: auto` keeps the replay buffer beside the networks. An episode that terminates
     at exactly its time limit counts as terminated, or as cut off by the limit with `limit_wins`;
-    an evaluation episode that has not ended after `eval_max_steps` is ended there.
+    an evaluation episode that has not ended after `eval_max_steps` is ended there. A hidden unit
+    counts as dormant in `neurons.csv` whose activity is at most `dormant_threshold` of its layer's.
     `checkpoint_every` is a number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps
-    the last checkpoint of a finished run. `metric` is what tables of the run show unless they are
+    the last checkpoint of a finished run. `tensorboard` and `wandb` also write curves for these
+    two. `metric` is what tables of the run show unless they are
     asked for another; `method_label` and `method_order` are how they name and sort a user's own
     method.
     """
@@ -317,6 +330,10 @@ class RunConfig(Model):
     buffer_size: PositiveInt = 1_000_000
     hidden_sizes: Widths = (256, 256)
     weight_init: Literal["fan_in", "orthogonal", "xavier"] = "fan_in"
+    init_mask_from: Name | None = None
+    init_mask_source: Name | None = None
+    init_weights_from: Name | None = None
+    init_weights_source: Name | None = None
 
     exploration_noise: NonNegativeFloat = 0.1
     target_noise: NonNegativeFloat = 0.2
@@ -346,6 +363,7 @@ class RunConfig(Model):
     eval_every: PositiveInt = 5_000
     eval_episodes: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10
     eval_max_steps: PositiveInt | None = 10_000
+    dormant_threshold: NonNegativeFloat = 0.025
     checkpoint_every: Interval = "10m"
     keep_checkpoint: bool = False
     device: Device = "auto"
@@ -354,6 +372,8 @@ class RunConfig(Model):
     env_workers: Workers = "auto"
     replay_device: Literal["auto", "cpu"] = "auto"
     compile: bool = False
+    tensorboard: bool = False
+    wandb: bool = False
     out: Name = "results"
 
     metric: MetricName | None = None
@@ -406,6 +426,16 @@ class RunConfig(Model):
             raise ValueError(
                 f"log_std_bounds: [{low:g}, {high:g}] must be ordered, the lower bound first"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sources_have_places(self) -> RunConfig:
+        for what in ("mask", "weights"):
+            if getattr(self, f"init_{what}_source") and not getattr(self, f"init_{what}_from"):
+                raise ValueError(
+                    f"init_{what}_source says what was found at init_{what}_from, which is not "
+                    f"set; leave it out, or set init_{what}_from"
+                )
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from dstrl_cli.config.fields import MetricName
+from dstrl_cli.config.fields import MetricName, PositiveInt, Share
 from dstrl_cli.config.foreign import counterpart
 from dstrl_cli.config.identity import env_name
 from dstrl_cli.config.keys import expand
@@ -30,6 +30,7 @@ from dstrl_cli.config.models import BY_LAYER, RunConfig
 from dstrl_cli.config.parse import Origin, explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 from dstrl_cli.config.refusals import refuse_short_buffer, refuse_standstill, refuse_unknown_end
+from dstrl_cli.config.shrink import scaled_keys
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.registry import ALGORITHMS, algorithm_name, is_outside, module_file, note_source
@@ -122,7 +123,10 @@ class Case(StrictFile):
 
 
 class SweepPreset(StrictFile):
-    """A preset: a sweep's axes, the keys of all its runs, and the table that it is for."""
+    """A preset: a sweep's axes, the keys of all its runs, and the table that it is for.
+
+    `until_decided` and the three keys below it are the flags of these names.
+    """
 
     name: str
     source: str
@@ -132,6 +136,15 @@ class SweepPreset(StrictFile):
     cases: tuple[Case, ...] = ()
     compare: str | None = None
     metric: MetricName | None = None
+    until_decided: tuple[str, ...] = ()
+    max_seeds: PositiveInt | None = None
+    seeds_per_round: PositiveInt | None = None
+    alpha: Share | None = None
+
+    @field_validator("until_decided", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> list[str]:
+        return parse_names(value, "until_decided")
 
     def layers(self, algo: str, method: str, env_id: str) -> list[Layer]:
         """Return the keys for one run: metric, axes of one value, `config`, then its cases."""
@@ -276,6 +289,10 @@ _FLAGS = {
     "replay_device": "--replay-device",
     "checkpoint_every": "--checkpoint-every",
     "keep_checkpoint": "--keep-checkpoint",
+    "tensorboard": "--tensorboard",
+    "wandb": "--wandb",
+    "init_mask_from": "--init-mask-from",
+    "init_weights_from": "--init-weights-from",
 }
 """The flags of keys whose name is not simply the key."""
 
@@ -329,6 +346,19 @@ def _refuse_sparsity_beside_layers(settings: Layer, default: Layer) -> None:
             )
 
 
+def _shrunk(
+    algo: str, method: str, below: Sequence[Layer], between: Sequence[Layer], scale: float
+) -> Layer:
+    """Return the keys that `--scale` changes, of what algorithm, method and preset say.
+
+    Flags and `--set` are what somebody wants of the small run, and are not read here.
+    """
+    settings = _merge([*below, *between])
+    origins = {key: origin for key, (_, origin) in settings.items()}
+    config = from_dict({"algo": algo, "method": method, **_nested(settings)}, origins)
+    return layer(scaled_keys(config, scale), "--scale")
+
+
 class Resolved(NamedTuple):
     """A checked configuration, and which of its keys a preset, `--set` or a flag gave."""
 
@@ -363,8 +393,12 @@ def resolve_explicit(
     preset: SweepPreset | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    scale: float | None = None,
 ) -> Resolved:
-    """Return the checked configuration of one run, and the keys that were given; see `resolve`."""
+    """Return the checked configuration of one run, and the keys that were given; see `resolve`.
+
+    With a `scale` everything below `--set` and the flags that counts steps shrinks to that share.
+    """
     axes = preset.sweep if preset else SweepAxes()
     if algo is None:
         algo = axes.algo[0] if len(axes.algo) == 1 else DEFAULT_ALGO
@@ -381,7 +415,8 @@ def resolve_explicit(
     for _ in range(2 if preset else 0):  # the environment chooses the cases; any layer may name it
         env_id = str(_merge([*below, *between, *above]).get("env.id", ("",))[0])
         between = preset.layers(name, chosen.name, env_id) if preset else []
-    settings = _merge([*below, *between, *above])
+    shrunk = [] if scale is None else [_shrunk(algo, chosen.name, below, between, scale)]
+    settings = _merge([*below, *between, *shrunk, *above])
     if "env.id" not in settings:
         raise InputError(f"env is missing: choose one with --env, or set it in {name}.yaml")
     _refuse_sparsity_beside_layers(settings, below[0])

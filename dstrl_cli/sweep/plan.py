@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise, product
@@ -24,8 +24,10 @@ from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolv
 from dstrl_cli.config.parts import EnvConfig
 from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
 from dstrl_cli.config.refusals import refuse_unreached_sparsity
+from dstrl_cli.config.shrink import at_scale
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
+from dstrl_cli.sweep.starting import started
 from dstrl_cli.topology import budgets, feasible
 from dstrl_cli.training.run import Run
 
@@ -51,8 +53,10 @@ class Axes:
     seeds: Sequence[int] = ()
     sets: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
-    def over(self, preset: SweepPreset | None, sets: Sequence[str]) -> Axes:
-        """Return these axes with the preset's where these are empty.
+    def over(
+        self, preset: SweepPreset | None, sets: Sequence[str], scale: float | None = None
+    ) -> Axes:
+        """Return these axes with the preset's where these are empty, those at its `scale`.
 
         An axis of the preset ends where a `--set` of the same key fixes its value. An axis of one
         value is left to the preset, whose cases may then change it.
@@ -71,7 +75,9 @@ class Axes:
             tasks=pick(self.tasks, theirs.task, "env.task"),
             sparsities=pick(self.sparsities, theirs.sparsity, "sparsity"),
             seeds=self.seeds or (theirs.seeds if "seed" not in fixed else ()),
-            sets={k: v for k, v in theirs.set.items() if len(v) > 1 and k not in fixed},
+            sets=at_scale(
+                {k: v for k, v in theirs.set.items() if len(v) > 1 and k not in fixed}, scale
+            ),
         )
 
 
@@ -85,17 +91,20 @@ def expand(
     preset: SweepPreset | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    scale: float | None = None,
 ) -> list[Run]:
     """Return the run of every combination of the axes, each once: a dense one has one sparsity.
 
-    `flags` are further explicit flags. Raises InputError for values that are not valid, an unknown
-    environment, or a sparsity that a network cannot have.
+    `flags` are further explicit flags; `scale` is the share of the length that runs have. Raises
+    InputError for values that are not valid, an unknown environment, or a sparsity that a network
+    cannot have.
     """
-    axes, flags = axes.over(preset, sets), flags or {}
+    axes, flags = axes.over(preset, sets, scale), flags or {}
     with_task = len(axes.tasks) > 1
     shared_names = _shared_names(axes.envs)
     families = _Families(
-        functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets), flags
+        functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets, scale=scale),
+        flags,
     )
     # a flag beats an axis of the preset
     tasks = axes.tasks if flags.get("env.task") is None else ()
@@ -111,11 +120,13 @@ def expand(
     ):
         keys = {"env.id": env, "env.task": task, "sparsity": sparsity, **extra}
         given = {key: value for key, value in keys.items() if value is not None}
-        config, spec, notes = families.configuration(algo, method, given)
+        config, spec, notes, chosen = families.configuration(algo, method, given)
         name = suffix(extra, axes.sets)
         with_module = env_name(config.env.id) in shared_names
         for seed in _values(seeds):
             seeded = config if seed is None else config.model_copy(update={"seed": seed})
+            if seeded.init_mask_from or seeded.init_weights_from:
+                seeded = sized(started(seeded, spec, chosen), spec)
             path = run_path(seeded, name, with_task=with_task, with_module=with_module)
             label = str(path)
             if label in found:
@@ -141,8 +152,8 @@ class _Families:
 
     def configuration(
         self, algo: str | None, method: str | None, given: Mapping[str, Any]
-    ) -> tuple[RunConfig, EnvSpec, tuple[str, ...]]:
-        """Return a configuration, its environment, and what the user should know of it.
+    ) -> tuple[RunConfig, EnvSpec, tuple[str, ...], Collection[str]]:
+        """Return a configuration, its environment, what the user should know, the keys they chose.
 
         `given` are the keys that the axes set. The first configuration with each task is resolved
         rather than copied, so that every task is checked.
@@ -165,7 +176,8 @@ class _Families:
             self._sized[shape] = full, told
         full, notes = self._sized[shape]
         env = env.model_copy(update={"id": spec.id})
-        return full.model_copy(update={"env": env}), spec, (*notes, *spec.notes)
+        full = full.model_copy(update={"env": env})
+        return full, spec, (*notes, *spec.notes), explicit
 
 
 def _shared_names(env_ids: Iterable[str]) -> set[str]:
@@ -253,6 +265,8 @@ def prepare(config: RunConfig, path: Path) -> Run:
     spec = env_spec(config.env).for_seed(config.seed)
     env = config.env.model_copy(update={"id": spec.id})
     config = sized(config.model_copy(update={"env": env}), spec)
+    if config.init_mask_from or config.init_weights_from:
+        config = sized(started(config, spec), spec)
     return Run(config, spec, Path(config.out) / path, str(path), notes=spec.notes)
 
 
@@ -335,7 +349,14 @@ def env_spec(env: EnvConfig) -> EnvSpec:
     """
     from dstrl_cli import envs
 
-    return envs.spec(env.id, env.task, env.kwargs, flatten=env.flatten, timeout=env.timeout)
+    return envs.spec(
+        env.id,
+        env.task,
+        env.kwargs,
+        flatten=env.flatten,
+        noise_features=env.noise_features,
+        timeout=env.timeout,
+    )
 
 
 @cache

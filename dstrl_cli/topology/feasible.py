@@ -1,11 +1,14 @@
 """Whether the limits on the inputs of neurons go with the budgets of their layers, before a run.
 
-Plain arithmetic on layer sizes and keys; no tensors, so that planning needs no torch.
+Plain arithmetic on layer sizes, keys and stored masks; planning needs no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
 
 from dstrl_cli.config.limits import at_most, by_layer, shown
 from dstrl_cli.config.models import NetworkConfig
@@ -107,3 +110,39 @@ def _check_groups(role: str, network: NetworkConfig, shapes: Sequence[Shape]) ->
             f"inputs, which {kept[layer].m} does not divide; leave it dense, with "
             f"{role}.topology.n_of_m={shown(texts)}, or choose another N:M"
         )
+
+
+def first_beyond(network: NetworkConfig, masks: Sequence[NDArray[Any]]) -> int | None:
+    """Return the first layer whose mask is not within the limits of a network, or None.
+
+    Neurons without any input count as given up: a constant fan-in is that of the others.
+
+    Args:
+        network: its keys.
+        masks: [in, out] per layer, 1 where active.
+    """
+    rule = network.topology
+    kept = None if rule.n_of_m is None else by_layer(rule.n_of_m, len(masks))
+    for layer, mask in enumerate(masks):
+        if kept is not None:
+            n, m = kept[layer]
+            met = n == m or bool((mask.reshape(-1, m, mask.shape[1]).sum(1) == n).all())
+            met = met and (n < m or bool(mask.all()))
+        else:
+            met = _within(rule.fan_in, mask)
+        if not met:
+            return layer
+    return None
+
+
+def _within(fan_in: str, mask: NDArray[Any]) -> bool:
+    """Whether the mask [in, out] of a layer is within a `fan_in`."""
+    inputs = mask.sum(0)  # of every neuron
+    if fan_in == "free" or len(inputs) == 1 or mask.all():
+        return True
+    limit, living = at_most(fan_in), inputs[inputs > 0]
+    if limit is None:
+        return len(living) == 0 or bool(living.max() - living.min() <= 1)
+    mean = float(inputs.mean())
+    most = max(limit.number * mean, -(-mean // 1)) if limit.times_mean else limit.number
+    return bool(inputs.max() <= most)

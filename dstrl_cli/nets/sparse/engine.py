@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from dstrl_cli.nets.adam import BETA1, BETA2, EPSILON
 from dstrl_cli.nets.initial import initial_layers
-from dstrl_cli.nets.network import Members, Network
+from dstrl_cli.nets.network import Members, Network, Overwritten
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.nets.sparse import kernels
 
@@ -365,6 +365,19 @@ class SparseNetwork(Network):
         if own_steps:
             (self.own_steps,) = own_steps
         self.reset_gradients()
+
+    @override
+    def overwrite(self, member: int, layers: Sequence[Overwritten]) -> None:
+        values, where = (
+            selected([part.numpy() for part in parts], self.masks)
+            for parts in list(zip(*layers, strict=True))[:2]
+        )
+        biases = np.concatenate([layer.biases.numpy() for layer in layers], axis=1).ravel()
+        at = np.concatenate([where > 0, biases])
+        self.params.flat[at] = np.concatenate([values, np.zeros(len(biases), np.float32)])[at]
+        self.first_moment[at] = self.second_moment[at] = 0.0
+        if self.own_steps is not None:
+            self.own_steps[: self.params.split][where > 0] = 0.0
 
     # Reading.
 
