@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from dstrl_cli.config import limits
 from dstrl_cli.config.fields import (
     Bounds,
     Device,
@@ -42,6 +43,7 @@ from dstrl_cli.config.fields import (
     named,
     one_of,
 )
+from dstrl_cli.config.limits import FanIn, NOfMs
 from dstrl_cli.config.parts import BufferConfig, EnvConfig, Model, env_shorthand
 from dstrl_cli.config.ranges import MAX_LENGTH
 from dstrl_cli.registry import (
@@ -85,8 +87,11 @@ class TopologyConfig(Model):
     `initial_sparsity` gives to what `sparsity` gives. Connections are swapped (some dropped and as
     many grown) after the share `swap_start` and before `swap_end`. `swap_of_growth` is the share of
     what a rising budget grows that is dropped elsewhere at the same time. A neuron keeps the share
-    `importance_decay` of its importance whenever some is added. `params` are parameters of a user's
-    own scores, which check them when a run is about to start.
+    `importance_decay` of its importance whenever some is added. `fan_in` limits the inputs of
+    neurons, and `n_of_m` keeps N of every M consecutive ones, which fixes the sparsity.
+    `ablate_below` empties neurons that have fewer salient connections (SRigL): a number or, below
+    1, a share of a neuron's inputs. `params` are parameters of a user's own scores, which check
+    them when a run is about to start.
     """
 
     drop: Annotated[str, named("drop score", DROP_SCORES)] = "magnitude"
@@ -109,6 +114,9 @@ class TopologyConfig(Model):
     accumulate: Literal["topology_update", "critic_update"] = "topology_update"
     td_error: Literal["sum", "mean", "off"] = "sum"
     importance_decay: Share = 1.0
+    fan_in: FanIn = "free"
+    ablate_below: PositiveFloat | None = None
+    n_of_m: NOfMs | None = None
     params: dict[str, Any] = {}  # noqa: RUF012  # pydantic copies it
 
     def __hash__(self) -> int:
@@ -124,6 +132,12 @@ class TopologyConfig(Model):
     def budget_window(self) -> tuple[float, float]:
         """The shares of training at which the budget begins to move, and has arrived."""
         return self.budget_start, self.budget_start if self.budget == "at_once" else self.budget_end
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> TopologyConfig:
+        if reason := limits.clash(self):
+            raise ValueError(reason)
+        return self
 
     @model_validator(mode="after")
     def _windows_ordered(self) -> TopologyConfig:
@@ -199,7 +213,7 @@ class NetworkConfig(Model):
     @property
     def fixes_sparsity(self) -> bool:
         """Whether the sparsity follows from keys of the layers, and cannot be chosen."""
-        return self.allocation in BY_LAYER
+        return self.allocation in BY_LAYER or self.topology.n_of_m is not None
 
     @property
     def is_extended(self) -> bool:
@@ -222,6 +236,14 @@ class NetworkConfig(Model):
                     f"{key} has no effect with allocation: {self.allocation}; "
                     f"set allocation: {allocation}, or leave {key} out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _n_of_m_is_met(self) -> NetworkConfig:
+        if self.topology.n_of_m is not None and not self.all_active:
+            fixed_by, _ = BY_LAYER.get(self.allocation, (None, None))
+            if reason := limits.unmet(self.topology.n_of_m, fixed_by, self.initial_mask):
+                raise ValueError(reason)
         return self
 
     @model_validator(mode="after")
