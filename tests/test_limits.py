@@ -10,7 +10,7 @@ from rule_samples import one
 from torch import Tensor
 
 from dstrl_cli.config.limits import at_most, by_layer
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.topology import masks
 from dstrl_cli.topology.limits import (
     AtMost,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import AfterValidator, BeforeValidator
 
 if TYPE_CHECKING:
-    from dstrl_cli.config.models import TopologyConfig
+    from dstrl_cli.config.rulekeys import TopologyConfig
 
 FAN_IN_USAGE = ("free", "constant", "at_most:K", "at_most:2x")
 """What `topology.fan_in` may be: no limit; the same number of inputs for every neuron of a layer,

@@ -21,7 +21,8 @@ def step_function(env: gymnasium.Env) -> StepFunction:
     That is `env.step` itself unless exactly those two wrappers, as Gymnasium made them, are around
     the environment.
     """
-    limit, order = env, getattr(env, "env", None)
+    limit: Any = env
+    order: Any = getattr(env, "env", None)
     if type(limit) is not TimeLimit or type(order) is not OrderEnforcing:
         return env.step
     inner = order.env

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dstrl_cli.config.models import NetworkConfig, RunConfig, TopologyConfig
+from dstrl_cli.config.models import NetworkConfig, RunConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import SCORES, algorithm, load
 from dstrl_cli.topology.moves import mean_moved

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.topology.rule import NetworkView, Score
 from dstrl_cli.topology.shapes import check
 

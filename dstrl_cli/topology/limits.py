@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from dstrl_cli.config.limits import at_most, by_layer
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 
 
 class Limit(ABC):

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.config.windows import Windows
 from dstrl_cli.registry import BUDGETS, SCHEDULES, SCORES, load
 from dstrl_cli.topology import masks
