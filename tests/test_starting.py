@@ -177,9 +177,7 @@ def test_masks_within_a_limit_are_taken(tmp_path):
         sets=[*SMALL, f"init_mask_from={folder}"],
         flags={"env.id": "2DNav-v1", "steps": 120},
     )
-    with pytest.raises(
-        InputError, match=r"actor\.topology\.n_of_m = \[1:1, 2:4, 2:4\]; set"
-    ):
+    with pytest.raises(InputError, match=r"actor\.topology\.n_of_m = \[1:1, 2:4, 2:4\]; set"):
         prepare(nm, Path("run"))
 
 
