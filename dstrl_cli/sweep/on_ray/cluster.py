@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -53,6 +54,8 @@ def opened(where: Where, out: Path, dry_run: bool) -> Iterator[Site]:
     Raises InputError without the package, where nobody answers at the address, or where a machine
     does not fit.
     """
+    if where.address is None:
+        _token_of_its_own()
     ray = _package()
     if dry_run and where.address is None:
         yield _Planned()
@@ -175,6 +178,15 @@ def _package() -> Any:
     return ray
 
 
+def _token_of_its_own() -> None:
+    """Let a cluster that is started for the call admit this call alone, unless the user decides.
+
+    Otherwise Ray would keep a token in the user's home for all that is started later.
+    """
+    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 def _connect(ray: Any, address: str | None) -> None:
     """Connect to a cluster, or start one on this machine. Raises InputError where that fails."""
     options: dict[str, Any] = {"address": address}
@@ -210,9 +222,9 @@ def _check_answers(address: str) -> None:
         address = os.environ.get("RAY_ADDRESS", "auto")
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     if address == "auto":
-        if _is_healthy(command):
-            return
-        raise InputError(f"--address auto: no Ray cluster runs on this machine; {remedy}")
+        if cause := _unhealthy(command):
+            raise InputError(f"--address auto: {cause} on this machine; {remedy}")
+        return
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or not 0 < int(port) < 1 << 16 or "/" in host:
         raise InputError(f"--address {address}: give auto, or HOST:PORT as `ray start` prints it")
@@ -220,19 +232,28 @@ def _check_answers(address: str) -> None:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S):
             pass
     except OSError as error:
-        cause = "no answer" if isinstance(error, TimeoutError) else error.strerror or error
+        cause = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
         raise InputError(f"--address {address}: nobody answers there ({cause}); {remedy}") from None
-    if not _is_healthy([*command, "--address", address]):
-        raise InputError(f"--address {address}: what answers there is no Ray cluster; {remedy}")
+    if cause := _unhealthy([*command, "--address", address]):
+        raise InputError(f"--address {address}: {cause} there; {remedy}")
 
 
-def _is_healthy(command: Sequence[str]) -> bool:
-    """Whether Ray's own check of a cluster succeeds, within a time."""
+def _unhealthy(command: Sequence[str]) -> str | None:
+    """Return why Ray's own check of a cluster fails; None where it succeeds, within a time.
+
+    Raises InputError where the cluster wants a token that this process does not have.
+    """
+    nothing = "no Ray cluster answers"
     try:
-        done = subprocess.run(command, capture_output=True, timeout=HEALTH_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HEALTH_S)
     except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        return nothing
+    if done.returncode and "AuthenticationError" in done.stderr:
+        raise InputError(
+            "--address: the Ray cluster wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
+            "or RAY_AUTH_TOKEN_PATH as where the cluster was started"
+        )
+    return nothing if done.returncode else None
 
 
 def _fetch_left_behind(nodes: Nodes, sweep: str, out: Path) -> None:

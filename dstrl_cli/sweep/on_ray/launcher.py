@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorUnavailableError, RayError
 from typing_extensions import override
 
 from dstrl_cli.runs import lock
@@ -180,11 +180,14 @@ class RayLauncher(Launcher):
         with suppress(Exception):
             ray.kill(seat.actor)  # where only the connection to it was lost
         name = self._nodes.name(seat.node)
-        if seat.node is not None and not self._nodes.is_alive(seat.node):
+        alive = seat.node is None or self._nodes.is_alive(seat.node)
+        if not alive:
             cause = f"its machine {name} was lost"
+        elif isinstance(error, ActorUnavailableError):
+            cause = f"the connection to its machine {name} was lost"
         else:
-            said = " ".join(str(error).split())
-            cause = f"its process on {name} was lost ({said[:200]})"
+            cause = f"its process on {name} was lost ({' '.join(str(error).split())[:300]})"
+        if alive:
             self._salvage(seat)
         _release(seat.locks)
         return End("lost", cause)

@@ -160,13 +160,13 @@ class Nodes:
         for place in found["absent"]:
             folder = Path(place).parent if place == self._asked.mark else place
             raise InputError(
-                f"machine {name} does not see the folder {folder}: put it on a file system that all "
-                "machines share, or add --collect, and the files are sent here"
+                f"machine {name} does not see the folder {folder}: put it on a file system that "
+                "all machines share, or add --collect, and the files are sent here"
             )
         if found["unlocked"]:
             raise InputError(
-                f"machine {name} does not see locks in {Path(found['unlocked']).parent}: mount that file system "
-                "with locks, so that no run is trained twice, or add --collect"
+                f"machine {name} does not see locks in {Path(found['unlocked']).parent}: mount that "
+                "file system with locks, so that no run is trained twice, or add --collect"
             )
 
     def free_memory(self) -> int:
