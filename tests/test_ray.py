@@ -157,7 +157,7 @@ def test_the_live_view_has_a_column_for_machines_once_there_is_one():
     out.truncate(0)
     console.print(view.view())
     assert out.getvalue().splitlines()[1].split()[-1] == "on"
-    assert out.getvalue().splitlines()[2].split() == ["a/seed0", "running", "node7"]
+    assert out.getvalue().splitlines()[2].split() == ["a/seed0", "running", "-:--", "node7"]
 
 
 # --- files that are collected -------------------------------------------------------------------
@@ -193,8 +193,9 @@ def test_files_that_are_not_a_runs_are_refused(tmp_path):
 def test_what_was_left_on_a_disk_is_fetched_where_it_is_further(tmp_path, monkeypatch):
     monkeypatch.setattr(collected.tempfile, "gettempdir", lambda: str(tmp_path / "disk"))
     one, other = runs(Axes(seeds=(0, 1)), tmp_path / "results")
-    for each, status in zip(collected.receive("abc", [one, other], {}), ("finished", None)):
-        leave(each, status)
+    there, begun = collected.receive("abc", [one, other], {})
+    leave(there, "finished")
+    leave(begun, None)
     assert collected.left_behind("abc") == {one.label: float("inf")}
     assert collected.is_further(float("inf"), one.path)
     leave(one, "finished")

@@ -165,8 +165,8 @@ class Nodes:
             )
         if found["unlocked"]:
             raise InputError(
-                f"machine {name} does not see locks in {Path(found['unlocked']).parent}: mount that "
-                "file system with locks, so that no run is trained twice, or add --collect"
+                f"machine {name} does not see locks in {Path(found['unlocked']).parent}: mount "
+                "that file system with locks, so that no run is trained twice, or add --collect"
             )
 
     def free_memory(self) -> int:
