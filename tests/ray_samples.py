@@ -27,7 +27,7 @@ ENDLESS = 10_000_000
 def keys(steps: int, **more: object) -> list[str]:
     chosen = {"eval_every": 1000, "topology.update_interval": 100, **more}
     sets = [*SMALL, *(f"{key}={value}" for key, value in chosen.items())]
-    what = ["--env=2DNav-v1", "--metric=final", f"--steps={steps}", "--checkpoint-every=1000"]
+    what = ["--env=2DNav-v1", "--metric=final", f"--steps={steps}", "--checkpoint-every=500"]
     return [*what, *(f"--set={each}" for each in sets)]
 
 
@@ -45,7 +45,7 @@ def sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def ended(process: subprocess.Popen[str], code: int) -> str:
     """Wait for a sweep; return what it printed."""
-    shown, _ = process.communicate(timeout=500)
+    shown, _ = process.communicate(timeout=1500)
     assert process.returncode == code, shown
     assert "Traceback" not in shown
     return shown
@@ -117,7 +117,7 @@ class Machine:
         )
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while "Ray runtime started" not in self.shown():
             assert self.process.poll() is None, self.shown()
             assert time.monotonic() < deadline, self.shown()

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc"),
 ]
 
-STEPS, SEEDS = 20_000, 6
+STEPS, SEEDS = 6_000, 5
 NAMES = ("two", "three", "four")
 SWEEP = [f"--seeds=0-{SEEDS - 1}", *keys(STEPS)]
 
