@@ -15,6 +15,7 @@ from dstrl_cli import compiler
 from dstrl_cli.algos.base import Due
 from dstrl_cli.algos.compiled import numbers, shared
 from dstrl_cli.envs.base import Step
+from dstrl_cli.nets.network import Network
 from dstrl_cli.nets.sparse.passes import NetworkTable
 from dstrl_cli.nets.sparse.tables import Table, described
 from dstrl_cli.replay.base import Replay
@@ -25,7 +26,7 @@ SOURCES = (__file__, numbers.__file__, compiler.__file__, *shared.SOURCES)
 
 
 class CompiledUpdate(ABC):
-    """Takes the updates of one algorithm in which no topology rule takes part, and acts.
+    """Takes the updates of one algorithm in which no topology changes, and acts.
 
     Args:
         algorithm: of one member, on the sparse engine.
@@ -48,6 +49,7 @@ class CompiledUpdate(ABC):
         self.shape = (tiles, lanes)
         self.nstep = 0
         self.actions = (self.row_of_actions(), self.row_of_actions())
+        self.td_error = torch.zeros(1, algorithm.critic.plan.heads)
         self.batch = self.batch_table()
 
     @staticmethod
@@ -67,11 +69,22 @@ class CompiledUpdate(ABC):
     def take(self, due: Due, targets: bool, nstep: int, drawn: int) -> None:
         """Take the update that has begun, with its `targets` or without, on numbers `drawn`."""
 
+    def takes(self, due: Due) -> bool:
+        """Return whether it takes the update that has begun: the topology does not change in it."""
+        if not due.topology:
+            return True
+        return all(network.shown_without_gradients for network in self.updated(due))
+
+    def updated(self, due: Due) -> list[Network]:
+        """Return the networks that take a step in this update, in their order."""
+        critic, actor = self.algorithm.critic, self.algorithm.actor
+        return [critic, actor] if due.actor else [critic]
+
     def __call__(self, due: Due, nstep: int) -> None:
         """Take the update that has begun.
 
         Args:
-            due: what `Algorithm.begin_update` returned; no topology update.
+            due: what `Algorithm.begin_update` returned, if `takes`.
             nstep: steps of its target.
         """
         self.actor.renew()
@@ -82,6 +95,10 @@ class CompiledUpdate(ABC):
         targets = self.targets(due)
         in_place = all(table.moves_target for table in targets)
         self.take(due, bool(targets) and in_place, nstep, drawn)
+        if due.topology:
+            for network in self.updated(due):
+                td_error = self.td_error if network is self.algorithm.critic else None
+                network.show_update(self.algorithm.alive, td_error, self.rows)
         if not in_place:
             for table in targets:
                 table.network.update_target(self.algorithm.config.tau)
@@ -132,6 +149,7 @@ class CompiledUpdate(ABC):
             exploration=algorithm.exploration.array[0],
             action=self.actions[0][0].numpy(),
             policy_action=self.actions[1][0].numpy(),
+            td_error=self.td_error[0].numpy(),
             alive=algorithm.alive.numpy(),
             **self.own(),
             **{name: total.numpy() for name, total in algorithm.sums.items()},
