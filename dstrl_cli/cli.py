@@ -305,6 +305,7 @@ def table(
 
 app.command(cls=HintingCommand)(look_cli.plot)
 app.command(cls=HintingCommand)(look_cli.inspect)
+app.command(cls=HintingCommand)(look_cli.report)
 
 
 @app.command(cls=HintingCommand)
