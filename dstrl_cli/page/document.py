@@ -134,8 +134,9 @@ def _contents(chapters: Sequence[Chapter]) -> Markup:
 
 def _chapter(chapter: Chapter, name: str, curves: Markup | None, budget: Budget) -> Markup:
     nothing = "No policies are here: they are not in archives, nor where weights were removed."
+    no_table = element("p", chapter.why)
     parts = {
-        "table": element("p", chapter.why) if chapter.table is None else table(chapter.table),
+        "table": table(chapter.table, chapter.costs) if chapter.table else no_table,
         "curves": curves or element("p", "No evaluations are logged."),
         "masks": masks(chapter, budget) or element("p", nothing),
         "missing": missing(chapter),

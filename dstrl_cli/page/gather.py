@@ -18,7 +18,7 @@ from dstrl_cli.report import tables
 from dstrl_cli.report.metrics import Metric
 from dstrl_cli.report.runs import LoggedRun, Results, load
 from dstrl_cli.report.sources import deeper_results
-from dstrl_cli.report.table import Look, Table
+from dstrl_cli.report.table import Table
 
 COSTS = ("params", "flops")
 
@@ -32,12 +32,14 @@ class Chapter:
         name: how it is called on the page.
         results: its runs.
         table: of them, or None where no run has what it would show; `why` says so.
+        costs: the same with parameters and FLOPs.
     """
 
     place: Path
     name: str
     results: Results = field(repr=False)
     table: Table | None = field(repr=False)
+    costs: Table | None = field(default=None, repr=False)
     why: str = ""
 
     @property
@@ -100,6 +102,9 @@ def _chapter(place: Path, name: str, metric: Metric | None) -> Chapter:
     """Read the runs of a results folder or an archive."""
     results = load(place)
     try:
-        return Chapter(place, name, results, tables.build(results, metric, Look(), extra=COSTS))
+        table = tables.build(results, metric)
     except InputError as error:
-        return Chapter(place, name, results, None, str(error))
+        return Chapter(place, name, results, None, why=str(error))
+    costs = tables.build(results, table.metric, extra=COSTS)
+    known = any(cell.cost for cell in costs.cells)
+    return Chapter(place, name, results, table, costs if known else None)

@@ -66,7 +66,7 @@ def settings_and_runs(chapter: Chapter) -> Markup:
         own = without(alike, shared)
         if several and own:
             title = f"{env}, {algo.upper()} {labels[method].label} {sparsity}"
-            parts.append(_details(f"{title}: what its {counted(len(runs), 'run')} have alike", own))
+            parts.append(_details(f"only of {title} ({counted(len(runs), 'run')})", own))
         rows += [_row(run, labels[method].label, without(of_run[run.path], alike)) for run in runs]
     heads = ("environment", "algorithm", "method", "sparsity", "seed", "status", "steps")
     more = ("last return", "time", "folder and own settings")

@@ -11,12 +11,16 @@ from dstrl_cli.report.grids import grids, title
 from dstrl_cli.report.table import Table
 
 
-def table(found: Table) -> Markup:
-    """Return a table, with what its numbers and marks are."""
+def table(found: Table, costs: Table | None) -> Markup:
+    """Return a table, with what its numbers and marks are; that with `costs` is closed at first."""
     parts: list[Markup] = [element("p", title(found), class_="about")]
     parts += [_grid(each) for each in chain.from_iterable(grids(found))]
     marks = [element("li", f"{mark.symbol} {mark.meaning}") for mark in found.marks]
-    return joined([*parts, *([element("ul", *marks, class_="marks")] if marks else [])])
+    parts += [element("ul", *marks, class_="marks")] if marks else []
+    if costs is not None:
+        shown = [_grid(each) for each in chain.from_iterable(grids(costs))]
+        parts.append(element("details", element("summary", "with parameters and FLOPs"), *shown))
+    return joined(parts)
 
 
 def _grid(grid: Grid) -> Markup:
@@ -26,7 +30,7 @@ def _grid(grid: Grid) -> Markup:
     for label, entries in grid.rows:
         cells = []
         for entry in entries:
-            shown = joined(spaced([element("span", part) for part in entry.parts], " "))
+            shown = " ".join(entry.parts)
             cells.append(element("td", element("strong", shown) if entry.bold else shown))
         body.append(element("tr", element("th", label, scope="row"), *cells))
     return scrolling(

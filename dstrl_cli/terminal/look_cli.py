@@ -1,4 +1,4 @@
-"""The command line of `dstrl plot`, `dstrl inspect` and `dstrl report`; `looking` does the work."""
+"""The command line of `dstrl plot`, `dstrl inspect` and `dstrl report`; others do the work."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def report(
 
     Example: dstrl report results --out report.html
     """
-    from dstrl_cli.terminal import looking
+    from dstrl_cli.terminal import reporting
 
     with interruptible():
-        looking.report(results, out, metric, overwrite, as_json)
+        reporting.report(results, out, metric, overwrite, as_json)

@@ -1,9 +1,8 @@
-"""The commands that look at runs without a table alone: `plot`, `inspect` and `report`."""
+"""The commands that look at runs without a table: `plot` and `inspect`."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dstrl_cli.config.ranges import parse_names
-from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.errors import DstrlError
 from dstrl_cli.plots import canvas
 from dstrl_cli.report import inside
-from dstrl_cli.report.words import counted
-from dstrl_cli.runs.files import check_output, write
 from dstrl_cli.runs.folder import check_writable
-from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.terminal import describe, inspected
 from dstrl_cli.terminal.screen import screen
 from dstrl_cli.terminal.streams import emit
@@ -100,30 +96,6 @@ def _input_names(found: inside.Inside) -> list[str]:
         kwargs, flatten = policy.env_kwargs, policy.env_flatten
         known = entry_names(envs.spec(policy.env, policy.task or 0, kwargs, flatten=flatten))
     return inspected.input_names(known, policy.observation_size, policy.action_size)
-
-
-def report(results: Path, out: Path, metric: str | None, overwrite: bool, as_json: bool) -> None:
-    """Write a page of the runs in a folder, and say what is on it."""
-    from dstrl_cli.page.document import page
-
-    if os.path.lexists(out) and not overwrite:
-        raise InputError(f"--out {out} exists: choose another, or replace it: --overwrite")
-    if not out.parent.is_dir():
-        raise InputError(f"--out: folder '{out.parent}' does not exist")
-    check_output(out, "--out")
-    done = page(results, metric)
-    content = done.html.encode()
-    write(out, content)
-    warnings = [f"warning: not read: {text}" for text in done.unread]
-    describe.print_lines(screen(stderr=True), warnings)
-    if as_json:
-        counts = {"chapters": done.chapters, "runs": done.runs, "unfinished": done.unfinished}
-        size = {"bytes": len(content), "unread": list(done.unread)}
-        _print_json({"file": str(out)} | counts | size)
-        return
-    unfinished = f", {done.unfinished} of them unfinished" if done.unfinished else ""
-    said = f"{counted(done.runs, 'run')} of {results}{unfinished} in {out}"
-    describe.print_lines(screen(), [f"{said} ({format_bytes(len(content))})"])
 
 
 def _print_json(document: Mapping[str, Any]) -> None:
