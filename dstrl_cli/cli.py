@@ -16,7 +16,7 @@ import typer
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.registry import only_asked
-from dstrl_cli.terminal import look_cli, table_options
+from dstrl_cli.terminal import eval_cli, look_cli, table_options
 from dstrl_cli.terminal.edge import interruptible, run_app
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.options import (
@@ -272,45 +272,7 @@ def sweep(
             commands.sweep(request, options, compare, rounds)
 
 
-@app.command(name="eval", cls=HintingCommand)
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or a policy file.", metavar="RUN")],
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help="Number of episodes (default: as in training).")
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Start as the evaluations of a run with this seed (default: the run's own seed).",
-        ),
-    ] = None,
-    env: Annotated[
-        str | None,
-        typer.Option(help="Another environment than the one trained on.", metavar="ID"),
-    ] = None,
-    task: Annotated[
-        int | None, typer.Option(help="Task of a navigation environment, 0-9.", metavar="N")
-    ] = None,
-    video: Annotated[
-        Path | None, typer.Option(help="Also record the first episode.", metavar="FILE.mp4")
-    ] = None,
-    render: Annotated[
-        str | None, typer.Option(help="Show the episodes in a window: human.", metavar="MODE")
-    ] = None,
-    trust: Trust = False,
-    as_json: AsJson = False,
-) -> None:
-    """Run episodes of a trained policy on the CPU, without noise.
-
-    They start as the run's own evaluations do, so that the mean is that of its last evaluation.
-    """
-    from dstrl_cli import commands
-
-    request = commands.EvalRequest(run, episodes, seed, env, task, video, render)
-    asked = (env,)
-    with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
-        commands.evaluate(request, as_json)
+app.command(name="eval", cls=HintingCommand)(eval_cli.evaluate)
 
 
 @app.command(cls=HintingCommand)
@@ -351,6 +313,7 @@ def table(
 
 app.command(cls=HintingCommand)(look_cli.plot)
 app.command(cls=HintingCommand)(look_cli.inspect)
+app.command(cls=HintingCommand)(look_cli.report)
 
 
 @app.command(cls=HintingCommand)

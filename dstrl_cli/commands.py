@@ -14,10 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from dstrl_cli.config.identity import env_identity
 from dstrl_cli.config.ranges import parse_names
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.registry import note_source
 from dstrl_cli.report import archiving, papers, tables
 from dstrl_cli.report.comparing import Asked, asked_test
 from dstrl_cli.report.render import render
@@ -43,7 +41,6 @@ from dstrl_cli.training.run import Outcome, Run
 
 __all__ = [
     "Axes",
-    "EvalRequest",
     "Limits",
     "OnFailure",
     "Rounds",
@@ -51,7 +48,6 @@ __all__ = [
     "RunRequest",
     "Where",
     "asked_test",
-    "evaluate",
     "export",
     "limits",
     "one_number",
@@ -272,93 +268,7 @@ def _table_text(
         return None
 
 
-# --- eval and table -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class EvalRequest:
-    """Which episodes of which policy are wanted; None leaves a value to the policy's run.
-
-    Attributes:
-        run: a run folder or a policy file.
-        episodes: how many.
-        seed: of the starts; None: the starts of the run's own evaluations.
-        env, task: another environment than the one trained on.
-        video: where to record the first episode.
-        render: `human` shows the episodes in a window.
-    """
-
-    run: Path
-    episodes: int | None = None
-    seed: int | None = None
-    env: str | None = None
-    task: int | None = None
-    video: Path | None = None
-    render: str | None = None
-
-
-def evaluate(request: EvalRequest, as_json: bool) -> None:
-    """Run episodes of a stored policy and print their returns; record or show them where asked."""
-    from dstrl_cli import envs
-    from dstrl_cli.evaluation import stored, video
-    from dstrl_cli.evaluation.starts import start_seeds
-    from dstrl_cli.runs.policy import Policy, find_policy
-
-    file = find_policy(request.run)
-    stored.check_content(file)
-    policy, config = Policy.load(file), stored.run_config(file)
-    env, task, kwargs = policy.env, policy.task or 0, policy.env_kwargs
-    if request.env is not None and env_identity(request.env) != env_identity(policy.env):
-        env, task, kwargs = request.env, 0, {}
-    task = task if request.task is None else request.task
-    note_source(policy.env, str(file))
-    timeout = config.env.timeout if config else stored.TIMEOUT_S
-    noise = policy.env_noise_features
-    spec = envs.spec(
-        env, task, kwargs, flatten=policy.env_flatten, noise_features=noise, timeout=timeout
-    )
-    stored.check_fit(policy, spec)
-    cautions = [stored.other_bounds(policy, spec)]
-    if request.video is not None:
-        video.check_video(request.video)
-    if request.render is not None:
-        video.check_render(request.render)
-    episodes = request.episodes or (config.eval_episodes if config else stored.EPISODES)
-    seed = request.seed
-    if seed is None:
-        seed = config.seed if config else stored.SEED
-        if config is None and (request.run.is_dir() or stored.without_config(file)):
-            cautions.append(
-                f"{CONFIG_FILE} is missing: the starts are those of seed {seed}, not the run's"
-            )
-    starts = start_seeds(seed, episodes)
-    run = stored.evaluate if request.render is None else video.show
-    max_steps = config.eval_max_steps if config else stored.LONGEST_EPISODE
-    result = run(policy, spec, starts, max_steps)
-    if cut := int(result.cut.sum()):
-        said = f"{counted(cut, 'episode')} had not ended after {max_steps:,} steps (eval_max_steps)"
-        cautions.append(said)
-    if request.video is not None:
-        if result.first is None:  # episodes that were shown
-            result = stored.evaluate(policy, spec, starts, max_steps)
-        cautions.append(video.record(spec, starts[0], result, request.video))
-    warnings = [f"warning: {text}" for text in cautions if text]
-    describe.print_lines(screen(stderr=True), warnings)
-    shown = stored.statistics(result)
-    if as_json:
-        about = {"run": str(request.run), "env": spec.name, "task": spec.task, "step": policy.step}
-        extra = {"seed": seed, "video": None if request.video is None else str(request.video)}
-        _print_json(about | extra | shown | {"returns": result.returns.tolist()})
-        return
-    where = f"{spec.name}, task {spec.task}" if spec.task else spec.name
-    title = f"{policy.algo.upper()} policy of step {policy.step:,} on {where}"
-    own = config is not None and seed == config.seed
-    starting = "the starts of training's evaluations" if own else f"the starts of seed {seed}"
-    lines = [f"{title}, {counted(episodes, 'episode')} from {starting}:"]
-    describe.print_lines(screen(), lines)
-    screen().print(describe.evaluation_table(shown))
-    if request.video is not None:
-        describe.print_lines(screen(), [f"video: {request.video}"])
+# --- table, archive, export, verify --------------------------------------------------------------
 
 
 def table(

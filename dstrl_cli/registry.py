@@ -119,7 +119,6 @@ SCORES: dict[str, ScoreRow] = {
         drops=True,
         grows=True,
         needs_td_error=True,
-        observes_if=("accumulate", "critic_update"),
     ),
     "none": ScoreRow("dstrl_cli.topology.none:Nothing", grows=True),
 }

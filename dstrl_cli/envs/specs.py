@@ -23,6 +23,7 @@ from gymnasium.envs.registration import load_env_creator
 from dstrl_cli.envs import modules
 from dstrl_cli.envs.calls import close_quietly, contained, explain
 from dstrl_cli.envs.noise import with_noise
+from dstrl_cli.envs.physics import Factors, with_physics
 from dstrl_cli.envs.quiet import log_mujoco_warnings, version_advice_ignored
 from dstrl_cli.envs.registration import NAVIGATION_TASKS, PREFIX, has_tasks
 from dstrl_cli.envs.spaces import check_spaces
@@ -72,6 +73,7 @@ class EnvSpec:
         timeout: seconds that one call of `step` or `reset` may take; None: as long as it wants.
         foreign: whether code of others than Gymnasium and dstrl makes it or wraps it.
         notes: what the user should know of it before a run starts.
+        physics: factors of its gravity or masses (`envs.physics`).
     """
 
     id: str
@@ -89,6 +91,7 @@ class EnvSpec:
     timeout: float | None = field(default=None, compare=False)
     foreign: bool = field(default=False, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    physics: Factors = ()
 
     def for_seed(self, seed: int) -> EnvSpec:
         """Return the environment of a run with this seed: `RUN_SEED` is replaced by it."""
@@ -150,7 +153,8 @@ def spec(
 def make_env(spec: EnvSpec, **kwargs: Any) -> gymnasium.Env:
     """Make one environment with its time limit, quietly; `kwargs` such as `render_mode`."""
     env = _make(spec.id, spec.flatten, **_with_task(spec.task, spec.kwargs), **kwargs)
-    return with_noise(env, spec.noise_features, spec.name)
+    env = with_noise(env, spec.noise_features, spec.name)
+    return with_physics(env, spec.physics, spec.name)
 
 
 def known_envs() -> list[str]:

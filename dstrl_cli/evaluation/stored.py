@@ -6,7 +6,7 @@ last rows of `eval.csv`, up to what rounding does to a trajectory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,12 @@ from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, read_summary
 
 AT_ONCE = 10
 """Environments that run side by side."""
+
+Acting = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Observations [N, obs] to actions [N, act] in [-1, 1]."""
+
+Around = Callable[[Acting, range], Acting]
+"""What stands between a policy and the environments of the episodes of these numbers."""
 
 EPISODES, SEED, TIMEOUT_S = 10, 0, 600.0
 """How a policy is evaluated whose file lies in no run folder."""
@@ -78,6 +84,7 @@ def evaluate(
     spec: EnvSpec,
     starts: Sequence[int],
     max_steps: int | None = LONGEST_EPISODE,
+    around: Around | None = None,
 ) -> Episodes:
     """Run one episode from each start of a policy that fits the environment.
 
@@ -86,15 +93,21 @@ def evaluate(
         spec: the environment.
         starts: the seed of each episode's start (`evaluation.starts`).
         max_steps: where an episode ends that the environment has not ended; None: nowhere.
+        around: perturbs what the policy sees or does; None: nothing does.
 
     Raises:
         DstrlError: an environment failed.
     """
     kept: list[NDArray[np.float32]] = []
-    parts = [
-        _side_by_side(policy, spec, starts[i : i + AT_ONCE], max_steps, kept if i == 0 else None)
-        for i in range(0, len(starts), AT_ONCE)
-    ]
+    parts = []
+    for i in range(0, len(starts), AT_ONCE):
+        here = starts[i : i + AT_ONCE]
+        acting = (
+            policy.unit_action
+            if around is None
+            else around(policy.unit_action, range(i, i + len(here)))
+        )
+        parts.append(_side_by_side(acting, spec, here, max_steps, kept if i == 0 else None))
     first = np.array(kept[: parts[0].lengths[0]], np.float32).reshape(-1, spec.action_size)
     return replace(Episodes.joined(parts), first=first)
 
@@ -133,7 +146,7 @@ def statistics(found: Episodes) -> dict[str, dict[str, float]]:
 
 
 def _side_by_side(
-    policy: Policy,
+    acting: Acting,
     spec: EnvSpec,
     starts: Sequence[int],
     max_steps: int | None,
@@ -145,7 +158,7 @@ def _side_by_side(
     """
 
     def act(observation: torch.Tensor) -> torch.Tensor:
-        actions = policy.unit_action(observation.numpy())
+        actions = acting(observation.numpy())
         if kept is not None:
             kept.append(actions[0])
         return torch.from_numpy(actions)

@@ -41,7 +41,7 @@ def as_csv(table: Table) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(found[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _harmless(value) for name, value in row.items()} for row in found)
+    writer.writerows({name: harmless(value) for name, value in row.items()} for row in found)
     return text.getvalue()
 
 
@@ -60,7 +60,7 @@ def _flat_section(section: Section, table: Table) -> Iterator[dict[str, Any]]:
             yield flat | _flat_look(table, row.overall.beats, (row.label, ALL) in bold)
 
 
-def _harmless(value: Any) -> Any:
+def harmless(value: Any) -> Any:
     """Return a cell that no spreadsheet takes for a formula: text that looks like one is quoted."""
     if not isinstance(value, str):
         return value

@@ -118,13 +118,14 @@ def missing_seeds(sections: Iterable[Section]) -> Iterator[str]:
 
     Unfinished ones are marked already.
     """
-    lacking = dict.fromkeys(line for section in sections for line in _lacking(section))
+    lacking = dict.fromkeys(line for section in sections for line in lacking_seeds(section))
     yield from list(lacking)[:MAX_VALUES]
     if len(lacking) > MAX_VALUES:
         yield f"{len(lacking) - MAX_VALUES} more lack seeds that others have"
 
 
-def _lacking(section: Section) -> Iterator[str]:
+def lacking_seeds(section: Section) -> Iterator[str]:
+    """Yield which seeds each row of a section lacks."""
     for env in section.envs:
         cells = {row.label: row.cells[env] for row in section.rows if env in row.cells}
         seeds = {seed for cell in cells.values() for seed in cell.seeds}

@@ -82,6 +82,19 @@ def nothing_found(root: Place) -> InputError:
     )
 
 
+def deeper_results(root: Path) -> list[Path]:
+    """Return the results folders below another one whose runs that one does not count as its own.
+
+    Their runs lie deeper than `LEVELS`, or by their paths belong to such a folder.
+    """
+    own = set(find_runs(root, lambda *_: None))
+    found: dict[Path, None] = {}
+    for depth, run in _walk(root, None, lambda *_: None):
+        if run not in own and depth > LEVELS and LAYOUT.search(run.as_posix()):
+            found[run.parents[LEVELS - 1]] = None
+    return list(found)
+
+
 def _results_folders_below(root: Path) -> list[Path]:
     """Return the folders below `root` that could be given instead, each once."""
     found: dict[Path, None] = {}

@@ -1,4 +1,4 @@
-"""The command line of `dstrl plot` and `dstrl inspect`; what they do is in `looking`."""
+"""The command line of `dstrl plot`, `dstrl inspect` and `dstrl report`; others do the work."""
 
 from __future__ import annotations
 
@@ -93,3 +93,31 @@ def inspect(
 
     with interruptible(), kept_for_json(as_json), only_asked((), trust=False):
         looking.inspect(run, out, as_json)
+
+
+def report(
+    results: Annotated[
+        Path,
+        typer.Argument(
+            help="A results folder, one with results folders or archives in it, or an archive."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The page to write.", metavar="FILE.html")] = Path(
+        "report.html"
+    ),
+    metric: Metric = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one page for a browser: tables, curves, masks, settings and what is missing.
+
+    It loads nothing from the network, so that it can be sent to others as it is.
+
+    Example: dstrl report results --out report.html
+    """
+    from dstrl_cli.terminal import reporting
+
+    with interruptible():
+        reporting.report(results, out, metric, overwrite, as_json)
