@@ -41,6 +41,8 @@ def train(
     seed: int | None = None,
     steps: float | None = None,
     episodes: float | None = None,
+    init_mask_from: str | Path | None = None,
+    init_weights_from: str | Path | None = None,
     preset: str | Path | None = None,
     sets: Mapping[str, Any] | None = None,
     device: str | None = None,
@@ -50,6 +52,8 @@ def train(
     config: str | Path | None = None,
     checkpoint_every: int | str | None = None,
     keep_checkpoint: bool = False,
+    tensorboard: bool = False,
+    wandb: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     trust: bool = False,
@@ -72,6 +76,8 @@ def train(
         seed: the seed of everything that is random.
         steps: environment steps; `1e6` is accepted.
         episodes: training episodes; training ends at whichever of steps and episodes comes first.
+        init_mask_from: a run whose last masks it starts with: its folder, or a policy file.
+        init_weights_from: a run whose first weights it starts with, likewise.
         preset: a preset's name, or the path of a YAML file.
         sets: further keys and values, as `--set` takes them: `{"nstep": 3}`; keys may be dotted or
             nested.
@@ -83,6 +89,8 @@ def train(
             keys above that would change it may not be given.
         checkpoint_every: a number of steps or a time (`10m`); 0 writes no checkpoints.
         keep_checkpoint: keep the last checkpoint when the run has finished.
+        tensorboard: also write the curves for TensorBoard, into the run's folder.
+        wandb: also send the curves to Weights & Biases, or keep them for it (`WANDB_MODE=offline`).
         overwrite: start over where a run is already.
         resume: go on with the run that is in the folder, if it was stopped; a finished one is not
             trained again, unless `steps` are more than it had and it kept its checkpoint.
@@ -107,11 +115,15 @@ def train(
         "seed": seed,
         "steps": None if steps is None else parse_steps(steps),
         "episodes": None if episodes is None else parse_steps(episodes, "--episodes", "episodes"),
+        "init_mask_from": None if init_mask_from is None else str(init_mask_from),
+        "init_weights_from": None if init_weights_from is None else str(init_weights_from),
         "device": device,
         "engine": engine,
         "replay_device": replay_device,
         "checkpoint_every": checkpoint_every,
         "keep_checkpoint": keep_checkpoint or None,
+        "tensorboard": tensorboard or None,
+        "wandb": wandb or None,
         "out": None if out is None else str(out),
     }
     axes = Axes(algos=[] if algo is None else [algo], methods=[] if dst is None else [str(dst)])

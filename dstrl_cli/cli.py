@@ -16,13 +16,14 @@ import typer
 from dstrl_cli import __version__
 from dstrl_cli.bench.cli import app as bench
 from dstrl_cli.registry import only_asked
-from dstrl_cli.terminal import table_options
+from dstrl_cli.terminal import look_cli, table_options
 from dstrl_cli.terminal.edge import interruptible, run_app
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.options import (
     ActorSparsity,
     Algo,
     Algos,
+    Alpha,
     AsJson,
     CheckpointEvery,
     Compare,
@@ -37,8 +38,11 @@ from dstrl_cli.terminal.options import (
     Envs,
     Episodes,
     FailFast,
+    InitMaskFrom,
+    InitWeightsFrom,
     Jobs,
     KeepCheckpoint,
+    MaxSeeds,
     MembersPerDevice,
     Metric,
     Ours,
@@ -49,8 +53,10 @@ from dstrl_cli.terminal.options import (
     ReplayDevice,
     Resume,
     Retries,
+    Scale,
     Seed,
     Seeds,
+    SeedsPerRound,
     Set,
     Sparsities,
     Sparsity,
@@ -59,7 +65,10 @@ from dstrl_cli.terminal.options import (
     StoredConfig,
     Task,
     Tasks,
+    Tensorboard,
     Trust,
+    UntilDecided,
+    Wandb,
 )
 from dstrl_cli.terminal.streams import kept_for_json
 
@@ -99,6 +108,8 @@ def train(
     seeds: Seeds = None,
     steps: Steps = None,
     episodes: Episodes = None,
+    init_mask_from: InitMaskFrom = None,
+    init_weights_from: InitWeightsFrom = None,
     preset: Preset = None,
     set_: Set = None,
     device: Device = None,
@@ -112,6 +123,8 @@ def train(
     resume: Resume = False,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
+    tensorboard: Tensorboard = False,
+    wandb: Wandb = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     trust: Trust = False,
@@ -136,11 +149,15 @@ def train(
         seeds=seeds,
         steps=steps,
         episodes=episodes,
+        init_mask_from=init_mask_from,
+        init_weights_from=init_weights_from,
         device=device,
         engine=engine,
         replay_device=replay_device,
         checkpoint_every=checkpoint_every,
         keep_checkpoint=keep_checkpoint,
+        tensorboard=tensorboard or None,
+        wandb=wandb or None,
         out=out,
     )
     one = {"env.id": env, "env.task": task, "sparsity": commands.one_number(sparsity, "--sparsity")}
@@ -168,7 +185,10 @@ def sweep(
     seeds: Seeds = None,
     steps: Steps = None,
     episodes: Episodes = None,
+    init_mask_from: InitMaskFrom = None,
+    init_weights_from: InitWeightsFrom = None,
     preset: Preset = None,
+    scale: Scale = None,
     set_: Set = None,
     device: Device = None,
     engine: Engine = None,
@@ -179,8 +199,14 @@ def sweep(
     out: Out = None,
     metric: Metric = None,
     compare: Compare = None,
+    until_decided: UntilDecided = None,
+    max_seeds: MaxSeeds = None,
+    seeds_per_round: SeedsPerRound = None,
+    alpha: Alpha = None,
     checkpoint_every: CheckpointEvery = None,
     keep_checkpoint: KeepCheckpoint = False,
+    tensorboard: Tensorboard = False,
+    wandb: Wandb = False,
     overwrite: OverwriteAll = False,
     fail_fast: FailFast = False,
     retries: Retries = 0,
@@ -214,23 +240,28 @@ def sweep(
         seeds=seeds,
         steps=steps,
         episodes=episodes,
+        init_mask_from=init_mask_from,
+        init_weights_from=init_weights_from,
         device=device,
         engine=engine,
         replay_device=replay_device,
         checkpoint_every=checkpoint_every,
         keep_checkpoint=keep_checkpoint,
+        tensorboard=tensorboard or None,
+        wandb=wandb or None,
         out=out,
         metric=metric,
     )
-    request = commands.RunRequest(axes, shared, ours, preset, set_ or [], overwrite)
+    request = commands.RunRequest(axes, shared, ours, preset, set_ or [], overwrite, scale=scale)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json, commands.OnFailure(fail_fast, retries))
+    rounds = commands.Rounds(until_decided, max_seeds, seeds_per_round, alpha)
     asked = (algo, *(env or ()), *(set_ or ()))
     with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         if status:
-            commands.sweep_status(request, as_json)
+            commands.sweep_status(request, as_json, rounds)
         else:
-            commands.sweep(request, options, compare)
+            commands.sweep(request, options, compare, rounds)
 
 
 @app.command(name="eval", cls=HintingCommand)
@@ -285,6 +316,7 @@ def table(
     against: table_options.Against = None,
     compare: Compare = None,
     columns: table_options.Columns = None,
+    by_task: table_options.ByTask = False,
     test: table_options.Test = False,
     pairs: table_options.Pairs = None,
     alpha: table_options.Alpha = None,
@@ -297,10 +329,20 @@ def table(
     from dstrl_cli import commands
 
     look = {"center": center, "spread": spread, "normalize": normalize, "bold": bold}
-    beside = {"metric": metric, "against": against, "compare": compare, "columns": columns}
+    beside = {
+        "metric": metric,
+        "against": against,
+        "compare": compare,
+        "columns": columns,
+        "by_task": by_task,
+    }
     with interruptible():
         asked = commands.asked_test(test, pairs, alpha, max_seeds, seeds_per_round)
         commands.table(results, format_, as_json, look | beside, asked)
+
+
+app.command(cls=HintingCommand)(look_cli.plot)
+app.command(cls=HintingCommand)(look_cli.inspect)
 
 
 @app.command(cls=HintingCommand)

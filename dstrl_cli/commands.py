@@ -15,40 +15,46 @@ from typing import Any
 from rich.console import Console
 
 from dstrl_cli.config.identity import env_identity
-from dstrl_cli.config.ranges import parse_names, parse_numbers, parse_steps
+from dstrl_cli.config.ranges import parse_names
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
 from dstrl_cli.registry import note_source
 from dstrl_cli.report import archiving, papers, tables
 from dstrl_cli.report.comparing import Asked, asked_test
 from dstrl_cli.report.render import render
+from dstrl_cli.report.table import Comparisons
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
-from dstrl_cli.sweep import launcher, local
+from dstrl_cli.sweep import launcher, local, study
 from dstrl_cli.sweep.again import stored_config
 from dstrl_cli.sweep.launcher import OnFailure
-from dstrl_cli.sweep.memory import format_bytes, parse_size
+from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
 from dstrl_cli.sweep.plan import Axes, prepare
-from dstrl_cli.sweep.request import RunRequest, plan_training, wanted_runs
+from dstrl_cli.sweep.request import Rounds, RunRequest, plan_training, wanted_runs
 from dstrl_cli.sweep.states import Planned, repaired, resumed
 from dstrl_cli.sweep.status import look
-from dstrl_cli.terminal import describe, exported, listing, plan, status, verified
+from dstrl_cli.terminal import deciding, describe, exported, listing, plan, status, verified
 from dstrl_cli.terminal.display import make_display
+from dstrl_cli.terminal.flags import limits, one_number, run_flags
 from dstrl_cli.terminal.screen import screen
 from dstrl_cli.terminal.streams import emit
-from dstrl_cli.training.run import Outcome
+from dstrl_cli.training.run import Outcome, Run
 
 __all__ = [
     "Axes",
     "EvalRequest",
     "Limits",
     "OnFailure",
+    "Rounds",
     "RunOptions",
     "RunRequest",
     "asked_test",
     "evaluate",
     "export",
+    "limits",
+    "one_number",
+    "run_flags",
     "sweep",
     "sweep_status",
     "table",
@@ -70,57 +76,6 @@ class RunOptions:
     def console(self) -> Console:
         """Where a person reads: with JSON on standard output, standard error."""
         return screen(stderr=self.as_json)
-
-
-# --- values of flags ----------------------------------------------------------------------------
-
-
-def one_number(text: str | None, flag: str) -> float | None:
-    """Return the one number of a flag. Raises InputError where it names several."""
-    if text is None:
-        return None
-    numbers = parse_numbers(text, flag)
-    if len(numbers) > 1:
-        raise InputError(f"{flag}: {text!r} is more than one number; only one is taken here")
-    return numbers[0]
-
-
-def one_of(value: str | None, flag: str, other: str | None, other_flag: str) -> str | None:
-    """Return a flag's value. Raises InputError where another, which excludes it, is given too."""
-    if value is not None and other is not None:
-        raise InputError(f"{flag} {value} and {other_flag} {other}: give one of them")
-    return value
-
-
-def limits(jobs: int | None, device_memory: str | None, members: int | None) -> Limits:
-    """Return what `--jobs`, `--device-memory` and `--members-per-device` allow."""
-    return Limits(jobs, None if device_memory is None else parse_size(device_memory), members)
-
-
-def run_flags(
-    *,
-    actor_sparsity: str | None,
-    critic_sparsity: str | None,
-    seed: str | None,
-    seeds: str | None,
-    steps: str | None,
-    episodes: str | None,
-    keep_checkpoint: bool,
-    **others: Any,
-) -> dict[str, Any]:
-    """Return the keys that `train` and `sweep` both have flags for; None: not given.
-
-    `others` are taken as they are. Raises InputError for a value that is not valid.
-    """
-    return {
-        "actor.sparsity": one_number(actor_sparsity, "--actor-sparsity"),
-        "critic.sparsity": one_number(critic_sparsity, "--critic-sparsity"),
-        "seed": one_of(seed, "--seed", seeds, "--seeds"),
-        "steps": None if steps is None else parse_steps(steps),
-        "episodes": None if episodes is None else parse_steps(episodes, "--episodes", "episodes"),
-        "keep_checkpoint": keep_checkpoint or None,
-        **others,
-    }
 
 
 # --- train and sweep ----------------------------------------------------------------------------
@@ -155,35 +110,90 @@ def _ended_before(planned: Planned) -> Outcome:
     return Outcome(planned.run, read_summary(planned.run.path) or {"status": planned.status})
 
 
-def sweep(request: RunRequest, options: RunOptions, compare: str | None) -> None:
+def sweep(request: RunRequest, options: RunOptions, compare: str | None, rounds: Rounds) -> None:
     """Train what a sweep has left to do, and print the table. Raises DstrlError where one fails."""
     preset = request.load_preset()
     compare = compare or (preset.compare if preset else None)
     if compare is not None:
         papers.published(compare)
-    planned = resumed(wanted_runs(request, preset), request.overwrite)
+    test = rounds.test(preset)
+    if test is not None:
+        _sweep_until_decided(study.plan_study(request, preset, test), options, compare)
+        return
+    runs = wanted_runs(request, preset)
+    outcomes, _ = _train_planned(resumed(runs, request.overwrite), options)
+    if not options.dry_run:
+        _show_swept(runs, outcomes, compare, options)
+
+
+def _sweep_until_decided(asked: study.Study, options: RunOptions, compare: str | None) -> None:
+    """Train round after round; a dry run shows what is next, and what the plan can find."""
+    if options.dry_run:
+        found = asked.look()
+        also = deciding.as_json(asked, found)
+        _train_planned(resumed([*asked.others, *asked.runs(found)], False), options, also)
+        if not options.as_json:
+            describe.print_lines(options.console, deciding.lines(asked, found, also))
+        return
+
+    def train(runs: Sequence[Run], heading: str) -> tuple[Sequence[Outcome], bool]:
+        describe.print_lines(options.console, [heading])
+        return _train_planned(resumed(runs, overwrite=False), options)
+
+    runs, outcomes, found = study.carry_out(
+        asked,
+        train,
+        lambda lines: describe.print_lines(options.console, lines),
+        options.on_failure.fail_fast,
+    )
+    _show_swept(runs, outcomes, compare, options, found)
+
+
+def _train_planned(
+    planned: Sequence[Planned], options: RunOptions, also: Mapping[str, Any] | None = None
+) -> tuple[list[Outcome], bool]:
+    """Print the plan of runs and carry it out; return how runs ended, and whether any was to do.
+
+    A dry run trains none, and adds `also` to its JSON.
+    """
     placement = place_runs(planned, options.limits, this_host(), options.dry_run)
     if not (options.dry_run and options.as_json):
         _print_plan(planned, placement, options.console)
-    outcomes = _carry_out(planned, placement, options, here=False)
-    if outcomes is None:
-        return
-    only = [each.run.path for each in planned]
-    metrics = {each.run.config.metric for each in planned}
+    outcomes = _carry_out(planned, placement, options, here=False, also=also) or []
+    return outcomes, any(each.to_do for each in planned)
+
+
+def _show_swept(
+    runs: Sequence[Run],
+    outcomes: Sequence[Outcome],
+    compare: str | None,
+    options: RunOptions,
+    tests: Comparisons | None = None,
+) -> None:
+    """Print the table of a sweep's runs, and raise DstrlError where one failed."""
+    metrics = {run.config.metric for run in runs}
     metric = metrics.pop() if len(metrics) == 1 else None  # else the table chooses, and says so
     style = "json" if options.as_json else "rich"
-    shown = _table_text(placement.out, only, metric, compare, style)
+    only = [run.path for run in runs]
+    shown = _table_text(runs[0].config.out, only, metric, compare, style, tests)
     if options.as_json:
-        runs = [describe.outcome_json(each) for each in outcomes]
-        _print_json({"runs": runs, "table": json.loads(shown or "null")})
+        ended = [describe.outcome_json(each) for each in outcomes]
+        _print_json({"runs": ended, "table": json.loads(shown or "null")})
     elif shown is not None:
         print(shown.rstrip("\n"))
     _raise_failures(outcomes)
 
 
-def sweep_status(request: RunRequest, as_json: bool) -> None:
+def sweep_status(request: RunRequest, as_json: bool, rounds: Rounds) -> None:
     """Print the state of every run of a sweep; nothing is trained."""
-    found = look(wanted_runs(request, request.load_preset()))
+    preset = request.load_preset()
+    test = rounds.test(preset)
+    if test is None:
+        runs = wanted_runs(request, preset)
+    else:
+        asked = study.plan_study(request, preset, test)
+        runs = [*asked.others, *asked.runs(asked.look())]
+    found = look(runs)
     if as_json:
         _print_json(status.status_json(found))
         return
@@ -207,9 +217,13 @@ def _print_plan(planned: Sequence[Planned], placement: Placement, console: Conso
 
 
 def _carry_out(
-    planned: Sequence[Planned], placement: Placement, options: RunOptions, here: bool
+    planned: Sequence[Planned],
+    placement: Placement,
+    options: RunOptions,
+    here: bool,
+    also: Mapping[str, Any] | None = None,
 ) -> list[Outcome] | None:
-    """Train what is to do, in this process if `here`; None after a dry run.
+    """Train what is to do, in this process if `here`; None after a dry run, which prints `also`.
 
     Environments that are neither Gymnasium's nor dstrl's always run in a process of their own: they
     may crash it, and somebody must be left to say so.
@@ -219,7 +233,7 @@ def _carry_out(
     describe.print_lines(errors, cautions)
     if options.dry_run:
         if options.as_json:
-            _print_json(plan.plan_json(planned, placement))
+            _print_json(plan.plan_json(planned, placement) | dict(also or {}))
         return None
     describe.print_lines(errors, repaired(planned))
     with make_display(options.console, errors, placement, evaluations=here) as display:
@@ -234,11 +248,17 @@ def _raise_failures(outcomes: Sequence[Outcome]) -> None:
 
 
 def _table_text(
-    out: str, only: Sequence[Path], metric: str | None, compare: str | None, style: str
+    out: str,
+    only: Sequence[Path],
+    metric: str | None,
+    compare: str | None,
+    style: str,
+    tests: Comparisons | None,
 ) -> str | None:
     """Return the table of a sweep's own runs; where there is none, say why."""
     try:
         shown = tables.table(out, metric=metric, compare=compare, only=only)
+        shown = replace(shown, tests=tests)
         return render(shown, style, screen())
     except InputError as error:
         describe.print_lines(screen(stderr=True), [f"no table: {error}"])
@@ -286,7 +306,10 @@ def evaluate(request: EvalRequest, as_json: bool) -> None:
     task = task if request.task is None else request.task
     note_source(policy.env, str(file))
     timeout = config.env.timeout if config else stored.TIMEOUT_S
-    spec = envs.spec(env, task, kwargs, flatten=policy.env_flatten, timeout=timeout)
+    noise = policy.env_noise_features
+    spec = envs.spec(
+        env, task, kwargs, flatten=policy.env_flatten, noise_features=noise, timeout=timeout
+    )
     stored.check_fit(policy, spec)
     cautions = [stored.other_bounds(policy, spec)]
     if request.video is not None:

@@ -114,6 +114,12 @@ SCORES: dict[str, ScoreRow] = {
         grows=True,
         needs_td_error=True,
     ),
+    "drawn_importance": ScoreRow(
+        "dstrl_cli.topology.drawn_importance:DrawnImportance",
+        drops=True,
+        grows=True,
+        needs_td_error=True,
+    ),
     "none": ScoreRow("dstrl_cli.topology.none:Nothing", grows=True),
 }
 DROP_SCORES = tuple(name for name, row in SCORES.items() if row.drops)
@@ -133,14 +139,16 @@ BUDGETS: dict[str, str] = {
 }
 
 INITIAL_MASKS: dict[str, str] = {
-    "random": "dstrl_cli.topology.initial:random_mask",
-    "bernoulli": "dstrl_cli.topology.initial:bernoulli_mask",
-    "magnitude": "dstrl_cli.topology.initial:magnitude_mask",
+    "random": "dstrl_cli.topology.initial.random:random_mask",
+    "bernoulli": "dstrl_cli.topology.initial.bernoulli:bernoulli_mask",
+    "magnitude": "dstrl_cli.topology.initial.magnitude:magnitude_mask",
+    "dense": "dstrl_cli.topology.initial.dense:dense_mask",
 }
 
 ALLOCATIONS: dict[str, str] = {
     "erdos_renyi": "dstrl_cli.topology.budgets:erdos_renyi_densities",
     "uniform": "dstrl_cli.topology.budgets:uniform_densities",
+    "uniform_hidden": "dstrl_cli.topology.budgets:uniform_hidden_densities",
     "lambda": "dstrl_cli.topology.budgets:lambda_densities",
     "layers": "dstrl_cli.topology.budgets:given_densities",
 }

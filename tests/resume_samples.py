@@ -41,7 +41,7 @@ SMALL = (
 STEPS = 120
 
 NUMBERS = (
-    *("eval.csv", "episodes.csv", "topology.csv", "hashes.csv"),
+    *("eval.csv", "episodes.csv", "topology.csv", "hashes.csv", "neurons.csv"),
     *("policy.safetensors", "best.safetensors", "initial.safetensors"),
 )
 """The files of a run that do not depend on how long anything took."""

@@ -1,6 +1,7 @@
 """`dstrl bench`: the structure of what it reports, its arithmetic, and wrong input. Never times."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from dstrl_cli.bench import measure, plan, plot, show, timing
+from dstrl_cli.bench import breakdown, measure, plan, plot, show, stopwatch, timing
 from dstrl_cli.bench.measure import Measurement
 from dstrl_cli.bench.plan import BenchRequest, Work
 from dstrl_cli.cli import main
-from dstrl_cli.errors import DstrlError
+from dstrl_cli.errors import DstrlError, InputError
 
 TINY = [
     "--env=2DNav-v1",
@@ -26,6 +27,7 @@ TINY = [
     "--set=buffer_size=500",
     "--set=learning_starts=60",
 ]
+PARTS = ["act", "env", "store", "sample", "kernels", "losses", "rest"]
 REQUEST = {
     "envs": ["2DNav-v1"],
     "widths": [16],
@@ -66,6 +68,8 @@ def test_update_reports_every_combination(capsys, tmp_path):
         assert row["steps_per_s"] == pytest.approx(1000 / row["ms_median"])
         assert len(row["rounds"]) == 2
         assert row["peak_mb"] > 0
+        assert row["cpu_ms"] > 0
+        assert row["peak_gflops"] > 0
         assert 0 < row["arithmetic_floor_ms"] < row["ms_min"]
     over = [(each["measurement"], each["over"]) for each in told["ratios"]]
     assert over == [(1, 0), (3, 2)]  # sparse over masked
@@ -78,16 +82,28 @@ def test_update_reports_every_combination(capsys, tmp_path):
 def test_members_share_lock_steps_whose_parts_are_told(capsys):
     arguments = ["train", *TINY, "--members=1,2", "--sparsity=0.5", "--engine=masked"]
     alone, together = bench(capsys, *arguments)["measurements"]
-    assert (alone["dst"], alone["members"], alone["lock_step_ms"]) == ("rlx2", 1, None)
+    assert (alone["dst"], alone["members"]) == ("rlx2", 1)
     assert together["members"] == 2
     assert together["steps_per_s"] == pytest.approx(2 * 1000 / together["ms_median"])
-    parts = together["lock_step_ms"]
-    assert list(parts) == ["act", "transfer", "environment", "store", "update", "other"]
-    assert all(value >= 0 for value in parts.values())
-    assert parts["update"] > 0
+    for parts in (alone["lock_step_ms"], together["lock_step_ms"]):
+        assert list(parts) == PARTS
+        assert all(value >= 0 for value in parts.values())
+        assert parts["kernels"] > 0
     assert together["device_mb"] is None
     assert main(["bench", *arguments]) == 0
-    assert "environment ms" in capsys.readouterr().out
+    (heading,) = (line for line in capsys.readouterr().out.splitlines() if "kernels" in line)
+    assert heading.split()[-8:] == [*PARTS, "floor"]
+
+
+def test_the_parts_of_a_sparse_step_are_told_and_its_kernels_stay_as_they_were(capsys):
+    from dstrl_cli.nets.sparse import engine, kernels
+
+    arguments = ["train", *TINY, "--dst=dst", "--sparsity=0.5", "--engine=sparse"]
+    (row,) = bench(capsys, *arguments)["measurements"]
+    assert list(row["lock_step_ms"]) == PARTS
+    assert row["lock_step_ms"]["kernels"] > 0
+    assert row["lock_step_ms"]["sample"] > 0
+    assert engine.kernels is kernels
 
 
 def test_train_runs_a_real_loop_several_times_at_once(capsys):
@@ -97,7 +113,8 @@ def test_train_runs_a_real_loop_several_times_at_once(capsys):
     rows = bench(capsys, *arguments)["measurements"]
     own = [row for row in rows if row["dst"] == "dst"]
     assert [(row["work"], row["jobs"]) for row in own] == [("train", 1), ("train", 2)]
-    assert all(row["arithmetic_floor_ms"] is None for row in own)
+    assert all(row["arithmetic_floor_ms"] > 0 for row in own)
+    assert [row["lock_step_ms"] is None for row in own] == [False, True]  # of one run
     seconds = own[0]["checkpoint_s"]
     assert seconds > 0
     assert own[0]["checkpoint_share"] == pytest.approx(
@@ -134,6 +151,14 @@ def test_a_work_that_fails_is_named(tmp_path):
 # --- what is measured ---------------------------------------------------------------------------
 
 
+def test_a_varied_key_has_a_column_of_its_own(capsys):
+    arguments = ["update", *TINY, "--sparsity=0.5", "--engine=masked"]
+    assert main(["bench", *arguments, "--vary=topology.fan_in=free,constant"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "method fan_in sparsity engine" in printed
+    assert "fan_in free sst constant 0.5" in printed
+
+
 def test_a_group_shares_algorithm_and_sizes():
     found = groups(algos=["td3", "sac"], widths=[16, 32], engines=["masked"])
     assert [(g[0].config.algo, g[0].config.hidden_sizes) for g in found] == [
@@ -147,13 +172,40 @@ def test_a_group_shares_algorithm_and_sizes():
 
 def test_a_dense_network_is_measured_once():
     (group,) = groups("train", methods=["dense"], sparsities=[0.5, 0.9], engines=["masked"])
-    assert len(group) == 1
+    assert [work.kind for work in group] == ["train", "product"]
     assert group[0].config.engine == "masked"
+
+
+def test_values_of_one_key_are_measured_in_turns_and_compared_with_the_first():
+    vary = "topology.fan_in=free,constant"
+    (group,) = groups(methods=["sst", "dst"], sparsities=[0.5], engines=["masked"], vary=vary)
+    *works, _ = group
+    assert [(w.config.method, w.varied, w.config.critic.topology.fan_in) for w in works] == [
+        ("sst", "fan_in=free", "free"),
+        ("dst", "fan_in=free", "free"),
+        ("sst", "fan_in=constant", "constant"),
+        ("dst", "fan_in=constant", "constant"),
+    ]
+    rates = (10.0, 20.0, 15.0, 80.0)
+    each = [measured(rate, work=work) for rate, work in zip(rates, works, strict=True)]
+    told = measure.ratios(each)
+    assert [(r.subject.work, r.over.work, r.speed) for r in told] == [
+        (works[2], works[0], 1.5),
+        (works[3], works[1], 4.0),
+    ]
+    assert [show.over(r) for r in told] == ["fan_in free"] * 2
+    assert show.row(each[2])["varied"] == "fan_in=constant"
+
+
+@pytest.mark.parametrize("vary", ["fan_in", "topology.fan_in=free", "=1,2", "gamma=0.9,0.9"])
+def test_a_key_to_vary_needs_two_values(vary):
+    with pytest.raises(InputError, match=r"^--vary .*: must be a key with two values or more"):
+        groups(vary=vary)
 
 
 def test_auto_is_measured_beside_masked_which_never_runs_several_times():
     (group,) = groups("train", methods=["sst"], sparsities=[0.95], jobs=2)
-    engines = [(work.config.engine, work.jobs) for work in group]
+    engines = [(work.config.engine, work.jobs) for work in group if work.config]
     assert engines == [("sparse", 1), ("masked", 1), ("sparse", 2)]
 
 
@@ -184,8 +236,10 @@ def test_a_peer_is_measured_where_dstrl_is_if_it_can():
 # --- arithmetic ---------------------------------------------------------------------------------
 
 
-def measured(*rates: float, work: Work, peak_mb: float = 1.0) -> Measurement:
-    return Measurement(work, rates, peak_mb)
+def measured(
+    *rates: float, work: Work, peak_mb: float = 1.0, cpu: tuple[float, ...] = ()
+) -> Measurement:
+    return Measurement(work, rates, peak_mb, cpu=cpu or tuple(1000 / rate for rate in rates))
 
 
 def test_time_is_of_one_lock_step_of_one_process():
@@ -212,6 +266,52 @@ def test_one_run_is_compared_with_one_run_and_several_with_the_best_use_of_the_m
     assert [each.speed for each in measure.ratios([*mine, *settings])] == [5.0, 5.0]
 
 
+def test_several_runs_are_also_compared_with_as_many_runs_of_a_peer_that_is_faster_alone():
+    settings = [
+        measured(20.0, work=Work("train", "sbx", threads=None)),
+        measured(10.0, work=Work("train", "sbx", threads=1, jobs=2)),
+    ]
+    mine = measured(100.0, work=Work("train", jobs=2))
+    told = measure.ratios([mine, *settings])
+    assert [(each.over.work.jobs, each.speed) for each in told] == [(2, 10.0), (1, 5.0)]
+
+
+def test_processor_time_is_compared_for_one_step_of_one_member():
+    own = measured(100.0, work=Work("train", members=2), cpu=(3.0, 4.0, 8.0))
+    peer = measured(50.0, work=Work("train", "rltools"), cpu=(0.5, 1.0, 9.0))
+    assert (own.cpu_ms, peer.cpu_ms) == (4.0, 1.0)
+    assert measure.ratio(own, peer).cpu == 2.0
+
+
+def test_an_update_is_divided_and_what_remains_of_it_are_losses():
+    step = {"act": 1.0, "env": 2.0, "update": 10.0, "rest": 0.5}
+    one = {"sample": 1.0, "kernels": 3.0}
+    told = breakdown.within_update(step, one, updates=2.0)  # two updates a step
+    assert told == {
+        "act": 1.0, "env": 2.0, "sample": 2.0, "kernels": 6.0, "losses": 2.0, "rest": 0.5
+    }  # fmt: skip
+    # compiled as a whole, an update may take less time than its kernels called one by one
+    assert breakdown.within_update(step, {"kernels": 11.0}, 1.0)["losses"] == 0.0
+
+
+def test_a_stopwatch_counts_nested_calls_once_and_leaves_no_trace():
+    class Worker:
+        def outer(self) -> int:
+            return self.inner() + 1
+
+        def inner(self) -> int:
+            return 1
+
+    worker = Worker()
+    watch = stopwatch.Stopwatch(["outer", "inner"])
+    places = {name: [stopwatch.Place(worker, name)] for name in ("outer", "inner")}
+    with watch.watching(places):
+        assert worker.outer() == 2
+    assert watch.seconds["outer"] > 0
+    assert watch.seconds["inner"] == 0.0
+    assert vars(worker) == {}
+
+
 def test_arithmetic_of_a_dense_and_a_half_sparse_update():
     flops = {}
     for sparsity in (0.0, 0.5):
@@ -226,11 +326,20 @@ def test_arithmetic_of_a_dense_and_a_half_sparse_update():
 
 def test_floor_is_the_arithmetic_at_the_peak_of_the_threads_in_use():
     ((work, _),) = groups(sparsities=[0.0], engines=["masked"], threads=[2])
-    products = 10.0
-    peak = 2 * plan.PRODUCT_SIZE**3 * products * 2
-    floor = measure.floor_ms(work, products)
-    assert floor == pytest.approx(1000 * measure.update_flops(work.config) / peak)
-    assert measure.floor_ms(Work("train"), products) is None
+    peak = 1e9
+    floor = measure.floor_ms(work, peak)
+    assert floor == pytest.approx(1000 * measure.update_flops(work.config) / (2 * peak))
+    assert measure.floor_ms(Work("product"), peak) is None
+
+
+def test_floor_of_a_whole_step_is_that_of_its_updates():
+    settings = ["train_freq=4", "gradient_steps=8", *REQUEST["sets"]]
+    ((work, _),) = groups("train", methods=["sst"], engines=["masked"], sets=settings)
+    one = 1000 * measure.update_flops(work.config) / 1e9
+    assert measure.floor_ms(work, 1e9) == pytest.approx(2 * one)
+    peer = dataclasses.replace(work, contender="sb3")  # takes one update a step
+    dense = 1000 * measure.update_flops(work.config, "sb3") / 1e9
+    assert measure.floor_ms(peer, 1e9) == pytest.approx(dense)
 
 
 @pytest.mark.parametrize("make", [torch.tensor, np.array])
@@ -242,9 +351,9 @@ def test_rows_are_repeated_until_the_ring_is_full(make):
 
 def test_a_step_is_done_at_least_once():
     calls = []
-    count, seconds = timing.repeat(lambda: calls.append(1), seconds=0.0)
-    assert count == len(calls) == 1
-    assert seconds > 0
+    taken = timing.repeat(lambda: calls.append(1), seconds=0.0)
+    assert taken.steps == len(calls) == 1
+    assert taken.seconds > 0
 
 
 # --- the plot -----------------------------------------------------------------------------------

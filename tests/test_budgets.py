@@ -92,6 +92,8 @@ def test_lambda_densities() -> None:
 def test_densities_by_name() -> None:
     layers = actor("Hopper")
     assert layer_densities(network(0.9, "uniform"), layers) == pytest.approx([0.1, 0.1, 0.1])
+    hidden = layer_densities(network(0.9, "uniform_hidden"), layers)
+    assert hidden == pytest.approx([0.1, 0.1, 1.0])
     assert layer_densities(network(0.9, "lambda", (7, 64)), layers)[1] == pytest.approx(0.5)
     assert layer_densities(network(0.95, "erdos_renyi"), layers)[2] == 1.0
 

@@ -247,6 +247,7 @@ def test_train_then_eval_then_table(capsys):
         "episodes.csv",
         "topology.csv",
         "hashes.csv",
+        "neurons.csv",
         "summary.json",
         "initial.safetensors",
         "policy.safetensors",

@@ -64,7 +64,7 @@ def test_numbers_are_read_generously() -> None:
         (
             {"actor": {"topology": {"drop": "magnitud"}}},
             "actor.topology.drop = 'magnitud': unknown drop score 'magnitud'; "
-            "did you mean 'magnitude'? Valid: importance, magnitude, sign",
+            "did you mean 'magnitude'? Valid: drawn_importance, importance, magnitude, sign",
         ),
         (
             {"critic": {"topology": {"schedule": "linear"}}},
@@ -118,9 +118,13 @@ def test_keys_are_those_of_a_plain_dict() -> None:
         "env.timeout",
         "replay_device",
         "compile",
+        "tensorboard",
+        "wandb",
         "metric",
         "method_label",
         "method_order",
+        "init_mask_from",
+        "init_weights_from",
     }
 
 

@@ -17,7 +17,9 @@ from dstrl_cli.nets.initial import initial_layers
 from dstrl_cli.nets.masked import MaskedNetwork
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.nets.sparse.engine import SparseNetwork
-from dstrl_cli.topology.initial import bernoulli_mask, magnitude_mask, random_mask
+from dstrl_cli.topology.initial.bernoulli import bernoulli_mask
+from dstrl_cli.topology.initial.magnitude import magnitude_mask
+from dstrl_cli.topology.initial.random import random_mask
 
 WEIGHT = torch.ones(4, 5)
 

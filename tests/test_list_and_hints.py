@@ -35,7 +35,9 @@ def test_every_key_is_listed_with_type_and_default(capsys):
     assert found["nstep"] == {"name": "nstep", "type": "whole number >= 1, <= 20", "default": 3}
     assert found["tau"]["type"] == "number > 0, <= 1"
     assert found["rewire"]["type"] == "after_step|instead_of_step"
-    assert found["critic.topology.grow"]["type"] == "random|gradient|importance|none"
+    assert (
+        found["critic.topology.grow"]["type"] == "random|gradient|importance|drawn_importance|none"
+    )
     assert found["actor.topology.grow"]["type"] == "random|gradient|none"  # no TD error of its own
     assert found["env.kwargs"]["type"] == "names and values"
     assert found["env_workers"]["type"] == "auto|N"

@@ -331,3 +331,37 @@ def test_the_state_of_the_plain_form_brings_back_the_same_steps() -> None:
     for action, before in zip(actions[30:], expected, strict=True):
         again = batch.step(action)
         assert all(torch.equal(a, b) for a, b in zip(again[:5], before[:5], strict=True))
+
+
+class Tensors(NavigationBatch):
+    """The batch as it is computed on an accelerator, with torch's functions, but on the CPU."""
+
+    _on_cpu = property(lambda _: False, lambda *_: None)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("name", ["2DNav-v1", "2DNav-v2"])
+def test_a_batch_on_the_cpu_returns_the_bits_that_torchs_functions_return(name: str) -> None:
+    count, found = 4, spec(name, 5)
+    one, other = NavigationBatch(found, count, CPU), Tensors(found, count, CPU)
+    limit_wins = torch.tensor([True, False] * 2)
+    one.limit_wins, other.limit_wins = limit_wins, limit_wins
+    observation = one.reset(range(count))
+    assert torch.equal(observation, other.reset(range(count)))
+    goal = torch.tensor(choose_task("box" if name == "2DNav-v1" else "obstacles", 5).goal)
+    random = torch.Generator().manual_seed(0)
+    ended = 0
+    for index in range(400):
+        noise = torch.rand(count, 2, generator=random) * 2 - 1
+        towards = ((goal - observation) / 0.1).clamp(-1, 1) + 0.2 * noise * (index % 3)
+        actions = torch.where((torch.arange(count) < 2)[:, None], towards, noise).clamp(-1, 1)
+        active = None if index % 4 else torch.rand(count, generator=random) < 0.7
+        steps = one.step(actions, active), other.step(actions, active)
+        for ours, theirs in zip(*(step[:5] for step in steps), strict=True):
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)
+        observation = steps[0].observation
+        ended += int(steps[0].ended.sum())
+    assert ended > 10
+    for state, same in zip(one.get_state(), other.get_state(), strict=True):
+        assert (state.observation == same.observation).all()
+        assert state.elapsed == same.elapsed

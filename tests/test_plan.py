@@ -118,6 +118,42 @@ def test_a_preset_gives_axes_that_set_and_flags_override(tmp_path):
     assert fixed == ["2DNav-v1/td3-rlx2/s0.7/seed0"]
 
 
+VARIANTS = """
+sweep:
+  dst: [dst, our-dst]
+  variants:
+    - config: {nstep: 3}
+    - when: {dst: our-dst}
+      config: {critic: {topology: {td_error: "off", update_interval: 500}}}
+"""
+
+
+def test_variants_are_changes_of_which_a_run_has_one_or_none(tmp_path):
+    assert labels(Axes(), preset=preset(tmp_path, VARIANTS)) == [
+        "2DNav-v1/td3-dst/s0.95/seed0",
+        "2DNav-v1/td3-dst+nstep3/s0.95/seed0",
+        "2DNav-v1/td3-our-dst/s0.95/seed0",
+        "2DNav-v1/td3-our-dst+nstep3/s0.95/seed0",
+        "2DNav-v1/td3-our-dst+td_error-off+update_interval500/s0.95/seed0",
+    ]
+
+
+def test_a_set_takes_the_place_of_the_variants_of_its_key(tmp_path):
+    found = runs(Axes(methods=("dst",)), preset=preset(tmp_path, VARIANTS), sets=("nstep=2",))
+    assert [(run.label, run.config.nstep) for run in found] == [("2DNav-v1/td3-dst/s0.95/seed0", 2)]
+
+
+def test_variants_shrink_with_the_scale_of_a_preset(tmp_path):
+    mine = preset(tmp_path, VARIANTS)
+    *_, last = runs(Axes(), preset=mine, scale=0.1)
+    assert last.config.critic.topology.update_interval == 50
+
+
+def test_a_variant_of_an_unknown_key_is_refused(tmp_path):
+    with pytest.raises(InputError, match="unknown key 'nsteps'"):
+        preset(tmp_path, "sweep: {variants: [{config: {nsteps: 3}}]}")
+
+
 def test_a_flag_beats_an_axis_of_the_preset(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("sweep:\n  dst: sst\n  task: 0-2\n  seeds: 0-1\n")

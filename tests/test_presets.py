@@ -302,7 +302,7 @@ def test_xu_tables_and_figures() -> None:
     assert (one.compare, one.metric) == ("xu2024:I", "last-steps:125000")
     assert (four.compare, four.metric, four.sweep.task) == (
         "xu2024:IV",
-        "all-episodes",
+        "first-episodes:200",
         (0, 1, 2, 3, 4),
     )
     assert resolve("dst", preset=one).steps == 1_000_000

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
+from program_samples import REPOSITORY
 
 from dstrl_cli.nets.sparse.registers import AVX2, AVX512, NEON, SSE, registers
 
@@ -51,3 +57,25 @@ def test_the_sums_of_a_dense_layer_fit_into_the_registers(fitting: object) -> No
     above, below = fitting.block  # type: ignore[attr-defined]
     assert fitting.rows * fitting.vectors + 2 <= available  # type: ignore[attr-defined]
     assert above * below + above + below <= available
+
+
+def products(**variables: str) -> list[str]:
+    """Return T, and what the products of one small network add up to."""
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)} | variables
+    command = [sys.executable, "-c", PRODUCTS]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="features of another processor")
+@pytest.mark.parametrize(
+    ("name", "features", "rows"),
+    [("haswell", "+sse2,+sse4.1,+avx,+avx2,+fma", "32"), ("nehalem", "+sse2,+sse4.1", "16")],
+)
+def test_code_for_a_lesser_processor_computes_the_same(name: str, features: str, rows: str) -> None:
+    _, *here = products()
+    tile, *there = products(NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
+    assert tile == rows
+    assert [float(each) for each in there] == pytest.approx([float(each) for each in here])

@@ -91,3 +91,28 @@ def test_an_unknown_table_lists_the_valid_ones(name: str) -> None:
 )
 def test_a_table_says_which_metric_it_publishes(name: str, metric: str) -> None:
     assert published(name).metric == metric
+
+
+@pytest.mark.parametrize(
+    ("table", "algo", "method", "env", "sparsity", "mean"),
+    [
+        ("graesser2022:fig2", "sac", "gmp", "Walker2d-v2", "s0.9", 5120),
+        ("graesser2022:fig2", "sac", "sst", "HalfCheetah-v2", "s0.9", 2200),
+        ("graesser2022:fig9", "sac", "gmp", "Ant-v2", "s0.98", 3480),
+        ("grooten2023:fig-tutorial", "td3", "dense", "HalfCheetah-v3.noise0.98", "s0", 5100),
+    ],
+)
+def test_numbers_that_were_read_off_a_figure_are_marked(
+    table: str, algo: str, method: str, env: str, sparsity: str, mean: float
+) -> None:
+    match = find(table, algo, method, env, sparsity)
+    assert (match.entry.mean, match.entry.std) == (mean, None)
+    assert match.marks == {Mark.READ_OFF}
+
+
+def test_noise_is_part_of_what_an_environment_is() -> None:
+    table = published("grooten2023:fig-tutorial")
+    assert table.find("sac", "anf", "HalfCheetah-v5", "s0.6") is None
+    match = table.find("sac", "anf", "HalfCheetah-v5.noise0.98", "a0.609-c0.614")
+    assert match is not None
+    assert Mark.VERSION in match.marks

@@ -166,7 +166,9 @@ def test_a_line_that_is_just_being_written_is_left_out_in_silence(tmp_path: Path
 def test_an_unusable_row_is_left_out(tmp_path: Path, row: bytes) -> None:
     returns, damaged = with_eval(tmp_path, GOOD + row + b"\n20,0,4.5,100\n")
     assert returns == [1.5, 2.5, 4.5]
-    assert only_cause(damaged) == "unusable rows left out: 1, the first near line 4"
+    assert only_cause(damaged) == (
+        "unusable rows left out: 1, the first near line 4, whose return is no finite number"
+    )
 
 
 def test_a_row_of_another_length_is_left_out(tmp_path: Path) -> None:

@@ -204,7 +204,8 @@ def test_rows_come_in_the_papers_order_and_dense_in_every_section(tmp_path: Path
     for method in ("zzz", "our-rlx2", "rlx2", "our-dst", "dst", "sst"):
         seeds(tmp_path, f"Hopper-v5/td3-{method}/s0.95", [1.0])
     seeds(tmp_path, "Hopper-v5/td3-dense/s0", [5.0])
-    seeds(tmp_path, "Ant-v5/td3-rlx2/s0.15", [1.0])
+    for env in ("Ant-v5", "Hopper-v5"):
+        seeds(tmp_path, f"{env}/td3-rlx2/s0.15", [1.0])
     seeds(tmp_path, "Ant-v5/sac-rlx2/a0.9-c0.8", [1.0])
     seeds(tmp_path, "Ant-v5/sac-dense/s0", [1.0])
     table = final(tmp_path)
@@ -272,11 +273,11 @@ def test_published_sizes_and_flops_stand_beside_ours(tmp_path: Path) -> None:
     seeds(tmp_path, "Hopper-v3/sac-rlx2/a0.98-c0.95", [3000.0], summary=SUMMARY)
     seeds(tmp_path, "Hopper-v3/sac-rlx-set/a0.98-c0.95", [3000.0], summary=SUMMARY)
     text = render(final(tmp_path, compare="rlx2:2", columns=["params", "flops"]), "md")
-    assert "| rlx2:2 parameters | FLOPs | rlx2:2 FLOPs |" in text
-    (line,) = [line for line in text.splitlines() if line.startswith("| RLx2 |")]
+    assert "| RLx2 parameters | rlx2:2 parameters | FLOPs | rlx2:2 FLOPs |" in text
+    *_, line = [line for line in text.splitlines() if line.startswith("| Hopper-v3 |")]
     assert "| RLX 0.044x |" in line
     assert line.endswith("| train 0.043x test 0.020x |")
-    plain = render(final(tmp_path, compare="rlx2:2"), "md")
+    plain = render(final(tmp_path, compare="rlx2:2", columns=["none"]), "md")
     assert "0.044x" not in plain
     assert "rlx2:2 parameters" not in plain
 

@@ -40,6 +40,9 @@ HEADERS = {
     "episodes.csv": "step,episode,return,length,terminated,success\n",
     "topology.csv": "step,network,layer,active,dropped,grown,fraction\n",
     "hashes.csv": "step,network,weights,masks\n",
+    "neurons.csv": (
+        "step,network,layer,units,dormant,no_input,no_output,max_fan_in,paths,rank,saturated\n"
+    ),
 }
 
 

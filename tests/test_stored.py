@@ -76,7 +76,7 @@ def test_the_format_is_the_first_key_that_is_written(tmp_path: Path) -> None:
 def test_keys_that_a_document_has_are_kept_and_the_document_is_not_changed() -> None:
     document = {"algo": "td3", "compile": True, "env": {"id": "Hopper-v5"}}
     current = up_to_date(document)
-    env = {"id": "Hopper-v5", "flatten": False, "timeout": None}
+    env = {"id": "Hopper-v5", "flatten": False, "noise_features": 0.0, "timeout": None}
     added = {key: value for key, value in ADDED_KEYS.items() if "." not in key}
     assert current == {**added, **document, "env": env}
     assert "env" not in up_to_date({})  # a block that is missing stays missing

@@ -235,8 +235,10 @@ def test_an_interrupted_sweep_leaves_valid_folders(tmp_path):
         command += ["--set", key]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = tmp_path / "2DNav-v1" / "td3-rlx2" / "s0.95"
-    wait_for(lambda: all((first / f"seed{k}" / "policy.safetensors").exists() for k in (0, 1)))
-    process.send_signal(signal.SIGINT)
+    try:
+        wait_for(lambda: all((first / f"seed{k}" / "policy.safetensors").exists() for k in (0, 1)))
+    finally:
+        process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors

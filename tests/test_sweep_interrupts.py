@@ -34,10 +34,12 @@ def sweep(tmp_path) -> Iterator[subprocess.Popen[str]]:
         text=True,
         process_group=0,
     )
-    wait_for(lambda: (run(tmp_path) / "best.safetensors").exists())
-    yield process
-    process.kill()
-    process.communicate()
+    try:
+        wait_for(lambda: (run(tmp_path) / "best.safetensors").exists())
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def run(out: Path, seed: int = 0) -> Path:

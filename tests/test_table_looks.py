@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from report_samples import write_run
 from rich.console import Console
+from table_samples import cell, final, seeds
 
 from dstrl_cli.cli import main
 from dstrl_cli.errors import InputError
@@ -20,26 +21,12 @@ from dstrl_cli.report import tables
 from dstrl_cli.report.comparing import Asked
 from dstrl_cli.report.permutation import Plan
 from dstrl_cli.report.render import render
-from dstrl_cli.report.table import Cell, Row, Table
-
-
-def seeds(root: Path, path: str, finals: list[float], **kwargs: Any) -> None:
-    """Write runs `root/path/seed<k>` whose last evaluation is `finals[k]`."""
-    for seed, final in enumerate(finals):
-        write_run(root, f"{path}/seed{seed}", {0: [-99.0], 1000: [final]}, **kwargs)
-
-
-def final(root: Path, **kwargs: Any) -> Table:
-    return tables.table(root, metric="final", **kwargs)
+from dstrl_cli.report.table import Row, Table
 
 
 def row(table: Table, method: str, section: int = 0) -> Row:
     (found,) = [row for row in table.sections[section].rows if row.method == method]
     return found
-
-
-def cell(table: Table, method: str, env: str) -> Cell:
-    return row(table, method).cells[env]
 
 
 def markdown(table: Table) -> Mapping[str, str]:
@@ -270,6 +257,16 @@ def test_runs_of_different_length_versions_and_commits_are_said(tmp_path: Path) 
         "runs of different length: 1,000 steps (2 runs), 5,000 steps (2 runs)",
         "runs of different versions of dstrl: 0.1.0 (2 runs), 0.2.0 (2 runs)",
         f"runs of different commits of dstrl: {'a' * 12} (2 runs), {'b' * 12} (2 runs)",
+    )
+
+
+def test_runs_on_different_versions_of_the_physics_are_said(tmp_path: Path) -> None:
+    for seed, mujoco in enumerate(("3.2.0", "3.3.7")):
+        run = {"versions": {"dstrl": "0.1.0", "mujoco": mujoco, "torch": "2.13.0"}}
+        path = f"Hopper-v5/td3-dst/s0.95/seed{seed}"
+        write_run(tmp_path, path, {1000: [1.0]}, config={"run": run})
+    assert final(tmp_path).notes == (
+        "runs of different versions of MuJoCo: 3.2.0 (1 run), 3.3.7 (1 run)",
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dstrl_cli.bench.plan import Work
-from dstrl_cli.bench.timing import repeat
+from dstrl_cli.bench.timing import Timing, repeat
 from dstrl_cli.runs.policy import Policy
 
 
@@ -20,6 +20,6 @@ class Acting:
         size = (1, self.policy.observation_size)
         self.observation = np.random.default_rng(0).standard_normal(size).astype(np.float32)
 
-    def run(self, seconds: float) -> tuple[int, float]:
+    def run(self, seconds: float) -> Timing:
         """Repeat one action."""
         return repeat(lambda: self.policy.unit_action(self.observation), seconds)

@@ -12,13 +12,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from dstrl_cli.algos import flops
 from dstrl_cli.bench import worker
 from dstrl_cli.bench.plan import PRODUCT_SIZE, WARM_UP_UPDATES, Group, Work
+from dstrl_cli.bench.timing import Timing
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.network_sizes import network_sizes
 from dstrl_cli.errors import DstrlError
@@ -43,19 +44,26 @@ class Measurement:
         work: what was timed.
         rates: steps (updates, actions) per second of all members and jobs, one per round.
         peak_mb: largest resident memory of one process.
+        cpu: milliseconds of processor time, of all threads, of one lock-step of one process; one
+            per round.
         floor_ms: time of the update's arithmetic alone at the machine's measured peak, or None.
+        peak_gflops: that peak, of one core; or None.
         device_mb: most memory taken of the accelerator, or None.
         parts: milliseconds of a lock-step's parts, where they were timed.
         checkpoint: seconds and bytes of a checkpoint of one process, where one was written.
+        compile_s: seconds that compiling the work's own program took, which nothing else counts.
     """
 
     work: Work
     rates: tuple[float, ...]
     peak_mb: float
+    cpu: tuple[float, ...] = ()
     floor_ms: float | None = None
+    peak_gflops: float | None = None
     device_mb: float | None = None
     parts: Mapping[str, float] | None = None
     checkpoint: tuple[float, int] | None = None
+    compile_s: float | None = None
 
     @property
     def checkpoint_share(self) -> float | None:
@@ -76,12 +84,22 @@ class Measurement:
         steps = 1000.0 * self.work.members * self.work.jobs
         return steps / self.rate, steps / max(self.rates), steps / min(self.rates)
 
+    @property
+    def cpu_ms(self) -> float:
+        """Median processor time of one lock-step of one process."""
+        return median(self.cpu)
+
+    @property
+    def over_floor(self) -> float | None:
+        """How many times as long as its arithmetic a lock-step takes, or None without a floor."""
+        return None if self.floor_ms is None else self.milliseconds[0] / self.floor_ms
+
 
 @dataclass(frozen=True)
 class Ratio:
     """How much faster one measurement is than another: of the medians, and over the rounds.
 
-    `memory` is the ratio of the peaks.
+    `memory` is the ratio of the peaks, `cpu` that of the processor times of one member's step.
     """
 
     subject: Measurement
@@ -90,6 +108,7 @@ class Ratio:
     least: float
     most: float
     memory: float
+    cpu: float
 
 
 # --- processes ----------------------------------------------------------------------------------
@@ -101,6 +120,7 @@ class Process:
     def __init__(self, work: Work, folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self.work, self.folder = work, folder
+        self.compile_s: float | None = None
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(
             target=worker.main, args=(theirs, work, str(folder)), daemon=True
@@ -170,7 +190,7 @@ class Pool:
             batch = waiting[first : first + cores()]
             tell(f"warming up {first + len(batch)} of {total}: {batch[-1].label}")
             for process in [self._start(work) for work in batch]:
-                process.receive()
+                process.compile_s = process.receive()
             check_memory(first + len(batch))
 
     def _start(self, work: Work) -> Process:
@@ -221,9 +241,14 @@ def measure(
     for number, group in enumerate(groups, start=1):
         of = f"group {number} of {len(groups)}, " if len(groups) > 1 else ""
         measured = _measure_group(group, seconds, repeats, _prefixed(tell, of))
-        peak = max((max(m.rates) for m in measured if m.work.kind == "product"), default=None)
+        products = max((max(m.rates) for m in measured if m.work.kind == "product"), default=None)
+        peak = None if products is None else 2 * PRODUCT_SIZE**3 * products
         yield [
-            replace(m, floor_ms=floor_ms(m.work, peak))
+            replace(
+                m,
+                floor_ms=floor_ms(m.work, peak),
+                peak_gflops=None if peak is None else peak / 1e9,
+            )
             for m in measured
             if m.work.kind != "product"
         ]
@@ -239,17 +264,17 @@ def _measure_group(
     with ExitStack() as stack:
         pool = Pool(group, Path(stack.enter_context(TemporaryDirectory(prefix="dstrl-"))), stack)
         pool.start(tell)
-        rates: dict[Work, list[float]] = {work: [] for work in group}
+        rounds: dict[Work, list[Round]] = {work: [] for work in group}
         for turn in range(repeats):
             for work in group:
                 tell(f"round {turn + 1} of {repeats}: {work.label}")
                 short = min(seconds, PRODUCT_SECONDS) if work.kind == "product" else seconds
-                rates[work].append(_time(pool.of(work), short))
-        return [_finished(work, rates[work], pool.of(work), seconds) for work in group]
+                rounds[work].append(_time(pool.of(work), short))
+        return [_finished(work, rounds[work], pool.of(work), seconds) for work in group]
 
 
 def _finished(
-    work: Work, rates: Sequence[float], processes: Sequence[Process], seconds: float
+    work: Work, rounds: Sequence[Round], processes: Sequence[Process], seconds: float
 ) -> Measurement:
     """Return a work's measurement; memory, parts and a checkpoint come after the timing."""
     taken = [process.ask("memory") for process in processes]
@@ -258,38 +283,57 @@ def _finished(
     checkpoint = processes[0].ask("checkpoint") if work.saves else None
     return Measurement(
         work,
-        tuple(rates),
+        tuple(each.rate for each in rounds),
+        cpu=tuple(each.cpu_ms for each in rounds),
         peak_mb=max(peak for peak, _ in taken),
         device_mb=max(on_device, default=None),
         parts=parts,
         checkpoint=checkpoint,
+        compile_s=processes[0].compile_s,
     )
 
 
-def _time(processes: Sequence[Process], seconds: float) -> float:
-    """Return steps per second of processes that run at the same time, all members together."""
+class Round(NamedTuple):
+    """Steps per second of all members and processes, and processor time of a lock-step in ms."""
+
+    rate: float
+    cpu_ms: float
+
+
+def _time(processes: Sequence[Process], seconds: float) -> Round:
+    """Time processes that run at the same time."""
     for process in processes:
         process.send("time", seconds)
-    answers = [process.receive() for process in processes]
-    return sum(count / elapsed for count, elapsed in answers) * processes[0].work.members
+    answers: list[Timing] = [process.receive() for process in processes]
+    rate = sum(each.steps / each.seconds for each in answers) * processes[0].work.members
+    return Round(rate, 1000 * fmean(each.cpu_seconds / each.steps for each in answers))
 
 
 # --- what follows from the numbers --------------------------------------------------------------
 
 
-def floor_ms(work: Work, products_per_s: float | None) -> float | None:
-    """Return the time of one update's arithmetic at the peak of as many cores as it has threads.
+def floor_ms(work: Work, peak: float | None) -> float | None:
+    """Return the time of a lock-step's arithmetic at the peak of as many cores as it has threads.
 
-    FLOPs as RLX count them (RLX App. C.3).
+    FLOPs as RLX count them (RLX App. C.3). Of a whole step only the updates count.
 
     Args:
-        work: an update; for anything else there is no floor.
-        products_per_s: dense products per second of one core.
+        work: an update or a whole step; for anything else there is no floor.
+        peak: FLOPs per second of one core.
     """
-    if work.kind != "update" or products_per_s is None or work.config is None:
+    if peak is None or work.config is None:
         return None
-    peak = 2 * PRODUCT_SIZE**3 * products_per_s * (work.threads or cores())
-    return 1000 * work.members * update_flops(work.config, work.contender) / peak
+    flops = work.members * update_flops(work.config, work.contender)
+    if work.kind == "train" and work.contender == "dstrl":
+        flops *= updates_per_step(work.config)
+    return 1000 * flops / (peak * (work.threads or cores()))
+
+
+def updates_per_step(config: RunConfig) -> float:
+    """Return the updates per environment step; one where their period is counted in episodes."""
+    if config.trains_after_episodes or config.gradient_steps < 0:
+        return 1.0
+    return config.gradient_steps / config.train_every
 
 
 def update_flops(config: RunConfig, contender: str = "dstrl") -> float:
@@ -322,29 +366,54 @@ def ratio(subject: Measurement, over: Measurement) -> Ratio:
     """Return how much faster `subject` is than `over`, round by round."""
     rounds = [a / b for a, b in zip(subject.rates, over.rates, strict=True)]
     memory = subject.peak_mb / over.peak_mb
-    return Ratio(subject, over, subject.rate / over.rate, min(rounds), max(rounds), memory)
+    cpu = (subject.cpu_ms / subject.work.members) / (over.cpu_ms / over.work.members)
+    return Ratio(subject, over, subject.rate / over.rate, min(rounds), max(rounds), memory, cpu)
 
 
 def ratios(measured: Sequence[Measurement]) -> list[Ratio]:
     """Return what a group's measurements say beside each other.
 
-    Each of dstrl's is compared with every peer's best setting (for several jobs: the peer's best
-    way to use the machine), and each of another engine with the masked one.
+    Each of dstrl's is compared with every peer's best setting, each of another engine with the
+    masked one, and each with a varied key with the same one that has the first value. Several jobs
+    are compared with the peer's best way to use the machine, and with as many jobs of the peer
+    where that is another one.
     """
     peers: dict[str, list[Measurement]] = {}
     for each in measured:
         if each.work.contender != "dstrl":
             peers.setdefault(each.work.contender, []).append(each)
     found = []
+    first = measured[0].work.varied
     for each in measured:
         if each.work.contender != "dstrl":
             continue
         for settings in peers.values():
-            fitting = [m for m in settings if each.work.jobs > 1 or m.work.jobs == 1]
-            found.append(ratio(each, max(fitting, key=lambda m: m.rate)))
+            alike = [m for m in settings if m.work.jobs == each.work.jobs]
+            choices = [alike, settings] if each.work.jobs > 1 else [alike]
+            best = {id(m): m for m in map(_fastest, filter(None, choices))}
+            found += [ratio(each, m) for m in best.values()]
         masked = _masked(each.work)
         found += [ratio(each, m) for m in measured if masked is not None and m.work == masked]
+        found += [ratio(each, m) for m in measured if _is_first_value(m.work, each.work, first)]
     return found
+
+
+def _fastest(measured: Sequence[Measurement]) -> Measurement:
+    return max(measured, key=lambda each: each.rate)
+
+
+def _is_first_value(work: Work, other: Work, first: str) -> bool:
+    """Whether a work differs from another one by having the `first` value of the varied key."""
+    return work.varied == first != other.varied and _axes(work) == _axes(other)
+
+
+def _axes(work: Work) -> tuple[object, ...]:
+    """Return what tells the works of a group apart, but for the varied key."""
+    config = work.config
+    assert config is not None
+    sparsities = config.actor.sparsity, config.critic.sparsity
+    how = work.contender, work.members, work.threads, work.jobs
+    return (*how, config.method, config.engine, sparsities)
 
 
 def _masked(work: Work) -> Work | None:

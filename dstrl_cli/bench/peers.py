@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dstrl_cli.bench.plan import WARM_UP_UPDATES, Work
-from dstrl_cli.bench.timing import Timed, repeat, repeat_rows
+from dstrl_cli.bench.timing import Timed, Timing, repeat, repeat_rows
 from dstrl_cli.envs.specs import make_env
 from dstrl_cli.sweep.plan import env_spec
 
@@ -33,14 +33,23 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.count, self.began, self.now = -1, 0.0, 0.0
+        self.began_cpu, self.now_cpu = 0.0, 0.0
 
     def __call__(self, *_: object) -> bool:
         """Count a step; return whether there is time for another."""
         self.now = time.perf_counter()
         if self.count < 0:
-            self.began = self.now
+            self.began, self.began_cpu = self.now, time.process_time()
         self.count += 1
-        return self.count == 0 or self.now - self.began < self.seconds
+        if self.count == 0 or self.now - self.began < self.seconds:
+            return True
+        self.now_cpu = time.process_time()
+        return False
+
+    @property
+    def timing(self) -> Timing:
+        """The steps that were counted and what they took."""
+        return Timing(self.count, self.now - self.began, self.now_cpu - self.began_cpu)
 
 
 class PeerTraining:
@@ -57,17 +66,17 @@ class PeerTraining:
         buffer.full = True
         self.measure = {"train": self.learn, "update": self.update}[work.kind]
 
-    def run(self, seconds: float) -> tuple[int, float]:
+    def run(self, seconds: float) -> Timing:
         """Repeat whole steps or updates."""
         return self.measure(seconds)
 
-    def learn(self, seconds: float) -> tuple[int, float]:
+    def learn(self, seconds: float) -> Timing:
         """Train with the library's own loop."""
         deadline = Deadline(seconds)
         self.model.learn(FOREVER, callback=deadline, reset_num_timesteps=False)
-        return deadline.count, deadline.now - deadline.began
+        return deadline.timing
 
-    def update(self, seconds: float) -> tuple[int, float]:
+    def update(self, seconds: float) -> Timing:
         """Sample and update only."""
         return repeat(lambda: self.model.train(1, self.batch_size), seconds)
 

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dstrl_cli.bench import toolchain
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.errors import InputError, suggest
@@ -56,13 +57,13 @@ NOTES = (
     "other keys are those of a run's first updates; --set changes them.",
     "A checkpoint is that of all members with full buffers, written once, to the folder for "
     "temporary files; its share is of the time of a run that writes one every 10 minutes.",
-    "Ratios: of the medians; min and max over the rounds; memory of one process.",
+    "Ratios: of the medians; min and max over the rounds; memory of one process; CPU is the "
+    "processor time of a step over the other's, all threads together.",
+    "floor ms: the multiply-adds of an update's active connections at the peak of as many cores as "
+    "there are threads, as a dense product reaches it in the same rounds.",
 )
 
-PARTS_NOTE = (
-    "The parts of a lock-step are timed one by one, the device waited for after each: together "
-    "they take longer than a lock-step."
-)
+REMEDY = 'pip install "dstrl[bench]"'
 
 
 class Peer(NamedTuple):
@@ -70,6 +71,11 @@ class Peer(NamedTuple):
 
     `threads` are the settings to try, of which the best counts; None leaves it to the library.
     `accelerates`: whether it is measured on the accelerator where dstrl is; else on the CPU.
+    `remedy`: what installs it.
+    `updates_alone`: whether an update can be asked for without an environment step.
+    `missing`: says what else it lacks on this machine; None: nothing.
+    `refusal`: says why it cannot take over the sizes of a run; None: it can.
+    `note`: what the user should know of its numbers.
     """
 
     label: str
@@ -77,19 +83,38 @@ class Peer(NamedTuple):
     package: str
     threads: tuple[int | None, ...]
     accelerates: bool = False
+    remedy: str = REMEDY
+    updates_alone: bool = True
+    missing: Callable[[], str | None] = lambda: None
+    refusal: Callable[[RunConfig], str | None] = lambda config: None
+    note: str = ""
 
 
 PEERS: dict[str, Peer] = {
     "sb3": Peer("SB3", "stable_baselines3", "stable-baselines3", (1, 2), accelerates=True),
     "sbx": Peer("SBX", "sbx", "sbx-rl", (None,)),
+    "rltools": Peer(
+        "RLtools",
+        "rltools",
+        "rltools",
+        (1,),
+        remedy='pip install "dstrl[rltools]"',
+        updates_alone=False,
+        missing=toolchain.missing,
+        refusal=toolchain.refusal,
+        note="RLtools is compiled for the run before it is timed. Its replay buffer cannot be "
+        "filled from Python: it holds the steps taken so far, which costs less memory and fewer "
+        "misses of the cache. Its environment is Gymnasium's, as dstrl's is.",
+    ),
 }
-
-REMEDY = 'pip install "dstrl[bench]"'
 
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What `dstrl bench train` or `update` is to measure; an empty axis is left to the defaults."""
+    """What `dstrl bench train` or `update` is to measure; an empty axis is left to the defaults.
+
+    `vary` is one more axis: a key of the configuration and its values, as in `batch_size=64,256`.
+    """
 
     kind: str
     algos: Sequence[str] = ()
@@ -105,6 +130,7 @@ class BenchRequest:
     jobs: int = 1
     peers: Sequence[str] = ()
     sets: Sequence[str] = ()
+    vary: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,6 +146,8 @@ class Work:
         threads: threads of one process; None: as many as the library takes.
         jobs: processes at once.
         policy: file of the policy that acts.
+        varied: the last part of the key that `--vary` names and the value, as in `fan_in=free`;
+            empty without one.
     """
 
     kind: str
@@ -129,13 +157,12 @@ class Work:
     threads: int | None = 1
     jobs: int = 1
     policy: Path | None = None
+    varied: str = ""
 
     @property
     def splits(self) -> bool:
-        """Whether the parts of a lock-step are timed, too: where members share it, or a device."""
-        if self.kind != "train" or self.contender != "dstrl" or self.config is None:
-            return False
-        return self.members > 1 or self.config.device != "cpu"
+        """Whether the parts of a lock-step are timed, too."""
+        return self.kind == "train" and self.contender == "dstrl" and self.jobs == 1
 
     @property
     def saves(self) -> bool:
@@ -157,28 +184,52 @@ Group = list[Work]
 
 def groups(request: BenchRequest, tell: Callable[[str], None]) -> list[Group]:
     """Return everything to measure. Raises InputError for what cannot be, before anything runs."""
-    check_peers(request.peers)
+    check_peers(request.peers, request.kind)
     for name in request.engines:
         if name != "auto" and name not in ENGINES:
             raise InputError(f"--engine: {suggest('engine', name, ['auto', *ENGINES])}")
     if any(count < 1 for count in (*request.members, *request.threads)):
         raise InputError("--members and --threads are counts from 1 on")
     found: dict[tuple[object, ...], dict[Work, None]] = {}
-    for config in _configs(request):
-        key = (config.algo, config.env, config.hidden_sizes, config.batch_size)
-        group = found.setdefault(key, {})
-        for members in request.members or [1]:
-            group |= dict.fromkeys(_variants(request, config, members, tell))
+    for varied, sets in _varied(request.vary):
+        for config in _configs(replace(request, sets=[*request.sets, *sets])):
+            key = (config.algo, config.env, config.hidden_sizes, config.batch_size)
+            group = found.setdefault(key, {})
+            for members in request.members or [1]:
+                works = _variants(request, config, members, tell)
+                group |= dict.fromkeys(replace(work, varied=varied) for work in works)
     return [_with_peers(request, list(group)) for group in found.values()]
 
 
-def check_peers(names: Sequence[str]) -> None:
-    """Raise InputError for a peer that is unknown or not installed."""
+def _varied(vary: str) -> list[tuple[str, list[str]]]:
+    """Return every value of the key to vary, as `leaf=value`, and what sets it; one without a key.
+
+    Raises InputError unless it is written as `KEY=VALUE,VALUE`.
+    """
+    if not vary:
+        return [("", [])]
+    key, _, values = vary.partition("=")
+    found = [value.strip() for value in values.split(",") if value.strip()]
+    if not key.strip() or len(set(found)) < 2:
+        raise InputError(f"--vary {vary}: must be a key with two values or more, KEY=VALUE,VALUE")
+    leaf = key.strip().rpartition(".")[2]
+    return [(f"{leaf}={value}", [f"{key.strip()}={value}"]) for value in found]
+
+
+def check_peers(names: Sequence[str], kind: str) -> None:
+    """Raise InputError for a peer that is unknown or cannot be measured here."""
     for name in names:
         if name not in PEERS:
             raise InputError(f"--peer: {suggest('peer', name, PEERS)}")
-        if importlib.util.find_spec(PEERS[name].module) is None:
-            raise InputError(f"--peer {name}: {PEERS[name].package} is not installed: {REMEDY}")
+        peer = PEERS[name]
+        if importlib.util.find_spec(peer.module) is None:
+            raise InputError(f"--peer {name}: {peer.package} is not installed: {peer.remedy}")
+        if kind == "update" and not peer.updates_alone:
+            raise InputError(
+                f"--peer {name}: {peer.label} takes whole steps only: dstrl bench train"
+            )
+        if lacks := peer.missing():
+            raise InputError(f"--peer {name}: {lacks}")
 
 
 def _configs(request: BenchRequest) -> list[RunConfig]:
@@ -235,6 +286,8 @@ def _with_peers(request: BenchRequest, group: Group) -> Group:
     own, found = group[0], list(group)
     for name in request.peers:
         config = _plain(own.config, PEERS[name])
+        if config is not None and (reason := PEERS[name].refusal(config)):
+            raise InputError(f"--peer {name}: {reason}")
         settings = [each for each in PEERS[name].threads if each is None or each <= cores()]
         if config is not None and config.device != "cpu":
             settings = settings[:1]  # the work is not done by host threads
@@ -242,7 +295,7 @@ def _with_peers(request: BenchRequest, group: Group) -> Group:
         found += [replace(base, threads=threads) for threads in settings]
         if request.jobs > 1:
             found.append(replace(base, threads=1, jobs=request.jobs))
-    if request.kind == "update" and own.config and own.config.device == "cpu":
+    if own.config and own.config.device == "cpu":
         found.append(Work("product"))
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -11,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from dstrl_cli.bench.plan import REMEDY
 from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.files import replacing
+from dstrl_cli.plots import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Row = Mapping[str, Any]
 
-FORMATS = (".png", ".svg", ".pdf")
+FORMATS = tuple(f".{name}" for name in canvas.FORMATS)
 COLORS = {"masked": "tab:blue", "sparse": "tab:orange", "sb3": "tab:green", "sbx": "tab:red"}
 
 
@@ -26,8 +25,7 @@ def check(path: Path) -> None:
     """Raise InputError where a plot cannot be written, before anything is measured."""
     if path.suffix not in FORMATS:
         raise InputError(f"--plot {path}: must end in {', '.join(FORMATS)}")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError(f"--plot: matplotlib is not installed: {REMEDY}")
+    canvas.check_installed("--plot", REMEDY)
 
 
 def growth(rows: Sequence[Row], path: Path) -> None:
@@ -48,8 +46,7 @@ def growth(rows: Sequence[Row], path: Path) -> None:
         line[0].set_ylabel("ms per update")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    with replacing(path, path.suffix) as temporary:
-        figure.savefig(temporary, dpi=150)
+    canvas.save(figure, path)
 
 
 def _panel(axis: Axes, rows: Sequence[Row]) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dstrl_cli.bench.measure import Measurement, Ratio
-from dstrl_cli.bench.plan import NOTES, PARTS_NOTE, PEERS, Work
+from dstrl_cli.bench.plan import NOTES, PEERS, Work
 from dstrl_cli.config.identity import env_name, sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.machine import cores
@@ -41,6 +41,7 @@ CSV_COLUMNS = (
     "ms_median",
     "ms_min",
     "ms_max",
+    "cpu_ms",
     "steps_per_s",
     "peak_mb",
     "device_mb",
@@ -48,6 +49,7 @@ CSV_COLUMNS = (
     "checkpoint_s",
     "checkpoint_mb",
     "checkpoint_share",
+    "varied",
 )
 PEER_PACKAGES = (*(peer.package for peer in PEERS.values()), "jax")
 UNITS = {"train": "steps/s", "update": "updates/s", "infer": "actions/s"}
@@ -102,6 +104,7 @@ def describe(work: Work) -> dict[str, Any]:
         "threads": work.threads,
         "members": work.members,
         "jobs": work.jobs,
+        "varied": work.varied if own else "",
     }
 
 
@@ -118,6 +121,7 @@ def row(measured: Measurement) -> dict[str, Any]:
         "ms_median": middle,
         "ms_min": least,
         "ms_max": most,
+        "cpu_ms": measured.cpu_ms,
         "steps_per_s": measured.rate,
         "peak_mb": measured.peak_mb,
         "device_mb": measured.device_mb,
@@ -154,6 +158,8 @@ def to_json(
                 "steps_per_s_min": min(m.rates),
                 "steps_per_s_max": max(m.rates),
                 "rounds": list(m.rates),
+                "peak_gflops": m.peak_gflops,
+                "compile_s": m.compile_s,
                 "lock_step_ms": None if m.parts is None else dict(m.parts),
             }
             for m in flat
@@ -167,6 +173,7 @@ def to_json(
                 "speed_min": each.least,
                 "speed_max": each.most,
                 "memory": each.memory,
+                "cpu": each.cpu,
             }
             for each in ratios
         ],
@@ -175,11 +182,16 @@ def to_json(
 
 # --- tables -------------------------------------------------------------------------------------
 
+PARTS_TITLE = (
+    "Where a step's time goes, in ms. The parts are timed one by one, a device waited for after "
+    "each: together they take longer than the step above."
+)
+
 _LEFT = ("method", "sparsity", "engine", "threads", "members", "runs")
 
 
 def print_group(console: Console, measured: Sequence[Measurement], found: Sequence[Ratio]) -> None:
-    """Print a group's two tables: what was measured, and the ratios."""
+    """Print a group's tables: what was measured, where the time goes, and the ratios."""
     config = _config(measured[0].work)
     sizes = "-".join(map(str, config.hidden_sizes))
     what = {"train": "whole steps", "update": "updates"}[measured[0].work.kind]
@@ -187,15 +199,32 @@ def print_group(console: Console, measured: Sequence[Measurement], found: Sequen
     print_lines(console, [f"{title}: networks {sizes}, batch {config.batch_size}"])
     shown = _shown(measured)
     console.print(_times(measured, shown))
+    if (peak := measured[0].peak_gflops) is not None:
+        print_lines(console, [f"peak of a core in these rounds: {peak:.0f} GFLOP/s"])
     saved = [m for m in measured if m.checkpoint is not None]
     if saved:
+        print_lines(console, [""])
         console.print(_checkpoints(saved, shown))
     split = [m for m in measured if m.parts is not None]
     if split:
-        console.print(_parts(split, shown))
-        print_lines(console, [PARTS_NOTE, ""])
+        print_lines(console, ["", PARTS_TITLE])
+        console.print(_parts(split))
     if found:
+        print_lines(console, [""])
         console.print(_ratios(found, shown))
+    print_lines(console, ["", *_peer_notes(measured)])
+
+
+def _peer_notes(measured: Sequence[Measurement]) -> list[str]:
+    """Return what the user should know of the peers' numbers."""
+    found = []
+    for name in dict.fromkeys(m.work.contender for m in measured):
+        if name not in PEERS or not PEERS[name].note:
+            continue
+        seconds = [m.compile_s for m in measured if m.work.contender == name and m.compile_s]
+        took = f" Compiling took {max(seconds):.0f} s, which nothing counts." if seconds else ""
+        found += [PEERS[name].note + took, ""]
+    return found
 
 
 def _cells(work: Work) -> dict[str, str]:
@@ -204,6 +233,7 @@ def _cells(work: Work) -> dict[str, str]:
     own = work.contender == "dstrl"
     return {
         "method": about["dst"] if own else PEERS[work.contender].label,
+        _varied_key([work]): work.varied.partition("=")[2] if own else "",
         "sparsity": about["sparsity"] if own else "",
         "engine": about["engine"] if own else "",
         "threads": "all" if work.threads is None else str(work.threads),
@@ -214,13 +244,20 @@ def _cells(work: Work) -> dict[str, str]:
 
 def _shown(measured: Sequence[Measurement]) -> list[str]:
     """Return the headings whose cells say something: beyond the first ones, those that vary."""
-    cells = [_cells(m.work) for m in measured]
-    always = {"method", "sparsity", "engine"}
-    return [name for name in _LEFT if name in always or {c[name] for c in cells} != {"1"}]
+    works = [m.work for m in measured]
+    key, cells = _varied_key(works), [_cells(work) for work in works]
+    always = {"method", "sparsity", "engine", key}
+    names = [_LEFT[0], *([key] if key else []), *_LEFT[1:]]
+    return [name for name in names if name in always or {c[name] for c in cells} != {"1"}]
+
+
+def _varied_key(works: Sequence[Work]) -> str:
+    """Return the key whose values are compared; empty where there is none."""
+    return next((work.varied.partition("=")[0] for work in works if work.varied), "")
 
 
 def _table(left: Sequence[str], right: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for heading in left:
         table.add_column(heading, overflow="fold")
     for heading in right:
@@ -229,20 +266,21 @@ def _table(left: Sequence[str], right: Sequence[str]) -> Table:
 
 
 def _times(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
-    floors = any(m.floor_ms is not None for m in measured)
+    floors = measured[0].work.kind == "update" and measured[0].peak_gflops is not None
     unit = UNITS[measured[0].work.kind]
     devices = any(m.device_mb is not None for m in measured)
-    right = [unit, "min", "max", "ms", *(["floor ms"] if floors else []), "MB"]
+    right = [unit, "min", "max", "ms", "CPU ms", *(["floor ms", "x floor"] if floors else []), "MB"]
     right += ["device MB"] if devices else []
     table = _table(shown, right)
     for m in measured:
         cells = _cells(m.work)
         rates = [number(rate) for rate in (m.rate, min(m.rates), max(m.rates))]
-        floor = [number(m.floor_ms)] if floors else []
-        numbers = [*rates, number(m.milliseconds[0]), *floor, f"{m.peak_mb:.0f}"]
+        floor = [number(m.floor_ms), number(m.over_floor)] if floors else []
+        times = [number(m.milliseconds[0]), number(m.cpu_ms)]
+        numbers = [*rates, *times, *floor, f"{m.peak_mb:.0f}"]
         on_device = "" if m.device_mb is None else f"{m.device_mb:.0f}"
         numbers += [on_device] if devices else []
-        table.add_row(*(Text(cells[name]) for name in shown), *numbers)
+        table.add_row(*(Text(cells.get(name, "")) for name in shown), *numbers)
     return table
 
 
@@ -253,18 +291,20 @@ def _checkpoints(measured: Sequence[Measurement], shown: Sequence[str]) -> Table
         cells, (seconds, size) = _cells(m.work), m.checkpoint or (0.0, 0)
         share = f"{100 * (m.checkpoint_share or 0):.2f}"
         numbers = [number(seconds), number(size / 1e6), share]
-        table.add_row(*(Text(cells[name]) for name in shown), *numbers)
+        table.add_row(*(Text(cells.get(name, "")) for name in shown), *numbers)
     return table
 
 
-def _parts(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
-    """Return the milliseconds of a lock-step's parts."""
-    names = list(measured[0].parts or {})
-    table = _table(shown, [f"{name} ms" for name in names])
+def _parts(measured: Sequence[Measurement]) -> Table:
+    """Return the milliseconds of a lock-step's parts, and the floor of its arithmetic."""
+    names, shown = list(measured[0].parts or {}), _shown(measured)
+    floors = measured[0].floor_ms is not None
+    table = _table(shown, [*names, *(["floor"] if floors else [])])
     for m in measured:
         cells = _cells(m.work)
-        numbers = [number(value) for value in (m.parts or {}).values()]
-        table.add_row(*(Text(cells[name]) for name in shown), *numbers)
+        times = [*(m.parts or {}).values(), *([m.floor_ms or 0.0] if floors else [])]
+        numbers = [f"{value:.3f}" if value < 10 else number(value) for value in times]
+        table.add_row(*(Text(cells.get(name, "")) for name in shown), *numbers)
     return table
 
 
@@ -272,7 +312,7 @@ def _ratios(found: Sequence[Ratio], shown: Sequence[str]) -> Table:
     """Return how many times faster, and of how much memory: a block for each comparison."""
     own = {each.subject.work.threads for each in found}
     left = ["over", *(name for name in shown if name != "threads" or len(own) > 1)]
-    table = _table(left, ["times", "min", "max", "memory"])
+    table = _table(left, ["times", "min", "max", "CPU", "memory"])
     blocks: dict[tuple[str, int], list[Ratio]] = {}
     for each in found:
         blocks.setdefault((over(each), each.subject.work.jobs), []).append(each)
@@ -280,13 +320,17 @@ def _ratios(found: Sequence[Ratio], shown: Sequence[str]) -> Table:
         for line, each in enumerate(blocks[block]):
             cells = _cells(each.subject.work) | {"over": "" if line else block[0]}
             speeds = [f"{value:.2f}" for value in (each.speed, each.least, each.most)]
-            table.add_row(*(Text(cells[name]) for name in left), *speeds, f"{each.memory:.2f}")
+            taken = [f"{each.cpu:.2f}", f"{each.memory:.2f}"]
+            named = [Text(cells.get(name, "")) for name in left]
+            table.add_row(*named, *speeds, *taken)
     return table
 
 
 def over(ratio: Ratio) -> str:
-    """Return what a ratio is over: an engine, or a peer with the setting that was its best."""
+    """Return what a ratio is over: an engine, a varied key's value, or a peer's best setting."""
     work = ratio.over.work
+    if work.contender == "dstrl" and work.varied != ratio.subject.work.varied:
+        return work.varied.replace("=", " ")
     if work.contender == "dstrl":
         return "masked"
     how = f"{work.jobs} x " if work.jobs > 1 else ""

@@ -1,4 +1,4 @@
-"""How long each part of a lock-step takes: the population's methods are wrapped to be timed.
+"""Adds up the time of calls, by part: functions are replaced by ones that are timed.
 
 Only benchmarks use it.
 """
@@ -6,64 +6,68 @@ Only benchmarks use it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from dstrl_cli.training.trainer import Population
+
+class Place(NamedTuple):
+    """Where a function is found: an object or module, and the attribute's name."""
+
+    owner: Any
+    name: str
 
 
 class Stopwatch:
-    """Adds up the seconds of a population's `advance`, part by part, from now on.
+    """Times calls while they are watched.
 
-    `environment` includes copying what the environments return to the device, `transfer` is copying
-    the actions to the host. After every part the device is waited for, so that its work counts for
-    the part that started it; a lock-step without a stopwatch is therefore faster.
+    After every call the device is waited for, so that its work counts for the part that started
+    it; what is watched is therefore slower. A timed call within a timed one counts as the outer.
+
+    Attributes:
+        seconds: by part.
     """
 
-    def __init__(self, population: Population) -> None:
-        self.wait = _waiting(population.device)
-        self.seconds = dict.fromkeys(("act", "transfer", "environment", "store", "update"), 0.0)
-        self.total = 0.0
-        for part, owner, name in (
-            ("act", population, "act"),
-            ("transfer", population, "actions_for_env"),
-            ("environment", population.env, "step"),
-            ("store", population.learner, "store"),
-            ("update", population, "update"),
-        ):
-            setattr(owner, name, self.timed(part, getattr(owner, name)))
-        self.advance = population.advance
+    def __init__(self, parts: Sequence[str], wait: Callable[[], Any] = lambda: None) -> None:
+        self.seconds = dict.fromkeys(parts, 0.0)
+        self.wait, self.inside = wait, False
 
-    def lap(self, observation: Any) -> Any:
-        """Take one lock-step; see `Population.advance`."""
-        started = time.perf_counter()
-        observation = self.advance(observation)
-        self.total += time.perf_counter() - started
-        return observation
+    @contextmanager
+    def watching(self, places: dict[str, Sequence[Place]]) -> Iterator[None]:
+        """Time the functions at some places, by part, as long as the context lasts."""
+        with ExitStack() as stack:
+            for part, found in places.items():
+                for owner, name in found:
+                    stack.enter_context(self.replaced(part, owner, name))
+            yield
 
-    @property
-    def other(self) -> float:
-        """Seconds of the laps that belong to no part."""
-        return self.total - sum(self.seconds.values())
+    @contextmanager
+    def replaced(self, part: str, owner: Any, name: str) -> Iterator[None]:
+        """Replace one function by one whose time counts as a part's."""
+        own, kept = name in vars(owner), getattr(owner, name)
+        setattr(owner, name, self.timed(part, kept))
+        try:
+            yield
+        finally:
+            if own:
+                setattr(owner, name, kept)
+            else:
+                delattr(owner, name)  # the class's method was hidden
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function whose time counts as a part's."""
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **more: Any) -> Any:
+            if self.inside:
+                return function(*arguments, **more)
+            self.inside = True
             started = time.perf_counter()
-            result = function(*arguments)
-            self.wait()
-            self.seconds[part] += time.perf_counter() - started
+            try:
+                result = function(*arguments, **more)
+                self.wait()
+            finally:
+                self.seconds[part] += time.perf_counter() - started
+                self.inside = False
             return result
 
         return call
-
-
-def _waiting(device: str) -> Callable[[], Any]:
-    """Return a function that waits for a device's work to end."""
-    if not device.startswith("cuda"):
-        return lambda: None
-    import torch
-
-    return torch.cuda.synchronize

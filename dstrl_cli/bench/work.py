@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from dstrl_cli.bench.plan import PRODUCT_SIZE, WARM_UP_UPDATES, Work
-from dstrl_cli.bench.stopwatch import Stopwatch
-from dstrl_cli.bench.timing import repeat, repeat_rows
+from dstrl_cli.bench.timing import Timing, repeat, repeat_rows
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import DstrlError
@@ -70,7 +69,7 @@ class Training:
         if self.config.device != "cpu":
             torch.cuda.synchronize()
 
-    def run(self, seconds: float) -> tuple[int, float]:
+    def run(self, seconds: float) -> Timing:
         """Repeat laps or updates. Raises DstrlError where a member diverged: it did less work."""
         measured = repeat(self.step, seconds, self.wait)
         if not bool(self.population.algorithm.alive.all()):
@@ -79,14 +78,9 @@ class Training:
 
     def parts(self, seconds: float) -> dict[str, float]:
         """Return the milliseconds of a lock-step's parts; lock-steps stay slower afterwards."""
-        watch = Stopwatch(self.population)
+        from dstrl_cli.bench.breakdown import breakdown
 
-        def lap() -> None:
-            self.observation = watch.lap(self.observation)
-
-        count, _ = repeat(lap, seconds, self.wait)
-        found = watch.seconds | {"other": watch.other}
-        return {part: 1000 * total / count for part, total in found.items()}
+        return breakdown(self.population, self.lap, seconds)
 
     def checkpoint(self) -> tuple[float, int]:
         """Return the seconds that a checkpoint of all members takes, and its bytes."""
@@ -116,6 +110,6 @@ class Product:
         self.left, self.right, self.out = torch.rand(3, PRODUCT_SIZE, PRODUCT_SIZE).unbind()
         self.run(0.1)
 
-    def run(self, seconds: float) -> tuple[int, float]:
+    def run(self, seconds: float) -> Timing:
         """Repeat the product."""
         return repeat(lambda: torch.mm(self.left, self.right, out=self.out), seconds)

@@ -26,6 +26,7 @@ TIMED = {
     "infer": "dstrl_cli.bench.acting:Acting",
     "sb3": "dstrl_cli.bench.peers:sb3",
     "sbx": "dstrl_cli.bench.peers:sbx",
+    "rltools": "dstrl_cli.bench.rltools_peer:CompiledTraining",
 }
 """What times a kind of work, or a peer's work of any kind."""
 
@@ -53,7 +54,7 @@ def main(connection: Connection, work: Work, folder: str) -> None:
 def _serve(connection: Connection, work: Work, folder: Path) -> None:
     name = work.kind if work.contender == "dstrl" else work.contender
     timed: Timed = load(TIMED, name)(work, folder)
-    connection.send(("ready", None))
+    connection.send(("ready", getattr(timed, "compile_s", None)))
     while True:
         question, seconds = connection.recv()
         match question:

@@ -24,6 +24,9 @@ SWAP_KEYS = ("drop_fraction", "swap_start", "swap_end")
 BUDGET_KEYS = ("budget_start", "budget_end", "swap_of_growth")
 """Keys of a rule that say how its budget moves."""
 
+IMPORTANCE_KEYS = ("accumulate", "td_error", "importance_decay")
+"""Keys of a rule that say how a neuron's importance is counted."""
+
 REPLACED_SHARE = 0.01
 """A larger share of optimizer steps that topology updates replace is told."""
 
@@ -155,7 +158,8 @@ def replaced_steps(config: RunConfig) -> list[str]:
 
 def never_acting(config: RunConfig) -> list[str]:
     """Return what is switched on but never acts in a run of this length, and why."""
-    return [*_idle_rules(config), *_idle_nstep(config), *_idle_buffer(config)]
+    idle = [*_idle_rules(config), *_idle_nstep(config), *_idle_buffer(config)]
+    return [*idle, *_idle_recycling(config)]
 
 
 def _idle_rules(config: RunConfig) -> Iterator[str]:
@@ -208,6 +212,17 @@ def _idle_nstep(config: RunConfig) -> Iterator[str]:
         )
 
 
+def _idle_recycling(config: RunConfig) -> Iterator[str]:
+    for role in ROLES:
+        interval, total = getattr(config, role).redo_interval, updates(config, role)
+        if interval is not None and interval > total:
+            yield (
+                f"dormant units of the {NAMES[role]} never begin anew: redo_interval is "
+                f"{interval:,}, and there are {total:,} updates; lower it with "
+                f"--set {role}.redo_interval=N"
+            )
+
+
 def _idle_buffer(config: RunConfig) -> Iterator[str]:
     buffer, held = config.buffer, config.replay_capacity
     if not buffer.dynamic:
@@ -248,6 +263,10 @@ def without_effect(config: RunConfig, explicit: Mapping[str, Origin]) -> list[st
 def _switched_off(config: RunConfig, key: str) -> str | None:
     """Return why a dotted key has no effect on a run, or None where it has one."""
     group, _, rest = key.partition(".")
+    if rest == "initial_mask" and config.init_mask_from:
+        return "init_mask_from is set"
+    if key == "weight_init" and config.init_weights_from:
+        return "init_weights_from is set"
     if group in ROLES:
         return _network_key(getattr(config, group), rest)
     if group == "buffer" and rest != "dynamic" and not config.buffer.dynamic:
@@ -257,15 +276,21 @@ def _switched_off(config: RunConfig, key: str) -> str | None:
 
 def _network_key(network: NetworkConfig, key: str) -> str | None:
     rule = network.topology
+    if key.startswith("redo_"):
+        off = key != "redo_interval" and network.redo_interval is None
+        return "redo_interval is null" if off else None
     if network.all_active:
         which = "dense" if network.dense else "match_parameters"
         kept = {"dense", "match_parameters", "hidden_sizes"}
-        kept |= set() if network.dense else {"sparsity", "allocation", "lambdas", "layers"}
+        if not network.dense:
+            kept |= {"sparsity", "allocation", "lambdas", "layers", "topology.n_of_m"}
         return None if key in kept else f"all connections are active ({which} is true)"
     if key == "initial_mask" and network.moves_budget and network.initial_sparsity == 0:
         return "initial_sparsity is 0: the network starts dense"
+    if key == "allocation" and rule.n_of_m is not None:
+        return "topology.n_of_m gives every layer its sparsity"
     group, _, leaf = key.rpartition(".")
-    if group != "topology" or leaf in ("schedule", "budget"):
+    if group != "topology" or leaf in ("schedule", "budget", "fan_in", "n_of_m"):
         return None
     if rule.schedule == "static" and (not rule.moves_budget or leaf in SWAP_KEYS):
         return "topology.schedule is static"
@@ -280,8 +305,8 @@ def _network_key(network: NetworkConfig, key: str) -> str | None:
         return None
     if leaf == "sign_split" and rule.drop != "sign":
         return f"topology.drop is {rule.drop}, not sign"
-    if leaf in ("accumulate", "td_error") and "importance" not in scores:
-        return "neither topology.drop nor topology.grow is importance"
+    if leaf in IMPORTANCE_KEYS and not any("importance" in score for score in scores):
+        return "neither topology.drop nor topology.grow goes by importance"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,13 @@ NOT_IDENTITY = frozenset(
         "env.timeout",
         "replay_device",
         "compile",
+        "tensorboard",
+        "wandb",
         "metric",
         "method_label",
         "method_order",
+        "init_mask_from",  # a path; what is found there is init_mask_source
+        "init_weights_from",
     }
 )
 """Keys that change where and how fast a run happens or how it is shown, never its numbers."""
@@ -57,10 +62,18 @@ def env_identity(env_id: str) -> str:
     return env_id.removeprefix("dstrl/")
 
 
-def env_folder(env_id: str, *, with_module: bool = False) -> str:
-    """Return the folder of an environment's runs: its name, after its module if `with_module`."""
-    module = env_id.rpartition(":")[0]
-    return f"{module}.{env_name(env_id)}" if with_module and module else env_name(env_id)
+def env_folder(env_id: str, *, with_module: bool = False, noise: float = 0.0) -> str:
+    """Return the folder of an environment's runs: its name, after its module if `with_module`.
+
+    noise: the share of noisy features, by which environments differ as much as by their names.
+    """
+    module, name = env_id.rpartition(":")[0], env_name(env_id) + noise_label(noise)
+    return f"{module}.{name}" if with_module and module else name
+
+
+def noise_label(noise: float) -> str:
+    """Return what the name of an environment says of noisy features: `.noise0.98`, or nothing."""
+    return f".noise{noise:.10g}" if noise else ""
 
 
 def sparsity_label(config: RunConfig) -> str:
@@ -73,11 +86,68 @@ def run_path(
 ) -> Path:
     """Return a run's folder, relative to `out`: environment, method, sparsity, seed.
 
-    `suffix` follows the method (`+nstep5`). The task is named where it is not 0 or `with_task`, the
-    environment's module only `with_module`.
+    `suffix` follows the method (`+nstep5`), after what the run starts from. The task is named where
+    it is not 0 or `with_task`, the environment's module only `with_module`.
     """
-    env = env_folder(config.env.id, with_module=with_module)
+    noise = config.env.noise_features
+    env = env_folder(config.env.id, with_module=with_module, noise=noise)
     if with_task or config.env.task:
         env += f".task{config.env.task}"
-    method = f"{algorithm_name(config.algo)}-{config.method}{suffix}"
+    method = f"{algorithm_name(config.algo)}-{config.method}{start_label(config)}{suffix}"
     return Path(env, method, sparsity_label(config), f"seed{config.seed}")
+
+
+# --- what a run starts from ---------------------------------------------------------------------
+
+_STARTS = {"mask": "policy", "weights": "initial"}
+"""What a run may take from another one, and the file of that which it takes unless told another."""
+
+_SOURCE = re.compile(
+    r"(?P<env>[^/]+)/(?P<algo>[^/-]+)-(?P<method>[^/]+)/(?P<sparsity>[^/]+)/seed(?P<seed>\d+)/"
+    r"(?P<file>[^/@]+)@(?P<checksum>[0-9a-f]+)"
+)
+"""What `init_mask_source` and `init_weights_source` hold: a file of a run, and its checksum."""
+
+
+def source_text(run: Path, file: str, checksum: str) -> str:
+    """Return how a configuration names a file of another run: by what that run is.
+
+    Args:
+        run: its folder, as `run_path` gives it.
+        file: the name of the file.
+        checksum: SHA-256 of the file.
+    """
+    return f"{run.as_posix()}/{file}@{checksum}"
+
+
+def start_label(config: RunConfig) -> str:
+    """Return what the folder of a run says of the runs that it starts from: `+mask-rlx2`.
+
+    A file or a seed that is not the usual one is named, too: `+mask-rlx2.best.seed3`.
+    """
+    label = ""
+    for what, usual in _STARTS.items():
+        source = getattr(config, f"init_{what}_source")
+        if source is None:
+            continue
+        label += f"+{what}-{_short(source, usual, config.seed)}"
+    return label
+
+
+def _short(source: str, usual: str, seed: int) -> str:
+    match = _SOURCE.fullmatch(source)
+    if match is None:  # of a file that lies in no run
+        name, _, checksum = source.rpartition("@")
+        return re.sub(r"[^\w.-]+", "-", f"{name}-{checksum[:8]}")
+    stem, theirs = match["file"].partition(".")[0], int(match["seed"])
+    other_file = "" if stem == usual else f".{stem}"
+    other_seed = "" if theirs == seed else f".seed{theirs}"
+    return f"{match['method']}{other_file}{other_seed}"
+
+
+def source_kind(source: str) -> str:
+    """Return what the sources of runs that differ in their seed alone have in common."""
+    match = _SOURCE.fullmatch(source)
+    if match is None:
+        return source
+    return "/".join(match[part] for part in ("env", "algo", "method", "sparsity", "file"))

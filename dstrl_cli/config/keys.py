@@ -10,13 +10,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from dstrl_cli.config.foreign import counterpart
-from dstrl_cli.config.models import RunConfig, TopologyConfig
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.errors import suggest
 
 MACROS: dict[str, tuple[str, str]] = {
     "sparsity": ("actor.sparsity", "critic.sparsity"),
     "initial_sparsity": ("actor.initial_sparsity", "critic.initial_sparsity"),
+    "allocation": ("actor.allocation", "critic.allocation"),
     "layers": ("actor.layers", "critic.layers"),
+    "redo_interval": ("actor.redo_interval", "critic.redo_interval"),
+    "redo_threshold": ("actor.redo_threshold", "critic.redo_threshold"),
     **{
         f"topology.{name}": (f"actor.topology.{name}", f"critic.topology.{name}")
         for name in TopologyConfig.model_fields

@@ -6,7 +6,7 @@ lists and ranges of a command line (`ranges`). It imports neither torch nor gymn
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from dstrl_cli.config import limits
 from dstrl_cli.config.fields import (
     Bounds,
     Device,
@@ -31,7 +32,6 @@ from dstrl_cli.config.fields import (
     PositiveInt,
     Real,
     Seed,
-    Share,
     Sparsities,
     Sparsity,
     TargetEntropy,
@@ -44,15 +44,12 @@ from dstrl_cli.config.fields import (
 )
 from dstrl_cli.config.parts import BufferConfig, EnvConfig, Model, env_shorthand
 from dstrl_cli.config.ranges import MAX_LENGTH
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.registry import (
     ALGORITHMS,
     ALLOCATIONS,
-    BUDGETS,
-    DROP_SCORES,
     ENGINES,
-    GROW_SCORES,
     INITIAL_MASKS,
-    SCHEDULES,
     SCORES,
     is_outside,
 )
@@ -76,86 +73,15 @@ what it holds."""
 # --- the models ---------------------------------------------------------------------------------
 
 
-class TopologyConfig(Model):
-    """How one network's topology changes: a drop score, a grow score and a schedule.
-
-    `update_interval` and `update_offset` count that network's own updates; `stop_before_end` is
-    in environment steps. The budget of a layer is its number of connections. By default it stays;
-    another `budget` moves it, between two shares of the network's own updates, from what
-    `initial_sparsity` gives to what `sparsity` gives. Connections are swapped (some dropped and as
-    many grown) after the share `swap_start` and before `swap_end`. `swap_of_growth` is the share of
-    what a rising budget grows that is dropped elsewhere at the same time. `params` are parameters
-    of a user's own scores, which check them when a run is about to start.
-    """
-
-    drop: Annotated[str, named("drop score", DROP_SCORES)] = "magnitude"
-    grow: Annotated[str, named("grow score", GROW_SCORES)] = "random"
-    schedule: Annotated[str, named("schedule", SCHEDULES)] = "static"
-    drop_fraction: Fraction = 0.5
-    budget: Annotated[str, named("budget", BUDGETS)] = "constant"
-    budget_start: Share = 0.0
-    budget_end: Share = 1.0
-    swap_start: Share = 0.0
-    swap_end: Share = 1.0
-    swap_of_growth: Annotated[Real, Field(ge=0, lt=1)] = 0.0
-    update_interval: PositiveInt = 10_000
-    update_offset: NonNegativeInt = 0
-    stop_before_end: NonNegativeInt = 0
-    final_drop: bool = False
-    regrow_dropped: bool = True
-    grow_init: Literal["zero", "adam_step"] = "zero"
-    sign_split: Literal["fraction", "half", "official"] = "fraction"
-    accumulate: Literal["topology_update", "critic_update"] = "topology_update"
-    td_error: Literal["sum", "mean", "off"] = "sum"
-    params: dict[str, Any] = {}  # noqa: RUF012  # pydantic copies it
-
-    def __hash__(self) -> int:
-        """Hash all keys but `params`, a dict and so unhashable; equality still compares it."""
-        return hash(tuple(value for name, value in self if name != "params"))
-
-    @property
-    def moves_budget(self) -> bool:
-        """Whether the number of connections changes in the course of training."""
-        return self.budget != "constant"
-
-    @property
-    def budget_window(self) -> tuple[float, float]:
-        """The shares of training at which the budget begins to move, and has arrived."""
-        return self.budget_start, self.budget_start if self.budget == "at_once" else self.budget_end
-
-    @model_validator(mode="after")
-    def _windows_ordered(self) -> TopologyConfig:
-        for what in ("budget", "swap"):
-            start, end = getattr(self, f"{what}_start"), getattr(self, f"{what}_end")
-            if start > end:
-                raise ValueError(
-                    f"{what}_start = {start:g} is after {what}_end = {end:g}; both are shares of "
-                    f"training: lower {what}_start, or raise {what}_end"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _budget_is_met(self) -> TopologyConfig:
-        if self.moves_budget and self.final_drop:
-            raise ValueError(
-                f"final_drop = true would end below the final sparsity of budget: {self.budget}; "
-                "set final_drop: false"
-            )
-        if self.grow == "none" and self.schedule != "static":
-            raise ValueError(
-                f"grow: none cannot grow what schedule: {self.schedule} drops; set schedule: "
-                "static, or another grow score, such as random"
-            )
-        return self
-
-
 class NetworkConfig(Model):
     """One network (the actor, or the twin critics): how sparse, how wide, and its topology rule.
 
     `dense` ignores `sparsity`. `match_parameters` makes the network dense and so narrow that it has
     about as many weights as a network of that sparsity has connections. `hidden_sizes: null` means
     the run's. A budget that moves begins at `initial_sparsity`. `layers` are the sparsities of
-    single layers, from the input on, for `allocation: layers`.
+    single layers, from the input on, for `allocation: layers`. Every `redo_interval` of its own
+    updates the network's dormant units begin anew, those whose activity is at most
+    `redo_threshold` of their layer's; null: never (`training.recycling`).
     """
 
     sparsity: Sparsity = 0.0
@@ -168,6 +94,8 @@ class NetworkConfig(Model):
     layers: Sparsities | None = None
     initial_mask: Annotated[str, named("initial mask", INITIAL_MASKS)] = "random"
     topology: TopologyConfig = TopologyConfig()
+    redo_interval: PositiveInt | None = None
+    redo_threshold: NonNegativeFloat = 0.025
 
     @property
     def all_active(self) -> bool:
@@ -193,7 +121,7 @@ class NetworkConfig(Model):
     @property
     def fixes_sparsity(self) -> bool:
         """Whether the sparsity follows from keys of the layers, and cannot be chosen."""
-        return self.allocation in BY_LAYER
+        return self.allocation in BY_LAYER or self.topology.n_of_m is not None
 
     @property
     def is_extended(self) -> bool:
@@ -219,10 +147,23 @@ class NetworkConfig(Model):
         return self
 
     @model_validator(mode="after")
+    def _n_of_m_is_met(self) -> NetworkConfig:
+        if self.topology.n_of_m is not None and not self.all_active:
+            fixed_by, _ = BY_LAYER.get(self.allocation, (None, None))
+            if reason := limits.unmet(self.topology.n_of_m, fixed_by, self.initial_mask):
+                raise ValueError(reason)
+        return self
+
+    @model_validator(mode="after")
     def _budget_has_a_way(self) -> NetworkConfig:
         rule, first = self.topology, self.initial_sparsity
         if self.all_active:
             return self
+        if self.initial_mask == "dense" and (first if rule.moves_budget else self.sparsity):
+            raise ValueError(
+                "initial_mask: dense starts with all connections: set topology.budget to cubic, "
+                "linear or at_once with initial_sparsity: 0, or another initial_mask"
+            )
         if first is None:
             if rule.moves_budget:
                 raise ValueError(
@@ -263,12 +204,17 @@ class RunConfig(Model):
     steps, which also bound the replay buffer.
     `gradient_steps` updates (-1: as many as environment steps since) follow every `train_freq`
     steps, or episodes: as in Stable-Baselines3.
+    `init_mask_from` and `init_weights_from` are a run's folder or policy file: the networks start
+    with its masks, those at its end, and with its weights, those that it began with. `{seed}` in
+    them stands for the run's seed. What was found there (`init_mask_source`, ...) is filled in.
     `env_workers` are processes that step environments (0: none, the run's own process), and
     `replay_device: auto` keeps the replay buffer beside the networks. An episode that terminates
     at exactly its time limit counts as terminated, or as cut off by the limit with `limit_wins`;
-    an evaluation episode that has not ended after `eval_max_steps` is ended there.
+    an evaluation episode that has not ended after `eval_max_steps` is ended there. A hidden unit
+    counts as dormant in `neurons.csv` whose activity is at most `dormant_threshold` of its layer's.
     `checkpoint_every` is a number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps
-    the last checkpoint of a finished run. `metric` is what tables of the run show unless they are
+    the last checkpoint of a finished run. `tensorboard` and `wandb` also write curves for these
+    two. `metric` is what tables of the run show unless they are
     asked for another; `method_label` and `method_order` are how they name and sort a user's own
     method.
     """
@@ -294,6 +240,10 @@ class RunConfig(Model):
     buffer_size: PositiveInt = 1_000_000
     hidden_sizes: Widths = (256, 256)
     weight_init: Literal["fan_in", "orthogonal", "xavier"] = "fan_in"
+    init_mask_from: Name | None = None
+    init_mask_source: Name | None = None
+    init_weights_from: Name | None = None
+    init_weights_source: Name | None = None
 
     exploration_noise: NonNegativeFloat = 0.1
     target_noise: NonNegativeFloat = 0.2
@@ -323,6 +273,7 @@ class RunConfig(Model):
     eval_every: PositiveInt = 5_000
     eval_episodes: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10
     eval_max_steps: PositiveInt | None = 10_000
+    dormant_threshold: NonNegativeFloat = 0.025
     checkpoint_every: Interval = "10m"
     keep_checkpoint: bool = False
     device: Device = "auto"
@@ -331,6 +282,8 @@ class RunConfig(Model):
     env_workers: Workers = "auto"
     replay_device: Literal["auto", "cpu"] = "auto"
     compile: bool = False
+    tensorboard: bool = False
+    wandb: bool = False
     out: Name = "results"
 
     metric: MetricName | None = None
@@ -383,6 +336,16 @@ class RunConfig(Model):
             raise ValueError(
                 f"log_std_bounds: [{low:g}, {high:g}] must be ordered, the lower bound first"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sources_have_places(self) -> RunConfig:
+        for what in ("mask", "weights"):
+            if getattr(self, f"init_{what}_source") and not getattr(self, f"init_{what}_from"):
+                raise ValueError(
+                    f"init_{what}_source says what was found at init_{what}_from, which is not "
+                    f"set; leave it out, or set init_{what}_from"
+                )
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
-from dstrl_cli.config.fields import Duration, Name, NonNegativeFloat, PositiveInt, Real, Whole
+from dstrl_cli.config.fields import (
+    Duration,
+    Name,
+    NonNegativeFloat,
+    PositiveInt,
+    Real,
+    Sparsity,
+    Whole,
+)
 
 
 class Model(BaseModel):
@@ -56,18 +64,23 @@ class EnvConfig(Model):
 
     `kwargs` are given to the environment when it is made (`gymnasium.make`): arguments of its
     constructor, or `max_episode_steps`; `seed: run` stands for the run's seed. `flatten` makes
-    vectors of dictionaries and arrays that an environment observes. An environment fails if one
-    call of its `step` or `reset` takes longer than `timeout`, in seconds or as in `10m`.
+    vectors of dictionaries and arrays that an environment observes. `noise_features` is the share
+    of the entries of an observation that is noise, which follows what is observed. An environment
+    fails if one call of its `step` or `reset` takes longer than `timeout`, in seconds or as in
+    `10m`.
     """
 
     id: Name
     task: Annotated[Whole, Field(ge=0, le=9)] = 0
     kwargs: dict[str, Annotated[Any, PlainValidator(_plain)]] = {}
     flatten: bool = False
+    noise_features: Sparsity = 0.0
     timeout: Duration = 600.0
 
     def __hash__(self) -> int:
-        return hash((self.id, self.task, tuple(sorted(self.kwargs)), self.flatten))
+        return hash(
+            (self.id, self.task, tuple(sorted(self.kwargs)), self.flatten, self.noise_features)
+        )
 
 
 def env_shorthand(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from dstrl_cli.config.fields import MetricName
+from dstrl_cli.config.fields import MetricName, PositiveInt, Share
 from dstrl_cli.config.foreign import counterpart
 from dstrl_cli.config.identity import env_name
 from dstrl_cli.config.keys import expand
@@ -30,6 +30,7 @@ from dstrl_cli.config.models import BY_LAYER, RunConfig
 from dstrl_cli.config.parse import Origin, explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 from dstrl_cli.config.refusals import refuse_short_buffer, refuse_standstill, refuse_unknown_end
+from dstrl_cli.config.shrink import scaled_keys
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.registry import ALGORITHMS, algorithm_name, is_outside, module_file, note_source
@@ -52,45 +53,11 @@ __all__ = [
 
 DEFAULT_ALGO = "td3"
 
+FOLDERS = ("papers", "studies")
+"""Folders of shipped presets; their presets may be named without the folder."""
+
 
 # --- the files ----------------------------------------------------------------------------------
-
-
-class SweepAxes(StrictFile):
-    """What a sweep varies; an empty axis is left to the command line and the defaults.
-
-    `set` are further config keys, each with its values.
-    """
-
-    algo: tuple[str, ...] = ()
-    dst: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    sparsity: tuple[float, ...] = ()
-    seeds: tuple[int, ...] = ()
-    task: tuple[int, ...] = ()
-    set: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-
-    @field_validator("algo", "dst", "env", mode="before")
-    @classmethod
-    def _names(cls, value: Any, info: ValidationInfo) -> list[str]:
-        return parse_names(value, f"sweep.{info.field_name}")
-
-    @field_validator("sparsity", mode="before")
-    @classmethod
-    def _numbers(cls, value: Any) -> list[float]:
-        return parse_numbers(value, "sweep.sparsity")
-
-    @field_validator("seeds", "task", mode="before")
-    @classmethod
-    def _integers(cls, value: Any, info: ValidationInfo) -> list[int]:
-        return parse_integers(value, f"sweep.{info.field_name}")
-
-    @field_validator("set", mode="before")
-    @classmethod
-    def _lists(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        return {k: v if isinstance(v, list | tuple) else [v] for k, v in value.items()}
 
 
 class When(StrictFile):
@@ -115,14 +82,56 @@ class When(StrictFile):
 
 
 class Case(StrictFile):
-    """Keys for some of a preset's runs; a later case beats an earlier one."""
+    """Keys for some of a preset's runs, or for all; a later case beats an earlier one."""
 
-    when: When
+    when: When = When()
     config: dict[str, Any]
 
 
+class SweepAxes(StrictFile):
+    """What a sweep varies; an empty axis is left to the command line and the defaults.
+
+    `set` are further config keys, each with its values: every combination of them is trained.
+    `variants` are changes of which a run has none or one: what is changed, and in which runs.
+    """
+
+    algo: tuple[str, ...] = ()
+    dst: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    sparsity: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = ()
+    task: tuple[int, ...] = ()
+    set: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    variants: tuple[Case, ...] = ()
+
+    @field_validator("algo", "dst", "env", mode="before")
+    @classmethod
+    def _names(cls, value: Any, info: ValidationInfo) -> list[str]:
+        return parse_names(value, f"sweep.{info.field_name}")
+
+    @field_validator("sparsity", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> list[float]:
+        return parse_numbers(value, "sweep.sparsity")
+
+    @field_validator("seeds", "task", mode="before")
+    @classmethod
+    def _integers(cls, value: Any, info: ValidationInfo) -> list[int]:
+        return parse_integers(value, f"sweep.{info.field_name}")
+
+    @field_validator("set", mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: v if isinstance(v, list | tuple) else [v] for k, v in value.items()}
+
+
 class SweepPreset(StrictFile):
-    """A preset: a sweep's axes, the keys of all its runs, and the table that it is for."""
+    """A preset: a sweep's axes, the keys of all its runs, and the table that it is for.
+
+    `until_decided` and the three keys below it are the flags of these names.
+    """
 
     name: str
     source: str
@@ -132,6 +141,15 @@ class SweepPreset(StrictFile):
     cases: tuple[Case, ...] = ()
     compare: str | None = None
     metric: MetricName | None = None
+    until_decided: tuple[str, ...] = ()
+    max_seeds: PositiveInt | None = None
+    seeds_per_round: PositiveInt | None = None
+    alpha: Share | None = None
+
+    @field_validator("until_decided", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> list[str]:
+        return parse_names(value, "until_decided")
 
     def layers(self, algo: str, method: str, env_id: str) -> list[Layer]:
         """Return the keys for one run: metric, axes of one value, `config`, then its cases."""
@@ -149,14 +167,14 @@ _ADDED = frozenset({"name", "source"})
 def list_presets() -> list[str]:
     """Return the names of the shipped sweep presets: `quick`, `papers/xu2024-table1`, ..."""
     root = presets_dir()
-    files = [*root.glob("*.yaml"), *(root / "papers").glob("*.yaml")]
+    files = [path for folder in ("", *FOLDERS) for path in (root / folder).glob("*.yaml")]
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
 
 
 def _preset_path(name: str | Path) -> Path:
     if isinstance(name, Path) or name.endswith((".yaml", ".yml")):
         return Path(name)
-    for known in (name, f"papers/{name}"):
+    for known in (name, *(f"{folder}/{name}" for folder in FOLDERS)):
         if known in list_presets():
             return presets_dir() / f"{known}.yaml"
     raise InputError(suggest("preset", name, list_presets()) + "; or the path of a .yaml file")
@@ -187,7 +205,9 @@ def load_sweep_preset(name: str | Path) -> SweepPreset:
 def _unknown_key(key: str) -> str:
     """Return the message for an unknown key of a preset's own (not of its `config`)."""
     group = key.rpartition(".")[0]
-    models: dict[str, type[StrictFile]] = {"sweep": SweepAxes, "cases": Case, "cases.when": When}
+    models: dict[str, type[StrictFile]] = {"sweep": SweepAxes}
+    for cases in ("cases", "sweep.variants"):
+        models |= {cases: Case, f"{cases}.when": When}
     names = [name for name in models.get(group, SweepPreset).model_fields if name not in _ADDED]
     return suggest("key", key, [f"{group}.{name}" if group else name for name in names])
 
@@ -230,12 +250,13 @@ def _translated(block: Mapping[Any, Any]) -> list[str]:
 
 def _check(preset: SweepPreset) -> None:
     """Check the names and keys of a preset, also of cases that may never apply."""
+    cases = (*preset.cases, *preset.sweep.variants)
     note_source([*preset.sweep.algo, *preset.sweep.env], preset.source)
-    for algo in (*preset.sweep.algo, *(name for case in preset.cases for name in case.when.algo)):
+    for algo in (*preset.sweep.algo, *(name for case in cases for name in case.when.algo)):
         _check_algorithm(algo)
-    for method in (*preset.sweep.dst, *(name for case in preset.cases for name in case.when.dst)):
+    for method in (*preset.sweep.dst, *(name for case in cases for name in case.when.dst)):
         find_method(method)
-    for block in (preset.sweep.set, preset.config, *(case.config for case in preset.cases)):
+    for block in (preset.sweep.set, preset.config, *(case.config for case in cases)):
         layer(block, preset.source)
 
 
@@ -276,6 +297,10 @@ _FLAGS = {
     "replay_device": "--replay-device",
     "checkpoint_every": "--checkpoint-every",
     "keep_checkpoint": "--keep-checkpoint",
+    "tensorboard": "--tensorboard",
+    "wandb": "--wandb",
+    "init_mask_from": "--init-mask-from",
+    "init_weights_from": "--init-weights-from",
 }
 """The flags of keys whose name is not simply the key."""
 
@@ -314,14 +339,32 @@ def _refuse_sparsity_beside_layers(settings: Layer, default: Layer) -> None:
     for network in ("actor", "critic"):
         key = f"{network}.sparsity"
         allocation = str(settings.get(f"{network}.allocation", ("",))[0])
-        if allocation in BY_LAYER and settings.get(key) not in (None, default.get(key)):
+        by = instead = ""
+        if settings.get(f"{network}.topology.n_of_m", (None,))[0] is not None:
+            by = "topology.n_of_m"
+            instead = f"{network}.{by}=null"
+        elif allocation in BY_LAYER:
             by, _ = BY_LAYER[allocation]
+            instead = f"{network}.allocation=erdos_renyi and {network}.{by}=null"
+        if by and settings.get(key) not in (None, default.get(key)):
             value, origin = settings[key]
             raise InputError(
-                f"{origin.key} = {value!r}: the {network}'s sparsity follows from "
-                f"{network}.{by}; leave it out, or set {network}.allocation=erdos_renyi and "
-                f"{network}.{by}=null (set by {origin.source})"
+                f"{origin.key} = {value!r}: the {network}'s sparsity follows from {network}.{by}; "
+                f"leave it out, or set {instead} (set by {origin.source})"
             )
+
+
+def _shrunk(
+    algo: str, method: str, below: Sequence[Layer], between: Sequence[Layer], scale: float
+) -> Layer:
+    """Return the keys that `--scale` changes, of what algorithm, method and preset say.
+
+    Flags and `--set` are what somebody wants of the small run, and are not read here.
+    """
+    settings = _merge([*below, *between])
+    origins = {key: origin for key, (_, origin) in settings.items()}
+    config = from_dict({"algo": algo, "method": method, **_nested(settings)}, origins)
+    return layer(scaled_keys(config, scale), "--scale")
 
 
 class Resolved(NamedTuple):
@@ -358,8 +401,12 @@ def resolve_explicit(
     preset: SweepPreset | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    scale: float | None = None,
 ) -> Resolved:
-    """Return the checked configuration of one run, and the keys that were given; see `resolve`."""
+    """Return the checked configuration of one run, and the keys that were given; see `resolve`.
+
+    With a `scale` everything below `--set` and the flags that counts steps shrinks to that share.
+    """
     axes = preset.sweep if preset else SweepAxes()
     if algo is None:
         algo = axes.algo[0] if len(axes.algo) == 1 else DEFAULT_ALGO
@@ -376,7 +423,8 @@ def resolve_explicit(
     for _ in range(2 if preset else 0):  # the environment chooses the cases; any layer may name it
         env_id = str(_merge([*below, *between, *above]).get("env.id", ("",))[0])
         between = preset.layers(name, chosen.name, env_id) if preset else []
-    settings = _merge([*below, *between, *above])
+    shrunk = [] if scale is None else [_shrunk(algo, chosen.name, below, between, scale)]
+    settings = _merge([*below, *between, *shrunk, *above])
     if "env.id" not in settings:
         raise InputError(f"env is missing: choose one with --env, or set it in {name}.yaml")
     _refuse_sparsity_beside_layers(settings, below[0])

@@ -34,6 +34,8 @@ ADDED_KEYS: Mapping[str, Any] = {
     "env_workers": 0,
     "replay_device": "auto",
     "compile": False,
+    "tensorboard": False,
+    "wandb": False,
     "target_trim": "budget",
     "grown_bias_correction": "network",
     "keep_checkpoint": False,
@@ -43,19 +45,31 @@ ADDED_KEYS: Mapping[str, Any] = {
     "limit_wins": True,
     "eval_max_steps": 10_000,
     "env.flatten": False,
+    "env.noise_features": 0.0,
     "env.timeout": None,
+    "dormant_threshold": 0.025,
+    "init_mask_from": None,
+    "init_mask_source": None,
+    "init_weights_from": None,
+    "init_weights_source": None,
     **{
         f"{network}.{key}": value
         for network in ("actor", "critic")
         for key, value in (
             ("initial_sparsity", None),
             ("layers", None),
+            ("redo_interval", None),
+            ("redo_threshold", 0.025),
             ("topology.budget", "constant"),
             ("topology.budget_start", 0.0),
             ("topology.budget_end", 1.0),
             ("topology.swap_start", 0.0),
             ("topology.swap_end", 1.0),
             ("topology.swap_of_growth", 0.0),
+            ("topology.importance_decay", 1.0),
+            ("topology.fan_in", "free"),
+            ("topology.ablate_below", None),
+            ("topology.n_of_m", None),
         )
     },
 }

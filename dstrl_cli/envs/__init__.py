@@ -35,7 +35,7 @@ register_tasks()
 
 def computed_on_device(spec: EnvSpec) -> bool:
     """Return whether a batch of these environments is computed on the training device itself."""
-    return spec.id in DEVICE_BATCHES
+    return spec.id in DEVICE_BATCHES and not spec.noise_features
 
 
 def make_batch(

@@ -12,6 +12,7 @@ physics alone: rewards, observations and ends would have to be written again for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,7 +68,7 @@ class GymnasiumBatch(BatchEnv):
     def step(self, actions: torch.Tensor, active: Active | None = None) -> Step:
         """Step the active environments; see `BatchEnv.step`."""
         block = self._block
-        self._scale(actions.detach().cpu().numpy(), out=block.action)
+        self._scale(actions.numpy(force=True), out=block.action)
         masked = active is not None or bool(self.failures)
         if masked:
             block.active[:] = True if active is None else active
@@ -75,9 +76,10 @@ class GymnasiumBatch(BatchEnv):
         causes = self._group.step(masked)
         if causes:
             self._record_failures(causes)
-        if not np.isfinite(block.results).all():
+        # A sum of squares is cheaper than a look at every number; where it overflows, that follows.
+        if not math.isfinite(block.results.dot(block.results)):
             self._freeze_not_finite()
-        if block.ended.any():
+        if block.ended[0].dot(block.ended[1]):
             self._settle_ends()
         np.copyto(self._last_observation, block.observation)
         return self._result()
@@ -101,21 +103,20 @@ class GymnasiumBatch(BatchEnv):
         return torch.from_numpy(self._last_observation.copy()).to(self.device)
 
     def _result(self) -> Step:
-        results = self._block.results.copy()
-        next_observation, reward, ended, observation = unpack(results, self.num_envs)
-        terminated, truncated = ended != 0
         block = self._block
+        terminated, truncated = block.ended != 0
         host = HostStep(block.paid.copy(), terminated, truncated, block.success.copy())
         if self._upload is None:
             return Step(
-                torch.from_numpy(next_observation),
-                torch.from_numpy(reward),
+                torch.from_numpy(block.next_observation.copy()),
+                torch.from_numpy(block.reward.copy()),
                 torch.from_numpy(terminated),
                 torch.from_numpy(truncated),
-                torch.from_numpy(observation),
+                torch.from_numpy(block.observation.copy()),
                 host,
             )
-        next_observation, reward, ended, observation = unpack(self._upload(results), self.num_envs)
+        uploaded = self._upload(block.results)
+        next_observation, reward, ended, observation = unpack(uploaded, self.num_envs)
         terminated, truncated = ended.bool()
         return Step(next_observation, reward, terminated, truncated, observation, host)
 
@@ -123,10 +124,9 @@ class GymnasiumBatch(BatchEnv):
         """Where an episode terminated at exactly its time limit, let one of the two win."""
         ended = self._block.ended
         both = ended.all(0)
-        if both.any():
-            limit_wins = self.limit_wins.cpu().numpy()
-            ended[0, both & limit_wins] = 0.0
-            ended[1, both & ~limit_wins] = 0.0
+        limit_wins = self.limit_wins.cpu().numpy()
+        ended[0, both & limit_wins] = 0.0
+        ended[1, both & ~limit_wins] = 0.0
 
     def _freeze_not_finite(self) -> None:
         """Freeze environments with numbers that are not finite at their last observation."""

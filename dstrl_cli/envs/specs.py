@@ -22,6 +22,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from dstrl_cli.envs import modules
 from dstrl_cli.envs.calls import close_quietly, contained, explain
+from dstrl_cli.envs.noise import with_noise
 from dstrl_cli.envs.quiet import log_mujoco_warnings, version_advice_ignored
 from dstrl_cli.envs.registration import NAVIGATION_TASKS, PREFIX, has_tasks
 from dstrl_cli.envs.spaces import check_spaces
@@ -67,6 +68,7 @@ class EnvSpec:
         kwargs: further arguments that it is made with.
         action_dtype: the NumPy type of its actions, whose bounds are exactly those above.
         flatten: whether Gymnasium's FlattenObservation makes vectors of its observations.
+        noise_features: share of an observation's entries that is noise (`envs.noise`).
         timeout: seconds that one call of `step` or `reset` may take; None: as long as it wants.
         foreign: whether code of others than Gymnasium and dstrl makes it or wraps it.
         notes: what the user should know of it before a run starts.
@@ -83,6 +85,7 @@ class EnvSpec:
     kwargs: Arguments = ()
     action_dtype: str = "float32"
     flatten: bool = False
+    noise_features: float = 0.0
     timeout: float | None = field(default=None, compare=False)
     foreign: bool = field(default=False, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -103,6 +106,7 @@ class _Asked(NamedTuple):
 
     arguments: Arguments
     flatten: bool
+    noise_features: float
     timeout: float | None
 
 
@@ -112,6 +116,7 @@ def spec(
     kwargs: Mapping[str, Any] | None = None,
     *,
     flatten: bool = False,
+    noise_features: float = 0.0,
     timeout: float | None = None,
 ) -> EnvSpec:
     """Look an environment up: Gymnasium's own where it serves the id, else dstrl's.
@@ -125,6 +130,7 @@ def spec(
             constructor. A list arrives there as a tuple. `seed: run` stands for the run's seed
             (see `EnvSpec.for_seed`).
         flatten: make vectors of its observations.
+        noise_features: share of the entries of its observations that is to be noise.
         timeout: seconds that one call of `step` or `reset` may take.
 
     Raises:
@@ -137,12 +143,14 @@ def spec(
         if name in (kwargs or {}):
             raise InputError(f"env.kwargs.{name} cannot be set: {reason}")
     arguments = ((name, _hashable(value)) for name, value in (kwargs or {}).items())
-    return _look_up(env_id, task, _Asked(tuple(sorted(arguments)), flatten, timeout))
+    asked = _Asked(tuple(sorted(arguments)), flatten, noise_features, timeout)
+    return _look_up(env_id, task, asked)
 
 
 def make_env(spec: EnvSpec, **kwargs: Any) -> gymnasium.Env:
     """Make one environment with its time limit, quietly; `kwargs` such as `render_mode`."""
-    return _make(spec.id, spec.flatten, **_with_task(spec.task, spec.kwargs), **kwargs)
+    env = _make(spec.id, spec.flatten, **_with_task(spec.task, spec.kwargs), **kwargs)
+    return with_noise(env, spec.noise_features, spec.name)
 
 
 def known_envs() -> list[str]:
@@ -186,6 +194,8 @@ def _look_up(env_id: str, task: int, asked: _Asked) -> EnvSpec:
                 failures[candidate] = error
                 continue
             try:
+                check_spaces(env, shown_name(candidate))
+                env = with_noise(env, asked.noise_features, shown_name(candidate))
                 found = _describe(env, candidate, chosen, asked)
                 return replace(found, notes=check(env, found, watch))
             finally:
@@ -330,8 +340,13 @@ def _accepted(env_id: str) -> list[str]:
     return [*(name for name in named if name not in other_keys), "max_episode_steps"]
 
 
+def shown_name(env_id: str) -> str:
+    """Return an id without its module and `dstrl/`."""
+    return env_id.rpartition(":")[2].removeprefix(PREFIX)
+
+
 def _describe(env: gymnasium.Env, env_id: str, task: int | None, asked: _Asked) -> EnvSpec:
-    name = env_id.rpartition(":")[2].removeprefix(PREFIX)
+    name = shown_name(env_id)
     observation, action = check_spaces(env, name)
     return EnvSpec(
         id=env_id,
@@ -345,6 +360,7 @@ def _describe(env: gymnasium.Env, env_id: str, task: int | None, asked: _Asked) 
         kwargs=asked.arguments,
         action_dtype=str(action.dtype),
         flatten=asked.flatten,
+        noise_features=asked.noise_features,
         timeout=asked.timeout,
         foreign=_is_foreign(env_id),
     )

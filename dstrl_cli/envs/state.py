@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium import wrappers
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
+from dstrl_cli.envs.noise import NoiseFeatures
 from dstrl_cli.errors import DstrlError
 
 
@@ -30,6 +31,7 @@ class EnvState:
         random: the state of the environment's bit generator as NumPy gives it; None if it has none.
         fields: the attributes of the environment that are plain values, by name.
         physics: MuJoCo's numbers by name, float64; empty for other environments.
+        noise: the state of the generator of noisy features; None where there are none.
     """
 
     observation: np.ndarray
@@ -37,9 +39,11 @@ class EnvState:
     random: dict[str, Any] | None
     fields: dict[str, Any]
     physics: dict[str, np.ndarray]
+    noise: dict[str, Any] | None = None
 
 
-# Wrappers that keep nothing between steps, or only the step count of the time limit, read below.
+# Wrappers that keep nothing between steps, or only what is read below: the step count of the time
+# limit, the generator of the noise.
 _KNOWN_WRAPPERS = (
     wrappers.TimeLimit,
     wrappers.OrderEnforcing,
@@ -52,6 +56,7 @@ _KNOWN_WRAPPERS = (
     wrappers.RescaleObservation,
     wrappers.DtypeObservation,
     wrappers.TransformReward,
+    NoiseFeatures,
 )
 
 # Attributes that say how an environment is drawn or was made.
@@ -76,7 +81,7 @@ def read_state(env: gymnasium.Env, observation: np.ndarray) -> EnvState:
     Raises:
         DstrlError: it, or one of its wrappers, keeps something that is not plain data.
     """
-    time_limit = _time_limit(env)
+    time_limit, noise = _time_limit(env), _noise(env)
     inner = env.unwrapped
     generator = inner._np_random
     return EnvState(
@@ -85,6 +90,7 @@ def read_state(env: gymnasium.Env, observation: np.ndarray) -> EnvState:
         None if generator is None else deepcopy(generator.bit_generator.state),
         _fields(inner),
         _physics(inner),
+        None if noise is None else dict(deepcopy(noise.bit_generator.state)),
     )
 
 
@@ -106,6 +112,17 @@ def write_state(env: gymnasium.Env, state: EnvState) -> None:
         _set_physics(inner, state.physics)
     if state.random is not None:
         inner.np_random.bit_generator.state = state.random
+    if (noise := _noise(env)) is not None and state.noise is not None:
+        noise.bit_generator.state = state.noise
+
+
+def _noise(env: gymnasium.Env) -> np.random.Generator | None:
+    """Return the generator of the noise that an environment's observations end with."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, NoiseFeatures):
+            return env.noise
+        env = env.env
+    return None
 
 
 def _time_limit(env: gymnasium.Env) -> wrappers.TimeLimit | None:

@@ -179,4 +179,6 @@ def _about(policy: Policy) -> dict[str, str]:
         known["env_kwargs"] = json.dumps(policy.env_kwargs, sort_keys=True)
     if policy.env_flatten:
         known["observation"] = "a vector made by FlattenObservation of Gymnasium"
+    if policy.env_noise_features:
+        known["env_noise_features"] = f"{policy.env_noise_features:g}"
     return known

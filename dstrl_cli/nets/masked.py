@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from dstrl_cli.nets.adam import Adam
 from dstrl_cli.nets.initial import initial_layers
-from dstrl_cli.nets.network import Members, Network
+from dstrl_cli.nets.network import Members, Network, Overwritten
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.topology import masks
 from dstrl_cli.topology.budgets import layer_budgets
@@ -307,6 +307,19 @@ class MaskedNetwork(Network):
         for power in (Flat(each, self.plan) for each in self.adam.powers):
             weights = power.weights[layer]
             weights[members] = weights[members].masked_fill(~keeps_powers, 1.0)
+
+    @override
+    def overwrite(self, member: int, layers: Sequence[Overwritten]) -> None:
+        moments = [Flat(moment, self.plan) for moment in (self.adam.first, self.adam.second)]
+        for layer, parts in enumerate(layers):
+            values, where, biases = (part.to(self.plan.device) for part in parts)
+            weight = self.params.weights[layer][member]
+            weight.copy_(torch.where(where, values, weight))
+            for moment in moments:
+                moment.weights[layer][member].masked_fill_(where, 0.0)
+            for flat in (self.params, *moments):
+                flat.biases[layer][member].masked_fill_(biases.unsqueeze(-2), 0.0)
+            self.restart_correction([member], layer, ~where.unsqueeze(0))
 
     # Reading.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,14 @@ from dstrl_cli.topology.rule import NetworkView
 
 Members = list[int] | Tensor
 """Indices of some members; as a tensor they lie on the network's device."""
+
+
+class Overwritten(NamedTuple):
+    """What is to become of one layer of a member; on the host."""
+
+    values: Tensor  # [K, in, out] new weights
+    where: Tensor  # [K, in, out] bool: which weights, active ones alone
+    biases: Tensor  # [K, out] bool: the biases that become 0
 
 
 class Network(ABC):
@@ -95,6 +103,14 @@ class Network(ABC):
         """Give some members new masks [M, K, in, out] per layer.
 
         Grown connections start at zero, with zero moments, unless a member's keys say otherwise.
+        """
+
+    @abstractmethod
+    def overwrite(self, member: int, layers: Sequence[Overwritten]) -> None:
+        """Give some connections and biases of a member new values, with zero moments.
+
+        Masks stay, and so do the optimizer's counts of steps, but for members that count them by
+        connection (`grown_bias_correction`).
         """
 
     @abstractmethod

@@ -139,6 +139,13 @@ class Replay(ABC):
         """Return the flat rows [P, ...] of a ring as [P, ..., size]."""
         return ring.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, -1)
 
+    def inputs(self, numbers: Tensor) -> Tensor:
+        """Return stored observations and actions, side by side, [P, B, obs + act].
+
+        numbers: uniform in [0, 1) [P, B], float64; each stands for a transition.
+        """
+        return self.take(self.state_action, self.rows((numbers * self.size).long()))
+
     def oldest(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return observation, action and policy action of the `count` oldest, [P, count, ...].
 

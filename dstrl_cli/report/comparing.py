@@ -7,7 +7,7 @@ of the seeds. All comparisons of one table share the probability of an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -18,7 +18,7 @@ from dstrl_cli.config.ranges import parse_names
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report.marks import Mark
 from dstrl_cli.report.permutation import Decision, Plan, decide
-from dstrl_cli.report.table import Comparison, Comparisons, Row, Section
+from dstrl_cli.report.table import DENSE, Comparison, Comparisons, Row, Section
 from dstrl_cli.report.words import counted
 
 MAX_LISTED = 5
@@ -32,10 +32,12 @@ class Asked:
     Attributes:
         plan: fixed before any seed was looked at.
         pairs: the comparisons wanted, as `our-rlx2:rlx2`; none means all.
+        flag: the option that named them, for messages.
     """
 
     plan: Plan
     pairs: tuple[str, ...] = ()
+    flag: str = "--pairs"
 
 
 def asked_test(
@@ -61,11 +63,44 @@ def asked_test(
         if given:
             raise InputError(f"{given[0]} says how to test: give --test too, or leave it out")
         return None
-    plan = _plan(ALPHA if alpha is None else alpha, max_seeds, seeds_per_round)
+    plan = make_plan(ALPHA if alpha is None else alpha, max_seeds, seeds_per_round)
     return Asked(plan, tuple(parse_names(pairs, "--pairs")) if pairs is not None else ())
 
 
-def _plan(alpha: float, max_seeds: int | None, seeds_per_round: int | None) -> Plan:
+MAX_SEEDS, SEEDS_PER_ROUND = 20, 5
+"""Of a sweep that adds seeds until its comparisons are decided, where nobody says more."""
+
+UNTIL_DECIDED = "--until-decided"
+NOTHING = "none"
+"""What `--until-decided` says against a preset that names comparisons."""
+
+
+def asked_rounds(
+    pairs: str | None,
+    alpha: float | None = None,
+    max_seeds: int | None = None,
+    seeds_per_round: int | None = None,
+) -> Asked | None:
+    """Return what a sweep is to decide, or None. Raises InputError where options contradict."""
+    options = {"--max-seeds": max_seeds, "--seeds-per-round": seeds_per_round, "--alpha": alpha}
+    if pairs is None or pairs == NOTHING:
+        given = [name for name, value in options.items() if value is not None]
+        if given and pairs != NOTHING:
+            raise InputError(
+                f"{given[0]} says how to add seeds: give {UNTIL_DECIDED} too, as in "
+                f"{UNTIL_DECIDED} our-rlx2:rlx2, or leave it out"
+            )
+        return None
+    size = seeds_per_round
+    if size is None:
+        size = SEEDS_PER_ROUND if max_seeds is None else min(SEEDS_PER_ROUND, max_seeds)
+    most = max(MAX_SEEDS // size, 1) * size if max_seeds is None else max_seeds
+    plan = make_plan(ALPHA if alpha is None else alpha, most, size)
+    return Asked(plan, tuple(parse_names(pairs, UNTIL_DECIDED)), UNTIL_DECIDED)
+
+
+def make_plan(alpha: float, max_seeds: int | None, seeds_per_round: int | None) -> Plan:
+    """Return the plan of a test. Raises InputError where the numbers do not fit together."""
     if not 0 < alpha < 1:
         raise InputError(f"--alpha {alpha:g}: a probability of error lies between 0 and 1, as 0.05")
     if max_seeds is None and seeds_per_round is None:
@@ -83,37 +118,58 @@ def _plan(alpha: float, max_seeds: int | None, seeds_per_round: int | None) -> P
     return Plan(rounds=max_seeds // seeds_per_round, seeds=seeds_per_round, alpha=alpha)
 
 
-def compare(sections: Sequence[Section], test: Asked) -> Comparisons:
+CellName = tuple[str, str, str, str]
+"""Algorithm, sparsity label, method and environment of a cell."""
+
+
+def compare(
+    sections: Sequence[Section], test: Asked, closed: Collection[CellName] = ()
+) -> Comparisons:
     """Test the methods of a table against one another.
 
-    `sections` have values as logged; cells of unfinished runs alone take no part. Raises InputError
-    where a pair names no method of the table, or nothing is left to compare.
+    `sections` have values as logged; cells of unfinished runs alone take no part, and those in
+    `closed` get no more seeds. Raises InputError where a pair names no method of the table, or
+    nothing is left to compare.
     """
-    wanted = _parse_pairs(test.pairs, sections)
+    wanted = _parse_pairs(test, sections)
     found = list(_candidates(sections, wanted))
     if not found:
         raise InputError("--test: no two methods have finished runs in one section and environment")
     scores = [(_scores(first, env), _scores(second, env)) for _, env, first, second in found]
-    study = decide(scores, test.plan, [(section.algo, env) for section, env, _, _ in found])
+    groups = [(section.algo, env) for section, env, _, _ in found]
+    ended = [
+        slot for slot, each in enumerate(found) if any(name in closed for name in cell_names(*each))
+    ]
+    study = decide(scores, test.plan, groups, ended)
     compared = [
         Comparison(*each, decision) for each, decision in zip(found, study.decisions, strict=True)
     ]
     waiting = tuple(compared[index] for index in study.waiting)
+    given_up = tuple(compared[index] for index in study.given_up)
     absent = (wanted or set()) - {(first.method, second.method) for _, _, first, second in found}
     missing = tuple(f"{first}:{second}" for first, second in sorted(absent))
-    return Comparisons(test.plan, tuple(compared), study.looks, waiting, missing)
+    return Comparisons(test.plan, tuple(compared), study.looks, waiting, missing, given_up)
 
 
-def _parse_pairs(pairs: Sequence[str], sections: Sequence[Section]) -> set[tuple[str, str]] | None:
+def cell_names(section: Section, env: str, first: Row, second: Row) -> tuple[CellName, CellName]:
+    """Return the cells that a comparison is about; those of dense methods have no sparsity."""
+    a, b = (
+        (section.algo, DENSE if row.dense else section.sparsity_in(env), row.method, env)
+        for row in (first, second)
+    )
+    return a, b
+
+
+def _parse_pairs(test: Asked, sections: Sequence[Section]) -> set[tuple[str, str]] | None:
     methods = {row.method for section in sections for row in section.rows}
     wanted = set()
-    for pair in pairs:
+    for pair in test.pairs:
         first, _, second = pair.partition(":")
         if not (first and second) or first == second:
-            raise InputError(f"--pairs {pair!r}: give two methods as our-rlx2:rlx2")
+            raise InputError(f"{test.flag} {pair!r}: give two methods as our-rlx2:rlx2")
         for method in (first, second):
             if method not in methods:
-                raise InputError(suggest("method of --pairs", method, methods))
+                raise InputError(suggest(f"method of {test.flag}", method, methods))
         wanted.add((first, second))
     return wanted or None
 
@@ -179,6 +235,12 @@ def lines(tests: Comparisons) -> Iterator[str]:
             "environment)"
         )
     yield from _too_few(tests)
+    if tests.given_up:
+        named = [f"{each.env}: {each.first.label} : {each.second.label}" for each in tests.given_up]
+        yield (
+            f"given up, since a run diverged: {'; '.join(named)} (a test of the other seeds would "
+            "favour the method that loses some)"
+        )
     waiting = [
         f"{each.env}: {each.first.label} : {each.second.label} ({_seeds(each)} seeds)"
         for each in tests.waiting

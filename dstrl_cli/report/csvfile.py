@@ -65,8 +65,11 @@ def read_csv(
         return None
     usable = (np.abs([table[name] for name in wanted]) <= LARGEST).all(axis=0)  # NaN is not
     if not usable.all():
-        line = int(np.argmin(usable)) + 2
-        causes.append(f"unusable rows left out: {(~usable).sum()}, the first near line {line}")
+        first = int(np.argmin(usable))
+        where = f"the first near line {first + 2}"
+        if "return" in wanted and not np.isfinite(table["return"][first]):
+            where += ", whose return is no finite number"
+        causes.append(f"unusable rows left out: {(~usable).sum()}, {where}")
         table = {name: values[usable] for name, values in table.items()}
     for cause in causes:
         report(path.name, cause)

@@ -36,6 +36,8 @@ def as_csv(table: Table) -> str:
         found = [_flat_comparison(each, table.tests) for each in table.tests.found]
     else:
         found = [row for section in table.sections for row in _flat_section(section, table)]
+        tasks = [row for section in table.by_task for row in _flat_section(section, table)]
+        found += [row for row in tasks if row["env"] not in table.envs]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(found[0]), lineterminator="\n")
     writer.writeheader()
@@ -46,8 +48,9 @@ def as_csv(table: Table) -> str:
 def _flat_section(section: Section, table: Table) -> Iterator[dict[str, Any]]:
     bold = bold_cells(section, table.look)
     for row in section.rows:
-        where = {"algo": section.algo, "sparsity": section.sparsity, "method": row.method}
         for env, cell in row.cells.items():
+            sparsity = section.sparsity_in(env)
+            where = {"algo": section.algo, "sparsity": sparsity, "method": row.method}
             flat = where | {"label": row.label, "env": env} | _flat_cell(cell, table)
             yield flat | _flat_look(table, cell.beats, (row.label, env) in bold)
     for row in section.rows:
@@ -126,7 +129,7 @@ def _flat_comparison(comparison: Comparison, tests: Comparisons) -> dict[str, An
     decision = comparison.decision
     return {
         "algo": comparison.section.algo,
-        "sparsity": comparison.section.sparsity,
+        "sparsity": comparison.section.sparsity_in(comparison.env),
         "env": comparison.env,
         "first": comparison.first.method,
         "second": comparison.second.method,
@@ -152,6 +155,7 @@ def as_json(table: Table) -> str:
         "compare": table.paper.name if table.paper else None,
         "envs": list(table.envs),
         "sections": [_json_section(section, table) for section in table.sections],
+        "by_task": [_json_section(section, table) for section in table.by_task],
         "marks": {mark.value: mark.meaning for mark in table.marks},
         "unfinished": [{"path": run.path, "status": run.status} for run in table.unfinished],
         "damaged": [asdict(damage) for damage in table.damaged],
@@ -168,6 +172,7 @@ def _json_section(section: Section, table: Table) -> Mapping[str, Any]:
     return {
         "algo": section.algo,
         "sparsity": section.sparsity,
+        "sparsities": {env: section.sparsity_in(env) for env in section.envs},
         "rows": [_json_row(row, bold) for row in section.rows],
     }
 

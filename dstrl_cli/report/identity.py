@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from dstrl_cli.config.identity import env_folder, env_identity
+from dstrl_cli.config.identity import env_folder, env_identity, noise_label
 from dstrl_cli.config.labels import LABEL_PATTERN, format_sparsity_label, parse_sparsity_label
 from dstrl_cli.config.stored import folder_names_sparsity, stored_sparsity_label
 from dstrl_cli.registry import is_outside
@@ -56,7 +56,9 @@ def identify(folder: PurePath, config: Mapping[str, Any]) -> Identity | None:
     task, env_id = config.get("env.task"), config.get("env.id") or config.get("env")
     try:
         return Identity(
-            env=env_identity(env_id) if isinstance(env_id, str) else named["env"],
+            env=env_identity(env_id) + noise_label(_noise(config))
+            if isinstance(env_id, str)
+            else named["env"],
             algo=named.get("algo") or str(config["algo"]),
             method=named.get("method") or str(config["method"]),
             sparsity=stored_sparsity_label(config) or named["sparsity"],
@@ -82,7 +84,7 @@ def misplaced(folder: PurePath, config: Mapping[str, Any], stored_format: int) -
         return None
     env_id, label = str(config.get("env.id")), stored_sparsity_label(config)
     algo, method = str(config.get("algo")), str(config.get("method"))
-    names = [env_folder(env_id, with_module=each) for each in (False, True)]
+    names = [env_folder(env_id, with_module=each, noise=_noise(config)) for each in (False, True)]
     old_label = label is None or not folder_names_sparsity(config, stored_format)
     wrong = {
         "environment": (match["env"] not in names, match["env"], env_id),
@@ -107,6 +109,12 @@ def misplaced(folder: PurePath, config: Mapping[str, Any], stored_format: int) -
         f"its path says {'; '.join(said)} as its config.yaml: a copied or renamed run, left out "
         "(move it back, or remove the copy)"
     )
+
+
+def _noise(config: Mapping[str, Any]) -> float:
+    """Return the share of noisy features; older runs had none."""
+    found = config.get("env.noise_features")
+    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def _written_anew(label: str) -> str:

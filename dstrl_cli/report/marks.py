@@ -17,6 +17,7 @@ class Mark(StrEnum):
     FEW_SEEDS = "few_seeds"
     VERSION = "version"
     SPARSITY = "sparsity"
+    READ_OFF = "read_off"
     CUT = "cut"
 
     @property
@@ -40,6 +41,7 @@ _MEANINGS: dict[Mark, tuple[str, str]] = {
     Mark.FEW_SEEDS: ("~", "too few seeds for an interval or a standard error"),
     Mark.VERSION: ("‡", "published for another version of the environment"),
     Mark.SPARSITY: ("¶", "published for another sparsity"),
+    Mark.READ_OFF: ("≈", "read off a published figure, to about 3 % of its axis"),
     Mark.CUT: ("^", "eval_max_steps ended evaluation episodes before the environment did"),
 }
 

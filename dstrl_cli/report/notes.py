@@ -20,7 +20,13 @@ MAX_VALUES = 5
 MAX_COUNTED = 4
 """Different versions, commits or numbers of steps that a note counts."""
 
-ORIGINS = {"versions.dstrl": "versions of dstrl", "git_commit": "commits of dstrl"}
+ORIGINS = {
+    "versions.dstrl": "versions of dstrl",
+    "git_commit": "commits of dstrl",
+    "versions.mujoco": "versions of MuJoCo",
+    "versions.gymnasium": "versions of Gymnasium",
+    "versions.torch": "versions of PyTorch",
+}
 """Keys of a run's origin that are compared, and what they are called."""
 
 
@@ -80,7 +86,7 @@ def file_notes(runs: Sequence[LoggedRun]) -> Iterator[str]:
 
 
 def comparability(runs: Mapping[Key, Sequence[LoggedRun]]) -> Iterator[str]:
-    """Yield in what the cells of a table differ that should not: steps, versions, commits.
+    """Yield in what the runs of a table differ that should not: steps, versions, commits.
 
     Args:
         runs: those that each cell shows. Differences within a cell are told by `differences`.

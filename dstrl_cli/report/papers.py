@@ -29,6 +29,9 @@ METRICS: dict[str, tuple[str, str]] = {
 }
 """Published metric -> the metric of ours that it is, and its unit: RLX prints percent of Dense."""
 
+FIGURE = "fig"
+"""How the names of tables begin whose numbers were read off a figure by eye."""
+
 COSTS: dict[str, tuple[str, str]] = {
     "size_ratio": ("params", "RLX"),
     "train_flops_ratio": ("flops", "train"),
@@ -36,7 +39,12 @@ COSTS: dict[str, tuple[str, str]] = {
 }
 """Published ratio to the dense network -> the further column beside it, and its name there."""
 
-_VERSION = re.compile(r"-v\d+$")
+AVERAGE = "Average"
+"""What stands for all environments in published tables."""
+
+DENSE = "s0"
+
+_VERSION = re.compile(r"-v\d+(?=$|\.noise)")
 
 
 @dataclass(frozen=True)
@@ -95,9 +103,31 @@ class Published:
         entry = min(candidates, key=lambda entry: entry.env != env)
         differing = {
             Mark.VERSION: entry.env != env,
+            Mark.READ_OFF: self.table.startswith(FIGURE),
             Mark.SPARSITY: parse_sparsity_label(entry.sparsity) != parse_sparsity_label(sparsity),
         }
         return Match(entry, frozenset(mark for mark, differs in differing.items() if differs))
+
+    def average(self, algo: str, method: str) -> Match | None:
+        """Return the published average over the environments of the table."""
+        found = self.find(algo, method, AVERAGE, DENSE)
+        return None if found is None else replace(found, marks=frozenset())
+
+    @property
+    def has_average(self) -> bool:
+        """Whether the table has averages over its environments."""
+        return any(entry.env == AVERAGE for entry in self.entries)
+
+    @property
+    def methods_are_columns(self) -> bool:
+        """Whether the table has a row for each environment: those of RLX do."""
+        return self.unit == "%"
+
+    def position(self, env: str) -> tuple[int, str]:
+        """Return what sorts environments as the table does, others after them by name."""
+        names = list(dict.fromkeys(task_name(entry.env) for entry in self.entries))
+        name = task_name(env)
+        return (names.index(name) if name in names else len(names), env)
 
     def cost(self, match: Match, column: str) -> list[str]:
         """Return the sizes or FLOPs, by the name of their column, published with a number."""

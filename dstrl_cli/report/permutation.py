@@ -18,7 +18,7 @@ means are equal: equal means with very different spread are told apart too often
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -83,11 +83,13 @@ class Study:
         looks: how many rounds were looked at.
         waiting: the comparisons that lack seeds for the next round; where there are any, nothing
             further was looked at.
+        given_up: the comparisons that lacked seeds for a round and get no more.
     """
 
     decisions: tuple[Decision, ...]
     looks: int
     waiting: tuple[int, ...]
+    given_up: tuple[int, ...] = ()
 
 
 @dataclass
@@ -131,6 +133,7 @@ def decide(
     pairs: Sequence[tuple[ArrayLike, ArrayLike]],
     plan: Plan,
     groups: Sequence[Hashable] | None = None,
+    closed: Collection[int] = (),
 ) -> Study:
     """Look at the scores of all comparisons, round by round, and decide what can be decided.
 
@@ -143,15 +146,24 @@ def decide(
         plan: fixed before the first look.
         groups: the environment of each comparison, within which scores have one scale; None where
             all have.
+        closed: comparisons that get no more seeds. At the first round for which they lack some
+            they are given up: they stay undecided, and the others go on without them, by the
+            same error: what the earlier rounds spent stays spent.
     """
     groups = [None] * len(pairs) if groups is None else groups
     comparisons = [_Comparison(np.asarray(a, float), np.asarray(b, float)) for a, b in pairs]
     open_ = list(range(len(comparisons)))
     looks = 0
     waiting: list[int] = []
+    given_up: list[int] = []
     while open_ and looks < plan.rounds:
-        waiting = [slot for slot in open_ if _lacks_seeds(comparisons[slot], looks, plan)]
+        lacking = [slot for slot in open_ if _lacks_seeds(comparisons[slot], looks, plan)]
+        waiting = [slot for slot in lacking if slot not in closed]
         if waiting:
+            break
+        given_up += lacking
+        open_ = [slot for slot in open_ if slot not in lacking]
+        if not open_:
             break
         for slot in open_:
             comparisons[slot].look(looks, slot, plan)
@@ -160,12 +172,15 @@ def decide(
         while open_ and (found := _beyond([comparisons[slot].null for slot in open_], plan)):
             open_ = [slot for position, slot in enumerate(open_) if position not in found]
     decisions = [
-        each.decision(plan, decided=slot not in open_) for slot, each in enumerate(comparisons)
+        each.decision(plan, decided=slot not in (*open_, *given_up))
+        for slot, each in enumerate(comparisons)
     ]
     if plan.rounds == 1 and not waiting:
-        adjusted = _adjusted([each.null[0] for each in comparisons])
-        decisions = [replace(each, p=p) for each, p in zip(decisions, adjusted, strict=True)]
-    return Study(tuple(decisions), looks, tuple(waiting))
+        looked = [slot for slot in range(len(comparisons)) if slot not in given_up]
+        adjusted = _adjusted([comparisons[slot].null[0] for slot in looked])
+        for slot, p in zip(looked, adjusted, strict=True):
+            decisions[slot] = replace(decisions[slot], p=p)
+    return Study(tuple(decisions), looks, tuple(waiting), tuple(given_up))
 
 
 def _note_in_units(comparisons: Sequence[_Comparison], groups: Sequence[Hashable]) -> None:

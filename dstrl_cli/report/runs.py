@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from dstrl_cli.config.identity import NOT_IDENTITY, env_name
+from dstrl_cli.config.identity import NOT_IDENTITY, env_name, source_kind
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.readfile import MAX_JSON, MAX_YAML, parse_json
 from dstrl_cli.config.stored import check_whole, parse_document, seems_cut_off, up_to_date
@@ -28,6 +28,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.report.archive import read_bytes
 from dstrl_cli.report.csvfile import LAST_LINE, Columns, Report, first_line, read_csv
 from dstrl_cli.report.identity import Identity, identify, misplaced
+from dstrl_cli.report.layerfile import LayerRows, read_layers
 from dstrl_cli.report.sources import Place, nothing_found, open_results, runs_at
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs import checksums, lock, repair
@@ -38,6 +39,9 @@ FINISHED = "finished"
 EPISODE_COLUMNS = ("step", "episode", "return", "length")
 PROGRESS_COLUMNS = ("step",)
 """Columns that must hold numbers; further ones may be there, and may be empty."""
+
+_SOURCES = ("init_mask_source", "init_weights_source")
+"""Keys that name a run, which may be another one for every seed."""
 
 _PER_RUN = NOT_IDENTITY | {"seed", "env.task", "env.id"}
 
@@ -97,6 +101,11 @@ class LoggedRun:
         """Columns of progress.csv; cells may be empty (NaN)."""
         return self._read("progress.csv", PROGRESS_COLUMNS)
 
+    def layers(self, name: str) -> LayerRows:
+        """Return the rows of a file with a row per layer: `topology.csv` or `neurons.csv`."""
+        check = functools.partial(checksums.difference, name, summary=self.summary)
+        return read_layers(self._folder / name, self._report, check)
+
     @property
     def finished(self) -> bool:
         """Whether the run trained to its end."""
@@ -110,7 +119,11 @@ class LoggedRun:
     @property
     def settings(self) -> dict[str, Any]:
         """The keys that the seeds and tasks of one table cell share."""
-        return {key: value for key, value in self.config.items() if key not in _PER_RUN}
+        return {
+            key: source_kind(value) if key in _SOURCES and isinstance(value, str) else value
+            for key, value in self.config.items()
+            if key not in _PER_RUN
+        }
 
     def _cut_off(self, steps: NDArray[np.float64]) -> str | None:
         """Return what of its evaluations a finished run lacks; it evaluates at its last step."""

@@ -19,7 +19,7 @@ from dstrl_cli.report.cells import Key, with_values
 from dstrl_cli.report.csvfile import LARGEST
 from dstrl_cli.report.metrics import Metric, warm_up_returns
 from dstrl_cli.report.runs import LoggedRun
-from dstrl_cli.report.table import DENSE, Cell, Look
+from dstrl_cli.report.table import DENSE, Cell, Look, task_env
 
 DENSE_METHOD = "dense"
 
@@ -114,10 +114,11 @@ def _scale(
 
 
 def _random_returns(runs: Iterable[LoggedRun]) -> dict[str, float]:
-    """Return the mean return of random actions in each environment that has any."""
+    """Return the mean return of random actions in each environment, and task, that has any."""
     found: dict[str, list[float]] = defaultdict(list)
     for run in runs:
         returns = warm_up_returns(run)
         if len(returns.values):
-            found[run.identity.env].append(float(returns.values.mean()))
+            for env in (run.identity.env, task_env(run.identity.env, run.identity.task)):
+                found[env].append(float(returns.values.mean()))
     return {env: float(np.mean(means)) for env, means in found.items()}

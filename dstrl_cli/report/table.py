@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dstrl_cli.config.labels import format_sparsity_label, parse_sparsity_label
@@ -18,6 +18,9 @@ from dstrl_cli.report.permutation import Decision, Plan
 from dstrl_cli.report.runs import Damage, LoggedRun
 
 DENSE = format_sparsity_label(0, 0)
+
+OWN = "own"
+"""Stands for the sparsity of a section in which every environment has its own."""
 
 NOTABLE_SHARE = 0.01
 """Full training FLOPs are shown where they exceed the papers' figure by a larger share."""
@@ -38,6 +41,7 @@ class Look:
         normalize: None, `dense` or `random-dense` (`scaling`).
         bold: None, `best`, or `within`: also what lies within the best one's interval.
         against: the method whose chance to be beaten is shown, or None.
+        by_task: whether tasks are shown beside the average over them.
     """
 
     center: str = "mean"
@@ -45,6 +49,7 @@ class Look:
     normalize: str | None = None
     bold: str | None = None
     against: str | None = None
+    by_task: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,12 +147,16 @@ class Overall:
 
 @dataclass(frozen=True)
 class Row:
-    """A method's cells, by environment; `overall` where it has one in each of several."""
+    """A method's cells, by environment; `overall` where it has one in each of several.
+
+    `dense`: its runs are, whatever the sparsity of the section.
+    """
 
     method: str
     label: str
     cells: Mapping[str, Cell]
     overall: Overall | None = None
+    dense: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,6 +180,7 @@ class Comparisons:
         looks: how many rounds of seeds were looked at.
         waiting: the comparisons that lack seeds for the next round.
         absent: the pairs asked for, as `our-rlx2:rlx2`, that have finished runs of both nowhere.
+        given_up: the comparisons that lacked seeds for a round and get no more.
     """
 
     plan: Plan
@@ -178,15 +188,25 @@ class Comparisons:
     looks: int
     waiting: tuple[Comparison, ...]
     absent: tuple[str, ...] = ()
+    given_up: tuple[Comparison, ...] = ()
 
 
 @dataclass(frozen=True)
 class Section:
-    """The rows of one algorithm at one sparsity; dense methods appear in each of its sections."""
+    """The rows of one algorithm at one sparsity; dense methods appear in each of its sections.
+
+    Where every environment has a sparsity of its own, as in the tables of SOK and RLX, `sparsity`
+    is `OWN` and `own` has the label of each.
+    """
 
     algo: str
     sparsity: str
     rows: tuple[Row, ...]
+    own: Mapping[str, str] = field(default_factory=dict)
+
+    def sparsity_in(self, env: str) -> str:
+        """Return the label of the sparsity that methods which have one have in an environment."""
+        return self.own.get(env, DENSE) if self.sparsity == OWN else self.sparsity
 
     @property
     def envs(self) -> tuple[str, ...]:
@@ -196,6 +216,9 @@ class Section:
     @property
     def title(self) -> str:
         """Such as `TD3, sparsity 0.95` or `SAC, actor sparsity 0.9, critic sparsity 0.8`."""
+        if self.sparsity == OWN:
+            labels = ", ".join(f"{env} {label}" for env, label in sorted(self.own.items()))
+            return f"{self.algo.upper()}, sparsity by environment: {labels}"
         return f"{self.algo.upper()}, {sparsity_title(self.sparsity)}"
 
 
@@ -213,11 +236,12 @@ class Table:
     notes: tuple[str, ...]
     unchecked: int = 0  # finished runs of whose files no checksum is known
     tests: Comparisons | None = None
+    by_task: tuple[Section, ...] = ()  # environments with several tasks, and these as environments
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """All cells; those of dense methods once per section."""
-        rows = [row for section in self.sections for row in section.rows]
+        rows = [row for section in (*self.sections, *self.by_task) for row in section.rows]
         return tuple(cell for row in rows for cell in row.cells.values())
 
     @property
@@ -230,6 +254,11 @@ class Table:
     def envs(self) -> tuple[str, ...]:
         """All environments, sorted."""
         return tuple(sorted({env for section in self.sections for env in section.envs}))
+
+
+def task_env(env: str, task: int) -> str:
+    """Return how a task of an environment is called, as its folders are."""
+    return f"{env}.task{task}"
 
 
 def sparsity_title(label: str) -> str:

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.errors import InputError, suggest
@@ -18,14 +19,14 @@ from dstrl_cli.report.comparing import Asked
 from dstrl_cli.report.comparing import compare as compare_methods
 from dstrl_cli.report.extra import EXTRA_COLUMNS
 from dstrl_cli.report.labels import MethodLabel, method_label
-from dstrl_cli.report.metrics import Metric, common_metric, parse
+from dstrl_cli.report.metrics import Metric, common_metric, parse, stored_metric
 from dstrl_cli.report.overall import with_overall
 from dstrl_cli.report.papers import Published, published
 from dstrl_cli.report.realised import one_network
 from dstrl_cli.report.runs import Damage, LoggedRun, Results, load, problems
-from dstrl_cli.report.scaling import NORMALIZED, normalize
+from dstrl_cli.report.scaling import DENSE_METHOD, NORMALIZED, normalize
 from dstrl_cli.report.statistics import CENTERS
-from dstrl_cli.report.table import DENSE, Cell, Look, Row, Section, Table
+from dstrl_cli.report.table import DENSE, OWN, Cell, Look, Row, Section, Table, task_env
 from dstrl_cli.report.words import counted
 
 METRIC_FILES = ("eval.csv", "episodes.csv")
@@ -33,6 +34,9 @@ METRIC_FILES = ("eval.csv", "episodes.csv")
 
 SPREADS = ("std", "sem", "interval")
 BOLD = ("best", "within")
+NOTHING = "none"
+"""Says that nothing is normalised, or no column added, though the published table has it."""
+
 PLAIN = Look()
 
 
@@ -46,7 +50,8 @@ def table(
     bold: str | None = None,
     against: str | None = None,
     compare: str | None = None,
-    columns: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
+    by_task: bool = False,
     test: Asked | None = None,
     only: Collection[Path] | None = None,
 ) -> Table:
@@ -55,15 +60,18 @@ def table(
     Args:
         results: the folder; also a single run, or any folder between the two.
         metric: such as `last-steps:125000`, `last-evals:10`, `all-episodes`, `lca`, `final`. None
-            takes the one that the runs' own `config.yaml` names, if all name the same, and
-            otherwise the default, which a note then says.
+            takes the one that the runs' own `config.yaml` names, if all name the same. If none
+            names any, it takes that of the published table; otherwise the default, which a note
+            then says.
         center: `mean`, `median` or `iqm`.
         spread: `std`, `sem` or `interval`; None takes `std` for a mean, else `interval`.
-        normalize: `dense` or `random-dense`.
+        normalize: `dense`, `random-dense` or `none`; None normalises where `compare` does.
         bold: `best` or `within`.
         against: the method whose chance to be beaten is shown.
         compare: a published table to show beside, such as `xu2024:I`.
-        columns: `params` and `flops` add their columns.
+        columns: `params` and `flops` add their columns, `none` adds nothing; None adds those that
+            the published table has.
+        by_task: whether the tasks of an environment are shown beside their average.
         test: compares the methods.
         only: the run folders to show; None shows all.
 
@@ -71,17 +79,38 @@ def table(
     InputError where a name is unknown or nothing in `results` is usable.
     """
     chosen = None if metric is None else parse(metric)
-    look = _look(center, spread, normalize, bold, against)
-    for column in columns:
-        if column not in EXTRA_COLUMNS:
-            raise InputError(suggest("column", column, EXTRA_COLUMNS))
     paper = published(compare) if compare else None
-    extra = tuple(dict.fromkeys(columns))
-    return build(load(results, only), chosen, look, paper, extra, test)
+    if paper is not None and columns is None:
+        columns = [name for name in EXTRA_COLUMNS if paper.has_cost(name)]
+    extra = tuple(dict.fromkeys(columns or ()))
+    if extra == (NOTHING,):
+        extra = ()
+    for column in extra:
+        if column not in EXTRA_COLUMNS:
+            raise InputError(suggest("column", column, [*EXTRA_COLUMNS, NOTHING]))
+    own = None if normalize == NOTHING else normalize
+    look = _look(center, spread, own, bold, against, by_task)
+    found = load(results, only)
+    if paper is not None:
+        if chosen is None and not any(map(stored_metric, found.runs)):
+            chosen = parse(paper.metric)
+        if normalize is None and paper.unit == "%" and _can_be_normalized(found):
+            look = replace(look, normalize="dense")
+    return build(found, chosen, look, paper, extra, test)
+
+
+def _can_be_normalized(results: Results) -> bool:
+    """Whether there are finished dense runs to show the others in percent of."""
+    return any(run.finished and run.identity.method == DENSE_METHOD for run in results.runs)
 
 
 def _look(
-    center: str, spread: str | None, normalize: str | None, bold: str | None, against: str | None
+    center: str,
+    spread: str | None,
+    normalize: str | None,
+    bold: str | None,
+    against: str | None,
+    by_task: bool,
 ) -> Look:
     """Return what is shown of cells; raises InputError where a name is unknown."""
     spread = spread or ("std" if center == "mean" else "interval")
@@ -98,7 +127,7 @@ def _look(
             f"--spread sem and --center {center}: it is the standard error of the mean; give "
             "--center mean, or --spread interval"
         )
-    return Look(center, spread, normalize, bold, against)
+    return Look(center, spread, normalize, bold, against, by_task)
 
 
 def build(
@@ -114,8 +143,11 @@ def build(
     shown, empty = _gather(results.runs, chosen)
     if not shown:
         raise InputError(_no_value(chosen, results))
-    logged = {key: make_cell(key, members, look, paper) for key, members in shown.items()}
-    labels = _told_apart(
+    tasks = _by_task(shown) if look.by_task else {}
+    both = {**shown, **tasks}
+    every = {key: make_cell(key, members, look, paper) for key, members in both.items()}
+    logged = {key: every[key] for key in shown}
+    labels = told_apart(
         {
             run.identity.method: method_label(run.identity.method, run.config)
             for run in reversed(results.runs)
@@ -124,8 +156,11 @@ def build(
     methods = {method for _, _, method, _ in logged}
     if look.against is not None and look.against not in methods:
         raise InputError(suggest("method of --against", look.against, methods))
-    cells, not_scaled = normalize(logged, results.runs, look, chosen)
-    sections = tuple(with_overall(each, look) for each in _sections(cells, labels))
+    every, not_scaled = normalize(every, results.runs, look, chosen)
+    cells = {key: cell for key, cell in every.items() if key in shown}
+    with_tasks = {(*key[:3], key[3].rpartition(".task")[0]) for key in tasks}
+    of_tasks = {key: cell for key, cell in every.items() if key in tasks or key in with_tasks}
+    sections = tuple(with_overall(each, look) for each in arrange(cells, labels))
     return Table(
         metric=chosen,
         look=look,
@@ -137,6 +172,7 @@ def build(
         notes=(
             *([] if why is None else [why]),
             *not_scaled,
+            *(["no environment here has several tasks"] if look.by_task and not tasks else []),
             *notes.differences(cells),
             *notes.comparability({key: _shown(shown[key], cells[key]) for key in cells}),
             *notes.missing_seeds(sections),
@@ -146,7 +182,8 @@ def build(
             *notes.file_notes(results.runs),
         ),
         unchecked=len(notes.unchecked(results.runs)),
-        tests=compare_methods(_sections(logged, labels), test) if test else None,
+        tests=compare_methods(arrange(logged, labels), test) if test else None,
+        by_task=tuple(arrange(of_tasks, labels)),
     )
 
 
@@ -165,6 +202,18 @@ def _gather(
     return {
         key: each for key, each in gathered.items() if any(v is not None for _, v in each)
     }, empty
+
+
+def _by_task(shown: Mapping[Key, list[Member]]) -> dict[Key, list[Member]]:
+    """Return the runs of each task, as those of an environment, where there are several tasks."""
+    found: dict[Key, list[Member]] = defaultdict(list)
+    tasks: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for (algo, _, _, env), members in shown.items():
+        tasks[algo, env] |= {run.identity.task for run, _ in members}
+    for (algo, sparsity, method, env), members in shown.items():
+        for run, value in members if len(tasks[algo, env]) > 1 else ():
+            found[algo, sparsity, method, task_env(env, run.identity.task)].append((run, value))
+    return {key: each for key, each in found.items() if any(value for _, value in each)}
 
 
 def _shown(members: Iterable[Member], cell: Cell) -> list[LoggedRun]:
@@ -202,7 +251,7 @@ def _without_value(
 Labels = Mapping[str, MethodLabel]
 
 
-def _told_apart(labels: Labels) -> Labels:
+def told_apart(labels: Labels) -> Labels:
     """Return the labels of methods, with the name of the method where several have the same."""
     counts = Counter(each.label for each in labels.values())
     return {
@@ -211,19 +260,44 @@ def _told_apart(labels: Labels) -> Labels:
     }
 
 
-def _sections(cells: Mapping[Key, Cell], labels: Labels) -> tuple[Section, ...]:
-    """One section per algorithm and sparsity, each with the algorithm's dense rows."""
+def arrange(cells: Mapping[Key, Cell], labels: Labels) -> tuple[Section, ...]:
+    """Return a section per algorithm and sparsity, each with the algorithm's dense rows.
+
+    Where every environment has a sparsity of its own, an algorithm has one section of all.
+    """
     sections = []
     for algo in sorted({algo for algo, *_ in cells}, key=lambda name: (name != "td3", name)):
         found = {sparsity for name, sparsity, *_ in cells if name == algo}
+        own = _own_sparsities(cells, algo)
+        if len(set(own.values())) > 1:
+            sections.append(Section(algo, OWN, _rows(cells, labels, algo, OWN, own), own))
+            continue
         for sparsity in sorted(found - {DENSE}, key=parse_sparsity_label) or [DENSE]:
             sections.append(Section(algo, sparsity, _rows(cells, labels, algo, sparsity)))
     return tuple(sections)
 
 
-def _rows(cells: Mapping[Key, Cell], labels: Labels, algo: str, sparsity: str) -> tuple[Row, ...]:
+def _own_sparsities(cells: Mapping[Key, Cell], algo: str) -> dict[str, str]:
+    """Return the one sparsity of each environment; nothing where one has several."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, sparsity, _, env in cells:
+        if name == algo and sparsity != DENSE:
+            found[env].add(sparsity)
+    if any(len(labels) > 1 for labels in found.values()):
+        return {}
+    return {env: labels.pop() for env, labels in found.items()}
+
+
+def _rows(
+    cells: Mapping[Key, Cell],
+    labels: Labels,
+    algo: str,
+    sparsity: str,
+    sparsities: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Row, ...]:
     found: dict[tuple[str, str], dict[str, Cell]] = defaultdict(dict)
     for (name, own, method, env), cell in sorted(cells.items(), key=lambda item: item[0]):
+        own = sparsity if own == sparsities.get(env) else own
         if name == algo and own in (sparsity, DENSE):
             found[method, own][env] = cell
     rows = []
@@ -232,5 +306,7 @@ def _rows(cells: Mapping[Key, Cell], labels: Labels, algo: str, sparsity: str) -
         # A method that also ran without sparsity needs two rows that can be told apart.
         twice = own == DENSE != sparsity and (method, sparsity) in found
         text = f"{label.label} (dense)" if twice else label.label
-        rows.append((label.order, method, own != DENSE, Row(method, text, by_env)))
+        rows.append(
+            (label.order, method, own != DENSE, Row(method, text, by_env, dense=own == DENSE))
+        )
     return tuple(row for *_, row in sorted(rows, key=lambda item: item[:3]))

@@ -29,12 +29,17 @@ from dstrl_cli.runs.policy import POLICY_FILES, dump
 from dstrl_cli.runs.provenance import origin
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, last_status, write_summary
 
+TENSORBOARD_FOLDER, WANDB_FOLDER = "tensorboard", "wandb"
+"""Folders of curves, which other packages write."""
+
 RUN_FILES = (
     *(CONFIG_FILE, SUMMARY_FILE),
     *POLICY_FILES,
     *logs.COLUMNS,
     OUTPUT_FILE,
     CHECKPOINT_FOLDER,
+    TENSORBOARD_FOLDER,
+    WANDB_FOLDER,
 )
 
 _PARTS = {f".{name}.part" for name in RUN_FILES}
@@ -171,6 +176,10 @@ class RunFolder:
     def hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append the digests of the networks at one evaluation."""
         logs.append(self.path, "hashes.csv", rows)
+
+    def neurons(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append what the neurons of the networks do at one evaluation."""
+        logs.append(self.path, "neurons.csv", rows)
 
     def policy(
         self, filename: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]

@@ -43,6 +43,19 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "episodes.csv": ("step", "episode", "return", "length", "terminated", "success"),
     "topology.csv": ("step", "network", "layer", "active", "dropped", "grown", "fraction"),
     "hashes.csv": ("step", "network", "weights", "masks"),
+    "neurons.csv": (
+        "step",
+        "network",
+        "layer",
+        "units",
+        "dormant",
+        "no_input",
+        "no_output",
+        "max_fan_in",
+        "paths",
+        "rank",
+        "saturated",
+    ),
 }
 
 

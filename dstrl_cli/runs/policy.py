@@ -64,17 +64,19 @@ def policy_metadata(
     step: int,
     env_kwargs: Mapping[str, Any] | None = None,
     env_flatten: bool = False,
+    env_noise_features: float = 0.0,
     action_dtype: str = "float32",
 ) -> dict[str, str]:
     """Return the metadata of a policy file: strings only, no path and no time.
 
     The lines that fix the environment come from its `EnvSpec`; `hidden_sizes` are the actor's.
-    `env_kwargs`, `env_flatten` and `action_dtype` have a line only where they are not usual, so
-    that other versions read the file.
+    `env_kwargs`, `env_flatten`, `env_noise_features` and `action_dtype` have a line only where they
+    are not usual, so that other versions read the file.
     """
     unusual = {
         **({"env_kwargs": json.dumps(env_kwargs, sort_keys=True)} if env_kwargs else {}),
         **({"env_flatten": "true"} if env_flatten else {}),
+        **({"env_noise_features": repr(env_noise_features)} if env_noise_features else {}),
         **({"action_dtype": action_dtype} if action_dtype != "float32" else {}),
     }
     return {
@@ -163,6 +165,7 @@ class Policy:
         weights: per layer [in, out] float32; inactive connections are zero.
         biases: per layer [out] float32.
         env_flatten: whether Gymnasium's FlattenObservation makes vectors of the observations.
+        env_noise_features: share of the observations that is noise.
     """
 
     algo: str
@@ -177,6 +180,7 @@ class Policy:
     weights: tuple[NDArray, ...]
     biases: tuple[NDArray, ...]
     env_flatten: bool = False
+    env_noise_features: float = 0.0
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -199,7 +203,8 @@ class Policy:
             step = int(metadata["step"])
             env_kwargs = dict(parse_json(metadata.get("env_kwargs", "{}")))
             flatten = metadata.get("env_flatten") == "true"
-            EnvConfig(id=env, task=task or 0, kwargs=env_kwargs)
+            noise = float(metadata.get("env_noise_features", "0"))
+            EnvConfig(id=env, task=task or 0, kwargs=env_kwargs, noise_features=noise)
             if not (np.isfinite([low, high]).all() and (low <= high).all()):
                 raise ValueError("the bounds of the actions are not finite, or not in order")
         except (KeyError, ValueError, TypeError, OverflowError) as error:
@@ -207,7 +212,8 @@ class Policy:
         weights, biases = _actor_layers(path, tensors)
         _check_shapes(path, weights, biases, [observation_size, *hidden_sizes], action_size)
         sizes = (observation_size, action_size)
-        return cls(algo, env, task, env_kwargs, *sizes, low, high, step, weights, biases, flatten)
+        made = (algo, env, task, env_kwargs, *sizes, low, high, step, weights, biases)
+        return cls(*made, flatten, noise)
 
     def act(self, observations: NDArray) -> NDArray[np.floating]:
         """Return the actions for the environment, within its bounds and in their type.

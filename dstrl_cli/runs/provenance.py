@@ -53,6 +53,7 @@ def _command() -> str:
     return shlex.join(["dstrl" if ours else program.name, *sys.argv[1:]])
 
 
+@cache
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
     """Return the versions of dstrl, Python and packages; None where one is not installed."""
     found: dict[str, str | None] = {"dstrl": __version__, "python": platform.python_version()}

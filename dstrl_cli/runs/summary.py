@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from dstrl_cli.config.identity import env_identity
+from dstrl_cli.config.identity import env_identity, noise_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.printable import printable
 from dstrl_cli.config.readfile import MAX_JSON, MAX_YAML, parse_json, read_text
@@ -49,7 +49,7 @@ def about(config: RunConfig) -> dict[str, Any]:
     return {
         "algo": algorithm_name(config.algo),
         "method": config.method,
-        "env": env_identity(config.env.id),
+        "env": env_identity(config.env.id) + noise_label(config.env.noise_features),
         "task": config.env.task,
         "sparsity": {"actor": config.actor.sparsity, "critic": config.critic.sparsity},
         "seed": config.seed,

@@ -19,7 +19,10 @@ from dstrl_cli.runs.summary import CONFIG_FILE
 from dstrl_cli.sweep.plan import prepare
 from dstrl_cli.training.run import Run
 
-ALLOWED = ("out", "device", "replay_device", "checkpoint_every", "keep_checkpoint")
+CURVES = ("tensorboard", "wandb")
+"""Keys that a stored run does not pass on: who trains it again asks for curves anew."""
+
+ALLOWED = ("out", "device", "replay_device", "checkpoint_every", "keep_checkpoint", *CURVES)
 """Keys whose flags may stand beside `--config`: they say where a run happens, not what it is."""
 
 
@@ -37,7 +40,8 @@ def stored_run(file: Path, flags: Mapping[str, Any]) -> Run:
     given = {key: value for key, value in flags.items() if value is not None}
     origins = {key: Origin(flag_name(key), flag_name(key)) for key in given}
     folder = file.absolute().parent
-    config = from_dict({**to_dict(stored_config(file.parent)), **given}, origins)
+    stored = to_dict(stored_config(file.parent)) | dict.fromkeys(CURVES, False)
+    config = from_dict({**stored, **given}, origins)
     label = stored_label(folder, config)
     run = prepare(config, label)
     return run if "out" in given else replace(run, path=file.parent)

@@ -63,6 +63,10 @@ class WorkerInterrupts:
         """Ignore interruptions from now on: the run has ended."""
         self._over = True
 
+    def heed(self) -> None:
+        """Heed interruptions again: another run may begin."""
+        self._over = False
+
     def _on_signal(self, *_: object) -> None:
         if not self._over:
             self._over = True  # a second one must not disturb the cleanup

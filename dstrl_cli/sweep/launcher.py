@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,6 +125,9 @@ class Launcher(ABC):
     def kill(self) -> None:
         """End all populations that still run; return when none does any more."""
 
+    def close(self) -> None:  # noqa: B027  # most keep nothing
+        """Let go of what is kept for further populations; none runs any more."""
+
 
 @dataclass(frozen=True)
 class OnFailure:
@@ -152,14 +156,15 @@ def execute(
     KeyboardInterrupt passes through once every run has ended as `interrupted`.
     """
     sweep = _Sweep(placement, launcher, display, on_failure)
-    try:
-        sweep.train()
-    except BaseException:
-        sweep.interrupt()
-        raise
-    if sweep.stopping:
-        display.message("a run did not finish: all others are stopped (--fail-fast)")
-        sweep.interrupt()
+    with closing(launcher):
+        try:
+            sweep.train()
+        except BaseException:
+            sweep.interrupt()
+            raise
+        if sweep.stopping:
+            display.message("a run did not finish: all others are stopped (--fail-fast)")
+            sweep.interrupt()
     ended = sweep.outcomes
     return [ended.get(run.label, Outcome(run, NOT_STARTED)) for run in placement.runs]
 

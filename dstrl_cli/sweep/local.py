@@ -1,4 +1,4 @@
-"""Trains on this machine: one run in this process, or every population in a process of its own."""
+"""Trains on this machine: one run in this process, or populations in processes of their own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dstrl_cli.machine import how_it_ended
 from dstrl_cli.sweep import worker
 from dstrl_cli.sweep.display import Display, DisplayReporter
 from dstrl_cli.sweep.interrupts import AT_ONCE, STOP, interrupts_held
+from dstrl_cli.sweep.kept import may_share
 from dstrl_cli.sweep.launcher import End, Launcher, Message, Printed
 from dstrl_cli.sweep.packing import PlannedPopulation
 from dstrl_cli.sweep.place import Placement
@@ -26,6 +27,9 @@ from dstrl_cli.training.run import Outcome, train
 
 CHUNK = 1 << 16
 """Bytes of a process's output that are read at once."""
+
+EXIT_S = 5.0
+"""How long a process that waits for work may take to end."""
 
 
 def train_here(placement: Placement, display: Display) -> Outcome:
@@ -49,7 +53,10 @@ class _Job:
     messages: Connection | None
     output: Connection | None
     orders: Connection
+    work: Connection
     end: End | None = None
+    waiting: bool = False  # whether the process waits for another population
+    given: worker.Work | None = None  # what it got while it waited, and has not begun yet
 
     def sources(self) -> list[Any]:
         """Return what may have news."""
@@ -66,7 +73,11 @@ class _Job:
             self.messages = None
             return
         if isinstance(message, End):
-            self.end = message  # passed on when the process is gone
+            self.end = message  # passed on when the process is gone, or waits
+        elif isinstance(message, worker.Waiting):
+            self.waiting = True
+        elif isinstance(message, worker.Began):
+            self.given = None
         else:
             yield self.number, message
 
@@ -87,14 +98,39 @@ class _Job:
         """Yield what is left to read of a process that has ended, and how it ended."""
         while self.messages is not None and self.messages.poll():
             yield from self.read_message()
-        while self.output is not None and wait([self.output], 0):
-            yield from self.read_output()
+        yield from self.rest_of_output()
         self.process.join()
         self.close()
         yield (
             self.number,
             self.end or End("lost", how_it_ended("its process", self.process.exitcode)),
         )
+
+    def rest_of_output(self) -> Iterator[tuple[int, Message]]:
+        """Yield what was printed and not read yet."""
+        while self.output is not None and wait([self.output], 0):
+            yield from self.read_output()
+
+    def population_ended(self) -> Iterator[tuple[int, Message]]:
+        """Yield what is left to read of a population, whose process waits, and how it ended."""
+        yield from self.rest_of_output()
+        assert self.end is not None
+        yield self.number, self.end
+
+    def give(self, number: int, work: worker.Work) -> None:
+        """Give another population to the process, which waits, or has died without a word."""
+        self.number, self.end, self.waiting, self.given = number, None, False, work
+        with suppress(OSError):
+            self.work.send(work)
+
+    def dismiss(self) -> None:
+        """End a process that waits."""
+        with suppress(OSError):
+            self.work.send(None)
+        self.process.join(EXIT_S)
+        self.process.kill()  # does nothing where it has ended
+        self.process.join()
+        self.close()
 
     def order(self, order: bytes) -> None:
         """Send an order; nothing happens where the process has ended."""
@@ -103,31 +139,33 @@ class _Job:
 
     def close(self) -> None:
         """Close the pipes."""
-        for each in (self.messages, self.output, self.orders):
+        for each in (self.messages, self.output, self.orders, self.work):
             if each is not None:
                 each.close()
 
 
 class LocalLauncher(Launcher):
-    """Starts every population in a process of this machine."""
+    """Starts every population in a process of this machine: a new one, or one that waits."""
 
     def __init__(self) -> None:
         self._jobs: dict[int, _Job] = {}
+        self._waiting: list[_Job] = []
+        self._stopping = False
 
     @override
     def start(self, number: int, population: PlannedPopulation) -> None:
-        context = multiprocessing.get_context("spawn")
-        messages, output, orders = (context.Pipe(duplex=False) for _ in range(3))
-        theirs = worker.Pipes(messages[1], output[1], orders[0])
+        kept = may_share(population)
         folders = SharedFolders(population.runs)
-        work = worker.Work(population.runs, folders, population.device.name)
-        # not a daemon: daemons may not start processes, and environments may need them
-        process = context.Process(target=worker.main, args=(work, theirs), daemon=False)
+        work = worker.Work(population.runs, folders, population.device.name, kept)
         with interrupts_held():
-            process.start()
-            self._jobs[number] = _Job(number, process, messages[0], output[0], orders[1])
-        for each in (theirs.messages, theirs.output, theirs.orders):
-            each.close()  # the process holds the only other ends: pipes close when it dies
+            while self._waiting:
+                job = self._waiting.pop()
+                if kept:
+                    job.give(number, work)
+                    self._jobs[number] = job
+                    return
+                job.dismiss()  # no more processes than populations that train
+            self._jobs[number] = _start_process(number, work)
 
     @override
     def receive(self, timeout_s: float | None = None) -> list[tuple[int, Message]]:
@@ -142,12 +180,25 @@ class LocalLauncher(Launcher):
             elif ready is job.output:
                 said += job.read_output()
             else:
-                said += job.last_words()
-                del self._jobs[job.number]
+                said += self._after_death(self._jobs.pop(job.number))
+                continue
+            if job.waiting:
+                said += job.population_ended()
+                self._waiting.append(self._jobs.pop(job.number))
         return said
+
+    def _after_death(self, job: _Job) -> list[tuple[int, Message]]:
+        """Return what a process left to say; where it had not begun its work, another does it."""
+        said = list(job.last_words())
+        if job.given is None or job.end is not None or self._stopping:
+            return said
+        with interrupts_held():
+            self._jobs[job.number] = _start_process(job.number, job.given)
+        return []
 
     @override
     def stop(self, at_once: bool = False) -> None:
+        self._stopping = True
         for job in self._jobs.values():
             job.order(AT_ONCE if at_once else STOP)
 
@@ -157,8 +208,27 @@ class LocalLauncher(Launcher):
 
     @override
     def kill(self) -> None:
-        for job in self._jobs.values():
+        for job in [*self._jobs.values(), *self._waiting]:
             job.process.kill()
             job.process.join()
             job.close()
         self._jobs.clear()
+        self._waiting.clear()
+
+    @override
+    def close(self) -> None:
+        while self._waiting:
+            self._waiting.pop().dismiss()
+
+
+def _start_process(number: int, work: worker.Work) -> _Job:
+    """Start a process that trains a population first."""
+    context = multiprocessing.get_context("spawn")
+    messages, output, orders, further = (context.Pipe(duplex=False) for _ in range(4))
+    theirs = worker.Pipes(messages[1], output[1], orders[0], further[0])
+    # not a daemon: daemons may not start processes, and environments may need them
+    process = context.Process(target=worker.main, args=(work, theirs), daemon=False)
+    process.start()
+    for each in (theirs.messages, theirs.output, theirs.orders, theirs.work):
+        each.close()  # the process holds the only other ends: pipes close when it dies
+    return _Job(number, process, messages[0], output[0], orders[1], further[1])

@@ -38,6 +38,10 @@ MEMBER_KEYS = frozenset(
         "grown_bias_correction",
         "initial_targets",
         "limit_wins",
+        "init_mask_from",
+        "init_mask_source",
+        "init_weights_from",
+        "init_weights_source",
     }
 )
 """Keys in which the members of a population may differ, besides a network's and the buffer's."""

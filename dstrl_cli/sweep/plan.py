@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise, product
@@ -18,15 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.config import effects
 from dstrl_cli.config.identity import differences, env_identity, env_name, run_path
+from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.lengths import with_default_steps
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolve_sizes
 from dstrl_cli.config.parts import EnvConfig
-from dstrl_cli.config.presets import Resolved, SweepPreset, resolve_explicit
+from dstrl_cli.config.presets import Case, Resolved, SweepPreset, resolve_explicit
 from dstrl_cli.config.refusals import refuse_unreached_sparsity
+from dstrl_cli.config.shrink import at_scale
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
-from dstrl_cli.topology import budgets
+from dstrl_cli.sweep.starting import started
+from dstrl_cli.topology import budgets, feasible
 from dstrl_cli.training.run import Run
 
 if TYPE_CHECKING:
@@ -40,7 +43,8 @@ SPARSITY_TOLERANCE = 0.005
 class Axes:
     """What a sweep varies. An empty axis has one value, which presets and defaults decide.
 
-    `sets` are further dotted keys, each with its values.
+    `sets` are further dotted keys, each with its values. `variants` are changes of which a run has
+    none or one, and the runs that they are for.
     """
 
     algos: Sequence[str] = ()
@@ -50,9 +54,12 @@ class Axes:
     sparsities: Sequence[float] = ()
     seeds: Sequence[int] = ()
     sets: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    variants: Sequence[Case] = ()
 
-    def over(self, preset: SweepPreset | None, sets: Sequence[str]) -> Axes:
-        """Return these axes with the preset's where these are empty.
+    def over(
+        self, preset: SweepPreset | None, sets: Sequence[str], scale: float | None = None
+    ) -> Axes:
+        """Return these axes with the preset's where these are empty, those at its `scale`.
 
         An axis of the preset ends where a `--set` of the same key fixes its value. An axis of one
         value is left to the preset, whose cases may then change it.
@@ -71,8 +78,26 @@ class Axes:
             tasks=pick(self.tasks, theirs.task, "env.task"),
             sparsities=pick(self.sparsities, theirs.sparsity, "sparsity"),
             seeds=self.seeds or (theirs.seeds if "seed" not in fixed else ()),
-            sets={k: v for k, v in theirs.set.items() if len(v) > 1 and k not in fixed},
+            sets=at_scale(
+                {k: v for k, v in theirs.set.items() if len(v) > 1 and k not in fixed}, scale
+            ),
+            variants=[each for each in theirs.variants if fixed.isdisjoint(flatten(each.config))],
         )
+
+    def changes(self, config: RunConfig, scale: float | None) -> list[dict[str, Any]]:
+        """Return the changes that a run has in turn, dotted: none, then those that are for it."""
+        config_of = [
+            flatten(each.config)
+            for each in self.variants
+            if each.when.matches(config.algo, config.method, config.env.id)
+        ]
+        shrunk = [at_scale({key: [value] for key, value in c.items()}, scale) for c in config_of]
+        return [{}, *({key: values[0] for key, values in each.items()} for each in shrunk)]
+
+    def varied(self) -> list[str]:
+        """Return the keys, beside the usual axes, that runs differ in: their names are suffixes."""
+        changed = [key for each in self.variants for key in flatten(each.config)]
+        return list(dict.fromkeys((*self.sets, *changed)))
 
 
 # --- from axes to runs --------------------------------------------------------------------------
@@ -85,17 +110,20 @@ def expand(
     preset: SweepPreset | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    scale: float | None = None,
 ) -> list[Run]:
     """Return the run of every combination of the axes, each once: a dense one has one sparsity.
 
-    `flags` are further explicit flags. Raises InputError for values that are not valid, an unknown
-    environment, or a sparsity that a network cannot have.
+    `flags` are further explicit flags; `scale` is the share of the length that runs have. Raises
+    InputError for values that are not valid, an unknown environment, or a sparsity that a network
+    cannot have.
     """
-    axes, flags = axes.over(preset, sets), flags or {}
+    axes, flags = axes.over(preset, sets, scale), flags or {}
     with_task = len(axes.tasks) > 1
     shared_names = _shared_names(axes.envs)
     families = _Families(
-        functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets), flags
+        functools.partial(resolve_explicit, ours=ours, preset=preset, sets=sets, scale=scale),
+        flags,
     )
     # a flag beats an axis of the preset
     tasks = axes.tasks if flags.get("env.task") is None else ()
@@ -111,18 +139,21 @@ def expand(
     ):
         keys = {"env.id": env, "env.task": task, "sparsity": sparsity, **extra}
         given = {key: value for key, value in keys.items() if value is not None}
-        config, spec, notes = families.configuration(algo, method, given)
-        name = suffix(extra, axes.sets)
-        with_module = env_name(config.env.id) in shared_names
-        for seed in _values(seeds):
-            seeded = config if seed is None else config.model_copy(update={"seed": seed})
-            path = run_path(seeded, name, with_task=with_task, with_module=with_module)
-            label = str(path)
-            if label in found:
-                _refuse_sharing(label, found[label].config, seeded)
-                continue
-            of_seed = spec.for_seed(seeded.seed)
-            found[label] = Run(seeded, of_seed, Path(seeded.out) / path, label, notes=notes)
+        for change in axes.changes(families.configuration(algo, method, given)[0], scale):
+            config, spec, notes, chosen = families.configuration(algo, method, given | change)
+            name = suffix(extra | change, axes.varied())
+            with_module = env_name(config.env.id) in shared_names
+            for seed in _values(seeds):
+                seeded = config if seed is None else config.model_copy(update={"seed": seed})
+                if seeded.init_mask_from or seeded.init_weights_from:
+                    seeded = sized(started(seeded, spec, chosen), spec)
+                path = run_path(seeded, name, with_task=with_task, with_module=with_module)
+                label = str(path)
+                if label in found:
+                    _refuse_sharing(label, found[label].config, seeded)
+                    continue
+                of_seed = spec.for_seed(seeded.seed)
+                found[label] = Run(seeded, of_seed, Path(seeded.out) / path, label, notes=notes)
     effects.refuse_unread(sets, {run.config.algo for run in found.values()})
     return list(found.values())
 
@@ -141,8 +172,8 @@ class _Families:
 
     def configuration(
         self, algo: str | None, method: str | None, given: Mapping[str, Any]
-    ) -> tuple[RunConfig, EnvSpec, tuple[str, ...]]:
-        """Return a configuration, its environment, and what the user should know of it.
+    ) -> tuple[RunConfig, EnvSpec, tuple[str, ...], Collection[str]]:
+        """Return a configuration, its environment, what the user should know, the keys they chose.
 
         `given` are the keys that the axes set. The first configuration with each task is resolved
         rather than copied, so that every task is checked.
@@ -160,11 +191,13 @@ class _Families:
         if shape not in self._sized:
             config = with_default_steps(config, explicit, spec.time_limit)
             full = sized(config, spec)
-            told = (*effects.notes(config, explicit), *sparsity_notes(full, spec))
+            exempt = limit_notes(full, spec)
+            told = (*effects.notes(config, explicit), *sparsity_notes(full, spec), *exempt)
             self._sized[shape] = full, told
         full, notes = self._sized[shape]
         env = env.model_copy(update={"id": spec.id})
-        return full.model_copy(update={"env": env}), spec, (*notes, *spec.notes)
+        full = full.model_copy(update={"env": env})
+        return full, spec, (*notes, *spec.notes), explicit
 
 
 def _shared_names(env_ids: Iterable[str]) -> set[str]:
@@ -252,17 +285,21 @@ def prepare(config: RunConfig, path: Path) -> Run:
     spec = env_spec(config.env).for_seed(config.seed)
     env = config.env.model_copy(update={"id": spec.id})
     config = sized(config.model_copy(update={"env": env}), spec)
+    if config.init_mask_from or config.init_weights_from:
+        config = sized(started(config, spec), spec)
     return Run(config, spec, Path(config.out) / path, str(path), notes=spec.notes)
 
 
 def sized(config: RunConfig, spec: EnvSpec) -> RunConfig:
     """Return a configuration with all layer sizes; check its budgets and a user's own code.
 
-    Raises InputError where a budget is impossible or would not arrive within the run, or a user's
-    own score, schedule or initial mask does not fit.
+    Raises InputError where a budget is impossible, exceeds a limit on the inputs of neurons, or
+    would not arrive within the run, or a user's own score, schedule or initial mask does not fit.
     """
     config = resolve_sizes(config, spec.observation_size, spec.action_size)
     layer_budgets(config, spec)
+    for role, shapes in network_shapes(config, spec).items():
+        feasible.check_limits(role, getattr(config, role), shapes)
     refuse_unreached_sparsity(config)
     if config.actor.is_extended or config.critic.is_extended:
         from dstrl_cli.topology.extensions import check_scores
@@ -305,6 +342,21 @@ def sparsity_notes(config: RunConfig, spec: EnvSpec) -> list[str]:
     return found
 
 
+def limit_notes(config: RunConfig, spec: EnvSpec) -> list[str]:
+    """Return which layers are exempt from a limit on the inputs of neurons."""
+    return [
+        note
+        for role, shapes in network_shapes(config, spec).items()
+        for note in feasible.limit_notes(role, getattr(config, role), shapes)
+    ]
+
+
+def network_shapes(config: RunConfig, spec: EnvSpec) -> dict[str, list[budgets.Shape]]:
+    """Return (inputs, outputs) of the layers of the actor and of a critic."""
+    sizes = network_sizes(config, spec.observation_size, spec.action_size)
+    return {role: list(pairwise(each)) for role, each in zip(effects.ROLES, sizes, strict=True)}
+
+
 def layers_in_words(budgets: Sequence[int]) -> str:
     """Return the active connections per layer: `1,200 + 31 + 7`."""
     return " + ".join(f"{count:,}" for count in budgets)
@@ -317,7 +369,14 @@ def env_spec(env: EnvConfig) -> EnvSpec:
     """
     from dstrl_cli import envs
 
-    return envs.spec(env.id, env.task, env.kwargs, flatten=env.flatten, timeout=env.timeout)
+    return envs.spec(
+        env.id,
+        env.task,
+        env.kwargs,
+        flatten=env.flatten,
+        noise_features=env.noise_features,
+        timeout=env.timeout,
+    )
 
 
 @cache

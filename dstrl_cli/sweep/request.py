@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from dstrl_cli.config.presets import SweepPreset, flag_name, load_sweep_preset
+from dstrl_cli.config.shrink import check_scale
 from dstrl_cli.errors import InputError
+from dstrl_cli.report.comparing import Asked, asked_rounds
 from dstrl_cli.sweep.again import ALLOWED, stored_run
 from dstrl_cli.sweep.plan import Axes, expand, refuse_several
 from dstrl_cli.sweep.states import Planned, fresh, resumed
+from dstrl_cli.training import writers
 from dstrl_cli.training.run import Run
 
 
@@ -28,6 +31,7 @@ class RunRequest:
         overwrite: whether runs that are there start over.
         resume: whether a run that is there goes on.
         config: the stored `config.yaml` of the only run that is wanted.
+        scale: the share of the length that runs are to have.
     """
 
     axes: Axes
@@ -38,6 +42,7 @@ class RunRequest:
     overwrite: bool = False
     resume: bool = False
     config: Path | None = None
+    scale: float | None = None
 
     def load_preset(self) -> SweepPreset | None:
         """Return the preset, if one is named. Raises InputError where it cannot be read."""
@@ -49,6 +54,28 @@ class RunRequest:
         return {key: value for key, value in self.flags.items() if value is not None}
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """What `--until-decided` and its options say, before a preset adds to it; None: not given."""
+
+    pairs: str | None = None
+    max_seeds: int | None = None
+    seeds_per_round: int | None = None
+    alpha: float | None = None
+
+    def test(self, preset: SweepPreset | None) -> Asked | None:
+        """Return what is to be decided, if anything. Raises InputError where that is no plan."""
+
+        def pick(name: str) -> Any:
+            given = getattr(self, name)
+            return getattr(preset, name) if given is None and preset is not None else given
+
+        pairs = self.pairs
+        if pairs is None and preset is not None and preset.until_decided:
+            pairs = ",".join(preset.until_decided)
+        return asked_rounds(pairs, pick("alpha"), pick("max_seeds"), pick("seeds_per_round"))
+
+
 def wanted_runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
     """Return the runs of a request; everything that can be checked before training is.
 
@@ -56,10 +83,18 @@ def wanted_runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
     """
     if request.config is not None:
         _refuse_beside_config(request)
-        return [stored_run(request.config, request.given)]
-    return expand(
-        request.axes, ours=request.ours, preset=preset, sets=request.sets, flags=request.given
-    )
+        runs = [stored_run(request.config, request.given)]
+    else:
+        runs = expand(
+            request.axes,
+            ours=request.ours,
+            preset=preset,
+            sets=request.sets,
+            flags=request.given,
+            scale=None if request.scale is None else check_scale(request.scale),
+        )
+    writers.check(run.config for run in runs)
+    return runs
 
 
 def plan_training(request: RunRequest) -> list[Planned]:

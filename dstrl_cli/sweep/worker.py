@@ -1,4 +1,4 @@
-"""Trains one population in a process of its own, which `local` starts."""
+"""The program of a process that trains populations, one after the other; `local` starts it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.runs.lock import InUse
 from dstrl_cli.sweep.interrupts import WorkerInterrupts
+from dstrl_cli.sweep.kept import all_finished, flush_output, put_back
 from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Message, Note, Progress
 from dstrl_cli.sweep.shared import SharedFolders
 from dstrl_cli.training import stop
@@ -32,11 +33,13 @@ class Pipes:
         messages: what the population says.
         output: what the process prints.
         orders: what the process that started it orders; see `WorkerInterrupts`.
+        work: further populations (`Work`), or None where there are none.
     """
 
     messages: Connection
     output: Connection
     orders: Connection
+    work: Connection
 
 
 @dataclass(frozen=True)
@@ -45,32 +48,65 @@ class Work:
 
     Attributes:
         runs: the members of a population.
-        folders: what they held when the process was started.
+        folders: what they held when the process got its work.
         device: the device to train on.
+        kept: whether the process waits for further work when all of them have finished.
     """
 
     runs: Sequence[Run]
     folders: SharedFolders
     device: str
+    kept: bool = False
 
     def is_taken(self) -> bool:
         """Whether another process trains a member, or did so since this process was started."""
         return any(self.folders.look(run) is not run for run in self.runs)
 
 
+@dataclass(frozen=True)
+class Began:
+    """The process has got its work."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """After `End`: the process waits for further work, and all that it printed is in its pipe."""
+
+
 def main(work: Work, pipes: Pipes) -> None:
-    """Train one population: the whole life of a process."""
+    """Train one population, and others as long as they may share a process: its whole life."""
     if os.name == "posix":
         _print_to(pipes.output)
     interrupts = WorkerInterrupts(pipes.orders, stop.ask)
-    try:
-        end = _train(work, pipes.messages)
-        interrupts.ignore()
-    except KeyboardInterrupt:
-        end = End("interrupted")
-    with suppress(OSError):  # the other end may be gone
-        pipes.messages.send(end)
+    with suppress(OSError, EOFError):  # the process that started this one is gone
+        _train_all(work, pipes, interrupts)
     pipes.messages.close()
+
+
+def _train_all(first: Work, pipes: Pipes, interrupts: WorkerInterrupts) -> None:
+    """Train populations until there is no other, or one must be the last of its process."""
+    work: Work | None = first
+    while work is not None:
+        kept = False
+        try:
+            pipes.messages.send(Began())
+            end = _train(work, pipes.messages)
+            interrupts.ignore()
+            kept = work.kept and end.status == "done" and all_finished(work.runs)
+        except KeyboardInterrupt:
+            end = End("interrupted")
+        flush_output()
+        pipes.messages.send(end)
+        if not kept:
+            return
+        put_back()
+        pipes.messages.send(Waiting())
+        try:
+            interrupts.heed()
+            work = pipes.work.recv()
+        except KeyboardInterrupt:
+            pipes.messages.send(End("interrupted"))  # of work that was on its way, if there was any
+            return
 
 
 def _train(work: Work, messages: Connection) -> End:

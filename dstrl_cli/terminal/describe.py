@@ -44,6 +44,7 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
         "active": f"actor {_active(config.actor, budgets['actor'])}; "
         f"each critic {_active(config.critic, budgets['critic'])}",
         "topology": f"{effects.changes_in_words(config)}, in this run",
+        **_starts(config),
         "n-step": f"{config.nstep}{delay}",
         **_length(config),
         **_training(config),
@@ -53,6 +54,16 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
         "folder" if len(runs) == 1 else "folders": "\n".join(folders),
     }
     return _grid(rows)
+
+
+def _starts(config: RunConfig) -> dict[str, str]:
+    """Return which run a run takes its masks and its weights from, where it takes any."""
+    sources = {"masks": config.init_mask_source, "weights": config.init_weights_source}
+    return {
+        f"{what} of": source.partition("@")[0]
+        for what, source in sources.items()
+        if source is not None
+    }
 
 
 def _length(config: RunConfig) -> dict[str, str]:

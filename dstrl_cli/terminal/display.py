@@ -5,11 +5,12 @@ All implement `sweep.display.Display`; launchers call them. That of a sweep is i
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -24,6 +25,7 @@ from rich.text import Text
 
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.place import Placement
+from dstrl_cli.terminal import curve
 from dstrl_cli.terminal.columns import NARROW
 from dstrl_cli.terminal.pace import Pace, clock_time
 from dstrl_cli.terminal.sweepview import SweepDisplay
@@ -113,7 +115,10 @@ class LiveDisplay(Display):
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self._progress = Progress(*_columns(console), console=console, refresh_per_second=4)
+        self._returns: list[tuple[float, float]] = []  # step and return of the evaluations
+        self._progress = _WithCurve(
+            self._returns, *_columns(console), console=console, refresh_per_second=4
+        )
         self._clock = clock
         self._pace = Pace(1, 0)
         self._task = TaskID(0)
@@ -149,10 +154,12 @@ class LiveDisplay(Display):
         self._progress.update(self._task, count=f"{progress(done, total)} episodes")
 
     def evaluation(self, key: int, label: str, row: Row) -> None:
-        """Show the last return beside the bar."""
+        """Show the last return beside the bar, and the curve of all above it."""
         if (value := row.get("eval_return_mean")) is not None:
             words = [f"return {number(value)}", *success_words(row.get("eval_success"))]
             active = self._active.shown(label, row)
+            if math.isfinite(value):
+                self._returns.append((row.get("step") or 0, value))
             self._progress.update(self._task, last="  ".join(words), active=active)
 
     def message(self, text: str) -> None:
@@ -166,6 +173,24 @@ class LiveDisplay(Display):
     def finish(self, label: str, summary: Row) -> None:
         """Take the bar away."""
         self._progress.remove_task(self._task)
+
+
+class _WithCurve(Progress):
+    """A bar below the curve of the returns so far; narrow terminals have no curve."""
+
+    def __init__(
+        self, returns: Sequence[tuple[float, float]], *columns: ProgressColumn, **options: Any
+    ) -> None:
+        self._returns = returns
+        super().__init__(*columns, **options)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the curve, where there is one, and the bar."""
+        if self.tasks and self.console.width >= NARROW:
+            drawn = curve.shown(self._returns, self.console)
+            if drawn is not None:
+                yield drawn
+        yield from super().get_renderables()
 
 
 class _Active:

@@ -79,6 +79,20 @@ ActorSparsity = Annotated[
 CriticSparsity = Annotated[
     str | None, typer.Option(help="Sparsity of the critics alone.", metavar="S")
 ]
+InitMaskFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="Start with the last masks of a run: its folder, or a policy file; {seed} in it "
+        "stands for the seed.",
+        metavar="RUN",
+    ),
+]
+InitWeightsFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="Start with the first weights of a run: its folder, or a policy file.", metavar="RUN"
+    ),
+]
 Steps = Annotated[str | None, typer.Option(help="Environment steps; 1e6 is accepted.", metavar="N")]
 Episodes = Annotated[
     str | None,
@@ -86,6 +100,15 @@ Episodes = Annotated[
         help="Training episodes: training ends here or after --steps, whichever comes first "
         "(then --steps defaults to what they can take).",
         metavar="N",
+    ),
+]
+
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        help="A share of the length, as 0.02: steps, warm-up, intervals and windows shrink along; "
+        "not what --set and flags give.",
+        metavar="SHARE",
     ),
 ]
 
@@ -157,6 +180,13 @@ KeepCheckpoint = Annotated[
     bool,
     typer.Option("--keep-checkpoint", help="Keep the last checkpoint of a finished run, too."),
 ]
+Tensorboard = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Also write curves for TensorBoard (extra tensorboard)."),
+]
+Wandb = Annotated[
+    bool, typer.Option("--wandb", help="Also write curves for Weights & Biases (extra wandb).")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be run, and write nothing.")
 ]
@@ -183,5 +213,38 @@ Retries = Annotated[
         min=0,
         help="How often a run is tried again whose process was killed (default: 0).",
         metavar="N",
+    ),
+]
+
+# --- adding seeds until comparisons are decided -------------------------------------------------
+
+UntilDecided = Annotated[
+    str | None,
+    typer.Option(
+        help="Add seeds to these methods, round by round, only until each pair is decided: "
+        "our-rlx2:rlx2. The others keep --seeds. (none: not those of the preset.)",
+        metavar="A:B,...",
+    ),
+]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="With --until-decided: seeds of a method after the last round (default: 20).",
+        metavar="N",
+    ),
+]
+SeedsPerRound = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1000, help="With --until-decided: seeds of a round (default: 5).", metavar="N"
+    ),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        help="With --until-decided: probability of any wrong decision (default: 0.05).",
+        metavar="P",
     ),
 ]

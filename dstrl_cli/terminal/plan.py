@@ -8,7 +8,13 @@ from typing import Any
 from rich.table import Table
 
 from dstrl_cli.config import effects
-from dstrl_cli.config.identity import env_identity, env_name, sparsity_label
+from dstrl_cli.config.identity import (
+    env_folder,
+    env_identity,
+    env_name,
+    noise_label,
+    sparsity_label,
+)
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.report.words import counted
@@ -245,7 +251,7 @@ def identity(run: Run) -> dict[str, Any]:
         "path": str(run.path),
         "algo": algorithm_name(config.algo),
         "method": config.method,
-        "env": env_identity(config.env.id),
+        "env": env_identity(config.env.id) + noise_label(config.env.noise_features),
         "task": config.env.task,
         "sparsity": {"actor": config.actor.sparsity, "critic": config.critic.sparsity},
         "seed": config.seed,
@@ -315,7 +321,9 @@ def packing_json(placement: Placement) -> dict[str, Any]:
         "populations": [
             {
                 "device": each.device.name,
-                "env": env_name(each.runs[0].config.env.id),
+                "env": env_folder(
+                    each.runs[0].config.env.id, noise=each.runs[0].spec.noise_features
+                ),
                 "algo": algorithm_name(each.runs[0].config.algo),
                 "members": len(each.runs),
                 "memory": each.memory.as_dict(),
@@ -327,6 +335,7 @@ def packing_json(placement: Placement) -> dict[str, Any]:
 
 
 def env_label(config: RunConfig) -> str:
-    """Return an environment and, beside the first, its task."""
-    name = env_name(config.env.id)
-    return f"{name}, task {config.env.task}" if config.env.task else name
+    """Return an environment with its noisy features and, beside the first, its task."""
+    name, noise = env_name(config.env.id), config.env.noise_features
+    task = f", task {config.env.task}" if config.env.task else ""
+    return f"{name}{task}{f', {100 * noise:.4g}% noisy features' if noise else ''}"

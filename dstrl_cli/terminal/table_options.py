@@ -25,7 +25,8 @@ Normalize = Annotated[
     str | None,
     typer.Option(
         help="Percent of the dense mean: dense; or of the way there from random actions, for "
-        "negative returns: random-dense. Adds a column over all environments.",
+        "negative returns: random-dense. Adds a column over all environments. (default: none, or "
+        "as the table of --compare is.)",
         metavar="BY",
     ),
 ]
@@ -39,7 +40,19 @@ Against = Annotated[
     str | None,
     typer.Option(help="Also the probability that a run beats one of METHOD.", metavar="METHOD"),
 ]
-Columns = Annotated[str | None, typer.Option(help="Further columns: params,flops.", metavar="LIST")]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        help="Further columns: params,flops, or none (default: those of --compare's table).",
+        metavar="LIST",
+    ),
+]
+ByTask = Annotated[
+    bool,
+    typer.Option(
+        "--by-task", help="Also a row for each task of an environment, below their average."
+    ),
+]
 Test = Annotated[
     bool,
     typer.Option(

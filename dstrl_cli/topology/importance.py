@@ -3,7 +3,8 @@
 A neuron gathers importance from the batch's TD error and from the strength of its connections:
 incoming ones for hidden and output neurons, outgoing ones for input neurons. A connection is
 dropped by its magnitude times its neuron's importance, and grown by the importance of the two
-neurons that it would join. The sums start at zero and are never reset.
+neurons that it would join. The sums start at zero and are never reset; `importance_decay`, which is
+not XU's, lets what was added before fade.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.topology.rule import NetworkView, Score
 from dstrl_cli.topology.shapes import check
 
@@ -93,7 +94,8 @@ class Importance(Score):
         of_neurons = view.strengths or strengths(list(view.weights))
         increment = [(td_error.unsqueeze(-1) + strength) / 2 for strength in of_neurons]
         sums = self.importance or [torch.zeros_like(item) for item in increment]
-        self.importance = [total + item for total, item in zip(sums, increment, strict=True)]
+        kept = self.config.importance_decay
+        self.importance = [kept * total + item for total, item in zip(sums, increment, strict=True)]
 
     def drop(self, view: NetworkView, layer: int, fraction: float) -> Tensor:
         """Return |w| S [M, K, in, out]."""

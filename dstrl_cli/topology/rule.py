@@ -15,12 +15,13 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.config.windows import Windows
 from dstrl_cli.registry import BUDGETS, SCHEDULES, SCORES, load
 from dstrl_cli.topology import masks
 from dstrl_cli.topology.blame import blamed, checked
 from dstrl_cli.topology.kept import join_attributes, take_attributes
+from dstrl_cli.topology.limits import layer_limit
 from dstrl_cli.topology.moves import Budget, LayerMove
 from dstrl_cli.topology.schedules import Schedule
 from dstrl_cli.topology.span import Span
@@ -355,7 +356,10 @@ class Rule:
             count = count + masks.whole_part(of_grown / (1 - of_grown), growth)
         if view.alive is not None:
             count = count * view.alive.unsqueeze(-1)
-        return masks.rewire(
+        old = view.masks[layer]
+        inputs, outputs = old.shape[-2:]
+        limit = layer_limit(self.config, inputs, outputs, layer, len(view.masks))
+        found = masks.rewire(
             view.masks[layer],
             drop_score,
             grow_score,
@@ -364,4 +368,8 @@ class Rule:
             target=target,
             grow=not last,
             ties=view.ties and (view.ties("drop", layer), view.ties("grow", layer)),
+            limit=limit,
         )
+        if limit is None or view.alive is None:
+            return found
+        return found.only_for(view.alive, old)

@@ -36,6 +36,7 @@ from dstrl_cli.runs.policy import (
     policy_metadata,
 )
 from dstrl_cli.runs.summary import about
+from dstrl_cli.training.neurons import NeuronWatch
 from dstrl_cli.training.recorder_state import Times
 from dstrl_cli.training.rows import kept_connections, success_cell, topology_rows
 from dstrl_cli.training.sinks import Sink
@@ -113,6 +114,7 @@ class Recorder:
         self.messages: list[tuple[int, str]] = []
         self.notes: list[list[str]] = [list(spec.notes) for _ in sinks]  # for the summaries
         self.cut_evaluations = np.zeros(members, dtype=np.int64)  # episodes that had no end
+        self.neurons = NeuronWatch(algorithm)
         networks = (algorithm.actor, algorithm.critic)
         self.hashed = {network.plan.role: network.plan.head_names for network in networks}
         self.active = {
@@ -144,6 +146,7 @@ class Recorder:
             step=step,
             env_kwargs=dict(spec.kwargs),
             env_flatten=spec.flatten,
+            env_noise_features=spec.noise_features,
             action_dtype=spec.action_dtype,
         )
         for sink in self.sinks[member]:
@@ -301,6 +304,7 @@ class Recorder:
         nstep: Sequence[int],
         sizes: Sequence[int],
         only: Collection[int] | None = None,
+        inputs: Tensor | None = None,
     ) -> dict[int, dict[str, Any]]:
         """Write one evaluation; return each member's row of `progress.csv`.
 
@@ -313,6 +317,7 @@ class Recorder:
             seconds: what the evaluation took; it does not count into steps per second.
             nstep, sizes: n-step and buffer size of each member.
             only: the members that were evaluated; None: all.
+            inputs: what neurons are watched on (`training.neurons.stored_inputs`), if anything.
         """
         now = time.perf_counter()
         training = now - self.row_time - seconds
@@ -353,8 +358,14 @@ class Recorder:
             self.write_policy(member, POLICY_FILE, step, tensors)
             self.keep_best(member, step, mean, tensors)
             hashes = hash_rows(step, tensors, self.hashed)
+            neurons = self.neurons.rows(
+                member, step, tensors, None if inputs is None else inputs[member]
+            )
+            if warning := self.neurons.warning(member, neurons):
+                self.note(member, warning)
             for sink in self.sinks[member]:
                 sink.hashes(hashes)
+                sink.neurons(neurons)
                 sink.progress(row)
             rows[member] = row
         if every:
@@ -371,9 +382,13 @@ class Recorder:
                 f"eval_max_steps = {limit:,} ended evaluation episodes that the environment had "
                 "not ended, so their returns are too small; raise it, or set null for no limit"
             )
-            self.notes[member].append(note)
-            self.messages.append((member, note))
+            self.note(member, note)
         self.cut_evaluations[member] += count
+
+    def note(self, member: int, text: str) -> None:
+        """Keep what the user should know of a member, for the screen and its summary."""
+        self.notes[member].append(text)
+        self.messages.append((member, text))
 
     def finish(self, member: int, status: str, steps: int, error: str | None) -> None:
         """Write a member's summary; from then on none of its rows is written."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from dstrl_cli.training.neurons import Saturation
+
 if TYPE_CHECKING:
     from dstrl_cli.training.recorder import Recorder
 
@@ -42,6 +44,7 @@ def recorder_state(recorder: Recorder, member: int) -> dict[str, Any]:
         "last_success": recorder.last_success.get(member),
         "notes": list(recorder.notes[member]),
         "cut_evaluations": int(recorder.cut_evaluations[member]),
+        "saturated": list(recorder.neurons.saturated[member]),
         "best": None if best == -math.inf else best,
         "networks": networks,
         "restarts": recorder.restarts[member],
@@ -68,6 +71,7 @@ def set_recorder_state(recorder: Recorder, states: Sequence[Mapping[str, Any]]) 
         recorder.last_success[member] = state["last_success"]
         recorder.notes[member] = list(state["notes"])
         recorder.cut_evaluations[member] = state["cut_evaluations"]
+        recorder.neurons.saturated[member] = Saturation(*state.get("saturated", ()))
         recorder.best[member] = -math.inf if state["best"] is None else state["best"]
         for network in (recorder.algorithm.actor, recorder.algorithm.critic):
             counts = dict(state["networks"][network.plan.role])

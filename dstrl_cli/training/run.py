@@ -24,6 +24,7 @@ from dstrl_cli.runs.summary import about, read_summary
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
     from dstrl_cli.training.reporter import Reporter
+    from dstrl_cli.training.sinks import Sink
 
 Summary = Mapping[str, Any]
 
@@ -116,7 +117,7 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
 
     When it raises after training began, every run has a summary.
     """
-    from dstrl_cli.training import trainer
+    from dstrl_cli.training import trainer, writers
 
     if len({(run.start == "resume", run.step, run.evaluated) for run in runs}) > 1:
         raise DstrlError("these runs are at different steps, and cannot train in lock-step")
@@ -139,8 +140,15 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
                 _say_changed(run, states[-1]["made_by"], now, reporter)
             else:
                 folder.create(document, overwrite=run.start == "over")
-        sinks = [[folder] for folder in opened]
         try:
+            sinks: list[list[Sink]] = []
+            for run, config, folder in zip(runs, configs, opened, strict=True):
+                curves = writers.open_sinks(
+                    config, run.path, run.label, reporter.message, run.start == "resume"
+                )
+                for each in curves:
+                    folders.callback(each.close)
+                sinks.append([folder, *curves])
             trainer.train(configs, sinks, runs[0].spec, device, reporter, states=states or None)
         except BaseException as error:
             if remedy := out_of_memory(error):

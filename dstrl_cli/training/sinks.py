@@ -36,6 +36,9 @@ class Sink(Protocol):
     def hashes(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take the digests of the networks at an evaluation."""
 
+    def neurons(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take what the neurons of the networks do at an evaluation."""
+
     def policy(
         self, filename: str, tensors: Mapping[str, Any], metadata: Mapping[str, str]
     ) -> None:

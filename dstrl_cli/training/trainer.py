@@ -36,7 +36,9 @@ from dstrl_cli.training import checkpoint
 from dstrl_cli.training.capture import Capture, capture
 from dstrl_cli.training.episodes import EpisodeCount
 from dstrl_cli.training.learner import Learner
+from dstrl_cli.training.neurons import stored_inputs
 from dstrl_cli.training.recorder import Recorder
+from dstrl_cli.training.recycling import Recycler
 from dstrl_cli.training.reporter import Reporter, Silent
 from dstrl_cli.training.sinks import Sink
 from dstrl_cli.training.stop import Stop, Stopped, listening
@@ -90,6 +92,7 @@ class Population:
         on_host = is_on_host(config, device)
         self.replay = make_replay(configs, spec, "cpu" if on_host else device, engine)
         self.learner = Learner(self.algorithm, self.replay, captured, on_host)
+        self.recycler = Recycler(self.algorithm, self.replay)
         self.warm_up = streams.uniform(seeds, "warm_up", (spec.action_size,), device)
         self.sample_action = captured(self.finite_actions)
         self.policy = captured(self.policy_actions)
@@ -226,6 +229,7 @@ class Population:
     def update(self) -> None:
         """Take one update of every member."""
         self.learner.update()
+        self.recycler.after_update(self.training)
         self.recorder.topology(self.steps)
 
     def poll(self) -> None:
@@ -325,7 +329,9 @@ class Population:
             self.learner.nsteps.values,
             self.replay.size.squeeze(1).tolist(),
             only,
+            stored_inputs(self.replay, self.algorithm.seeds, self.steps),
         )
+        self.tell()
         self.evaluated = self.steps
         for member, row in rows.items():
             self.reporter.evaluation(member, row)

@@ -30,7 +30,7 @@ from dstrl_cli.training.run import Run, device_name, find_device
 UPDATES = 2_000
 """Updates of the critics that are repeated at least, unless the run has fewer."""
 
-COMPARED = ("episodes.csv", "topology.csv", "hashes.csv", "eval.csv")
+COMPARED = ("episodes.csv", "topology.csv", "hashes.csv", "neurons.csv", "eval.csv")
 """The files that are compared; of differences at the same step the first file's is told."""
 
 HASHES = ("weights", "masks")

@@ -25,10 +25,10 @@ BLOCK = HERE.block
 
 
 def _several_sums(
-    builder: Builder, weights: Value, row_stride: Value, step: Value, count: Value,
+    builder: Builder, weights: Value, row_stride: Value, step: Value, begin: Value, end: Value,
     x: Value, start: Sequence[Sequence[Value]],
 ) -> list[Sequence[Value]]:  # fmt: skip
-    """Return the tiles start[r] + sum over k of weights[r * row_stride + k * step] * x[k]."""
+    """Return the tiles start[r] + sum of weights[r * row_stride + k * step] * x[k]."""
     rows = len(start)
 
     def body(k: Value, totals: Sequence[Value]) -> list[Value]:
@@ -47,7 +47,7 @@ def _several_sums(
         return found
 
     flat = [vector for tile in start for vector in tile]
-    found = simd.sums(builder, number(0), count, max(1, ROWS // rows), flat, body)
+    found = simd.sums(builder, begin, end, max(1, ROWS // rows), flat, body)
     return [found[r * VECTORS : (r + 1) * VECTORS] for r in range(rows)]
 
 
@@ -83,7 +83,7 @@ def weighted_sums(rows: int) -> Any:
                 [simd.splat(builder, simd.scalar(builder, biases, r))] * VECTORS for r in every
             ]
             weights = builder.gep(values, [begin])
-            found = _several_sums(builder, weights, inputs, number(1), inputs, xs, start)
+            found = _several_sums(builder, weights, inputs, number(1), number(0), inputs, xs, start)
             least = simd.splat(builder, floor)
             for r, total in zip(every, found, strict=True):
                 total = simd.over_floor(builder, total, least)
@@ -96,32 +96,35 @@ def weighted_sums(rows: int) -> Any:
 
 
 def weighted_gradients(rows: int, gated: bool) -> Any:
-    """Return the intrinsic f(value, begin, inputs, outputs, g, y, row, gate, sums).
+    """Return the intrinsic f(value, begin, inputs, outputs, g, y, row, gate, sums, first, last).
 
     For `rows` inputs from `row` on: y = weights * g, for tiles g [outputs, T] and y [inputs, T].
     If `gated` it is zero where the gate is not positive, and sums takes its sums over the tile;
-    else it is added to what is in y.
+    else it is added to what is in y. Only the outputs from `first` up to `last` are added; all but
+    the first of them to what is in y.
     """
 
     @intrinsic
     def f(  # type: ignore[no-untyped-def]
-        typing, value, begin, inputs, outputs, g, y, row, gate, sums
+        typing, value, begin, inputs, outputs, g, y, row, gate, sums, first, last
     ):
         whole = types.int64
-        signature = types.void(value, whole, whole, whole, g, y, whole, gate, sums)
+        signature = types.void(
+            value, whole, whole, whole, g, y, whole, gate, sums, whole, whole
+        )  # fmt: skip
 
         def code(context: Any, builder: Builder, signature: Any, args: Sequence[Value]) -> Value:
             values, gs, ys, gates, overall = simd.data(
                 context, builder, signature, args, 0, 4, 5, 7, 8
             )
-            begin, inputs, outputs, row = args[1], args[2], args[3], args[6]
+            begin, inputs, row, first, last = (args[n] for n in (1, 2, 6, 9, 10))
             places = _tiles_from(builder, number(0), row, rows)
+            start = [simd.load(builder, ys, place) for place in places]
             if gated:
-                start = [[simd.ZEROS] * VECTORS] * rows
-            else:
-                start = [simd.load(builder, ys, place) for place in places]
+                begins = builder.icmp_signed("==", first, number(0))
+                start = [[builder.select(begins, simd.ZEROS, v) for v in y] for y in start]
             weights = builder.gep(values, [builder.add(begin, row)])
-            found = _several_sums(builder, weights, number(1), inputs, outputs, gs, start)
+            found = _several_sums(builder, weights, number(1), inputs, first, last, gs, start)
             if gated:
                 gate = [simd.load(builder, gates, place) for place in places]
                 found = [

@@ -30,6 +30,9 @@ _dense_added, _dense_added_one = (
 _block_products = dense.inner_products(ABOVE, BELOW)
 _row_products, _product = dense.inner_products(1, BELOW), dense.inner_products(1, 1)
 
+NEAR = 32 * 1024 // (4 * registers.TILE)
+"""Neurons whose tiles fill 32 KB. A dense layer's gradients are added up over so many at a time, so
+that they, and the weights' cache lines, of which each neuron reads a part, stay in a near cache."""
 NO_FLOOR = np.float32(-np.inf)
 
 
@@ -110,20 +113,19 @@ def dense_backward(
     With `gated`, bias_sums [in] takes the sums of y over the tile.
     """
     inputs, outputs = y.shape[0], g.shape[0]
-    if gated:
-        if inputs < ROWS:
-            for i in range(inputs):
-                _dense_gradient(value, begin, inputs, outputs, g, y, i, x, bias_sums)
-        else:
-            for step in range(0, inputs, ROWS):
-                i = min(step, inputs - ROWS)
-                _dense_gradients(value, begin, inputs, outputs, g, y, i, x, bias_sums)
-    else:
-        whole = inputs - inputs % ROWS  # what is added must not be added twice
+    whole = inputs - inputs % ROWS
+    for first in range(0, outputs, NEAR):
+        last = min(first + NEAR, outputs)
         for i in range(0, whole, ROWS):
-            _dense_added(value, begin, inputs, outputs, g, y, i, x, bias_sums)
+            if gated:
+                _dense_gradients(value, begin, inputs, outputs, g, y, i, x, bias_sums, first, last)
+            else:
+                _dense_added(value, begin, inputs, outputs, g, y, i, x, bias_sums, first, last)
         for i in range(whole, inputs):
-            _dense_added_one(value, begin, inputs, outputs, g, y, i, x, bias_sums)
+            if gated:
+                _dense_gradient(value, begin, inputs, outputs, g, y, i, x, bias_sums, first, last)
+            else:
+                _dense_added_one(value, begin, inputs, outputs, g, y, i, x, bias_sums, first, last)
 
 
 CHUNK = 16
