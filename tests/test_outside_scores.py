@@ -92,7 +92,7 @@ def test_the_registry_and_the_class_of_a_score_agree(name: str) -> None:
     if name == "none":
         keys |= {"schedule": "static"}
     assert not rule(**keys).observers
-    assert bool(rule(**keys, accumulate="critic_update").observers) == (name == "importance")
+    assert bool(rule(**keys, accumulate="critic_update").observers) == row.needs_td_error
 
 
 # --- keys and parameters --------------------------------------------------------------------------
