@@ -18,7 +18,7 @@ from dstrl_cli.plots.groups import Array, Curve, Line, Panel, Section, panels
 from dstrl_cli.plots.request import FEW_RUNS, Request, counted_label
 
 WIDTH, HEIGHT = 440, 270
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 56, 22, 12, 40
 """Size of a chart, and the room around its plot."""
 
 MOST_POINTS, LEAST_POINTS, ALL_POINTS = 160, 24, 16_000
@@ -127,7 +127,9 @@ def _chart(
         at = thinned(len(curve.steps), most)
         look = _look(styles[line.method])
         parts.append(element("g", *_curve(curve, at, frame, look, single), data_line=str(number)))
-        data.append(f"[{number},{','.join(_numbers(each, at) for each in _columns(curve))}]")
+        shown = (curve.center, curve.low, curve.high)
+        numbers = [_numbers(curve.steps, at, 12), *(_numbers(each, at) for each in shown)]
+        data.append(f"[{number},{','.join(numbers)}]")
     box = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM, *frame.x, *frame.y)
     svg = element(
         "svg",
@@ -137,14 +139,10 @@ def _chart(
         tabindex="0",
         aria_label=f"{panel.title}: return of evaluations over environment steps; "
         "arrow keys read the curves",
-        data_box=" ".join(f"{each:.6g}" for each in box),
+        data_box=" ".join(f"{each:.12g}" for each in box),
         data_curves=f"[{','.join(data)}]",
     )
     return element("figure", element("figcaption", panel.title), svg)
-
-
-def _columns(curve: Curve) -> Iterator[Array | None]:
-    yield from (curve.steps, curve.center, curve.low, curve.high)
 
 
 def _curve(
@@ -153,9 +151,10 @@ def _curve(
     """Yield band, single seeds and center of a curve."""
     steps = curve.steps[at]
     if curve.low is not None and curve.high is not None:
-        back = _path(steps[::-1], curve.low[at][::-1], frame).replace("M", "L", 1)
-        whole = _path(steps, curve.high[at], frame) + back + "Z"
-        yield element("path", d=whole, class_=f"band {look['class_']}")
+        there = np.isfinite(curve.low[at]) & np.isfinite(curve.high[at])
+        forth, low, high = (each[there] for each in (steps, curve.low[at], curve.high[at]))
+        outline = np.concatenate([forth, forth[::-1]]), np.concatenate([high, low[::-1]])
+        yield element("path", d=f"{_path(*outline, frame)}Z", class_=f"band {look['class_']}")
     if single and 1 < curve.seeds <= FEW_RUNS:
         for values in curve.values.T:
             yield element(
@@ -188,11 +187,11 @@ def _path(x: Array, y: Array, frame: Frame) -> str:
     return f"M{'L'.join(points)}" if points else "M0 0"
 
 
-def _numbers(values: Array | None, at: Array) -> str:
-    """Return numbers as JSON, in five digits."""
+def _numbers(values: Array | None, at: Array, digits: int = 5) -> str:
+    """Return numbers as JSON."""
     if values is None:
         return "null"
-    shown = (f"{each:.5g}" if math.isfinite(each) else "null" for each in values[at])
+    shown = (f"{each:.{digits}g}" if math.isfinite(each) else "null" for each in values[at])
     return f"[{','.join(shown)}]"
 
 
@@ -241,7 +240,7 @@ def _axes(frame: Frame) -> Iterator[Markup]:
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Return about `count` round numbers between two bounds."""
-    if not high > low:
+    if not 0 < high - low < math.inf:
         return [low]
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))

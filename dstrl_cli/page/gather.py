@@ -17,7 +17,7 @@ from dstrl_cli.plots.targets import Targets
 from dstrl_cli.report import tables
 from dstrl_cli.report.metrics import Metric
 from dstrl_cli.report.runs import LoggedRun, Results, load
-from dstrl_cli.report.sources import deeper_results
+from dstrl_cli.report.sources import MARKER_FILES, deeper_results, find_runs
 from dstrl_cli.report.table import Table
 
 COSTS = ("params", "flops")
@@ -85,6 +85,8 @@ def gather(root: Path, metric: Metric | None) -> Gathered:
             unread.append(f"{place.relative_to(root)}: {error}")
     if not chapters:
         raise first or InputError(f"{root} holds no runs")
+    if first is not None and find_runs(root, lambda *_: None):
+        unread.insert(0, str(first))
     return Gathered(tuple(chapters), tuple(unread))
 
 
@@ -93,7 +95,10 @@ def _below(root: Path) -> Iterator[Path]:
     if not root.is_dir():
         return
     found = set(deeper_results(root))
-    for folder, _, names in os.walk(root):
+    for folder, inside, names in os.walk(root):
+        if not set(MARKER_FILES).isdisjoint(names):
+            inside.clear()  # a run
+            continue
         found |= {Path(folder, name) for name in names if name.endswith(".zip")}
     yield from sorted(found)
 

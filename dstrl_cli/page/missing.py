@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dstrl_cli.page.gather import Chapter
 from dstrl_cli.page.html import Markup, element
-from dstrl_cli.report.notes import lacking_seeds
+from dstrl_cli.report.notes import MAX_VALUES, lacking_seeds
 from dstrl_cli.report.runs import LoggedRun
 
 Block = tuple[str, list[str]]
@@ -37,7 +37,7 @@ def _blocks(chapter: Chapter) -> Iterator[Block]:
     yield "seeds", seeds
     damaged = dict.fromkeys((*table.damaged, *chapter.results.damaged))
     yield "damaged", [f"{each.path}: {each.cause}" for each in damaged]
-    told = {*seeds, f"{len(seeds) - 5} more lack seeds that others have"}
+    told = {*seeds, f"{len(seeds) - MAX_VALUES} more lack seeds that others have"}
     yield "to be known of the table", [note for note in table.notes if note not in told]
 
 

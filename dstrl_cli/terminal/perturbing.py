@@ -78,7 +78,8 @@ class Policy:
     @property
     def untrained(self) -> float | None:
         """The mean return before training, where it is known of this environment."""
-        if self.logged is None or self.asked.spec.id != self.asked.policy.env:
+        spec, policy = self.asked.spec, self.asked.policy
+        if self.logged is None or (spec.id, spec.task) != (policy.env, policy.task):
             return None
         evaluations = self.logged.evaluations
         first = evaluations["return"][evaluations["step"] == 0]
@@ -195,14 +196,12 @@ def _half_lost(done: Sequence[Policy], answers: Sequence[Answer]) -> Iterator[di
         known = [each for each in untrained if each is not None]
         if len(known) < len(untrained):
             continue
-        found = half_lost(
-            answer.strengths.tolist(),
-            answer.center.tolist(),
-            answer.neutral,
-            float(np.mean(known)),
-        )
+        strengths, returns = answer.strengths.tolist(), answer.center.tolist()
+        untrained_mean = float(np.mean(known))
+        found = half_lost(strengths, returns, answer.neutral, untrained_mean)
+        gained = returns[strengths.index(answer.neutral)] - untrained_mean
         about = {"env": answer.env, "policy": answer.group, "perturbation": answer.kind}
-        yield about | found
+        yield about | {"gained": gained} | found
 
 
 def _lost_lines(lost: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -211,6 +210,8 @@ def _lost_lines(lost: Sequence[dict[str, Any]]) -> Iterator[str]:
     for each in lost:
         at = [f"{each[side]:g}" for side in ("below", "above") if each[side] is not None]
         text = " and ".join(at) or "none of these strengths"
+        if each["gained"] <= 0:
+            text = "no strength: it gained nothing"
         by_kind[each["env"], each["perturbation"]].append(f"{each['policy']} at {text}")
     for (env, kind), texts in by_kind.items():
         yield f"{env}, {kind}: half of what training gained is lost by {'; '.join(texts)}"
