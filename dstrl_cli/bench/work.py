@@ -65,7 +65,8 @@ class Training:
         replay.size.fill_(capacity)
 
     def wait(self) -> None:
-        """Wait for the accelerator."""
+        """Wait for the accelerator, and for the second thread."""
+        self.population.learner.wait()
         if self.config.device != "cpu":
             torch.cuda.synchronize()
 
