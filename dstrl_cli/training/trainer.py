@@ -28,7 +28,7 @@ from dstrl_cli.errors import DstrlError
 from dstrl_cli.evaluation import rollout
 from dstrl_cli.evaluation.rollout import Episodes
 from dstrl_cli.evaluation.starts import start_seeds
-from dstrl_cli.nets.choice import choose
+from dstrl_cli.nets.choice import choose, torch_threads
 from dstrl_cli.registry import ALGORITHMS, load
 from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.replay.choice import is_on_host, make_replay
@@ -422,7 +422,7 @@ def train(
         KeyboardInterrupt: after the members were marked interrupted.
         DstrlError: after the members were marked failed, with the cause.
     """
-    torch.set_num_threads(configs[0].threads)
+    torch.set_num_threads(torch_threads(configs[0]))
     torch.set_flush_denormal(True)
     if device.startswith("cuda"):
         torch.cuda.set_device(device)

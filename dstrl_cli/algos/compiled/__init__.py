@@ -45,7 +45,7 @@ def compiled_update(
 
 def partner_for(config: RunConfig) -> Partner | None:
     """Return a second thread for compiled updates, or None where a run may have only one."""
-    if config.threads < 2:
+    if config.thread_count < 2:
         return None
     from dstrl_cli.nets.sparse.partner import Partner
 
