@@ -21,11 +21,13 @@ from dstrl_cli.terminal.edge import interruptible, run_app
 from dstrl_cli.terminal.hints import HintingCommand
 from dstrl_cli.terminal.options import (
     ActorSparsity,
+    Address,
     Algo,
     Algos,
     Alpha,
     AsJson,
     CheckpointEvery,
+    Collect,
     Compare,
     CriticSparsity,
     Device,
@@ -42,6 +44,7 @@ from dstrl_cli.terminal.options import (
     InitWeightsFrom,
     Jobs,
     KeepCheckpoint,
+    LauncherName,
     MaxSeeds,
     MembersPerDevice,
     Metric,
@@ -209,7 +212,10 @@ def sweep(
     wandb: Wandb = False,
     overwrite: OverwriteAll = False,
     fail_fast: FailFast = False,
-    retries: Retries = 0,
+    retries: Retries = None,
+    launcher: LauncherName = "local",
+    address: Address = None,
+    collect: Collect = False,
     status: Status = False,
     dry_run: DryRun = False,
     trust: Trust = False,
@@ -254,7 +260,9 @@ def sweep(
     )
     request = commands.RunRequest(axes, shared, ours, preset, set_ or [], overwrite, scale=scale)
     limits = commands.limits(jobs, device_memory, members_per_device)
-    options = commands.RunOptions(limits, dry_run, as_json, commands.OnFailure(fail_fast, retries))
+    where = commands.Where(launcher, address, collect)
+    on_failure = commands.OnFailure(fail_fast, where.retries(retries))
+    options = commands.RunOptions(limits, dry_run, as_json, on_failure, where)
     rounds = commands.Rounds(until_decided, max_seeds, seeds_per_round, alpha)
     asked = (algo, *(env or ()), *(set_ or ()))
     with interruptible(), kept_for_json(as_json), only_asked(asked, trust):

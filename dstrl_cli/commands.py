@@ -17,7 +17,6 @@ from rich.console import Console
 from dstrl_cli.config.identity import env_identity
 from dstrl_cli.config.ranges import parse_names
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.machine import this_host
 from dstrl_cli.registry import note_source
 from dstrl_cli.report import archiving, papers, tables
 from dstrl_cli.report.comparing import Asked, asked_test
@@ -28,8 +27,9 @@ from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
 from dstrl_cli.sweep import launcher, local, study
 from dstrl_cli.sweep.again import stored_config
 from dstrl_cli.sweep.launcher import OnFailure
+from dstrl_cli.sweep.launchers import Site, ThisMachine, Where
 from dstrl_cli.sweep.memory import format_bytes
-from dstrl_cli.sweep.place import Limits, Placement, place_runs
+from dstrl_cli.sweep.place import Limits, Placement
 from dstrl_cli.sweep.plan import Axes, prepare
 from dstrl_cli.sweep.request import Rounds, RunRequest, plan_training, wanted_runs
 from dstrl_cli.sweep.states import Planned, repaired, resumed
@@ -49,6 +49,7 @@ __all__ = [
     "Rounds",
     "RunOptions",
     "RunRequest",
+    "Where",
     "asked_test",
     "evaluate",
     "export",
@@ -65,12 +66,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How runs are carried out and shown."""
+    """How runs are carried out and shown, and where; `site` is open while they are."""
 
     limits: Limits
     dry_run: bool
     as_json: bool
     on_failure: OnFailure = field(default_factory=OnFailure)
+    where: Where = field(default_factory=Where)
+    site: Site = field(default_factory=ThisMachine)
 
     @property
     def console(self) -> Console:
@@ -84,7 +87,7 @@ class RunOptions:
 def train(request: RunRequest, options: RunOptions) -> None:
     """Train one run here, or several seeds side by side. Raises DstrlError where one fails."""
     planned = plan_training(request)
-    placement = place_runs(planned, options.limits, this_host(), options.dry_run)
+    placement = options.site.place(planned, options.limits, options.dry_run)
     if not (options.dry_run and options.as_json):
         if placement.runs:
             options.console.print(describe.run_overview(placement.runs, placement))
@@ -118,10 +121,14 @@ def sweep(request: RunRequest, options: RunOptions, compare: str | None, rounds:
         papers.published(compare)
     test = rounds.test(preset)
     if test is not None:
-        _sweep_until_decided(study.plan_study(request, preset, test), options, compare)
+        asked = study.plan_study(request, preset, test)
+        with options.where.open(asked.file.results, options.dry_run) as site:
+            _sweep_until_decided(asked, replace(options, site=site), compare)
         return
     runs = wanted_runs(request, preset)
-    outcomes, _ = _train_planned(resumed(runs, request.overwrite), options)
+    with options.where.open(Path(runs[0].config.out), options.dry_run) as site:
+        planned = resumed(runs, request.overwrite)
+        outcomes, _ = _train_planned(planned, replace(options, site=site))
     if not options.dry_run:
         _show_swept(runs, outcomes, compare, options)
 
@@ -156,7 +163,7 @@ def _train_planned(
 
     A dry run trains none, and adds `also` to its JSON.
     """
-    placement = place_runs(planned, options.limits, this_host(), options.dry_run)
+    placement = options.site.place(planned, options.limits, options.dry_run)
     if not (options.dry_run and options.as_json):
         _print_plan(planned, placement, options.console)
     outcomes = _carry_out(planned, placement, options, here=False, also=also) or []
@@ -239,7 +246,7 @@ def _carry_out(
     with make_display(options.console, errors, placement, evaluations=here) as display:
         if here and not any(run.spec.foreign for run in placement.runs):
             return [local.train_here(placement, display)]
-        return launcher.execute(placement, local.LocalLauncher(), display, options.on_failure)
+        return launcher.execute(placement, options.site.launcher(), display, options.on_failure)
 
 
 def _raise_failures(outcomes: Sequence[Outcome]) -> None:

@@ -95,14 +95,12 @@ class ScoreRow:
         path: its class.
         drops, grows: what it can score.
         needs_td_error: whether it reads the TD error, and so fits critics only.
-        observes_if: the key of its rule, and the value, with which it observes every update.
     """
 
     path: str
     drops: bool = False
     grows: bool = False
     needs_td_error: bool = False
-    observes_if: tuple[str, str] | None = None
 
 
 SCORES: dict[str, ScoreRow] = {
@@ -115,7 +113,6 @@ SCORES: dict[str, ScoreRow] = {
         drops=True,
         grows=True,
         needs_td_error=True,
-        observes_if=("accumulate", "critic_update"),
     ),
     "drawn_importance": ScoreRow(
         "dstrl_cli.topology.drawn_importance:DrawnImportance",

@@ -11,7 +11,7 @@ import torch
 from readme_samples import code_after
 from torch import Tensor
 
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.topology.rule import NetworkView, Score
 from dstrl_cli.topology.schedules import Schedule
 

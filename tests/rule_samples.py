@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dstrl_cli import streams
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.topology.rule import NetworkView, Rule
 
 FOREVER = 10**9

@@ -15,7 +15,7 @@ from dstrl_cli.bench import breakdown, measure, plan, plot, show, stopwatch, tim
 from dstrl_cli.bench.measure import Measurement
 from dstrl_cli.bench.plan import BenchRequest, Work
 from dstrl_cli.cli import main
-from dstrl_cli.errors import DstrlError
+from dstrl_cli.errors import DstrlError, InputError
 
 TINY = [
     "--env=2DNav-v1",
@@ -151,6 +151,14 @@ def test_a_work_that_fails_is_named(tmp_path):
 # --- what is measured ---------------------------------------------------------------------------
 
 
+def test_a_varied_key_has_a_column_of_its_own(capsys):
+    arguments = ["update", *TINY, "--sparsity=0.5", "--engine=masked"]
+    assert main(["bench", *arguments, "--vary=topology.fan_in=free,constant"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "method fan_in sparsity engine" in printed
+    assert "fan_in free sst constant 0.5" in printed
+
+
 def test_a_group_shares_algorithm_and_sizes():
     found = groups(algos=["td3", "sac"], widths=[16, 32], engines=["masked"])
     assert [(g[0].config.algo, g[0].config.hidden_sizes) for g in found] == [
@@ -166,6 +174,33 @@ def test_a_dense_network_is_measured_once():
     (group,) = groups("train", methods=["dense"], sparsities=[0.5, 0.9], engines=["masked"])
     assert [work.kind for work in group] == ["train", "product"]
     assert group[0].config.engine == "masked"
+
+
+def test_values_of_one_key_are_measured_in_turns_and_compared_with_the_first():
+    vary = "topology.fan_in=free,constant"
+    (group,) = groups(methods=["sst", "dst"], sparsities=[0.5], engines=["masked"], vary=vary)
+    *works, _ = group
+    assert [(w.config.method, w.varied, w.config.critic.topology.fan_in) for w in works] == [
+        ("sst", "fan_in=free", "free"),
+        ("dst", "fan_in=free", "free"),
+        ("sst", "fan_in=constant", "constant"),
+        ("dst", "fan_in=constant", "constant"),
+    ]
+    rates = (10.0, 20.0, 15.0, 80.0)
+    each = [measured(rate, work=work) for rate, work in zip(rates, works, strict=True)]
+    told = measure.ratios(each)
+    assert [(r.subject.work, r.over.work, r.speed) for r in told] == [
+        (works[2], works[0], 1.5),
+        (works[3], works[1], 4.0),
+    ]
+    assert [show.over(r) for r in told] == ["fan_in free"] * 2
+    assert show.row(each[2])["varied"] == "fan_in=constant"
+
+
+@pytest.mark.parametrize("vary", ["fan_in", "topology.fan_in=free", "=1,2", "gamma=0.9,0.9"])
+def test_a_key_to_vary_needs_two_values(vary):
+    with pytest.raises(InputError, match=r"^--vary .*: must be a key with two values or more"):
+        groups(vary=vary)
 
 
 def test_auto_is_measured_beside_masked_which_never_runs_several_times():

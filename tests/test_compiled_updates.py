@@ -15,6 +15,7 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.nets.sparse.engine import SparseNetwork
 from dstrl_cli.replay.compiled import CompiledReplay
 from dstrl_cli.replay.paired import PairedReplay
+from dstrl_cli.topology.importance import strengths
 from dstrl_cli.training.learner import Learner
 
 UPDATES = 100
@@ -84,6 +85,16 @@ RULES: dict[str, dict[str, Any]] = {
         "rule": PRUNED,
         "initial": {"initial_sparsity": 0.0},
     },
+    "importance of every update": {
+        "target_masking": "online_mask",
+        "rule": RIGL,
+        "of_critic": XU | {"accumulate": "critic_update"},
+    },
+    "importance of topology updates": {
+        "target_masking": "magnitude_trim",
+        "rule": SET,
+        "of_critic": XU,
+    },
     "correction by connection": {
         "target_masking": "online_mask",
         "rule": RIGL,
@@ -92,9 +103,12 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-def with_rule(algo: str, rule: Any = None, initial: Any = None, **keys: Any) -> RunConfig:
+def with_rule(
+    algo: str, rule: Any = None, initial: Any = None, of_critic: Any = None, **keys: Any
+) -> RunConfig:
     network = {"sparsity": 0.8, "topology": rule, **(initial or {})}
-    return config(algo, actor=network, critic=network, **keys)
+    critic = network | {"topology": of_critic or rule}
+    return config(algo, actor=network, critic=critic, **keys)
 
 
 @torch.no_grad()
@@ -241,3 +255,26 @@ def test_compiled_code_stores_what_the_buffer_itself_stores() -> None:
             store(to, step)
         rings.append((*replay.rings, replay.policy_actions, *replay.position_and_size))
     assert all(np.array_equal(mine, theirs) for mine, theirs in zip(*rings, strict=True))
+
+
+@torch.no_grad()
+def test_strengths_of_neurons_are_those_of_the_dense_weights() -> None:
+    network = networks(learner(config("td3", 0.9), True))[1]
+    found = network.strengths([0])
+    assert found is not None
+    wanted = strengths(network.view_layers([0])[0])
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@torch.no_grad()
+def test_updates_that_only_a_sum_of_strengths_observes_are_compiled() -> None:
+    trained = learner(with_rule("td3", **RULES["importance of every update"]), True)
+    compiled = trained.compiled
+    assert compiled is not None
+    taken = []
+    for _ in range(14):
+        due = trained.algorithm.begin_update()
+        taken.append(compiled.takes(due))
+        compiled(due, 1)
+    assert taken == ([True] * 6 + [False]) * 2  # every seventh changes the topology

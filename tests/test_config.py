@@ -64,7 +64,7 @@ def test_numbers_are_read_generously() -> None:
         (
             {"actor": {"topology": {"drop": "magnitud"}}},
             "actor.topology.drop = 'magnitud': unknown drop score 'magnitud'; "
-            "did you mean 'magnitude'? Valid: importance, magnitude, sign",
+            "did you mean 'magnitude'? Valid: drawn_importance, importance, magnitude, sign",
         ),
         (
             {"critic": {"topology": {"schedule": "linear"}}},

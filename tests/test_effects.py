@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from dstrl_cli.cli import main
 from dstrl_cli.config import effects
 from dstrl_cli.config.effects import TopologyChanges, notes, topology_changes
-from dstrl_cli.config.models import NetworkConfig, RunConfig, TopologyConfig
+from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.presets import load_sweep_preset, resolve, resolve_explicit
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import ALGORITHMS
 from dstrl_cli.sweep.plan import Axes, expand

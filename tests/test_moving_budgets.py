@@ -25,7 +25,8 @@ from rule_samples import one
 from torch import Tensor
 
 from dstrl_cli.config.effects import topology_changes
-from dstrl_cli.config.models import RunConfig, TopologyConfig
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.config.windows import Windows
 from dstrl_cli.nets.masked import MaskedNetwork
 from dstrl_cli.nets.network import Network

@@ -9,8 +9,8 @@ import pytest
 import torch
 from rule_samples import one, rule, view
 
-from dstrl_cli.config.models import TopologyConfig
 from dstrl_cli.config.parse import from_dict
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.nets.groups import rule_groups
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.topology.rule import Rule

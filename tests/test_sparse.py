@@ -34,6 +34,7 @@ RIGL = {"drop": "magnitude", "grow": "gradient", "schedule": "cosine"}
 STEADY = RIGL | {"drop": "outside_samples:Steady"}
 WATCHER = RIGL | {"drop": "outside_samples:Watcher"}
 XU = {"drop": "importance", "grow": "importance", "schedule": "constant", "regrow_dropped": False}
+XU_ALWAYS = XU | {"accumulate": "critic_update"}
 MASKINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "none": ({}, {}, "after_step"),
     "magnitude_trim": (SET, SET, "after_step"),
@@ -41,6 +42,8 @@ MASKINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "online_mask and an outside score": (STEADY, STEADY, "instead_of_step"),
     "online_mask and importance": (RIGL, XU, "instead_of_step"),
     "magnitude_trim and importance": (SET, XU, "after_step"),
+    "online_mask and importance of every update": (RIGL, XU_ALWAYS, "instead_of_step"),
+    "online_mask and an outside observer": (WATCHER, WATCHER, "instead_of_step"),
 }
 
 
@@ -344,8 +347,6 @@ def test_where_the_sparse_engine_pays_depends_on_width_and_threads() -> None:
         ({"initial_targets": "dense"}, "initial_targets: dense"),
         ({"critic": {"topology": SET | {"grow_init": "adam_step"}}}, "grow_init: adam_step"),
         ({"critic": {"topology": SET | {"final_drop": True}}}, "final_drop: true"),
-        ({"critic": {"topology": XU | {"accumulate": "critic_update"}}}, "critic_update"),
-        ({"actor": {"topology": WATCHER}}, "actor.topology.drop: outside_samples:Watcher"),
         ({"target_masking": "magnitude_trim", "target_trim": "nonzero"}, "target_trim: nonzero"),
         ({"actor": {"topology": SET}}, "target_masking: none"),
     ],
@@ -356,10 +357,9 @@ def test_what_the_sparse_engine_refuses(keys: dict[str, Any], named: str) -> Non
     assert choice.choose(config(**keys), "cpu").engine == "masked"
 
 
-def test_a_score_that_accumulates_keeps_no_run_from_the_sparse_engine_where_it_never_acts() -> None:
-    rule = XU | {"accumulate": "critic_update"}
-    for never in ({"dense": True}, {"topology": rule | {"schedule": "static"}}):
-        chosen = choice.choose(config(critic={"topology": rule} | never), "cpu")
+def test_scores_that_observe_every_update_keep_no_run_from_the_sparse_engine() -> None:
+    for masking in ("importance of every update", "an outside observer"):
+        chosen = choice.choose(config(f"online_mask and {masking}"), "cpu")
         assert chosen.engine == "sparse"
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_samples import run, train
+from training_samples import SMALL, run, train
 
 from dstrl_cli.config.identity import run_path, source_kind
 from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.presets import resolve
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.report.runs import load
 from dstrl_cli.runs.folder import read_config
@@ -149,6 +150,12 @@ def test_seeds_of_a_sweep_start_from_the_run_of_their_seed(source):
         ),
         ("dense", {}, r"its actor is sparse, and this run's is dense; choose a sparse method"),
         ("gmp", {}, r"actor's number of connections is to move .*topology\.budget: cubic"),
+        (
+            "sst",
+            {"sets": ["topology.fan_in=constant"]},
+            r"layer \d of its actor is beyond actor\.topology\.fan_in = constant; set fan_in as",
+        ),
+        ("sst", {"sets": ["critic.topology.fan_in=at_most:4"]}, r"its critic1 is beyond critic\."),
         ("sst", {"env": "Pendulum-v1"}, r"is of td3 on 2DNav-v1, and this run is td3 on Pendulum"),
     ],
 )
@@ -156,6 +163,22 @@ def test_runs_that_do_not_fit_are_refused(source, method, more, message):
     more = {**more, "sets": [*more.get("sets", ()), f"init_mask_from={source}"]}
     with pytest.raises(InputError, match=rf"init_mask_from = '.*': .*{message}"):
         prepare(run(method, **more), Path("run"))
+
+
+def test_masks_within_a_limit_are_taken(tmp_path):
+    limit = ["topology.fan_in=constant", "topology.update_interval=5"]
+    (folder,) = train([run("srigl", sets=limit)], tmp_path)
+    for fan_in in ("constant", "free", "at_most:12"):
+        sets = [f"topology.fan_in={fan_in}", f"init_mask_from={folder}"]
+        config = prepare(run("sst", sets=sets), Path("run")).config
+        assert config.critic.topology.fan_in == fan_in
+    nm = resolve(
+        "nm",
+        sets=[*SMALL, f"init_mask_from={folder}"],
+        flags={"env.id": "2DNav-v1", "steps": 120},
+    )
+    with pytest.raises(InputError, match=r"actor\.topology\.n_of_m = \[1:1, 2:4, 2:4\]; set"):
+        prepare(nm, Path("run"))
 
 
 def test_another_algorithm_is_refused(source):

@@ -65,6 +65,10 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Set one configuration key; repeat for more.", metavar="KEY=VALUE"),
 ]
+Vary = Annotated[
+    str | None,
+    typer.Option(help="Also compare values of one key, with the first.", metavar="KEY=VALUE,VALUE"),
+]
 Seconds = Annotated[float, typer.Option(min=0.01, help="Time of one measurement.", metavar="S")]
 Repeats = Annotated[int, typer.Option(min=1, help="Rounds of measurements.", metavar="N")]
 Trust = Annotated[
@@ -96,6 +100,7 @@ def train(
     jobs: Jobs = 1,
     peer: PeerOption = None,
     set_: Set = None,
+    vary: Vary = None,
     seconds: Seconds = 3.0,
     repeats: Repeats = 5,
     csv: Csv = None,
@@ -108,11 +113,11 @@ def train(
     """
     from dstrl_cli.bench import command
 
-    asked = (algo, *(env or ()), *(set_ or ()))
+    asked = (algo, *(env or ()), *(set_ or ()), vary)
     with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         request = _request(
             "train", algo, dst, env, sparsity, engine, width, batch, threads, members, device,
-            jobs, peer, set_,
+            jobs, peer, set_, vary,
         )  # fmt: skip
         command.bench(request, command.BenchOptions(seconds, repeats, as_json, csv))
 
@@ -132,6 +137,7 @@ def update(
     jobs: Jobs = 1,
     peer: PeerOption = None,
     set_: Set = None,
+    vary: Vary = None,
     seconds: Seconds = 3.0,
     repeats: Repeats = 5,
     csv: Csv = None,
@@ -145,11 +151,11 @@ def update(
     """
     from dstrl_cli.bench import command
 
-    asked = (algo, *(env or ()), *(set_ or ()))
+    asked = (algo, *(env or ()), *(set_ or ()), vary)
     with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
         request = _request(
             "update", algo, dst, env, sparsity, engine, width, batch, threads, members, device,
-            jobs, peer, set_,
+            jobs, peer, set_, vary,
         )  # fmt: skip
         command.bench(request, command.BenchOptions(seconds, repeats, as_json, csv, plot))
 
@@ -185,6 +191,7 @@ def _request(
     jobs: int,
     peers: list[str] | None,
     sets: list[str] | None,
+    vary: str | None,
 ) -> BenchRequest:
     from dstrl_cli.bench.plan import BenchRequest
     from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
@@ -204,4 +211,5 @@ def _request(
         jobs=jobs,
         peers=parse_names(peers, "--peer") if peers else [],
         sets=sets or [],
+        vary=vary or "",
     )

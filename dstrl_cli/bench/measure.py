@@ -373,15 +373,17 @@ def ratio(subject: Measurement, over: Measurement) -> Ratio:
 def ratios(measured: Sequence[Measurement]) -> list[Ratio]:
     """Return what a group's measurements say beside each other.
 
-    Each of dstrl's is compared with every peer's best setting, and each of another engine with the
-    masked one. Several jobs are compared with the peer's best way to use the machine, and with as
-    many jobs of the peer where that is another one.
+    Each of dstrl's is compared with every peer's best setting, each of another engine with the
+    masked one, and each with a varied key with the same one that has the first value. Several jobs
+    are compared with the peer's best way to use the machine, and with as many jobs of the peer
+    where that is another one.
     """
     peers: dict[str, list[Measurement]] = {}
     for each in measured:
         if each.work.contender != "dstrl":
             peers.setdefault(each.work.contender, []).append(each)
     found = []
+    first = measured[0].work.varied
     for each in measured:
         if each.work.contender != "dstrl":
             continue
@@ -392,11 +394,26 @@ def ratios(measured: Sequence[Measurement]) -> list[Ratio]:
             found += [ratio(each, m) for m in best.values()]
         masked = _masked(each.work)
         found += [ratio(each, m) for m in measured if masked is not None and m.work == masked]
+        found += [ratio(each, m) for m in measured if _is_first_value(m.work, each.work, first)]
     return found
 
 
 def _fastest(measured: Sequence[Measurement]) -> Measurement:
     return max(measured, key=lambda each: each.rate)
+
+
+def _is_first_value(work: Work, other: Work, first: str) -> bool:
+    """Whether a work differs from another one by having the `first` value of the varied key."""
+    return work.varied == first != other.varied and _axes(work) == _axes(other)
+
+
+def _axes(work: Work) -> tuple[object, ...]:
+    """Return what tells the works of a group apart, but for the varied key."""
+    config = work.config
+    assert config is not None
+    sparsities = config.actor.sparsity, config.critic.sparsity
+    how = work.contender, work.members, work.threads, work.jobs
+    return (*how, config.method, config.engine, sparsities)
 
 
 def _masked(work: Work) -> Work | None:

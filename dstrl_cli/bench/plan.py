@@ -111,7 +111,10 @@ PEERS: dict[str, Peer] = {
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What `dstrl bench train` or `update` is to measure; an empty axis is left to the defaults."""
+    """What `dstrl bench train` or `update` is to measure; an empty axis is left to the defaults.
+
+    `vary` is one more axis: a key of the configuration and its values, as in `batch_size=64,256`.
+    """
 
     kind: str
     algos: Sequence[str] = ()
@@ -127,6 +130,7 @@ class BenchRequest:
     jobs: int = 1
     peers: Sequence[str] = ()
     sets: Sequence[str] = ()
+    vary: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,8 @@ class Work:
         threads: threads of one process; None: as many as the library takes.
         jobs: processes at once.
         policy: file of the policy that acts.
+        varied: the last part of the key that `--vary` names and the value, as in `fan_in=free`;
+            empty without one.
     """
 
     kind: str
@@ -151,6 +157,7 @@ class Work:
     threads: int | None = 1
     jobs: int = 1
     policy: Path | None = None
+    varied: str = ""
 
     @property
     def splits(self) -> bool:
@@ -184,12 +191,29 @@ def groups(request: BenchRequest, tell: Callable[[str], None]) -> list[Group]:
     if any(count < 1 for count in (*request.members, *request.threads)):
         raise InputError("--members and --threads are counts from 1 on")
     found: dict[tuple[object, ...], dict[Work, None]] = {}
-    for config in _configs(request):
-        key = (config.algo, config.env, config.hidden_sizes, config.batch_size)
-        group = found.setdefault(key, {})
-        for members in request.members or [1]:
-            group |= dict.fromkeys(_variants(request, config, members, tell))
+    for varied, sets in _varied(request.vary):
+        for config in _configs(replace(request, sets=[*request.sets, *sets])):
+            key = (config.algo, config.env, config.hidden_sizes, config.batch_size)
+            group = found.setdefault(key, {})
+            for members in request.members or [1]:
+                works = _variants(request, config, members, tell)
+                group |= dict.fromkeys(replace(work, varied=varied) for work in works)
     return [_with_peers(request, list(group)) for group in found.values()]
+
+
+def _varied(vary: str) -> list[tuple[str, list[str]]]:
+    """Return every value of the key to vary, as `leaf=value`, and what sets it; one without a key.
+
+    Raises InputError unless it is written as `KEY=VALUE,VALUE`.
+    """
+    if not vary:
+        return [("", [])]
+    key, _, values = vary.partition("=")
+    found = [value.strip() for value in values.split(",") if value.strip()]
+    if not key.strip() or len(set(found)) < 2:
+        raise InputError(f"--vary {vary}: must be a key with two values or more, KEY=VALUE,VALUE")
+    leaf = key.strip().rpartition(".")[2]
+    return [(f"{leaf}={value}", [f"{key.strip()}={value}"]) for value in found]
 
 
 def check_peers(names: Sequence[str], kind: str) -> None:

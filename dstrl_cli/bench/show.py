@@ -49,6 +49,7 @@ CSV_COLUMNS = (
     "checkpoint_s",
     "checkpoint_mb",
     "checkpoint_share",
+    "varied",
 )
 PEER_PACKAGES = (*(peer.package for peer in PEERS.values()), "jax")
 UNITS = {"train": "steps/s", "update": "updates/s", "infer": "actions/s"}
@@ -103,6 +104,7 @@ def describe(work: Work) -> dict[str, Any]:
         "threads": work.threads,
         "members": work.members,
         "jobs": work.jobs,
+        "varied": work.varied if own else "",
     }
 
 
@@ -231,6 +233,7 @@ def _cells(work: Work) -> dict[str, str]:
     own = work.contender == "dstrl"
     return {
         "method": about["dst"] if own else PEERS[work.contender].label,
+        _varied_key([work]): work.varied.partition("=")[2] if own else "",
         "sparsity": about["sparsity"] if own else "",
         "engine": about["engine"] if own else "",
         "threads": "all" if work.threads is None else str(work.threads),
@@ -241,9 +244,16 @@ def _cells(work: Work) -> dict[str, str]:
 
 def _shown(measured: Sequence[Measurement]) -> list[str]:
     """Return the headings whose cells say something: beyond the first ones, those that vary."""
-    cells = [_cells(m.work) for m in measured]
-    always = {"method", "sparsity", "engine"}
-    return [name for name in _LEFT if name in always or {c[name] for c in cells} != {"1"}]
+    works = [m.work for m in measured]
+    key, cells = _varied_key(works), [_cells(work) for work in works]
+    always = {"method", "sparsity", "engine", key}
+    names = [_LEFT[0], *([key] if key else []), *_LEFT[1:]]
+    return [name for name in names if name in always or {c[name] for c in cells} != {"1"}]
+
+
+def _varied_key(works: Sequence[Work]) -> str:
+    """Return the key whose values are compared; empty where there is none."""
+    return next((work.varied.partition("=")[0] for work in works if work.varied), "")
 
 
 def _table(left: Sequence[str], right: Sequence[str]) -> Table:
@@ -270,7 +280,7 @@ def _times(measured: Sequence[Measurement], shown: Sequence[str]) -> Table:
         numbers = [*rates, *times, *floor, f"{m.peak_mb:.0f}"]
         on_device = "" if m.device_mb is None else f"{m.device_mb:.0f}"
         numbers += [on_device] if devices else []
-        table.add_row(*(Text(cells[name]) for name in shown), *numbers)
+        table.add_row(*(Text(cells.get(name, "")) for name in shown), *numbers)
     return table
 
 
@@ -281,7 +291,7 @@ def _checkpoints(measured: Sequence[Measurement], shown: Sequence[str]) -> Table
         cells, (seconds, size) = _cells(m.work), m.checkpoint or (0.0, 0)
         share = f"{100 * (m.checkpoint_share or 0):.2f}"
         numbers = [number(seconds), number(size / 1e6), share]
-        table.add_row(*(Text(cells[name]) for name in shown), *numbers)
+        table.add_row(*(Text(cells.get(name, "")) for name in shown), *numbers)
     return table
 
 
@@ -294,7 +304,7 @@ def _parts(measured: Sequence[Measurement]) -> Table:
         cells = _cells(m.work)
         times = [*(m.parts or {}).values(), *([m.floor_ms or 0.0] if floors else [])]
         numbers = [f"{value:.3f}" if value < 10 else number(value) for value in times]
-        table.add_row(*(Text(cells[name]) for name in shown), *numbers)
+        table.add_row(*(Text(cells.get(name, "")) for name in shown), *numbers)
     return table
 
 
@@ -311,13 +321,16 @@ def _ratios(found: Sequence[Ratio], shown: Sequence[str]) -> Table:
             cells = _cells(each.subject.work) | {"over": "" if line else block[0]}
             speeds = [f"{value:.2f}" for value in (each.speed, each.least, each.most)]
             taken = [f"{each.cpu:.2f}", f"{each.memory:.2f}"]
-            table.add_row(*(Text(cells[name]) for name in left), *speeds, *taken)
+            named = [Text(cells.get(name, "")) for name in left]
+            table.add_row(*named, *speeds, *taken)
     return table
 
 
 def over(ratio: Ratio) -> str:
-    """Return what a ratio is over: an engine, or a peer with the setting that was its best."""
+    """Return what a ratio is over: an engine, a varied key's value, or a peer's best setting."""
     work = ratio.over.work
+    if work.contender == "dstrl" and work.varied != ratio.subject.work.varied:
+        return work.varied.replace("=", " ")
     if work.contender == "dstrl":
         return "masked"
     how = f"{work.jobs} x " if work.jobs > 1 else ""

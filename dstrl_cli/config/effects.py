@@ -282,12 +282,15 @@ def _network_key(network: NetworkConfig, key: str) -> str | None:
     if network.all_active:
         which = "dense" if network.dense else "match_parameters"
         kept = {"dense", "match_parameters", "hidden_sizes"}
-        kept |= set() if network.dense else {"sparsity", "allocation", "lambdas", "layers"}
+        if not network.dense:
+            kept |= {"sparsity", "allocation", "lambdas", "layers", "topology.n_of_m"}
         return None if key in kept else f"all connections are active ({which} is true)"
     if key == "initial_mask" and network.moves_budget and network.initial_sparsity == 0:
         return "initial_sparsity is 0: the network starts dense"
+    if key == "allocation" and rule.n_of_m is not None:
+        return "topology.n_of_m gives every layer its sparsity"
     group, _, leaf = key.rpartition(".")
-    if group != "topology" or leaf in ("schedule", "budget"):
+    if group != "topology" or leaf in ("schedule", "budget", "fan_in", "n_of_m"):
         return None
     if rule.schedule == "static" and (not rule.moves_budget or leaf in SWAP_KEYS):
         return "topology.schedule is static"

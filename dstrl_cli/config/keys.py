@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from dstrl_cli.config.foreign import counterpart
-from dstrl_cli.config.models import RunConfig, TopologyConfig
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.errors import suggest
 
 MACROS: dict[str, tuple[str, str]] = {

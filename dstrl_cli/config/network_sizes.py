@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dstrl_cli.config.limits import by_layer, shown
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.sizes import joint_sparsity, lambda_sparsity, layer_weights, matched_widths
 from dstrl_cli.errors import InputError
@@ -20,6 +21,9 @@ def _resolve_network(
         sparsity = lambda_sparsity(full, network.lambdas)
     if network.layers is not None and not network.dense:
         sparsity = joint_sparsity(full, network.layers)
+    if network.topology.n_of_m is not None and not network.dense:
+        kept = by_layer(network.topology.n_of_m, len(full) - 1)
+        sparsity = joint_sparsity(full, [each.sparsity for each in kept])
     if network.match_parameters:
         target = round((1 - sparsity) * sum(layer_weights(full)))
         widths = network.hidden_sizes or matched_widths(inputs, outputs, hidden_sizes, target)
@@ -49,13 +53,21 @@ def resolve_sizes(config: RunConfig, observation_size: int, action_size: int) ->
 
 
 def _refuse_other_layers(name: str, network: NetworkConfig, hidden_sizes: tuple[int, ...]) -> None:
-    """Raise InputError where `layers` gives a sparsity too many or too few."""
+    """Raise InputError where a key of the layers has a value too many or too few."""
     count = len(hidden_sizes) + 1
-    if network.layers is not None and not network.dense and len(network.layers) != count:
+    if network.dense:
+        return
+    if network.layers is not None and len(network.layers) != count:
         given = ", ".join(f"{each:g}" for each in network.layers)
         raise InputError(
             f"{name}.layers = [{given}]: gives {len(network.layers)} sparsities, and the network "
             f"has {count} layers; give one for each layer, from the input on"
+        )
+    kept = network.topology.n_of_m
+    if isinstance(kept, tuple) and len(kept) != count:
+        raise InputError(
+            f"{name}.topology.n_of_m = {shown(kept)}: gives {len(kept)} layers, and the "
+            f"network has {count}; give one N:M for each layer, from the input on, or one for all"
         )
 
 

@@ -339,13 +339,18 @@ def _refuse_sparsity_beside_layers(settings: Layer, default: Layer) -> None:
     for network in ("actor", "critic"):
         key = f"{network}.sparsity"
         allocation = str(settings.get(f"{network}.allocation", ("",))[0])
-        if allocation in BY_LAYER and settings.get(key) not in (None, default.get(key)):
+        by = instead = ""
+        if settings.get(f"{network}.topology.n_of_m", (None,))[0] is not None:
+            by = "topology.n_of_m"
+            instead = f"{network}.{by}=null"
+        elif allocation in BY_LAYER:
             by, _ = BY_LAYER[allocation]
+            instead = f"{network}.allocation=erdos_renyi and {network}.{by}=null"
+        if by and settings.get(key) not in (None, default.get(key)):
             value, origin = settings[key]
             raise InputError(
-                f"{origin.key} = {value!r}: the {network}'s sparsity follows from "
-                f"{network}.{by}; leave it out, or set {network}.allocation=erdos_renyi and "
-                f"{network}.{by}=null (set by {origin.source})"
+                f"{origin.key} = {value!r}: the {network}'s sparsity follows from {network}.{by}; "
+                f"leave it out, or set {instead} (set by {origin.source})"
             )
 
 

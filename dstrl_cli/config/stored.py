@@ -67,6 +67,9 @@ ADDED_KEYS: Mapping[str, Any] = {
             ("topology.swap_end", 1.0),
             ("topology.swap_of_growth", 0.0),
             ("topology.importance_decay", 1.0),
+            ("topology.fan_in", "free"),
+            ("topology.ablate_below", None),
+            ("topology.n_of_m", None),
         )
     },
 }

@@ -21,13 +21,11 @@ def step_function(env: gymnasium.Env) -> StepFunction:
     That is `env.step` itself unless exactly those two wrappers, as Gymnasium made them, are around
     the environment.
     """
-    limit, order = env, getattr(env, "env", None)
-    if type(limit) is not TimeLimit or type(order) is not OrderEnforcing:
+    if type(env) is not TimeLimit or type(env.env) is not OrderEnforcing:
         return env.step
-    inner = order.env
+    limit, inner, last = env, env.env.env, env._max_episode_steps
     if isinstance(inner, gymnasium.Wrapper):
         return env.step
-    last = limit._max_episode_steps
 
     def step(action: Any) -> tuple[Any, Any, Any, Any, Any]:
         observation, reward, terminated, truncated, info = inner.step(action)

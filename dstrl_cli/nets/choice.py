@@ -1,7 +1,7 @@
 """Which engine a run gets: the one place that knows what each engine can do, and which is faster.
 
-Imports neither torch nor the compiler, unless a score is not dstrl's own: that is asked what it
-observes. Whether the sparse engine's kernels compile is tried only when a run is about to start.
+Imports neither torch nor the compiler. Whether the sparse engine's kernels compile is tried only
+when a run is about to start.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dstrl_cli.config.models import NetworkConfig, RunConfig, TopologyConfig
+from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.errors import InputError
-from dstrl_cli.registry import SCORES, algorithm, load
+from dstrl_cli.registry import algorithm
 from dstrl_cli.topology.moves import mean_moved
 
 PAYS_BELOW = ((256, 1.0), (1024, 0.7), (2048, 0.55))
@@ -56,8 +56,7 @@ def unsupported_reason(config: RunConfig, device: str) -> str | None:
     """Return what keeps a run from the sparse engine, as `key: value` and why, or None.
 
     Switches of the authors' code need inactive weights, which this engine does not have. A target
-    that is not masked while its network's topology changes has no budget. A score that observes
-    every update would need dense matrices at every update.
+    that is not masked while its network's topology changes has no budget.
     """
     if device != "cpu":
         return f"device: {device} (the sparse engine runs on the CPU)"
@@ -74,27 +73,8 @@ def unsupported_reason(config: RunConfig, device: str) -> str | None:
             return f"{role}.topology.grow_init: adam_step (it needs dense gradients)"
         if rule.final_drop:
             return f"{role}.topology.final_drop: true (budgets are fixed)"
-        if observing := observes_updates(rule):
-            return f"{role}.topology.{observing} (it looks at every update)"
         if config.target_masking == "none":
             return "target_masking: none (the target would outgrow its budget)"
-    return None
-
-
-def observes_updates(rule: TopologyConfig) -> str | None:
-    """Return the `key: value` by which a score of a rule observes every update, or None.
-
-    Raises InputError for a score that is not dstrl's own and cannot be had.
-    """
-    for key in ("drop", "grow"):
-        name = getattr(rule, key)
-        if name not in SCORES:
-            if load(SCORES, name)(rule).observes_updates:
-                return f"{key}: {name}"
-        elif condition := SCORES[name].observes_if:
-            setting, value = condition
-            if getattr(rule, setting) == value:
-                return f"{setting}: {value}"
     return None
 
 

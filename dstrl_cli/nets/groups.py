@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.topology.budgets import layer_moves
 from dstrl_cli.topology.moves import LayerMove

@@ -15,8 +15,10 @@ from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.registry import INITIAL_MASKS, load
 from dstrl_cli.runs import starting
 from dstrl_cli.topology.budgets import exact_budgets, initial_densities
-from dstrl_cli.topology.initial import InitialMask
+from dstrl_cli.topology.initial import BY_WEIGHT, InitialMask
 from dstrl_cli.topology.initial.stored import stored_masks
+from dstrl_cli.topology.limits import layer_limit
+from dstrl_cli.topology.masks import fitted
 
 
 def fan_in(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -126,7 +128,8 @@ def initial_masks(
     """Return the mask [in, out] of every head and layer of one member.
 
     No mask is empty: where the number of connections is random (Bernoulli), a mask without any is
-    drawn again from the same stream. The output of an empty layer would be constant.
+    drawn again from the same stream. The output of an empty layer would be constant. A limit on the
+    inputs of neurons (`topology.fan_in`, `n_of_m`) holds from the start on.
 
     Args:
         plan: the network.
@@ -138,10 +141,20 @@ def initial_masks(
     """
     config = plan.network_config(member)
     generator = streams.generator(plan.configs[member].seed, f"{plan.role}/masks")
+    fitting = streams.generator(plan.configs[member].seed, f"{plan.role}/limits")
     densities = initial_densities(config, plan.shapes)
     budgets = exact_budgets(plan.shapes, densities)
     draw: InitialMask = load(INITIAL_MASKS, config.initial_mask)
     setting = f"{plan.role}.initial_mask = '{config.initial_mask}'"
+
+    def limited(drawn: Tensor, weight: Tensor, layer: int) -> Tensor:
+        limit = layer_limit(config.topology, *plan.shapes[layer], layer, len(plan.shapes))
+        if limit is None:
+            return drawn
+        if config.initial_mask in BY_WEIGHT:
+            return fitted(drawn, limit, -weight.abs())
+        numbers = torch.rand(weight.shape, generator=fitting, dtype=torch.float64)
+        return fitted(drawn, limit, numbers)
 
     def mask(weight: Tensor, name: str, layer: int) -> Tensor:
         if budgets[layer] == weight.numel():
@@ -158,7 +171,7 @@ def initial_masks(
                     times = "once" if empty == 1 else f"{empty:,} times"
                     what = f"the initial mask of {name}, layer {layer}"
                     tell(f"{what}, was empty {times} and was drawn again")
-                return drawn
+                return limited(drawn, weight, layer)
         raise DstrlError(f"{setting} leaves layer {layer} of {name} without any connection")
 
     return [

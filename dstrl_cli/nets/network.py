@@ -169,12 +169,38 @@ class Network(ABC):
         dense = {id(group): self.dense_gradients(group) for group in self.due}
         self.optimizer_step(self.without_replaced(alive))
         for group in self.observing:
-            view = self.view(group, alive, observed[id(group)], td_error, batch_size)
-            group.rule.observe(view)
+            self.show(group, alive, observed[id(group)], td_error, batch_size)
         for group in self.due:
             view = self.view(group, alive, dense[id(group)], td_error, batch_size)
             self.rewire(group, view)
         self.finish_update()
+
+    @property
+    def shown_without_gradients(self) -> bool:
+        """Whether the rules that look at the update that has begun may see it when it is over."""
+        return not self.due and not any(each.rule.observes_gradients for each in self.observing)
+
+    def show_update(self, alive: Tensor, td_error: Tensor | None, batch_size: int) -> None:
+        """Show the rules an update that an engine took by itself; see `apply_update`."""
+        for group in self.observing:
+            self.show(group, alive, None, td_error, batch_size)
+
+    def show(
+        self,
+        group: Group,
+        alive: Tensor,
+        gradients: list[Tensor] | None,
+        td_error: Tensor | None,
+        batch_size: int,
+    ) -> None:
+        """Let the scores of a group that observe updates see one."""
+        layers = None if group.rule.observes_weights else self.strengths(group.index)
+        view = self.view(group, alive, gradients, td_error, batch_size, layers)
+        group.rule.observe(view)
+
+    def strengths(self, members: Members) -> list[Tensor] | None:
+        """Return `NetworkView.strengths` of some members, or None where weights must do."""
+        return None
 
     def dense_gradients(self, group: Group) -> list[Tensor] | None:
         """Return the gradients of all connections, where a score asks for them."""
@@ -205,12 +231,17 @@ class Network(ABC):
         gradients: list[Tensor] | None,
         td_error: Tensor | None,
         batch_size: int,
+        strengths: list[Tensor] | None = None,
     ) -> NetworkView:
-        """Return what the scores of a group's rule may see."""
-        weights, layer_masks = self.view_layers(group.index)
+        """Return what the scores of a group's rule may see, `strengths` instead of weights."""
+        weights: list[Tensor] = []
+        layer_masks: list[Tensor] = []
+        if strengths is None:
+            weights, layer_masks = self.view_layers(group.index)
         return NetworkView(
             weights=weights,
             masks=layer_masks,
+            strengths=strengths,
             gradients=gradients,
             moments=self.moments(group.index) if group.rule.needs_moments else None,
             td_error=None if td_error is None else td_error[group.index],

@@ -17,6 +17,9 @@ class Display(Protocol):
         `runs` are the labels of its members.
         """
 
+    def placed(self, key: int, title: str, node: str) -> None:
+        """Show on which machine a population trains, where there are several."""
+
     def progress(self, key: int, step: int, total: int, steps_per_s: float) -> None:
         """Show how far a population has come."""
 

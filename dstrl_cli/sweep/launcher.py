@@ -44,6 +44,13 @@ NOT_STARTED: Summary = {"status": "not started", "error": None}
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A population has a machine, where the launcher chooses among several."""
+
+    node: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a population has come."""
 
@@ -95,7 +102,7 @@ class End:
     error: str | None = None
 
 
-Message = Progress | Episodes | Evaluation | Note | Printed | End
+Message = Placed | Progress | Episodes | Evaluation | Note | Printed | End
 
 
 class Launcher(ABC):
@@ -184,6 +191,7 @@ class _Sweep:
         self.held: list[tuple[int, PlannedPopulation]] = []  # with their queues
         self.numbers = itertools.count(len(placement.populations))
         self.retried: Counter[str] = Counter()
+        self.lost: set[str] = set()  # runs that are tried again, and have not started yet
         self.outcomes: dict[str, Outcome] = {}
         self.stopping = self.said_waiting = False
         self.next_look = 0.0
@@ -210,9 +218,10 @@ class _Sweep:
 
     def fill(self) -> None:
         """Start the next population of every queue from which none runs."""
+        busy = set(self.queue_of.values())
         for queue, waiting in enumerate(self.queues):
             # on the CPU all queues are the same object
-            while waiting and queue not in self.queue_of.values() and not self.stopping:
+            while waiting and queue not in busy and not self.stopping:
                 number, population = waiting.popleft()
                 # members that go on from different steps train one after the other
                 first, *others = groups(self.free(queue, population)) or [[]]
@@ -220,6 +229,7 @@ class _Sweep:
                     waiting.appendleft((next(self.numbers), replace(population, runs=each)))
                 if first:
                     self.start(number, queue, replace(population, runs=first))
+                    busy.add(queue)
 
     def free(self, queue: int, population: PlannedPopulation) -> list[Run]:
         """Return the members that can be started now; the others are held, or have ended."""
@@ -242,9 +252,19 @@ class _Sweep:
         config, labels = population.runs[0].config, [run.label for run in population.runs]
         self.display.start(number, population.title, config.steps, config.learning_starts, labels)
         self.logs[number] = RunLogs(population.runs)
+        for run in population.runs:
+            self.say_again(run)
         with interrupts_held():
             self.launcher.start(number, population)
             self.running[number], self.queue_of[number] = population, queue
+
+    def say_again(self, run: Run) -> None:
+        """Say from where a run goes on that is tried again."""
+        if run.label in self.lost:
+            self.lost.remove(run.label)
+            resumes = f"resumes at step {run.step:,}"
+            over = "starts again from step 0: it left no checkpoint"
+            self.display.message(f"{run.label} {resumes if run.start == 'resume' else over}")
 
     # Runs that other processes hold.
 
@@ -274,6 +294,8 @@ class _Sweep:
         """Show what a population said, and keep it in the logs of its runs."""
         population, logs = self.running[number], self.logs[number]
         match message:
+            case Placed(node):
+                self.display.placed(number, population.title, node)
             case Progress(step, total, steps_per_s):
                 logs.opened()
                 self.display.progress(number, step, total, steps_per_s)
@@ -320,6 +342,7 @@ class _Sweep:
         if cause is None or self.stopping or self.retried[run.label] >= self.on_failure.retries:
             return False
         self.retried[run.label] += 1
+        self.lost.add(run.label)
         count = f"{self.retried[run.label]} of {self.on_failure.retries}"
         self.display.message(f"{run.label}: {cause}; trying again ({count})")
         self.display.state(run.label, "waiting")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -27,6 +27,9 @@ from dstrl_cli.training.run import Outcome, train
 
 CHUNK = 1 << 16
 """Bytes of a process's output that are read at once."""
+
+Main = Callable[[worker.Work, worker.Pipes], None]
+"""The program of a process that trains."""
 
 EXIT_S = 5.0
 """How long a process that waits for work may take to end."""
@@ -145,27 +148,32 @@ class _Job:
 
 
 class LocalLauncher(Launcher):
-    """Starts every population in a process of this machine: a new one, or one that waits."""
+    """Starts every population in a process of this machine: a new one, or one that waits.
 
-    def __init__(self) -> None:
+    `main` is the program of a process.
+    """
+
+    def __init__(self, main: Main = worker.main) -> None:
+        self._main = main
         self._jobs: dict[int, _Job] = {}
         self._waiting: list[_Job] = []
         self._stopping = False
 
     @override
     def start(self, number: int, population: PlannedPopulation) -> None:
-        kept = may_share(population)
-        folders = SharedFolders(population.runs)
-        work = worker.Work(population.runs, folders, population.device.name, kept)
+        self.begin(number, work_of(population))
+
+    def begin(self, number: int, work: worker.Work) -> None:
+        """Start a population of which only the work is known."""
         with interrupts_held():
             while self._waiting:
                 job = self._waiting.pop()
-                if kept:
+                if work.kept:
                     job.give(number, work)
                     self._jobs[number] = job
                     return
                 job.dismiss()  # no more processes than populations that train
-            self._jobs[number] = _start_process(number, work)
+            self._jobs[number] = _start_process(number, work, self._main)
 
     @override
     def receive(self, timeout_s: float | None = None) -> list[tuple[int, Message]]:
@@ -193,7 +201,7 @@ class LocalLauncher(Launcher):
         if job.given is None or job.end is not None or self._stopping:
             return said
         with interrupts_held():
-            self._jobs[job.number] = _start_process(job.number, job.given)
+            self._jobs[job.number] = _start_process(job.number, job.given, self._main)
         return []
 
     @override
@@ -221,13 +229,20 @@ class LocalLauncher(Launcher):
             self._waiting.pop().dismiss()
 
 
-def _start_process(number: int, work: worker.Work) -> _Job:
+def work_of(population: PlannedPopulation) -> worker.Work:
+    """Return what a process needs to know of a population, with what the folders hold now."""
+    folders = SharedFolders(population.runs)
+    kept = may_share(population)
+    return worker.Work(population.runs, folders, population.device.name, kept)
+
+
+def _start_process(number: int, work: worker.Work, main: Main) -> _Job:
     """Start a process that trains a population first."""
     context = multiprocessing.get_context("spawn")
     messages, output, orders, further = (context.Pipe(duplex=False) for _ in range(4))
     theirs = worker.Pipes(messages[1], output[1], orders[0], further[0])
     # not a daemon: daemons may not start processes, and environments may need them
-    process = context.Process(target=worker.main, args=(work, theirs), daemon=False)
+    process = context.Process(target=main, args=(work, theirs), daemon=False)
     process.start()
     for each in (theirs.messages, theirs.output, theirs.orders, theirs.work):
         each.close()  # the process holds the only other ends: pipes close when it dies

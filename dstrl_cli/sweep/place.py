@@ -48,6 +48,7 @@ class Placement:
         engines: how many runs use each engine.
         engine_reason: why the first run uses its engine.
         out: folder of the results.
+        where: the devices in words, where they are not of this machine.
     """
 
     runs: Sequence[Run]
@@ -57,6 +58,7 @@ class Placement:
     engines: Mapping[str, int]
     engine_reason: str
     out: str
+    where: str = ""
 
     @property
     def on_cpu(self) -> bool:
@@ -67,6 +69,11 @@ class Placement:
     def device(self) -> str:
         """The names of the devices, in one text."""
         return ", ".join(device.name for device in self.devices)
+
+    @property
+    def devices_in_words(self) -> str:
+        """Where the runs train, after `on`."""
+        return self.where or (f"the {self.device}" if self.on_cpu else self.device)
 
     @property
     def at_once(self) -> list[PlannedPopulation]:

@@ -29,7 +29,7 @@ from dstrl_cli.config.shrink import at_scale
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.starting import started
-from dstrl_cli.topology import budgets
+from dstrl_cli.topology import budgets, feasible
 from dstrl_cli.training.run import Run
 
 if TYPE_CHECKING:
@@ -191,7 +191,8 @@ class _Families:
         if shape not in self._sized:
             config = with_default_steps(config, explicit, spec.time_limit)
             full = sized(config, spec)
-            told = (*effects.notes(config, explicit), *sparsity_notes(full, spec))
+            exempt = limit_notes(full, spec)
+            told = (*effects.notes(config, explicit), *sparsity_notes(full, spec), *exempt)
             self._sized[shape] = full, told
         full, notes = self._sized[shape]
         env = env.model_copy(update={"id": spec.id})
@@ -292,11 +293,13 @@ def prepare(config: RunConfig, path: Path) -> Run:
 def sized(config: RunConfig, spec: EnvSpec) -> RunConfig:
     """Return a configuration with all layer sizes; check its budgets and a user's own code.
 
-    Raises InputError where a budget is impossible or would not arrive within the run, or a user's
-    own score, schedule or initial mask does not fit.
+    Raises InputError where a budget is impossible, exceeds a limit on the inputs of neurons, or
+    would not arrive within the run, or a user's own score, schedule or initial mask does not fit.
     """
     config = resolve_sizes(config, spec.observation_size, spec.action_size)
     layer_budgets(config, spec)
+    for role, shapes in network_shapes(config, spec).items():
+        feasible.check_limits(role, getattr(config, role), shapes)
     refuse_unreached_sparsity(config)
     if config.actor.is_extended or config.critic.is_extended:
         from dstrl_cli.topology.extensions import check_scores
@@ -337,6 +340,21 @@ def sparsity_notes(config: RunConfig, spec: EnvSpec) -> list[str]:
                 f"{kept:,} of {dense:,} connections ({layers_in_words(active[role])} in its layers)"
             )
     return found
+
+
+def limit_notes(config: RunConfig, spec: EnvSpec) -> list[str]:
+    """Return which layers are exempt from a limit on the inputs of neurons."""
+    return [
+        note
+        for role, shapes in network_shapes(config, spec).items()
+        for note in feasible.limit_notes(role, getattr(config, role), shapes)
+    ]
+
+
+def network_shapes(config: RunConfig, spec: EnvSpec) -> dict[str, list[budgets.Shape]]:
+    """Return (inputs, outputs) of the layers of the actor and of a critic."""
+    sizes = network_sizes(config, spec.observation_size, spec.action_size)
+    return {role: list(pairwise(each)) for role, each in zip(effects.ROLES, sizes, strict=True)}
 
 
 def layers_in_words(budgets: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from dstrl_cli.config.identity import env_name
+from dstrl_cli.config.limits import shown
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import network_sizes
 from dstrl_cli.config.sizes import layer_weights
@@ -19,6 +20,7 @@ from dstrl_cli.registry import algorithm, algorithm_name
 from dstrl_cli.report.papers import task_name
 from dstrl_cli.runs.starting import FILES, Start, find, first_weights, key, named
 from dstrl_cli.topology.budgets import layer_budgets
+from dstrl_cli.topology.feasible import first_beyond
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
@@ -113,6 +115,7 @@ def _with_budgets(
             for n in range(len(shapes))
         ]
         _refuse_rule(network, role, str(place), counts, layer_weights(sizes))
+        _refuse_limits(network, role, str(place), start, names)
         if layer_budgets(network, shapes) == counts:
             continue
         if f"{role}.sparsity" in chosen:
@@ -142,6 +145,26 @@ def _refuse_rule(
         )
     if empty := [n for n, count in enumerate(counts) if not count]:
         raise InputError(f"{key('mask')} = '{place}': layer {empty[0]} of its {role} is empty")
+
+
+def _refuse_limits(
+    network: NetworkConfig, role: str, place: str, start: Start, names: list[str]
+) -> None:
+    """Raise InputError where masks are beyond the limits on the inputs of neurons."""
+    for name in names:
+        layers = [each for each in start.tensors if each.startswith(f"{name}.mask.")]
+        masks = [start.tensors[f"{name}.mask.{n}"] != 0 for n in range(len(layers))]
+        layer = None if network.all_active else first_beyond(network, masks)
+        if layer is not None:
+            rule = network.topology
+            own, value, none = "fan_in", rule.fan_in, "free"
+            if rule.n_of_m is not None:
+                own, value, none = "n_of_m", shown(rule.n_of_m), "null"
+            raise InputError(
+                f"{key('mask')} = '{place}': layer {layer} of its {name} is beyond "
+                f"{role}.topology.{own} = {value}; set {own} as that run had it, or "
+                f"{role}.topology.{own}={none}"
+            )
 
 
 def _of_counts(

@@ -64,6 +64,10 @@ class LineDisplay(Display):
         if not self._evaluations:
             self.message(f"started   {title}")
 
+    def placed(self, key: int, title: str, node: str) -> None:
+        """Say on which machine a run trains."""
+        self.message(f"on {node}: {title}")
+
     def progress(self, key: int, step: int, total: int, steps_per_s: float) -> None:
         """Say nothing: evaluations say how far a run has come."""
         return
@@ -165,6 +169,9 @@ class LiveDisplay(Display):
     def message(self, text: str) -> None:
         """Print the line above the bar."""
         self._progress.console.print(Text(text))
+
+    def placed(self, key: int, title: str, node: str) -> None:
+        """Show nothing: a single run trains in this process."""
 
     def state(self, label: str, state: str) -> None:
         """Show nothing: a single run trains or has ended."""

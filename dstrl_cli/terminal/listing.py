@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from dstrl_cli.config.keys import MACROS, flatten
+from dstrl_cli.config.limits import FAN_IN_USAGE
 from dstrl_cli.config.methods import find_method, list_methods
 from dstrl_cli.config.metrics import METRICS, metric_usage
 from dstrl_cli.config.models import RunConfig
@@ -152,6 +153,8 @@ NAMES: Mapping[str, Iterable[str]] = {
     "train_freq": ("N", "[N, step]", "[N, episode]"),
     "gradient_steps": ("N", "-1"),
     "timeout": ("seconds", "10m", "null"),
+    "fan_in": FAN_IN_USAGE,
+    "n_of_m": ("N:M", "[N:M, N:M, ...]", "null"),
     "metric": [metric_usage(name) for name in METRICS],
 }
 """Last part of a key -> the names that it takes, where its model does not list them."""

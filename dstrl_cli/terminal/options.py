@@ -208,11 +208,34 @@ Trust = Annotated[
     typer.Option("--trust", help="Also run code of this folder that only a file names."),
 ]
 Retries = Annotated[
-    int,
+    int | None,
     typer.Option(
         min=0,
-        help="How often a run is tried again whose process was killed (default: 0).",
+        help="How often a run is tried again whose process or machine died (default: 0; Ray: 3).",
         metavar="N",
+    ),
+]
+LauncherName = Annotated[
+    str,
+    typer.Option(
+        "--launcher",
+        help="local (this machine) or ray (a Ray cluster, extra ray).",
+        metavar="local|ray",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the Ray cluster: auto or HOST:PORT (default: one is started for the call).",
+        metavar="ADDRESS",
+    ),
+]
+Collect = Annotated[
+    bool,
+    typer.Option(
+        "--collect",
+        help="The machines of the Ray cluster do not share --out: they send the files of runs "
+        "that end.",
     ),
 ]
 

@@ -115,9 +115,10 @@ def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
     parts += [f"{held} of them in another dstrl now"] if held else []
     parts += [f"{done} finished before"] if done else []
     where = (
-        f"{placement.jobs} at a time on the {placement.device}"
+        f"{placement.jobs} at a time on {placement.devices_in_words}"
         if placement.on_cpu
-        else f"in {counted(len(placement.populations), 'population')} on {placement.device}"
+        else f"in {counted(len(placement.populations), 'population')} on "
+        f"{placement.devices_in_words}"
     )
     engines = " and ".join(f"{name} ({count})" for name, count in placement.engines.items())
     counts = sorted({run.config.thread_count for run in placement.runs})
@@ -223,6 +224,7 @@ def plan_json(planned: Sequence[Planned], placement: Placement) -> dict[str, Any
         "total": len(planned),
         "to_do": sum(each.to_do for each in planned),
         "device": placement.device,
+        **({"where": placement.where} if placement.where else {}),
         "engine": dict(placement.engines),
         "engine_reason": placement.engine_reason,
         "threads": sorted({run.config.thread_count for run in placement.runs}),

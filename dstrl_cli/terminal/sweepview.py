@@ -22,6 +22,9 @@ from dstrl_cli.terminal.wording import Row, ending, number, progress
 RUNNING, WAITING, FINISHED = "running", "waiting", "finished"
 
 HEADINGS = ("run", "state", "step", "return", "left")
+NODE = "on"
+"""Heading of the machines on which runs train, where there are several."""
+
 GAP = 2
 MIN_NAME, MAX_STATE = 10, 24
 """Columns that are blank between two cells, that names have at least, and states at most."""
@@ -38,6 +41,7 @@ class _Run:
     total: int
     state: str = WAITING
     key: int | None = None
+    node: str = ""
     step: int | None = None
     episodes: tuple[int, int] | None = None  # had, and of how many, where they end the training
     value: float | None = None
@@ -74,6 +78,8 @@ class SweepDisplay(Display):
         self._runs = {label: _Run(label, total) for labels, total, _ in work for label in labels}
         self._waiting = {labels[0]: Pace(total, warm_up) for labels, total, warm_up in work}
         self._running: dict[int, Pace] = {}
+        self._members: dict[int, list[_Run]] = {}
+        self._headings: tuple[str, ...] = HEADINGS
         self._ended: list[Pace] = []
         self._live = Live(
             console=console, get_renderable=self.view, refresh_per_second=4, transient=True
@@ -89,11 +95,17 @@ class SweepDisplay(Display):
     def start(self, key: int, title: str, total: int, warm_up: int, runs: Sequence[str]) -> None:
         """Show that the runs of a population train."""
         self._running[key] = Pace(total, warm_up)
-        for label in runs:
-            self._waiting.pop(label, None)
-            run = self._runs[label]
-            run.state, run.key = RUNNING, key
+        self._members[key] = [self._runs[label] for label in runs]
+        for run in self._members[key]:
+            self._waiting.pop(run.label, None)
+            run.state, run.key, run.node = RUNNING, key, ""
             run.step = run.episodes = run.value = None
+
+    def placed(self, key: int, title: str, node: str) -> None:
+        """Show the machine, in a column that there is from the first one on."""
+        self._headings = (*HEADINGS, NODE)
+        for run in self._of(key):
+            run.node = node
 
     def progress(self, key: int, step: int, total: int, steps_per_s: float) -> None:
         """Show how far a population has come."""
@@ -140,13 +152,16 @@ class SweepDisplay(Display):
         room = max(1, self._console.height - OTHER_LINES)
         order = {run.label: place for place, run in enumerate(runs)}
         shown = sorted(runs, key=lambda run: (run.rank, order[run.label]))[:room]
-        hidden = [run for run in runs if run not in shown]
+        names = {run.label for run in shown}
+        hidden = [run for run in runs if run.label not in names]
         table = Table.grid(padding=(0, GAP), expand=True)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1, min_width=MIN_NAME)
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=MAX_STATE)
         for _ in range(3):
             table.add_column(no_wrap=True, justify="right")
-        table.add_row(*(Text(name, "bold") for name in HEADINGS))
+        if NODE in self._headings:
+            table.add_column(no_wrap=True, overflow="ellipsis", max_width=MAX_STATE)
+        table.add_row(*(Text(name, "bold") for name in self._headings))
         for cells in self._rows(sorted(shown, key=lambda run: order[run.label])):
             table.add_row(*map(Text, cells))
         more = [Text(f"and {len(hidden)} more: {_kinds(hidden)}")] if hidden else []
@@ -166,7 +181,7 @@ class SweepDisplay(Display):
         """
         for short in (False, True) if self._console.width >= NARROW else (True,):
             rows = [self._cells(run, short) for run in runs]
-            widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+            widths = [max(map(len, column)) for column in zip(self._headings, *rows, strict=True)]
             _, state, *numbers = (width + GAP for width in widths)
             room = self._console.width - min(state, MAX_STATE + GAP) - sum(numbers)
             if widths[0] <= room:
@@ -182,16 +197,17 @@ class SweepDisplay(Display):
         pace = None if run.key is None else self._running.get(run.key)
         left = "" if pace is None else clock_time(pace.seconds_left(self._clock()))
         value = "" if run.value is None else number(run.value)
-        return [run.label, run.state, step, value, left]
+        return [run.label, run.state, step, value, left, run.node][: len(self._headings)]
 
     def _of(self, key: int) -> list[_Run]:
-        return [run for run in self._runs.values() if run.key == key]
+        return [run for run in self._members.get(key, ()) if run.key == key]
 
     def _leave(self, run: _Run, state: str) -> None:
         """Note that a run does not train; its population has ended with its last member."""
-        key, run.key, run.state = run.key, None, state
+        key, run.key, run.state, run.node = run.key, None, state, ""
         if key is not None and not self._of(key):
             self._ended.append(self._running.pop(key))
+            del self._members[key]
 
 
 def _kinds(runs: Iterable[_Run]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dstrl_cli.config import sizes
+from dstrl_cli.config.limits import by_layer
 from dstrl_cli.config.models import NetworkConfig
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import ALLOCATIONS, load
@@ -100,6 +101,8 @@ def initial_densities(config: NetworkConfig, shapes: Sequence[Shape]) -> list[fl
 def _allocated(config: NetworkConfig, shapes: Sequence[Shape], sparsity: float) -> list[float]:
     if sparsity == 0.0 and config.moves_budget:
         return [1.0] * len(shapes)  # also where the allocation gives sparsities of its own
+    if config.topology.n_of_m is not None:
+        return [1.0 - each.sparsity for each in by_layer(config.topology.n_of_m, len(shapes))]
     allocation = load(ALLOCATIONS, config.allocation)
     found: list[float] = allocation(shapes, sparsity, config.lambdas or config.layers)
     return found

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dstrl_cli.config.models import NetworkConfig, RunConfig, TopologyConfig
+from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import explain
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.registry import BUDGETS, INITIAL_MASKS, SCHEDULES, SCORES, is_outside, load
 from dstrl_cli.topology.moves import SAMPLES, Budget

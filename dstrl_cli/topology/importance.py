@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.topology.rule import NetworkView, Score
 from dstrl_cli.topology.shapes import check
 
@@ -37,11 +37,15 @@ def neuron_importance(weights: list[Tensor], td_error: Tensor) -> list[Tensor]:
     differences alone decide growth.
     """
     check("td_error", td_error, "M K")
+    return [(td_error.unsqueeze(-1) + strength) / 2 for strength in strengths(weights)]
+
+
+def strengths(weights: list[Tensor]) -> list[Tensor]:
+    """Return the sums of |weight| of every neuron, [M, K, n_0] to [M, K, n_L]; see above."""
     for weight in weights:
         check("weight", weight, "M K in out")
     outgoing = weights[0].abs().sum(-1, dtype=torch.float64)
-    incoming = [weight.abs().sum(-2, dtype=torch.float64) for weight in weights]
-    return [(td_error.unsqueeze(-1) + strength) / 2 for strength in (outgoing, *incoming)]
+    return [outgoing, *(weight.abs().sum(-2, dtype=torch.float64) for weight in weights)]
 
 
 def drop_score(weight: Tensor, before: Tensor, after: Tensor, layer: int) -> Tensor:
@@ -68,6 +72,7 @@ class Importance(Score):
     """
 
     needs_td_error = True
+    observes_weights = False
 
     def __init__(self, config: TopologyConfig) -> None:
         super().__init__(config)
@@ -86,7 +91,8 @@ class Importance(Score):
     def accumulate(self, view: NetworkView) -> None:
         """Add the increment of eqs. (4)-(6) to every neuron's importance."""
         td_error = TD_ERROR[self.config.td_error](view)
-        increment = neuron_importance(list(view.weights), td_error)
+        of_neurons = view.strengths or strengths(list(view.weights))
+        increment = [(td_error.unsqueeze(-1) + strength) / 2 for strength in of_neurons]
         sums = self.importance or [torch.zeros_like(item) for item in increment]
         kept = self.config.importance_decay
         self.importance = [kept * total + item for total, item in zip(sums, increment, strict=True)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dstrl_cli.topology.limits import Constant, Limit
 from dstrl_cli.topology.shapes import check
 
 
@@ -108,6 +109,17 @@ class Rewired:
     grown: Tensor
     spared: Tensor
 
+    def only_for(self, members: Tensor, before: Tensor) -> Rewired:
+        """Return what was done if only the marked `members` [M] had taken part.
+
+        Args:
+            members: bool.
+            before: the masks from before [M, K, in, out].
+        """
+        some = members.unsqueeze(-1)
+        mask = torch.where(some[..., None, None], self.mask, before)
+        return Rewired(mask, self.dropped * some, self.grown * some, self.spared & some)
+
 
 def rewire(
     mask: Tensor,
@@ -119,6 +131,7 @@ def rewire(
     target: Tensor | None = None,
     grow: bool = True,
     ties: tuple[Tensor, Tensor] | None = None,
+    limit: Limit | None = None,
 ) -> Rewired:
     """Drop the lowest-scored active connections of a layer and grow the highest-scored inactive.
 
@@ -136,6 +149,8 @@ def rewire(
         grow: False drops without growing; the target then does not count.
         ties: random numbers [M, K, in, out], for dropping and for growing: of equal scores the one
             with the lower number is taken. Without them the one at the lower position is.
+        limit: on the inputs of neurons. Then at least as many are exchanged as are needed to meet
+            it, and a connection that is dropped is grown again where its neuron has no other place.
 
     A layer that is fully dense and to stay so is left alone; where fewer positions than `count` may
     be grown, only so many are exchanged. Without growth the highest-scored connection of a layer
@@ -159,6 +174,12 @@ def rewire(
     has_room = (inactive > more) | (fewer > 0)
     count = torch.where(has_room, torch.minimum(count, most), torch.zeros_like(count))
 
+    if limit is not None:
+        goal = target if grow else available - count
+        orders = _orders(mask, drop_score, grow_score, drop_ties, grow_ties)
+        new = _within_limit(limit, mask, *orders, count * int(grow), goal, regrow_dropped)
+        dropped, grown = (mask & ~new).sum((-2, -1)), (new & ~mask).sum((-2, -1))
+        return Rewired(new, dropped, grown, spared)
     dropping = _finite(drop_score, nan=torch.finfo(drop_score.dtype).max)
     drop = lowest(dropping.masked_fill(~active, math.inf), count + fewer, drop_ties)
     kept = active & ~drop
@@ -174,3 +195,120 @@ def rewire(
 def _finite(score: Tensor, nan: float) -> Tensor:
     """Return finite scores [M, K, N]: infinity is left to positions that are ruled out."""
     return score.flatten(2).nan_to_num(nan=nan)
+
+
+# --- under a limit ------------------------------------------------------------------------------
+
+
+def fitted(mask: Tensor, limit: Limit, numbers: Tensor) -> Tensor:
+    """Return a first mask [in, out] that meets a limit, with as much of a drawn one as it allows.
+
+    Connections beyond the limit go and others come, those with the lowest of `numbers` [in, out]
+    first, so that the layer keeps its number of connections.
+    """
+    inputs, outputs = mask.shape
+    drawn, numbers = mask.T[None, None], numbers.T[None, None]  # [1, 1, out, in]
+    order = _rank(numbers.flatten(2)).view_as(drawn) + drawn.numel() * (~drawn).long()
+    target = drawn.sum((-2, -1))
+    least, most = limit.bounds(target, inputs, outputs)
+    target = target.clamp(least.sum(-1), most.sum(-1))  # of a Bernoulli mask
+    chosen = spread(order, torch.ones_like(drawn), limit.part(inputs), least, most, target)
+    return chosen[0, 0].T.contiguous()
+
+
+def spread(
+    order: Tensor, among: Tensor, part: int, least: Tensor, most: Tensor, count: Tensor
+) -> Tensor:
+    """Mark `count` positions of a layer so that every part has between `least` and `most` of them.
+
+    Every part takes its first `least`; the others come in the order of the layer, from parts that
+    are not full.
+
+    Args:
+        order: whole numbers [M, K, out, in], different ones within a layer; the lowest come first.
+        among: positions that may be marked [M, K, out, in], bool.
+        part: consecutive inputs that make a part.
+        least, most: [M, K, parts], integer.
+        count: [M, K], integer; fewer are marked where `among` has too few.
+    """
+    last = torch.iinfo(order.dtype).max
+    order = order.masked_fill(~among, last)
+    parts = order.unflatten(-1, (-1, part)).flatten(2, 3)  # [M, K, parts, part]
+    place = _rank(parts)
+    first, within = place < least.unsqueeze(-1), place < most.unsqueeze(-1)
+    others = parts.masked_fill(first | ~within, last).flatten(2)
+    found = first.flatten(2) | lowest(others, count - least.sum(-1)) & (others < last)
+    return found.view_as(among) & among
+
+
+def _rank(values: Tensor) -> Tensor:
+    """Return the place from 0 of each of `values` [..., N] in ascending order."""
+    order = values.argsort(dim=-1, stable=True)
+    places = torch.arange(values.shape[-1], device=values.device).expand_as(order)
+    return torch.empty_like(order).scatter_(-1, order, places)
+
+
+def _orders(
+    mask: Tensor,
+    drop_score: Tensor,
+    grow_score: Tensor,
+    drop_ties: Tensor | None,
+    grow_ties: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return the places [M, K, out, in] of a layer's positions in dropping and in growing."""
+    dropping = _finite(drop_score, nan=torch.finfo(drop_score.dtype).max)
+    growing = _finite(grow_score, nan=torch.finfo(grow_score.dtype).min)
+    everywhere = torch.ones_like(dropping, dtype=torch.bool)
+    drop = rank(dropping, mask.flatten(2), drop_ties)
+    grow = rank(-growing, everywhere, grow_ties)
+    return drop.view_as(mask).transpose(-2, -1), grow.view_as(mask).transpose(-2, -1)
+
+
+def _within_limit(
+    limit: Limit,
+    mask: Tensor,
+    drop: Tensor,
+    grow: Tensor,
+    count: Tensor,
+    target: Tensor,
+    regrow_dropped: bool,
+) -> Tensor:
+    """Return the new mask [M, K, in, out] of a layer under a limit.
+
+    First the lowest of what neither the target nor the limit allows goes, then as many more as make
+    `count` with those that only the limit forbade. Neurons are then filled up to the limit and the
+    target: with what was kept, and with others in the order of growing.
+
+    Args:
+        limit: what holds.
+        mask: active connections [M, K, in, out].
+        drop, grow: places of all positions [M, K, out, in] in dropping, among the active ones, and
+            in growing.
+        count, target: connections to exchange, and of the whole layer [M, K].
+        regrow_dropped: whether what is dropped is grown like others; else only where nothing else
+            is left to a neuron.
+    """
+    inputs, outputs = mask.shape[-2:]
+    size, part = inputs * outputs, limit.part(inputs)
+    active = mask.transpose(-2, -1)
+    alive = None
+    if isinstance(limit, Constant) and limit.ablate_below is not None:
+        keep = target - count
+        held = active & (drop >= (active.sum((-2, -1)) - keep)[..., None, None])
+        alive = limit.living(held | (grow < count[..., None, None]), target)
+    least, most = limit.bounds(target, inputs, outputs, alive)
+    best_first = size - 1 - drop
+    stay = spread(best_first, active, part, least, most, target)
+    leaving = drop
+    if limit.drops_by_part:
+        lowest_first = drop.masked_fill(~stay, size).unflatten(-1, (-1, part))
+        leaving = drop + size * _rank(lowest_first).view_as(drop)
+    leaving = leaving.masked_fill(~stay, torch.iinfo(drop.dtype).max)
+    staying = stay.sum((-2, -1))
+    forbidden = active.sum((-2, -1)).minimum(target) - staying
+    leave = lowest(leaving.flatten(2), (count - forbidden).clamp(min=0).minimum(staying))
+    kept = stay & ~leave.view_as(stay)
+    order = torch.where(kept, best_first, size + grow)
+    if not regrow_dropped:
+        order = order + size * (active & ~kept).long()
+    return spread(order, torch.ones_like(stay), part, least, most, target).transpose(-2, -1)

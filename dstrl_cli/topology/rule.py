@@ -15,12 +15,13 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.config.windows import Windows
 from dstrl_cli.registry import BUDGETS, SCHEDULES, SCORES, load
 from dstrl_cli.topology import masks
 from dstrl_cli.topology.blame import blamed, checked
 from dstrl_cli.topology.kept import join_attributes, take_attributes
+from dstrl_cli.topology.limits import layer_limit
 from dstrl_cli.topology.moves import Budget, LayerMove
 from dstrl_cli.topology.schedules import Schedule
 from dstrl_cli.topology.span import Span
@@ -41,6 +42,9 @@ class NetworkView:
             zero where inactive, if the score `observes_gradients`.
         moments: Adam's first and second moment, a pair of [M, K, in, out] per layer, if the score
             `observes_moments`, else None.
+        strengths: sums of |weight| over the connections of each neuron, [M, K, n_0] to [M, K, n_L]
+            in float64: outgoing ones of input neurons, incoming ones of the others. Given instead
+            of weights and masks, which are then empty, where no score reads those in `observe`.
         td_error: sum over the batch of |target - Q| [M, K]; None for an actor.
         batch_size: rows of the batch.
         progress: how far the run is, in [0, 1]: this network's updates so far over those in the
@@ -57,6 +61,7 @@ class NetworkView:
     masks: Sequence[Tensor]
     gradients: Sequence[Tensor] | None = None
     moments: Sequence[tuple[Tensor, Tensor]] | None = None
+    strengths: Sequence[Tensor] | None = None
     td_error: Tensor | None = None
     batch_size: int = 1
     progress: float = 0.0
@@ -95,6 +100,7 @@ class Score:
         needs_gradient: whether dropping or growing reads the gradient of all connections.
         needs_td_error: whether it reads `td_error`, and so fits critics only.
         observes_updates: whether `observe` is called at every update of the network.
+        observes_weights: whether `observe` reads weights or masks, and not `strengths` alone.
         observes_gradients: whether `observe` reads the gradients of active connections.
         observes_moments: whether it reads the optimizer's moments, wherever it sees the network.
         config: the keys of the rule.
@@ -105,6 +111,7 @@ class Score:
     needs_gradient = False
     needs_td_error = False
     observes_updates = False
+    observes_weights = True
     observes_gradients = False
     observes_moments = False
 
@@ -203,6 +210,7 @@ class Rule:
         self.needs_moments = any(score.observes_moments for score in self.scores)
         self.observers = [score for score in self.scores if score.observes_updates]
         self.observes_gradients = any(score.observes_gradients for score in self.observers)
+        self.observes_weights = any(score.observes_weights for score in self.observers)
         self.finished = False
 
     def state(self, row: int, members: int) -> dict[str, Any]:
@@ -348,7 +356,10 @@ class Rule:
             count = count + masks.whole_part(of_grown / (1 - of_grown), growth)
         if view.alive is not None:
             count = count * view.alive.unsqueeze(-1)
-        return masks.rewire(
+        old = view.masks[layer]
+        inputs, outputs = old.shape[-2:]
+        limit = layer_limit(self.config, inputs, outputs, layer, len(view.masks))
+        found = masks.rewire(
             view.masks[layer],
             drop_score,
             grow_score,
@@ -357,4 +368,8 @@ class Rule:
             target=target,
             grow=not last,
             ties=view.ties and (view.ties("drop", layer), view.ties("grow", layer)),
+            limit=limit,
         )
+        if limit is None or view.alive is None:
+            return found
+        return found.only_for(view.alive, old)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 from typing_extensions import override
 
-from dstrl_cli.config.models import TopologyConfig
+from dstrl_cli.config.rulekeys import TopologyConfig
 
 
 class Schedule(ABC):

@@ -110,7 +110,7 @@ class Learner:
         self.wait()
         nstep, max_nstep = self.nsteps.at(self.algorithm.updates + 1)
         due = self.algorithm.begin_update()
-        if self.compiled is not None and not due.topology:
+        if self.compiled is not None and self.compiled.takes(due):
             self.compiled(due, max_nstep, self.aside)
             return
         sampling = self.sampling.at(self.algorithm.updates - 1)

@@ -53,6 +53,7 @@ policy_action = LAYOUT.field("policy_action", _floats, 1)
 alive = LAYOUT.field("alive", np.bool_, 1)
 critic_loss = LAYOUT.field("critic_loss", _floats, 1)
 q_mean = LAYOUT.field("q_mean", _floats, 1)
+td_error = LAYOUT.field("td_error", _floats, 1)  # of every critic, the batch's sum
 actor_loss = LAYOUT.field("actor_loss", _floats, 1)
 # of SAC: log pi [tiles, T], d log std / d output [tiles, act, T]; the temperature and its Adam
 log_prob = LAYOUT.field("log_prob", _floats, 2)
@@ -124,14 +125,16 @@ def regress(batch: int, critic: int, k: int, tile: int) -> tuple[Float, Float]:
     q, slopes = passes.out(critic)[k, tile, 0], passes.slopes(critic)[k, tile, 0]
     wanted, here = target(batch)[tile], rows_of(batch, tile)
     scale = np.float32(2.0 / starts(batch).shape[0])
-    squares, sum_ = np.float32(0.0), np.float32(0.0)
+    squares, sum_, errors = np.float32(0.0), np.float32(0.0), np.float32(0.0)
     for j in range(here):
         error = q[j] - wanted[j]
         squares += error * error
+        errors += abs(error)
         sum_ += q[j]
         slopes[j] = error * scale
     for j in range(here, wanted.shape[0]):
         slopes[j] = np.float32(0.0)
+    td_error(batch)[k] += errors
     passes.backward(critic, k, tile, True, False)
     return squares, sum_
 
@@ -141,6 +144,7 @@ def update_critic(batch: int, critic: int) -> None:
     """Regress every critic on `target`: mean over the batch, sum over the critics."""
     heads, rows = passes.rows(critic).shape[0], starts(batch).shape[0]
     squares, sum_ = np.float32(0.0), np.float32(0.0)
+    td_error(batch)[:] = np.float32(0.0)
     passes.begin_backward(critic, heads)
     for tile in range(target(batch).shape[0]):
         for k in range(heads):

@@ -15,6 +15,7 @@ from dstrl_cli import compiler
 from dstrl_cli.algos.base import Due
 from dstrl_cli.algos.compiled import numbers, shared
 from dstrl_cli.envs.base import Step
+from dstrl_cli.nets.network import Network
 from dstrl_cli.nets.sparse.partner import Partner
 from dstrl_cli.nets.sparse.passes import NetworkTable
 from dstrl_cli.nets.sparse.tables import Table, address_of, described
@@ -29,7 +30,7 @@ TABLES = 3
 
 
 class CompiledUpdate(ABC):
-    """Takes the updates of one algorithm in which no topology rule takes part, and acts.
+    """Takes the updates of one algorithm in which no topology changes, and acts.
 
     Args:
         algorithm: of one member, on the sparse engine.
@@ -57,6 +58,7 @@ class CompiledUpdate(ABC):
         self.shape = (tiles, lanes)
         self.nstep = 0
         self.actions = (self.row_of_actions(), self.row_of_actions())
+        self.td_error = torch.zeros(1, algorithm.critic.plan.heads)
         self.batch = self.batch_table()
         self.given = np.zeros(TABLES + self.NUMBERS, np.int64)
         tables = self.batch, self.actor, self.critic
@@ -86,14 +88,25 @@ class CompiledUpdate(ABC):
             drawn: row of the random numbers that choose the batch.
         """
 
+    def takes(self, due: Due) -> bool:
+        """Return whether it takes the update that has begun: the topology does not change in it."""
+        if not due.topology:
+            return True
+        return all(network.shown_without_gradients for network in self.updated(due))
+
+    def updated(self, due: Due) -> list[Network]:
+        """Return the networks that take a step in this update, in their order."""
+        critic, actor = self.algorithm.critic, self.algorithm.actor
+        return [critic, actor] if due.actor else [critic]
+
     def __call__(self, due: Due, nstep: int, aside: Partner | None = None) -> None:
         """Take the update that has begun.
 
         Args:
-            due: what `Algorithm.begin_update` returned; no topology update.
+            due: what `Algorithm.begin_update` returned, if `takes`.
             nstep: steps of its target.
-            aside: a second thread to take the update if the actor is not due: then it goes on after
-                this returns, beside actions of the policy. The caller waits for it before anything
+            aside: a second thread to take the update if neither the actor nor a topology rule takes
+                part in it: then it goes on after this returns, beside actions of the policy. The caller waits for it before anything
                 else looks at networks, buffer, metrics or random numbers.
         """
         self.actor.renew()
@@ -104,10 +117,14 @@ class CompiledUpdate(ABC):
         targets = self.targets(due)
         in_place = all(table.moves_target for table in targets)
         self.given[TABLES:] = self.numbers(due, bool(targets) and in_place, nstep, drawn)
-        if aside is not None and in_place and not due.actor:
+        if aside is not None and in_place and not (due.actor or due.topology):
             aside.start(self.function, self.given.ctypes.data)
             return
         type(self).UPDATE(self.given.ctypes.data)
+        if due.topology:
+            for network in self.updated(due):
+                td_error = self.td_error if network is self.algorithm.critic else None
+                network.show_update(self.algorithm.alive, td_error, self.rows)
         if not in_place:
             for table in targets:
                 table.network.update_target(self.algorithm.config.tau)
@@ -158,6 +175,7 @@ class CompiledUpdate(ABC):
             exploration=algorithm.exploration.array[0],
             action=self.actions[0][0].numpy(),
             policy_action=self.actions[1][0].numpy(),
+            td_error=self.td_error[0].numpy(),
             alive=algorithm.alive.numpy(),
             **self.own(),
             **{name: total.numpy() for name, total in algorithm.sums.items()},

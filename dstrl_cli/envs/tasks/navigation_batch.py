@@ -76,8 +76,13 @@ class NavigationBatch(BatchEnv):
         self._position = xp.where(ended[:, None], self._nothing, position)
         self._elapsed = elapsed * ~ended
         truncated = truncated & ~terminated
-        returned = (position, reward, terminated, truncated)
-        return Step(*map(self._tensor, returned), self._tensor(self._position).clone())
+        return Step(
+            next_observation=self._tensor(position),
+            reward=self._tensor(reward),
+            terminated=self._tensor(terminated),
+            truncated=self._tensor(truncated),
+            observation=self._tensor(self._position).clone(),
+        )
 
     def _move(self, action: Any) -> tuple[Any, Any, Any]:
         """Return where every point goes [N, 2], its reward [N], and whether it is at the goal."""

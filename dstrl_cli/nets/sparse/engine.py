@@ -23,6 +23,7 @@ from dstrl_cli.nets.initial import initial_layers
 from dstrl_cli.nets.network import Members, Network, Overwritten
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.nets.sparse import kernels
+from dstrl_cli.nets.sparse.strength import neuron_strengths
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -348,6 +349,11 @@ class SparseNetwork(Network):
             [torch.from_numpy(weight).unsqueeze(0) for weight in weights],
             [torch.from_numpy(mask).unsqueeze(0) for mask in self.masks],
         )
+
+    @override
+    def strengths(self, members: Members) -> list[Tensor] | None:
+        topology = self.params.topology
+        return neuron_strengths(self.plan.sizes, topology.rows, topology.index, self.params.values)
 
     @override
     def gradients(self, members: Members) -> list[Tensor]:

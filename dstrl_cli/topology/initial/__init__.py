@@ -14,3 +14,7 @@ import torch
 from torch import Tensor
 
 InitialMask = Callable[[Tensor, float, int, torch.Generator], Tensor]
+
+BY_WEIGHT = ("magnitude",)
+"""First masks that go by the weights: where a limit on the inputs of neurons moves connections of
+theirs, the largest weights come first; elsewhere the choice is random."""

@@ -1,0 +1,1 @@
+"""Sweeps on a Ray cluster: `cluster` finds its machines, `launcher` starts populations on them."""

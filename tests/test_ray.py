@@ -1,0 +1,212 @@
+"""Sweeps on Ray, small: one cluster started for a call, wrong input, and files that are collected.
+
+`test_ray_cluster` has several machines.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import sys
+
+import pytest
+from program_samples import dstrl
+from ray_samples import environment, folder, keys, logs, sweep
+from rich.console import Console
+from sweep_samples import leave, runs
+
+from dstrl_cli.cli import main
+from dstrl_cli.runs import lock
+from dstrl_cli.sweep.devices import Device
+from dstrl_cli.sweep.launcher import End, Note, Progress
+from dstrl_cli.sweep.on_ray import collected
+from dstrl_cli.sweep.on_ray.seat import without_old
+from dstrl_cli.sweep.packing import PlannedPopulation, one_each
+from dstrl_cli.sweep.plan import Axes
+from dstrl_cli.terminal.sweepview import SweepDisplay
+
+NEEDS_RAY = "needs the extra ray: pip install 'dstrl[ray]'"
+
+
+def test_a_cluster_that_is_started_for_the_call_gives_the_numbers_of_this_machine(tmp_path):
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    arguments = ["--seeds=0", *keys(200, eval_every=100)]
+    elsewhere = sweep(tmp_path, *arguments, "--launcher=ray", f"--out={tmp_path / 'ray'}")
+    dstrl(tmp_path, "sweep", *arguments, "--out=local")
+    shown, _ = elsewhere.communicate(timeout=300)
+    assert elsewhere.returncode == 0, shown
+    assert "Ray machine" in shown
+    assert f"on {socket.gethostname()}: 2DNav-v1/td3-rlx2/s0.95/seed0" in shown
+    assert logs(tmp_path / "ray", 1) == logs(tmp_path / "local", 1)
+    printed = (folder(tmp_path / "ray", 0) / "log.txt").read_text()
+    assert "--- ended" in printed
+
+
+# --- wrong input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--launcher", "rya"], "unknown launcher 'rya'; did you mean 'ray'? Valid: local, ray"),
+        (["--address", "auto"], "--address is for a Ray cluster: add --launcher ray"),
+        (["--collect"], "--collect is for a Ray cluster: add --launcher ray"),
+    ],
+)
+def test_options_of_ray_need_the_launcher(empty_folder, capsys, arguments, message):
+    assert main(["sweep", "--env", "2DNav-v1", *arguments]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_without_the_package_one_line_says_what_to_install(empty_folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["sweep", "--env", "2DNav-v1", "--launcher", "ray", "--address", "auto"]) == 2
+    assert "pip install 'dstrl[ray]'" in " ".join(capsys.readouterr().err.split())
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_nothing_of_ray_is_imported_without_it(tmp_path):
+    code = "import sys; from dstrl_cli.cli import main; main(['sweep', '--dry-run', "
+    code += "'--env', '2DNav-v1']); print('ray' in sys.modules)"
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+        env=environment(), check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("nowhere", "give auto, or HOST:PORT"),
+        ("ray://head:10001", "give auto, or HOST:PORT"),
+        ("127.0.0.1:1", "nobody answers there"),
+    ],
+)
+def test_an_address_that_nobody_answers_is_one_line(empty_folder, capsys, address, message):
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    command = ["sweep", "--env", "2DNav-v1", "--launcher", "ray", "--address", address]
+    for more in ([], ["--dry-run"]):
+        assert main([*command, *more]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+    assert list(empty_folder.iterdir()) == []
+
+
+@pytest.mark.soak
+def test_an_address_where_something_else_answers_is_one_line_in_bounded_time(empty_folder, capsys):
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert main(["sweep", "--launcher", "ray", "--address", address]) == 2
+    assert "no Ray cluster answers there" in capsys.readouterr().err
+
+
+# --- what seats say and take --------------------------------------------------------------------
+
+
+def test_of_several_messages_about_progress_the_last_one_is_sent():
+    said = [(3, Progress(1, 9, 1.0)), (3, Note("a")), (3, Progress(2, 9, 1.0)), (3, End("done"))]
+    assert without_old(said) == said[1:]
+
+
+def test_a_run_takes_its_threads_and_a_population_an_accelerator(tmp_path):
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    from dstrl_cli.sweep.on_ray.launcher import _takes, work_of_all
+
+    found = runs(Axes(seeds=(0, 1)), tmp_path, sets=("threads=3", "engine=masked"))
+    (alone, _) = one_each(found, Device("cpu"))
+    together = PlannedPopulation(found, Device("cuda:1", 10**10), 1, alone.memory)
+    assert _takes(alone) == {"num_cpus": 3}
+    assert _takes(together) == {"num_cpus": 1, "num_gpus": 1}
+    assert work_of_all(together).device == "cuda:0"  # the only one that its seat sees
+    assert work_of_all(alone).device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other", "same"),
+    [
+        ("torch", "2.13.0+cpu", "2.13.0+cu128", True),
+        ("torch", "2.13.0", "2.12.0", False),
+        ("python", "3.11.2", "3.11.9", True),
+        ("python", "3.11.2", "3.12.2", False),
+        ("commit", "abc", None, True),
+        ("commit", "abc", "abc+dirty", False),
+        ("numba", "0.61", None, False),
+    ],
+)
+def test_versions_are_compared_as_far_as_numbers_depend_on_them(name, one, other, same):
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    from dstrl_cli.sweep.on_ray.nodes import _same
+
+    assert _same(name, one, other) == same
+
+
+def test_the_live_view_has_a_column_for_machines_once_there_is_one():
+    out = io.StringIO()
+    console = Console(file=out, width=90)
+    view = SweepDisplay(console, [(["a/seed0"], 100, 0), (["a/seed1"], 100, 0)])
+    view.start(0, "a/seed0", 100, 0, ["a/seed0"])
+    console.print(view.view())
+    assert out.getvalue().splitlines()[1].split() == ["run", "state", "step", "return", "left"]
+    view.placed(0, "a/seed0", "node7")
+    out.truncate(0)
+    console.print(view.view())
+    assert out.getvalue().splitlines()[1].split()[-1] == "on"
+    assert out.getvalue().splitlines()[2].split() == ["a/seed0", "running", "-:--", "node7"]
+
+
+# --- files that are collected -------------------------------------------------------------------
+
+
+def test_files_of_a_run_come_back_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.setattr(collected.tempfile, "gettempdir", lambda: str(tmp_path / "disk"))
+    (run,) = runs(Axes(), tmp_path / "results")
+    (moved,) = collected.receive("abc", [run], {})
+    assert moved.path != run.path
+    leave(moved, "finished")
+    (moved.path / "checkpoint").mkdir()
+    (moved.path / "checkpoint" / "state.safetensors").write_bytes(b"state")
+    (moved.path / "log.txt").write_text("printed")
+    files = collected.send("abc", [run.label])[run.label]
+    assert {"config.yaml", "summary.json", "checkpoint/state.safetensors"} < files.keys()
+    assert "log.txt" not in files
+    run.path.mkdir(parents=True)
+    (run.path / "best.safetensors").write_bytes(b"of another attempt")
+    collected.put(run.path, files)
+    assert collected.read(run.path) == files
+    collected.forget("abc", [run.label])
+    assert not moved.path.exists()
+
+
+def test_files_that_are_not_a_runs_are_refused(tmp_path):
+    for name in ("../evil", "checkpoint/../../evil", "log.txt", "other"):
+        with pytest.raises(ValueError, match="is no file of a run"):
+            collected.put(tmp_path, {name: b""})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_left_on_a_disk_is_fetched_where_it_is_further(tmp_path, monkeypatch):
+    monkeypatch.setattr(collected.tempfile, "gettempdir", lambda: str(tmp_path / "disk"))
+    one, other = runs(Axes(seeds=(0, 1)), tmp_path / "results")
+    there, begun = collected.receive("abc", [one, other], {})
+    leave(there, "finished")
+    leave(begun, None)
+    assert collected.left_behind("abc") == {one.label: float("inf")}
+    assert collected.is_further(float("inf"), one.path)
+    leave(one, "finished")
+    assert not collected.is_further(float("inf"), one.path)
+    other.path.mkdir(parents=True)
+    with lock.held(other.path):
+        assert not collected.is_further(5, other.path)
+    assert collected.is_further(5, other.path)
+
+
+def test_a_results_folder_keeps_the_name_under_which_machines_keep_its_runs(tmp_path):
+    name = collected.name_of(tmp_path / "results")
+    assert collected.name_of(tmp_path / "results") == name
+    assert collected.name_of(tmp_path / "others") != name
