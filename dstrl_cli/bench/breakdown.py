@@ -129,6 +129,7 @@ class UpdateParts:
     def update(self) -> None:
         """Take one update as the learner does where it captures nothing."""
         algorithm, learner = self.population.algorithm, self.learner
+        learner.wait()
         _, most = learner.nsteps.at(algorithm.updates + 1)
         sampling = learner.sampling.at(algorithm.updates)
         due = algorithm.begin_update()

@@ -273,7 +273,7 @@ def _variants(
         if choice.warning:
             tell(f"warning: {choice.warning}")
         chosen = config.model_copy(update={"engine": choice.engine})
-        return Work(request.kind, config=chosen, members=members, threads=config.threads)
+        return Work(request.kind, config=chosen, members=members, threads=config.thread_count)
 
     asked = [work(engine) for engine in request.engines or [config.engine]]
     beside = [] if request.engines else [work("masked")]

@@ -17,6 +17,7 @@ from dstrl_cli.bench.timing import Timing, repeat, repeat_rows
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import DstrlError
+from dstrl_cli.nets.choice import torch_threads
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep.plan import env_spec
 
@@ -30,7 +31,7 @@ class Training:
 
         config = work.config
         assert config is not None
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(torch_threads(config))
         if config.device.startswith("cuda"):
             torch.cuda.set_device(config.device)
         torch.set_flush_denormal(True)
@@ -65,7 +66,8 @@ class Training:
         replay.size.fill_(capacity)
 
     def wait(self) -> None:
-        """Wait for the accelerator."""
+        """Wait for the accelerator, and for the second thread."""
+        self.population.learner.wait()
         if self.config.device != "cpu":
             torch.cuda.synchronize()
 

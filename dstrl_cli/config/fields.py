@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -121,13 +121,16 @@ def _known_device(name: str) -> str:
     return name
 
 
-def _auto_or_count(value: Any) -> int | Literal["auto"]:
-    if value == "auto":
-        return "auto"
-    number = _whole_or_none(value)
-    if number is None or not 0 <= number <= 1024:
-        raise ValueError("must be auto, or a whole number from 0 to 1024")
-    return number
+def _auto_or_count(least: int) -> Callable[[Any], int | Literal["auto"]]:
+    def count(value: Any) -> int | Literal["auto"]:
+        if value == "auto":
+            return "auto"
+        number = _whole_or_none(value)
+        if number is None or not least <= number <= 1024:
+            raise ValueError(f"must be auto, or a whole number from {least} to 1024")
+        return number
+
+    return count
 
 
 _UNITS = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600}
@@ -247,6 +250,7 @@ TrainFreq = Annotated[int | tuple[int, Literal["episode"]], BeforeValidator(_tra
 GradientSteps = Annotated[Whole, AfterValidator(_gradient_steps)]
 Duration = Annotated[float | None, PlainValidator(_duration)]
 """Seconds; None where there is no limit."""
-Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
+Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count(0))]
+Threads = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count(1))]
 Interval = Annotated[int | str, PlainValidator(_steps_or_time)]
 Name = Annotated[str, Field(min_length=1)]

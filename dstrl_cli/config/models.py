@@ -35,6 +35,7 @@ from dstrl_cli.config.fields import (
     Sparsities,
     Sparsity,
     TargetEntropy,
+    Threads,
     TrainFreq,
     Whole,
     Widths,
@@ -207,7 +208,8 @@ class RunConfig(Model):
     `init_mask_from` and `init_weights_from` are a run's folder or policy file: the networks start
     with its masks, those at its end, and with its weights, those that it began with. `{seed}` in
     them stands for the run's seed. What was found there (`init_mask_source`, ...) is filled in.
-    `env_workers` are processes that step environments (0: none, the run's own process), and
+    `threads: auto` gives a run a second thread where it is alone and gains time by it
+    (`nets.choice.threads_for`). `env_workers` are processes that step environments (0: none, the run's own process), and
     `replay_device: auto` keeps the replay buffer beside the networks. An episode that terminates
     at exactly its time limit counts as terminated, or as cut off by the limit with `limit_wins`;
     an evaluation episode that has not ended after `eval_max_steps` is ended there. A hidden unit
@@ -278,7 +280,7 @@ class RunConfig(Model):
     keep_checkpoint: bool = False
     device: Device = "auto"
     engine: Annotated[str, one_of("engine", ("auto", *ENGINES))] = "auto"
-    threads: Annotated[Whole, Field(ge=1, le=1024)] = 1
+    threads: Threads = "auto"
     env_workers: Workers = "auto"
     replay_device: Literal["auto", "cpu"] = "auto"
     compile: bool = False
@@ -289,6 +291,11 @@ class RunConfig(Model):
     metric: MetricName | None = None
     method_label: Name | None = None
     method_order: Whole | None = None
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of the run; one where nothing has chosen for `auto` (`nets.choice.threads_for`)."""
+        return 1 if self.threads == "auto" else self.threads
 
     @property
     def corrects_by_connection(self) -> bool:

@@ -55,6 +55,10 @@ class CapacityControl:
         }  # [P] each
         self.batch_size, self.device = configs[0].batch_size, device
 
+    def due(self, step: int) -> bool:
+        """Return whether `check` looks at any member after an environment step."""
+        return any(step % buffer.check_interval == 0 for buffer in self.groups)
+
     def check(
         self, step: int, replay: Replay, act: Callable[[Tensor], Tensor]
     ) -> dict[int, Tensor]:

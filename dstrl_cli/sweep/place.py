@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dstrl_cli.errors import InputError
 from dstrl_cli.machine import Host
-from dstrl_cli.nets.choice import Choice, choose
+from dstrl_cli.nets.choice import Choice, choose, threads_for
 from dstrl_cli.sweep.devices import Device, find_devices
 from dstrl_cli.sweep.memory import format_bytes, network_bytes, update_bytes
 from dstrl_cli.sweep.packing import PlannedPopulation, for_each, one_each, pack, roomy
@@ -122,8 +122,8 @@ def place_runs(
     if len(named) > 1:
         raise InputError(f"device: one sweep runs on one device, not on {' and '.join(named)}")
     devices = devices or find_devices(named[0], limits.device_memory, dry_run)
-    runs = [each.run for each in planned if each.to_do]
     on_cpu = devices[0] == Device("cpu")
+    runs = with_threads(planned, limits, devices[0], host)
     if on_cpu:
         _refuse_limits_of_accelerators(limits)
         populations, jobs = one_each(runs, devices[0]), limits.jobs or default_jobs(runs, host)
@@ -143,9 +143,30 @@ def place_runs(
     return placement
 
 
+def with_threads(
+    planned: Sequence[Planned], limits: Limits, device: Device, host: Host
+) -> list[Run]:
+    """Return the runs of a plan that are to do, with a number of threads for `threads: auto`.
+
+    That does not depend on how many of them are finished: a plan that goes on gives its runs what
+    it gave them at first.
+    """
+    alone = len(planned) == 1 or limits.jobs == 1
+    runs = [each.run for each in planned if each.to_do]
+    open_ = [run for run in runs if run.config.threads == "auto"]
+    chosen = for_each(open_, lambda run: threads_for(run.config, device.name, host.cores, alone))
+    number = {run.path: threads for run, threads in zip(open_, chosen, strict=True)}
+    return [
+        replace(run, config=run.config.model_copy(update={"threads": number[run.path]}))
+        if run.path in number
+        else run
+        for run in runs
+    ]
+
+
 def default_jobs(runs: Sequence[Run], host: Host) -> int:
     """Return how many runs to train at once on the CPU, so that their threads fill the cores."""
-    threads = max((run.config.threads for run in runs), default=1)
+    threads = max((run.config.thread_count for run in runs), default=1)
     return max(1, min(host.cores // threads, len(runs)))
 
 

@@ -101,7 +101,7 @@ def _active(network: NetworkConfig, budgets: Sequence[int]) -> str:
 
 
 def _device(config: RunConfig, placement: Placement) -> str:
-    used = f"{placement.device}, {counted(config.threads, 'thread')}"
+    used = f"{placement.device}, {counted(config.thread_count, 'thread')}"
     if placement.on_cpu:
         return "; ".join([used, *plan.replay_in_words(placement)])
     largest = max(placement.populations, key=lambda each: each.memory.device).memory

@@ -146,6 +146,7 @@ NAMES: Mapping[str, Iterable[str]] = {
     "allocation": ALLOCATIONS,
     "engine": ("auto", *ENGINES),
     "device": ("auto", "cpu", "cuda", "cuda:N"),
+    "threads": ("auto", "N"),
     "env_workers": ("auto", "N"),
     "checkpoint_every": ("N", "90s", "10m", "2h"),
     "learning_rate": ("number > 0", "{linear: number}"),

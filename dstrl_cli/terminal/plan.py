@@ -121,7 +121,9 @@ def plan_line(planned: Sequence[Planned], placement: Placement) -> str:
         f"{placement.devices_in_words}"
     )
     engines = " and ".join(f"{name} ({count})" for name, count in placement.engines.items())
-    parts = [", ".join(parts), *([where, f"engine {engines}"] if to_do else [])]
+    counts = sorted({run.config.thread_count for run in placement.runs})
+    threads = f"{' or '.join(map(str, counts))} {'thread' if counts == [1] else 'threads'} each"
+    parts = [", ".join(parts), *([where, f"engine {engines}", threads] if to_do else [])]
     return "; ".join([*parts, *replay_in_words(placement), f"results in {placement.out}"])
 
 
@@ -225,6 +227,7 @@ def plan_json(planned: Sequence[Planned], placement: Placement) -> dict[str, Any
         **({"where": placement.where} if placement.where else {}),
         "engine": dict(placement.engines),
         "engine_reason": placement.engine_reason,
+        "threads": sorted({run.config.thread_count for run in placement.runs}),
         "out": placement.out,
         **(by_jobs if placement.on_cpu else packing_json(placement)),
         "runs": [

@@ -74,6 +74,7 @@ def save(population: Population, members: Iterable[int]) -> None:
 
     Where that fails, the training goes on: the former checkpoint is still there.
     """
+    population.learner.wait()
     started = time.perf_counter()
     step, tell = population.steps, population.reporter.message
     population.recorder.flush()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm, Due
-from dstrl_cli.algos.compiled import compiled_update
+from dstrl_cli.algos.compiled import compiled_update, partner_for
 from dstrl_cli.config.fields import LinearRate
 from dstrl_cli.envs.base import Step
 from dstrl_cli.replay.base import Replay, Transition
@@ -31,6 +31,9 @@ class Learner:
         algorithm: the networks and how they are updated.
         replay: an empty buffer.
         capture: from a function of tensors to one that does the same; see `training.capture`.
+        aside: whether critics may be updated while the environment takes its next step, where a
+            second thread is allowed (`threads`). The policy must not depend on what is done after
+            such an update.
         replay_on_host: whether the buffer is in main memory and the networks are not: then
             transitions and batches are copied between them.
     """
@@ -41,6 +44,7 @@ class Learner:
         replay: Replay,
         capture: Capture,
         replay_on_host: bool = False,
+        aside: bool = False,
     ) -> None:
         self.algorithm, self.device, self.replay = algorithm, algorithm.device, replay
         self.capture, self.replay_on_host = capture, replay_on_host
@@ -54,10 +58,13 @@ class Learner:
         )
         self.add_transition = self.add_on_host if replay_on_host else capture(self.add)
         self.compiled = compiled_update(algorithm, replay, self.sampling)
+        self.partner = partner_for(config) if self.compiled is not None else None
+        self.aside = self.partner if aside else None
         self.update_functions: dict[tuple[Due, int], Function] = {}
 
     def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
         """Store one transition per member."""
+        self.wait()
         if self.compiled is not None:
             self.compiled.store(observation, action, step, policy_action)
             return
@@ -96,11 +103,15 @@ class Learner:
             self.algorithm.set_learning_rate(config.learning_rate_at(step))
 
     def update(self) -> None:
-        """Take one update of every member on a batch of its own."""
+        """Take one update of every member on a batch of its own.
+
+        It may go on after this returns; see `wait`.
+        """
+        self.wait()
         nstep, max_nstep = self.nsteps.at(self.algorithm.updates + 1)
         due = self.algorithm.begin_update()
         if self.compiled is not None and self.compiled.takes(due):
-            self.compiled(due, max_nstep)
+            self.compiled(due, max_nstep, self.aside)
             return
         sampling = self.sampling.at(self.algorithm.updates - 1)
         noise = self.algorithm.noise(max_nstep)
@@ -110,6 +121,20 @@ class Learner:
             take_update(*noise, *(self.copy_to_device(part) for part in batch.tensors()))
         else:
             take_update(*noise, sampling)
+
+    def wait(self) -> None:
+        """Wait for an update that goes on on the second thread, if one does.
+
+        To be called before anything looks at the networks, the buffer or the metrics. Only a policy
+        may act meanwhile: such an update leaves the actor as it is.
+        """
+        if self.aside is not None:
+            self.aside.wait()
+
+    def close(self) -> None:
+        """End the second thread."""
+        if self.partner is not None:
+            self.partner.close()
 
     def copy_to_device(self, part: Tensor) -> Tensor:
         """Return a part of a batch on the device; the host does not wait for the copy."""

@@ -28,7 +28,7 @@ from dstrl_cli.errors import DstrlError
 from dstrl_cli.evaluation import rollout
 from dstrl_cli.evaluation.rollout import Episodes
 from dstrl_cli.evaluation.starts import start_seeds
-from dstrl_cli.nets.choice import choose
+from dstrl_cli.nets.choice import choose, torch_threads
 from dstrl_cli.registry import ALGORITHMS, load
 from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.replay.choice import is_on_host, make_replay
@@ -54,7 +54,8 @@ class Population:
 
     A lock-step (`advance`) is `act`, `actions_for_env`, `env.step`, `learner.store` and `update`;
     `bench.stopwatch` times each of them. On an accelerator only `actions_for_env` waits for the
-    device.
+    device. With two threads an update of the critics alone may go on until the next step is stored:
+    what looks at networks, buffer or metrics before calls `learner.wait` first.
 
     Args:
         configs: fully resolved configurations that may share a population.
@@ -91,8 +92,9 @@ class Population:
         self.capacity = CapacityControl(configs, device)
         on_host = is_on_host(config, device)
         self.replay = make_replay(configs, spec, "cpu" if on_host else device, engine)
-        self.learner = Learner(self.algorithm, self.replay, captured, on_host)
         self.recycler = Recycler(self.algorithm, self.replay)
+        aside = not self.recycler.wanted  # recycling changes networks after their update
+        self.learner = Learner(self.algorithm, self.replay, captured, on_host, aside)
         self.warm_up = streams.uniform(seeds, "warm_up", (spec.action_size,), device)
         self.sample_action = captured(self.finite_actions)
         self.policy = captured(self.policy_actions)
@@ -176,8 +178,10 @@ class Population:
             self.learner.follow_schedule(self.steps)
             for _ in range(updates):
                 self.update()
-        measured = self.capacity.check(self.steps, self.replay, self.algorithm.act)
-        self.recorder.policy_distances(measured)
+        if self.capacity.due(self.steps):
+            self.learner.wait()
+            measured = self.capacity.check(self.steps, self.replay, self.algorithm.act)
+            self.recorder.policy_distances(measured)
         if self.steps % CHECK_EVERY == 0:
             self.poll()
         return observation
@@ -234,6 +238,7 @@ class Population:
 
     def poll(self) -> None:
         """Write the rows that wait, freeze members that diverged, and report progress."""
+        self.learner.wait()
         self.recorder.flush()
         self.tell()
         self.freeze_faulty(self.training)
@@ -254,6 +259,7 @@ class Population:
 
     def end(self, member: int, status: str, error: str | None) -> None:
         """End a member's training where it is; the others go on."""
+        self.learner.wait()
         self.recorder.flush()
         self.training.remove(member)
         self.algorithm.alive[member].fill_(False)
@@ -308,6 +314,7 @@ class Population:
         """
         if not self.training:
             return
+        self.learner.wait()
         started = time.perf_counter()
         try:
             episodes = self.roll_out(only)
@@ -368,6 +375,7 @@ class Population:
 
     def finish(self, status: str, error: str | None = None) -> None:
         """Write the rows that wait and the summaries of the members that still trained."""
+        self.learner.wait()
         self.recorder.flush()
         for member in self.training:
             self.recorder.finish(member, status, self.steps, error)
@@ -383,7 +391,8 @@ class Population:
         say(who, cause)
 
     def close(self) -> None:
-        """Release the environments."""
+        """Release the environments and the second thread."""
+        self.learner.close()
         self.env.close()
         self.eval_env.close()
 
@@ -413,7 +422,7 @@ def train(
         KeyboardInterrupt: after the members were marked interrupted.
         DstrlError: after the members were marked failed, with the cause.
     """
-    torch.set_num_threads(configs[0].threads)
+    torch.set_num_threads(torch_threads(configs[0]))
     torch.set_flush_denormal(True)
     if device.startswith("cuda"):
         torch.cuda.set_device(device)

@@ -17,6 +17,8 @@ from dstrl_cli.streams import Stream
 
 if TYPE_CHECKING:
     from dstrl_cli.algos.compiled.update import CompiledUpdate
+    from dstrl_cli.config.models import RunConfig
+    from dstrl_cli.nets.sparse.partner import Partner
 
 
 def compiled_update(
@@ -39,3 +41,12 @@ def compiled_update(
     if type(algorithm) is not kind.ALGORITHM or not kind.samples_from(replay):
         return None
     return kind(algorithm, replay, sampling)
+
+
+def partner_for(config: RunConfig) -> Partner | None:
+    """Return a second thread for compiled updates, or None where a run may have only one."""
+    if config.thread_count < 2:
+        return None
+    from dstrl_cli.nets.sparse.partner import Partner
+
+    return Partner()

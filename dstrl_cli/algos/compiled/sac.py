@@ -6,7 +6,7 @@ import math
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import boolean, float32, int64
+from numba import float32, int64
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -31,19 +31,19 @@ _LOG_CONSTANT = np.float32(0.5 * math.log(2 * math.pi) + 2 * math.log(2.0))
 
 
 @jit
-def update(
-    batch: int, actor: int, critic: int, actor_due: bool, targets_due: bool, nstep: int,
-    drawn: int, policy_noise: int, target_noise: int,
-) -> None:  # fmt: skip
+def update(given: int) -> None:
     """Sample a batch and take one update.
 
-    Args:
+    `given` is the address of its whole numbers:
         batch, actor, critic: addresses of tables.
-        actor_due, targets_due: what the update includes.
+        actor_due, targets_due: what the update includes, 0 or 1.
         nstep: steps of the target.
         drawn, policy_noise, target_noise: rows of the random numbers that choose the batch, and of
             the noises.
     """
+    words = tables.numbers_at(given, 9)
+    batch, actor, critic, actor_due, targets_due = words[0], words[1], words[2], words[3], words[4]
+    nstep, drawn, policy_noise, target_noise = words[5], words[6], words[7], words[8]
     shared.sample(batch, critic, drawn, nstep)
     soft_target(batch, actor, critic, target_noise)
     shared.update_critic(batch, critic)
@@ -271,6 +271,8 @@ class CompiledSAC(CompiledUpdate):
     """Takes updates of SAC by one call each."""
 
     ALGORITHM: ClassVar[type] = SAC
+    UPDATE: ClassVar[Any] = update
+    NUMBERS: ClassVar[int] = 6
 
     @override
     def own(self) -> dict[str, Any]:
@@ -305,15 +307,12 @@ class CompiledSAC(CompiledUpdate):
         return [self.critic] if due.targets else []
 
     @override
-    def take(self, due: Due, targets: bool, nstep: int, drawn: int) -> None:
+    def numbers(self, due: Due, targets: bool, nstep: int, drawn: int) -> tuple[int, ...]:
         algorithm = self.algorithm
         for stream in algorithm.target_noise[:nstep]:
             target_noise = stream.row(algorithm.updates - 1)
         policy_noise = algorithm.policy_noise.row(algorithm.updates)
-        update(
-            self.batch.address, self.actor.address, self.critic.address,
-            due.actor, targets, nstep, drawn, policy_noise, target_noise,
-        )  # fmt: skip
+        return due.actor, targets, nstep, drawn, policy_noise, target_noise
 
     @override
     def write_action(self, observation: NDArray[Any], step: int) -> None:
@@ -329,5 +328,5 @@ discard_stale(update, SOURCES)
 def compile_all() -> None:
     """Compile every function, or load it from disk."""
     shared.compile_all()
-    update.compile((int64, int64, int64, boolean, boolean, int64, int64, int64, int64))
+    update.compile((int64,))
     act.compile((int64, int64, float32[:, ::1], int64))

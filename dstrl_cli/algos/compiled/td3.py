@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import boolean, float32, int64
+from numba import float32, int64
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -26,18 +26,18 @@ SMOOTHING = 0  # number of the only noise
 
 
 @jit
-def update(
-    batch: int, actor: int, critic: int, actor_due: bool, targets_due: bool, nstep: int,
-    drawn: int, smoothing: int,
-) -> None:  # fmt: skip
+def update(given: int) -> None:
     """Sample a batch and take one update.
 
-    Args:
+    `given` is the address of its whole numbers:
         batch, actor, critic: addresses of tables.
-        actor_due, targets_due: what the update includes.
+        actor_due, targets_due: what the update includes, 0 or 1.
         nstep: steps of the target.
         drawn, smoothing: rows of the random numbers that choose the batch, and of the noise.
     """
+    words = tables.numbers_at(given, 8)
+    batch, actor, critic, actor_due, targets_due = words[0], words[1], words[2], words[3], words[4]
+    nstep, drawn, smoothing = words[5], words[6], words[7]
     shared.sample(batch, critic, drawn, nstep)
     td_target(batch, actor, critic, smoothing)
     shared.update_critic(batch, critic)
@@ -149,6 +149,8 @@ class CompiledTD3(CompiledUpdate):
     """Takes updates of TD3 by one call each."""
 
     ALGORITHM: ClassVar[type] = TD3
+    UPDATE: ClassVar[Any] = update
+    NUMBERS: ClassVar[int] = 5
 
     @override
     def own(self) -> dict[str, Any]:
@@ -165,12 +167,9 @@ class CompiledTD3(CompiledUpdate):
         return [self.critic, self.actor] if due.actor and due.targets else []
 
     @override
-    def take(self, due: Due, targets: bool, nstep: int, drawn: int) -> None:
+    def numbers(self, due: Due, targets: bool, nstep: int, drawn: int) -> tuple[int, ...]:
         smoothing = self.algorithm.smoothing.row(self.algorithm.updates - 1)
-        update(
-            self.batch.address, self.actor.address, self.critic.address,
-            due.actor, targets, nstep, drawn, smoothing,
-        )  # fmt: skip
+        return due.actor, targets, nstep, drawn, smoothing
 
     @override
     def write_action(self, observation: NDArray[Any], step: int) -> None:
@@ -186,5 +185,5 @@ discard_stale(update, SOURCES)
 def compile_all() -> None:
     """Compile every function, or load it from disk."""
     shared.compile_all()
-    update.compile((int64, int64, int64, boolean, boolean, int64, int64, int64))
+    update.compile((int64,))
     act.compile((int64, int64, float32[:, ::1], int64))

@@ -16,13 +16,17 @@ from dstrl_cli.algos.base import Due
 from dstrl_cli.algos.compiled import numbers, shared
 from dstrl_cli.envs.base import Step
 from dstrl_cli.nets.network import Network
+from dstrl_cli.nets.sparse.partner import Partner
 from dstrl_cli.nets.sparse.passes import NetworkTable
-from dstrl_cli.nets.sparse.tables import Table, described
+from dstrl_cli.nets.sparse.tables import Table, address_of, described
 from dstrl_cli.replay.base import Replay
 from dstrl_cli.replay.compiled import CompiledReplay
 from dstrl_cli.streams import Stream
 
 SOURCES = (__file__, numbers.__file__, compiler.__file__, *shared.SOURCES)
+
+TABLES = 3
+"""Tables whose addresses an update is given: of the batch, the actor and the critics."""
 
 
 class CompiledUpdate(ABC):
@@ -35,10 +39,15 @@ class CompiledUpdate(ABC):
 
     Attributes:
         ALGORITHM: the class whose updates these are.
+        UPDATE: takes an update in compiled code, from the address of what it is given: addresses of
+            the tables of batch, actor and critics, then `numbers`.
+        NUMBERS: how many those are.
         shape: tiles of a batch, and rows of the batch in each.
     """
 
     ALGORITHM: ClassVar[type]
+    UPDATE: ClassVar[Any]
+    NUMBERS: ClassVar[int]
 
     def __init__(self, algorithm: Any, replay: Any, sampling: Stream) -> None:
         self.algorithm, self.replay, self.sampling = algorithm, replay, sampling
@@ -51,6 +60,10 @@ class CompiledUpdate(ABC):
         self.actions = (self.row_of_actions(), self.row_of_actions())
         self.td_error = torch.zeros(1, algorithm.critic.plan.heads)
         self.batch = self.batch_table()
+        self.given = np.zeros(TABLES + self.NUMBERS, np.int64)
+        tables = self.batch, self.actor, self.critic
+        self.given[:TABLES] = [table.address for table in tables]
+        self.function = address_of(type(self).UPDATE, 1)
 
     @staticmethod
     def samples_from(replay: Replay) -> bool:
@@ -66,8 +79,14 @@ class CompiledUpdate(ABC):
         """Return the networks whose targets move in this update, in their order."""
 
     @abstractmethod
-    def take(self, due: Due, targets: bool, nstep: int, drawn: int) -> None:
-        """Take the update that has begun, with its `targets` or without, on numbers `drawn`."""
+    def numbers(self, due: Due, targets: bool, nstep: int, drawn: int) -> tuple[int, ...]:
+        """Return what `UPDATE` takes besides the tables, drawing the noise of this update.
+
+        Args:
+            due, nstep: as of a call.
+            targets: whether compiled code moves the targets.
+            drawn: row of the random numbers that choose the batch.
+        """
 
     def takes(self, due: Due) -> bool:
         """Return whether it takes the update that has begun: the topology does not change in it."""
@@ -80,12 +99,15 @@ class CompiledUpdate(ABC):
         critic, actor = self.algorithm.critic, self.algorithm.actor
         return [critic, actor] if due.actor else [critic]
 
-    def __call__(self, due: Due, nstep: int) -> None:
+    def __call__(self, due: Due, nstep: int, aside: Partner | None = None) -> None:
         """Take the update that has begun.
 
         Args:
             due: what `Algorithm.begin_update` returned, if `takes`.
             nstep: steps of its target.
+            aside: a second thread to take the update if neither the actor nor a topology rule takes
+                part in it: then it goes on after this returns, beside actions of the policy. The caller waits for it before anything
+                else looks at networks, buffer, metrics or random numbers.
         """
         self.actor.renew()
         self.critic.renew()
@@ -94,7 +116,11 @@ class CompiledUpdate(ABC):
         drawn = self.sampling.row(self.algorithm.updates - 1)
         targets = self.targets(due)
         in_place = all(table.moves_target for table in targets)
-        self.take(due, bool(targets) and in_place, nstep, drawn)
+        self.given[TABLES:] = self.numbers(due, bool(targets) and in_place, nstep, drawn)
+        if aside is not None and in_place and not (due.actor or due.topology):
+            aside.start(self.function, self.given.ctypes.data)
+            return
+        type(self).UPDATE(self.given.ctypes.data)
         if due.topology:
             for network in self.updated(due):
                 td_error = self.td_error if network is self.algorithm.critic else None

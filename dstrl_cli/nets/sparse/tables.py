@@ -77,6 +77,12 @@ class Layout:
 
 
 @register_jitable
+def numbers_at(address: int, count: int) -> Any:
+    """Return, in compiled code, the whole numbers [count] at an address."""
+    return carray(_pointer(address), (count,), np.int64)
+
+
+@register_jitable
 def _row(table: int, number: int) -> Any:
     """Return the numbers of a row of the table at an address."""
     size = (number + 1, 1 + MOST_DIMENSIONS)
