@@ -301,6 +301,8 @@ _FLAGS = {
     "wandb": "--wandb",
     "init_mask_from": "--init-mask-from",
     "init_weights_from": "--init-weights-from",
+    "expert_q": "--expert-q",
+    "prefill_from": "--prefill-from",
 }
 """The flags of keys whose name is not simply the key."""
 

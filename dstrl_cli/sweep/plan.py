@@ -28,7 +28,7 @@ from dstrl_cli.config.refusals import refuse_unreached_sparsity
 from dstrl_cli.config.shrink import at_scale
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.errors import InputError
-from dstrl_cli.sweep.starting import started
+from dstrl_cli.sweep.starting import started, takes_something
 from dstrl_cli.topology import budgets
 from dstrl_cli.training.run import Run
 
@@ -145,7 +145,7 @@ def expand(
             with_module = env_name(config.env.id) in shared_names
             for seed in _values(seeds):
                 seeded = config if seed is None else config.model_copy(update={"seed": seed})
-                if seeded.init_mask_from or seeded.init_weights_from:
+                if takes_something(seeded):
                     seeded = sized(started(seeded, spec, chosen), spec)
                 path = run_path(seeded, name, with_task=with_task, with_module=with_module)
                 label = str(path)
@@ -284,7 +284,7 @@ def prepare(config: RunConfig, path: Path) -> Run:
     spec = env_spec(config.env).for_seed(config.seed)
     env = config.env.model_copy(update={"id": spec.id})
     config = sized(config.model_copy(update={"env": env}), spec)
-    if config.init_mask_from or config.init_weights_from:
+    if takes_something(config):
         config = sized(started(config, spec), spec)
     return Run(config, spec, Path(config.out) / path, str(path), notes=spec.notes)
 
@@ -327,6 +327,8 @@ def sparsity_notes(config: RunConfig, spec: EnvSpec) -> list[str]:
     sizes = network_sizes(config, spec.observation_size, spec.action_size)
     found = []
     for role, widths in zip(effects.ROLES, sizes, strict=True):
+        if role not in effects.roles_of(config):
+            continue
         network: NetworkConfig = getattr(config, role)
         dense, kept = sum(layer_weights(compared_sizes(config, role, widths))), sum(active[role])
         realised = 1 - kept / dense

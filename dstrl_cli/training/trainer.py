@@ -29,7 +29,7 @@ from dstrl_cli.evaluation import rollout
 from dstrl_cli.evaluation.rollout import Episodes
 from dstrl_cli.evaluation.starts import start_seeds
 from dstrl_cli.nets.choice import choose
-from dstrl_cli.registry import ALGORITHMS, load
+from dstrl_cli.registry import algorithm_class
 from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.replay.choice import is_on_host, make_replay
 from dstrl_cli.training import checkpoint
@@ -43,6 +43,7 @@ from dstrl_cli.training.reporter import Reporter, Silent
 from dstrl_cli.training.sinks import Sink
 from dstrl_cli.training.stop import Stop, Stopped, listening
 from dstrl_cli.training.timing import UpdateTiming
+from dstrl_cli.training.warm_up import WarmUp
 
 CHECK_EVERY = 100
 """Steps after which the device is read: to write files, report progress, and find members that
@@ -80,7 +81,8 @@ class Population:
         engine = config.engine
         if engine == "auto":  # used directly: `training.run` resolves it
             engine = choose(config, device, members=len(configs)).engine
-        self.algorithm: Algorithm = load(ALGORITHMS, config.algo)(
+        make = algorithm_class(config.algo, config.expert_q is not None)
+        self.algorithm: Algorithm = make(
             configs, spec.observation_size, spec.action_size, device, engine
         )
         self.training = list(range(len(configs)))
@@ -93,7 +95,7 @@ class Population:
         self.replay = make_replay(configs, spec, "cpu" if on_host else device, engine)
         self.learner = Learner(self.algorithm, self.replay, captured, on_host)
         self.recycler = Recycler(self.algorithm, self.replay)
-        self.warm_up = streams.uniform(seeds, "warm_up", (spec.action_size,), device)
+        self.warm_up = WarmUp(configs, spec.action_size, device)
         self.sample_action = captured(self.finite_actions)
         self.policy = captured(self.policy_actions)
         self.steps, self.evaluated = 0, -1  # the step of the last evaluation
@@ -198,9 +200,8 @@ class Population:
 
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Return the actions to take and the noise-free ones, both [P, act]."""
-        if self.steps < self.config.learning_starts:
-            action = self.warm_up.at(self.steps) * 2 - 1
-            return action, action
+        if self.steps < self.config.learning_starts and self.algorithm.WARMS_UP:
+            return self.warm_up.act(observation, self.steps)
         if self.learner.compiled is not None:
             return self.learner.compiled.act(observation, self.steps)
         noise = self.algorithm.exploration.at(self.steps)
