@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dstrl_cli.report.render import render
 from dstrl_cli.report.table import Comparisons
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
-from dstrl_cli.sweep import launcher, local, study
+from dstrl_cli.sweep import launcher, local, stages, study
 from dstrl_cli.sweep.again import stored_config
 from dstrl_cli.sweep.launcher import OnFailure
 from dstrl_cli.sweep.memory import format_bytes
@@ -34,7 +35,7 @@ from dstrl_cli.sweep.plan import Axes, prepare
 from dstrl_cli.sweep.request import Rounds, RunRequest, plan_training, wanted_runs
 from dstrl_cli.sweep.states import Planned, repaired, resumed
 from dstrl_cli.sweep.status import look
-from dstrl_cli.terminal import deciding, describe, exported, listing, plan, status, verified
+from dstrl_cli.terminal import deciding, describe, exported, listing, plan, staged, status, verified
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.terminal.flags import limits, one_number, run_flags
 from dstrl_cli.terminal.screen import screen
@@ -120,6 +121,16 @@ def sweep(request: RunRequest, options: RunOptions, compare: str | None, rounds:
     if test is not None:
         _sweep_until_decided(study.plan_study(request, preset, test), options, compare)
         return
+    if preset is not None and preset.stages:
+        asked = stages.Staged(request, preset)
+        if options.dry_run:
+            staged.show_plan(asked, options.limits, options.console, options.as_json, _print_plan)
+            return
+        runs, outcomes = staged.carry_out(
+            asked, partial(_train_planned, options=options), options.console, options.on_failure
+        )
+        _show_swept(runs, outcomes, compare, options)
+        return
     runs = wanted_runs(request, preset)
     outcomes, _ = _train_planned(resumed(runs, request.overwrite), options)
     if not options.dry_run:
@@ -188,7 +199,9 @@ def sweep_status(request: RunRequest, as_json: bool, rounds: Rounds) -> None:
     """Print the state of every run of a sweep; nothing is trained."""
     preset = request.load_preset()
     test = rounds.test(preset)
-    if test is None:
+    if preset is not None and preset.stages:
+        runs = stages.Staged(request, preset).runs()
+    elif test is None:
         runs = wanted_runs(request, preset)
     else:
         asked = study.plan_study(request, preset, test)
