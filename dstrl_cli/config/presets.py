@@ -27,7 +27,12 @@ from dstrl_cli.config.methods import (
 from dstrl_cli.config.models import BY_LAYER, RunConfig
 from dstrl_cli.config.parse import Origin, explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
-from dstrl_cli.config.refusals import refuse_short_buffer, refuse_standstill, refuse_unknown_end
+from dstrl_cli.config.refusals import (
+    refuse_absent_critics,
+    refuse_short_buffer,
+    refuse_standstill,
+    refuse_unknown_end,
+)
 from dstrl_cli.config.shrink import scaled_keys
 from dstrl_cli.config.stages import written
 from dstrl_cli.config.stray import refuse_stray_keys
@@ -429,6 +434,7 @@ def resolve_explicit(
     shown = {"method_label": chosen.label, "method_order": chosen.order}
     named = {"algo": algo, "method": chosen.name} | ({} if chosen.shipped else shown)
     config = from_dict({**named, **_nested(settings)}, origins)
+    refuse_absent_critics(config, origins)
     refuse_standstill(config, origins)
     refuse_short_buffer(config, origins)
     refuse_unknown_end(config, origins)

@@ -47,7 +47,7 @@ class Reference(BaseModel):
     @field_validator("same", mode="before")
     @classmethod
     def _names(cls, value: Any) -> list[str]:
-        return parse_names(value, "same")
+        return parse_names(value, "same") if value not in ([], ()) else []
 
     def __str__(self) -> str:
         """Return it as a preset has it."""
