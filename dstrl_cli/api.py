@@ -43,6 +43,9 @@ def train(
     episodes: float | None = None,
     init_mask_from: str | Path | None = None,
     init_weights_from: str | Path | None = None,
+    expert: str | Path | None = None,
+    expert_q: str | Path | None = None,
+    prefill_from: str | Path | None = None,
     preset: str | Path | None = None,
     sets: Mapping[str, Any] | None = None,
     device: str | None = None,
@@ -65,7 +68,7 @@ def train(
     `if __name__ == "__main__"`, as no further process is started unless `env_workers` asks for it.
 
     Args:
-        algo: `td3` or `sac`.
+        algo: `td3`, `sac` or `bc`.
         dst: the method: a name, or the path of a YAML file.
         ours: let the critics adapt by importance scores.
         env: Gymnasium id.
@@ -78,6 +81,9 @@ def train(
         episodes: training episodes; training ends at whichever of steps and episodes comes first.
         init_mask_from: a run whose last masks it starts with: its folder, or a policy file.
         init_weights_from: a run whose first weights it starts with, likewise.
+        expert: with `algo="bc"`, the run whose policy is imitated, likewise.
+        expert_q: a run whose critics give the targets of this run's critics, likewise.
+        prefill_from: a run whose policy takes the first `learning_starts` steps, likewise.
         preset: a preset's name, or the path of a YAML file.
         sets: further keys and values, as `--set` takes them: `{"nstep": 3}`; keys may be dotted or
             nested.
@@ -117,6 +123,9 @@ def train(
         "episodes": None if episodes is None else parse_steps(episodes, "--episodes", "episodes"),
         "init_mask_from": None if init_mask_from is None else str(init_mask_from),
         "init_weights_from": None if init_weights_from is None else str(init_weights_from),
+        "expert": None if expert is None else str(expert),
+        "expert_q": None if expert_q is None else str(expert_q),
+        "prefill_from": None if prefill_from is None else str(prefill_from),
         "device": device,
         "engine": engine,
         "replay_device": replay_device,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dstrl_cli.report.render import render
 from dstrl_cli.report.table import Comparisons
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
-from dstrl_cli.sweep import launcher, local, study
+from dstrl_cli.sweep import launcher, local, stages, study
 from dstrl_cli.sweep.again import stored_config
 from dstrl_cli.sweep.launcher import OnFailure
 from dstrl_cli.sweep.launchers import Site, ThisMachine, Where
@@ -32,7 +33,7 @@ from dstrl_cli.sweep.plan import Axes, prepare
 from dstrl_cli.sweep.request import Rounds, RunRequest, plan_training, wanted_runs
 from dstrl_cli.sweep.states import Planned, repaired, resumed
 from dstrl_cli.sweep.status import look
-from dstrl_cli.terminal import deciding, describe, exported, listing, plan, status, verified
+from dstrl_cli.terminal import deciding, describe, exported, listing, plan, staged, status, verified
 from dstrl_cli.terminal.display import make_display
 from dstrl_cli.terminal.flags import limits, one_number, run_flags
 from dstrl_cli.terminal.screen import screen
@@ -121,11 +122,27 @@ def sweep(request: RunRequest, options: RunOptions, compare: str | None, rounds:
         with options.where.open(asked.file.results, options.dry_run) as site:
             _sweep_until_decided(asked, replace(options, site=site), compare)
         return
+    if preset is not None and preset.stages:
+        _sweep_stages(stages.Staged(request, preset), options, compare)
+        return
     runs = wanted_runs(request, preset)
     with options.where.open(Path(runs[0].config.out), options.dry_run) as site:
         planned = resumed(runs, request.overwrite)
         outcomes, _ = _train_planned(planned, replace(options, site=site))
     if not options.dry_run:
+        _show_swept(runs, outcomes, compare, options)
+
+
+def _sweep_stages(asked: stages.Staged, options: RunOptions, compare: str | None) -> None:
+    """Train stage after stage; a dry run shows them all."""
+    first = asked.runs()[0]
+    with options.where.open(Path(first.config.out), options.dry_run) as site:
+        if options.dry_run:
+            place = partial(site.place, limits=options.limits, dry_run=True)
+            staged.show_plan(asked, place, options.console, options.as_json, _print_plan)
+            return
+        train = partial(_train_planned, options=replace(options, site=site))
+        runs, outcomes = staged.carry_out(asked, train, options.console, options.on_failure)
         _show_swept(runs, outcomes, compare, options)
 
 
@@ -191,7 +208,9 @@ def sweep_status(request: RunRequest, as_json: bool, rounds: Rounds) -> None:
     """Print the state of every run of a sweep; nothing is trained."""
     preset = request.load_preset()
     test = rounds.test(preset)
-    if test is None:
+    if preset is not None and preset.stages:
+        runs = stages.Staged(request, preset).runs()
+    elif test is None:
         runs = wanted_runs(request, preset)
     else:
         asked = study.plan_study(request, preset, test)

@@ -30,6 +30,14 @@ def raised_at(error: BaseException, before: str = "", after: str = "") -> str:
     return f"{before}{Path(frames[-1].filename).name}:{frames[-1].lineno}{after}"
 
 
+def stopped_by(error: Exception) -> str:
+    """Return in one line what stopped the training."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return f"{type(error).__name__}: {error}"
+
+
 MAX_NAME = 100
 """Characters of a wrong name that a message repeats."""
 

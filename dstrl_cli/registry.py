@@ -50,6 +50,9 @@ class AlgorithmRow:
         keys: configuration keys that it reads and other algorithms do not.
         compiled: what takes its updates on the sparse engine by compiled code, as `module:Name`
             (`algos.compiled`); empty: the class itself does.
+        needs: what it takes from another run and cannot do without (`config.starts`).
+        expert_q: its class for targets that come from a trained run's critics, as `module:Name`;
+            empty: there is none.
     """
 
     path: str = ""
@@ -63,6 +66,8 @@ class AlgorithmRow:
     noises_per_step: int = 0
     keys: tuple[str, ...] = ()
     compiled: str = ""
+    needs: tuple[str, ...] = ()
+    expert_q: str = ""
 
 
 ALGORITHMS: dict[str, AlgorithmRow] = {
@@ -70,6 +75,7 @@ ALGORITHMS: dict[str, AlgorithmRow] = {
         "dstrl_cli.algos.td3:TD3",
         keys=("exploration_noise", "target_noise", "target_noise_clip"),
         compiled="dstrl_cli.algos.compiled.td3:CompiledTD3",
+        expert_q="dstrl_cli.algos.expert_q:ExpertTD3",
     ),
     "sac": AlgorithmRow(
         "dstrl_cli.algos.sac:SAC",
@@ -80,6 +86,17 @@ ALGORITHMS: dict[str, AlgorithmRow] = {
         noises_per_step=1,
         keys=("temperature", "alpha", "target_entropy", "log_std_squash", "log_std_bounds"),
         compiled="dstrl_cli.algos.compiled.sac:CompiledSAC",
+        expert_q="dstrl_cli.algos.expert_q:ExpertSAC",
+    ),
+    "bc": AlgorithmRow(
+        "dstrl_cli.algos.bc:BC",
+        critics=0,
+        target_actor=False,
+        actor_forwards=0,
+        critics_in_actor_loss=0,
+        noises=0,
+        keys=("exploration_noise",),
+        needs=("expert",),
     ),
 }
 """A new algorithm is one file, its row here and `presets/algos/NAME.yaml`."""
@@ -330,6 +347,14 @@ def algorithm(name: str) -> AlgorithmRow:
             "dstrl_cli.registry.AlgorithmRow that says what it is made of"
         )
     return row
+
+
+def algorithm_class(name: str, from_expert_q: bool = False) -> Any:
+    """Return the class that trains the runs of an algorithm.
+
+    from_expert_q: whether their targets come from a trained run's critics.
+    """
+    return load({name: algorithm(name).expert_q} if from_expert_q else ALGORITHMS, name)
 
 
 @cache

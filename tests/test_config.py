@@ -18,6 +18,7 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.network_sizes import network_sizes, resolve_sizes
 from dstrl_cli.config.parse import from_dict, to_dict
 from dstrl_cli.config.sizes import lambda_sparsity, layer_weights, matched_widths
+from dstrl_cli.config.starts import PLACES
 from dstrl_cli.errors import InputError
 
 
@@ -123,8 +124,7 @@ def test_keys_are_those_of_a_plain_dict() -> None:
         "metric",
         "method_label",
         "method_order",
-        "init_mask_from",
-        "init_weights_from",
+        *PLACES,
     }
 
 

@@ -239,6 +239,8 @@ def test_a_key_that_only_another_algorithm_reads_is_refused(algo, setting, said)
 
 def test_every_key_of_an_algorithm_is_accepted_by_it():
     for algo, row in ALGORITHMS.items():
+        if row.needs:  # no run without another one
+            continue
         config = resolve("sst", algo)
         for key in row.keys:
             value = json.dumps(getattr(config, key))

@@ -285,7 +285,7 @@ def test_one_critic_counts_once() -> None:
     assert numbers["flops"]["train_total"] == (16 + 4 * 18) + (3 * 16 + 18) / 2
 
 
-@pytest.mark.parametrize("numbers", [(-1, 2.0, 3), (1, -2.0, 3), (0, 0.0, 0)])
+@pytest.mark.parametrize("numbers", [(-1, 2.0, 3), (1, -2.0, 3), (1, 0.0, 0)])
 def test_impossible_numbers_of_connections_are_refused(numbers: tuple[int, float, int]) -> None:
     with pytest.raises(ValueError, match="numbers of connections"):
         Connections(*numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from dstrl_cli.config import effects
 from dstrl_cli.config.presets import list_presets, load_sweep_preset
 from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.plan import Axes, expand
+from dstrl_cli.sweep.request import RunRequest
+from dstrl_cli.sweep.stages import Staged
 from dstrl_cli.training.run import Run
 
 PAPERS = [
@@ -19,8 +22,11 @@ PAPERS = [
 ]
 
 
-def plan(name: str, **options: object) -> list[Run]:
-    return expand(Axes(seeds=(0,)), preset=load_sweep_preset(name), **options)  # type: ignore[arg-type]
+def plan(name: str, scale: float | None = None) -> list[Run]:
+    preset = load_sweep_preset(name)
+    if preset.stages:
+        return Staged(RunRequest(Axes(seeds=(0,)), {}, scale=scale), preset).runs()
+    return expand(Axes(seeds=(0,)), preset=preset, scale=scale)
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -29,11 +35,14 @@ def test_every_preset_says_what_it_reproduces_and_what_it_costs(name: str) -> No
     runs = plan(name)
     header = Path(preset.source).read_text(encoding="utf-8").split("description:")[0]
     assert re.match(r"# (XU|SOK|RLX) (Table|Tables|Figure|Figures|Sec\.) ", header)
-    (cost,) = re.findall(r"# Cost: ([\d,]+) runs of (\S+) steps, (\S+) steps in all\.", header)
-    count = len(runs) * len(preset.sweep.seeds)
-    assert int(cost[0].replace(",", "")) == count
-    assert {run.config.steps for run in runs} == {int(float(cost[1]))}
-    assert float(cost[2]) == pytest.approx(count * runs[0].config.steps, rel=0.005)
+    (cost, in_all) = re.findall(r"# Cost: (.+), (\S+) steps in all\.", header)[0]
+    found = re.findall(r"(\d[\d,]*)(?: runs)? of (\d[\de]*)", cost)
+    said = {int(float(steps)): int(count.replace(",", "")) for count, steps in found}
+    seeds = len(preset.sweep.seeds)
+    lengths = Counter(run.config.steps for run in runs)
+    assert said == {steps: seeds * count for steps, count in lengths.items()}
+    total = seeds * sum(run.config.steps for run in runs)
+    assert float(in_all) == pytest.approx(total, rel=0.005)
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -56,7 +56,10 @@ def told(arguments: list[str], codes: tuple[int, ...] = (2,)) -> str:
         ([*TRAIN, "--set=hidden_sizes=1e30"], "hidden_sizes = 1e+30"),
         ([*TRAIN, "--set=hidden_sizes=[1e6,1e6,1e6]"], "main memory has"),
         ([*TRAIN, "--set=alpha={}"], "alpha: must be a number"),
-        ([*TRAIN, "--set=threads=1e9"], "threads = 1000000000.0: must be auto, or a whole number from 1"),
+        (
+            [*TRAIN, "--set=threads=1e9"],
+            "threads = 1000000000.0: must be auto, or a whole number from 1",
+        ),
         ([*TRAIN, "--set=env_workers=1e9"], "env_workers"),
         ([*TRAIN, f"--out={LONG}"], "cannot be made (File name too long)"),
         ([*SWEEP, f"--out={LONG}"], "cannot be made (File name too long)"),

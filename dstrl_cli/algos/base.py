@@ -39,6 +39,7 @@ from torch import Tensor
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.network_sizes import network_sizes
+from dstrl_cli.nets.absent import AbsentNetwork
 from dstrl_cli.nets.adam import Adam
 from dstrl_cli.nets.network import Network
 from dstrl_cli.nets.plan import NetworkPlan
@@ -72,6 +73,8 @@ class Algorithm(ABC):
         METRICS: names of the recorded metrics, and the role whose updates they are averaged over.
         STATE: names of the attributes that an algorithm keeps from update to update beyond these
             and its networks: tensors [P, ...], or an `Adam`. Checkpoints hold them.
+        WARMS_UP: whether its first actions, up to `learning_starts`, are not its own: random, or a
+            learned policy's (`training.warm_up`).
         exploration: stream of the noise [P, act] that `sample_action` takes.
         alive: members that still train [P], bool; the networks of the others do not change.
         updates: critic updates that have begun.
@@ -86,6 +89,7 @@ class Algorithm(ABC):
         "actor_loss": "actor",
     }
     STATE: ClassVar[tuple[str, ...]] = ()
+    WARMS_UP: ClassVar[bool] = True
     exploration: Stream
 
     def __init__(
@@ -105,7 +109,8 @@ class Algorithm(ABC):
         self.actor = build(
             NetworkPlan("actor", actor, 1, configs, self.config.policy_delay, device)
         )
-        self.critic = build(NetworkPlan("critic", critic, self.row.critics, configs, 1, device))
+        critics = build if self.row.critics else AbsentNetwork
+        self.critic = critics(NetworkPlan("critic", critic, self.row.critics, configs, 1, device))
         self.alive = torch.ones(len(configs), dtype=torch.bool, device=device)
         self.updates = 0
         self.sums = {name: torch.zeros(len(configs), device=device) for name in self.METRICS}

@@ -102,11 +102,11 @@ class Connections:
     Attributes:
         active: active ones at the end of the run.
         mean_active: active ones, averaged over the updates of the run.
-        dense: those of the dense networks that the ratios compare with.
+        dense: those of the dense networks that the ratios compare with; 0: there is no network.
         inactive_gradients: inactive ones whose gradient was formed, summed over the updates that
             formed it.
 
-    Raises ValueError where a number is negative, or `dense` is 0.
+    Raises ValueError where a number is negative, or active ones are none of the dense network's.
     """
 
     active: int
@@ -116,12 +116,16 @@ class Connections:
 
     @property
     def sparsity(self) -> float:
-        """The realised sparsity at the end of the run."""
-        return 1 - self.active / self.dense
+        """The realised sparsity at the end of the run; 0 where there is no network."""
+        return 1 - self.active / self.dense if self.dense else 0.0
 
     def __post_init__(self) -> None:
-        if min(self.active, self.mean_active, self.inactive_gradients) < 0 or self.dense < 1:
-            raise ValueError(f"numbers of connections must not be negative, nor dense be 0: {self}")
+        numbers = (self.active, self.mean_active, self.inactive_gradients, self.dense)
+        if min(numbers) < 0 or self.active > self.dense == 0:
+            raise ValueError(
+                f"numbers of connections must not be negative, nor active ones be in no network: "
+                f"{self}"
+            )
 
 
 def summary_numbers(
@@ -156,8 +160,9 @@ def summary_numbers(
         policy_delay: critic updates per actor update.
         nstep: steps of the TD target.
     """
-    a, c = forward_flops([actor.mean_active]), forward_flops([critics.mean_active / row.critics])
-    dense_critic = critics.dense // row.critics
+    count = max(row.critics, 1)  # an algorithm without critics has no connections of theirs
+    a, c = forward_flops([actor.mean_active]), forward_flops([critics.mean_active / count])
+    dense_critic = critics.dense // count
     dense_a, dense_c = forward_flops([actor.dense]), forward_flops([dense_critic])
     per_sample = flops_per_sample(row, a, c, policy_delay=policy_delay, nstep=nstep)
     of_dense = flops_per_sample(row, dense_a, dense_c, policy_delay=policy_delay, nstep=1)
@@ -165,12 +170,13 @@ def summary_numbers(
     total = batch_size * updates * per_sample
     left_out = forward_flops([actor.inactive_gradients, critics.inactive_gradients])  # per sample
     return {
-        "sparsity": {"actor": actor.sparsity, "critic": critics.sparsity},
+        "sparsity": {"actor": actor.sparsity}
+        | ({"critic": critics.sparsity} if row.critics else {}),
         "parameters": {
             "sok_active": actor.active + critics.active,
             "sok_dense": actor.dense + critics.dense,
             # a critic's share: Bernoulli masks differ in size
-            "rlx_active": int(kept_weights(row, actor.active, critics.active / row.critics)),
+            "rlx_active": int(kept_weights(row, actor.active, critics.active / count)),
             "rlx_dense": kept_weights(row, actor.dense, dense_critic),
         },
         "flops": {

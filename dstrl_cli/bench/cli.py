@@ -161,6 +161,42 @@ def update(
 
 
 @app.command(cls=HintingCommand)
+def topology(
+    algo: Algo = "td3",
+    dst: Annotated[
+        str | None,
+        typer.Option(help="Methods (default: dst, rigl, rlx2, our-rlx2).", metavar="LIST"),
+    ] = None,
+    env: Annotated[str | None, typer.Option(help="Gymnasium id.", metavar="ID")] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Sparsity (default: the algorithm's).", metavar="S")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="auto, masked or sparse (default: auto).", metavar="ENGINE")
+    ] = None,
+    updates: Annotated[int, typer.Option(min=60, help="Updates that are timed.")] = 1200,
+    set_: Set = None,
+    csv: Csv = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure topology updates and buffer checks, beside what the papers' formulas say.
+
+    Example: dstrl bench topology --dst dst,rlx2,our-rlx2 --csv topology.csv
+    """
+    from dstrl_cli.bench import topology_command
+    from dstrl_cli.config.ranges import parse_names
+
+    asked = (algo, env, *(set_ or ()))
+    with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
+        methods = parse_names(dst, "--dst") if dst else []
+        topology_command.bench(
+            parse_names(algo, "--algo"), methods, env, sparsity, engine, updates, set_ or [], csv,
+            as_json,
+        )  # fmt: skip
+
+
+@app.command(cls=HintingCommand)
 def infer(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders, or policy files.", metavar="RUN...")

@@ -14,7 +14,7 @@ from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
 from dstrl_cli.config.windows import Windows
 from dstrl_cli.errors import InputError
-from dstrl_cli.registry import ALGORITHMS, is_outside
+from dstrl_cli.registry import ALGORITHMS, algorithm, is_outside
 
 ROLES = ("actor", "critic")
 NAMES = {"actor": "actor", "critic": "critics"}
@@ -43,6 +43,11 @@ def notes(config: RunConfig, explicit: Mapping[str, Origin]) -> list[str]:
 
 
 # --- how often topologies change ----------------------------------------------------------------
+
+
+def roles_of(config: RunConfig) -> tuple[str, ...]:
+    """Return the networks that a run has: an algorithm may have no critics."""
+    return ROLES if algorithm(config.algo).critics else ("actor",)
 
 
 def updates(config: RunConfig, role: str) -> int:
@@ -90,7 +95,7 @@ def topology_changes(config: RunConfig, role: str) -> TopologyChanges:
     moves, intervals are counted from where it begins, and one change more is due where it arrives.
     """
     network: NetworkConfig = getattr(config, role)
-    if not network.changes_topology:
+    if not network.changes_topology or role not in roles_of(config):
         return TopologyChanges(0)
     found = windows(config, role)
     drops = found.drops_at_last()
@@ -112,7 +117,7 @@ def changes_in_words(config: RunConfig) -> str:
     fixed: dict[str, str] = {}
     changing: list[str] = []
     total = 0
-    for role in reversed(ROLES):
+    for role in reversed(roles_of(config)):
         network: NetworkConfig = getattr(config, role)
         if network.changes_topology:
             found = topology_changes(config, role)
@@ -138,7 +143,7 @@ def replaced_steps(config: RunConfig) -> list[str]:
     With `rewire: instead_of_step` each topology update takes the place of an optimizer step.
     """
     shares: dict[str, list[str]] = {}
-    for role in ROLES:
+    for role in roles_of(config):
         total, changes = updates(config, role), topology_changes(config, role).count
         if config.rewire == "instead_of_step" and changes > REPLACED_SHARE * total:
             shares.setdefault(f"{100 * changes / total:.2g} %", []).append(role)
@@ -167,7 +172,7 @@ def _idle_rules(config: RunConfig) -> Iterator[str]:
     training = config.steps - config.learning_starts
     stopped: dict[str, list[str]] = {}
     too_late: dict[tuple[str, int], list[str]] = {}  # by the key that sets the first change
-    for role in ROLES:
+    for role in roles_of(config):
         network: NetworkConfig = getattr(config, role)
         if not network.changes_topology:
             continue
@@ -213,7 +218,7 @@ def _idle_nstep(config: RunConfig) -> Iterator[str]:
 
 
 def _idle_recycling(config: RunConfig) -> Iterator[str]:
-    for role in ROLES:
+    for role in roles_of(config):
         interval, total = getattr(config, role).redo_interval, updates(config, role)
         if interval is not None and interval > total:
             yield (
@@ -244,7 +249,11 @@ def _idle_buffer(config: RunConfig) -> Iterator[str]:
 
 def without_effect(config: RunConfig, explicit: Mapping[str, Origin]) -> list[str]:
     """Return which of the explicit keys have no effect, and why; keys of one reason together."""
-    reasons = {key: reason for key in explicit if (reason := _switched_off(config, key))}
+    both = (
+        [] if "critic" in roles_of(config) else [key for key in explicit if _of_both(explicit, key)]
+    )
+    given = [key for key in explicit if key not in both]
+    reasons = {key: reason for key in given if (reason := _switched_off(config, key))}
     found: dict[str, list[str]] = {}
     for key, reason in reasons.items():
         written, (_, _, leaf) = explicit[key].key, key.partition(".")
@@ -260,14 +269,34 @@ def without_effect(config: RunConfig, explicit: Mapping[str, Origin]) -> list[st
     ]
 
 
+def _of_both(explicit: Mapping[str, Origin], key: str) -> bool:
+    """Whether a key of the critics was written for both networks at once."""
+    return key.startswith("critic.") and explicit.get(f"actor{key[6:]}") == explicit[key]
+
+
+_REPLACED = {
+    "initial_mask": ("init_mask_from", True),
+    "weight_init": ("init_weights_from", True),
+    "prefill_noise": ("prefill_from", False),
+    "nstep": ("expert_q", True),
+    "nstep_delay": ("expert_q", True),
+    "gamma": ("expert_q", True),
+    "target_noise": ("expert_q", True),
+    "target_noise_clip": ("expert_q", True),
+    "target_masking": ("expert_q", True),
+}
+"""Keys without effect: where a place is set (True), or where it is not (False)."""
+
+
 def _switched_off(config: RunConfig, key: str) -> str | None:
     """Return why a dotted key has no effect on a run, or None where it has one."""
     group, _, rest = key.partition(".")
-    if rest == "initial_mask" and config.init_mask_from:
-        return "init_mask_from is set"
-    if key == "weight_init" and config.init_weights_from:
-        return "init_weights_from is set"
+    for what, (place, given) in _REPLACED.items():
+        if what in (key, rest) and (getattr(config, place) is not None) == given:
+            return f"{place} is {'set' if given else 'not set'}"
     if group in ROLES:
+        if group not in roles_of(config):
+            return f"{config.algo} has no critics"
         return _network_key(getattr(config, group), rest)
     if group == "buffer" and rest != "dynamic" and not config.buffer.dynamic:
         return "buffer.dynamic is false"

@@ -10,6 +10,7 @@ from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.labels import format_sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
+from dstrl_cli.config.starts import PLACES, STARTS
 from dstrl_cli.registry import algorithm_name
 
 NOT_IDENTITY = frozenset(
@@ -29,8 +30,7 @@ NOT_IDENTITY = frozenset(
         "metric",
         "method_label",
         "method_order",
-        "init_mask_from",  # a path; what is found there is init_mask_source
-        "init_weights_from",
+        *PLACES,  # paths; what is found there is init_mask_source and its like
     }
 )
 """Keys that change where and how fast a run happens or how it is shown, never its numbers."""
@@ -99,14 +99,11 @@ def run_path(
 
 # --- what a run starts from ---------------------------------------------------------------------
 
-_STARTS = {"mask": "policy", "weights": "initial"}
-"""What a run may take from another one, and the file of that which it takes unless told another."""
-
 _SOURCE = re.compile(
     r"(?P<env>[^/]+)/(?P<algo>[^/-]+)-(?P<method>[^/]+)/(?P<sparsity>[^/]+)/seed(?P<seed>\d+)/"
     r"(?P<file>[^/@]+)@(?P<checksum>[0-9a-f]+)"
 )
-"""What `init_mask_source` and `init_weights_source` hold: a file of a run, and its checksum."""
+"""What `init_mask_source` and its like hold: a file of a run, and its checksum."""
 
 
 def source_text(run: Path, file: str, checksum: str) -> str:
@@ -123,26 +120,27 @@ def source_text(run: Path, file: str, checksum: str) -> str:
 def start_label(config: RunConfig) -> str:
     """Return what the folder of a run says of the runs that it starts from: `+mask-rlx2`.
 
-    A file or a seed that is not the usual one is named, too: `+mask-rlx2.best.seed3`.
+    An algorithm that is not the run's, and a file or a seed that is not the usual one, are named,
+    too: `+mask-rlx2.best.seed3`, `+expert-td3-dense`.
     """
     label = ""
-    for what, usual in _STARTS.items():
-        source = getattr(config, f"init_{what}_source")
-        if source is None:
-            continue
-        label += f"+{what}-{_short(source, usual, config.seed)}"
+    for what, row in STARTS.items():
+        source = getattr(config, row.source)
+        if source is not None:
+            label += f"+{what}-{_short(source, row.usual, config)}"
     return label
 
 
-def _short(source: str, usual: str, seed: int) -> str:
+def _short(source: str, usual: str, config: RunConfig) -> str:
     match = _SOURCE.fullmatch(source)
     if match is None:  # of a file that lies in no run
         name, _, checksum = source.rpartition("@")
         return re.sub(r"[^\w.-]+", "-", f"{name}-{checksum[:8]}")
     stem, theirs = match["file"].partition(".")[0], int(match["seed"])
+    algo = "" if match["algo"] == algorithm_name(config.algo) else f"{match['algo']}-"
     other_file = "" if stem == usual else f".{stem}"
-    other_seed = "" if theirs == seed else f".seed{theirs}"
-    return f"{match['method']}{other_file}{other_seed}"
+    other_seed = "" if theirs == config.seed else f".seed{theirs}"
+    return f"{algo}{match['method']}{other_file}{other_seed}"
 
 
 def source_kind(source: str) -> str:

@@ -46,6 +46,7 @@ from dstrl_cli.config.fields import (
 from dstrl_cli.config.parts import BufferConfig, EnvConfig, Model, env_shorthand
 from dstrl_cli.config.ranges import MAX_LENGTH
 from dstrl_cli.config.rulekeys import TopologyConfig
+from dstrl_cli.config.starts import STARTS
 from dstrl_cli.registry import (
     ALGORITHMS,
     ALLOCATIONS,
@@ -206,10 +207,14 @@ class RunConfig(Model):
     `gradient_steps` updates (-1: as many as environment steps since) follow every `train_freq`
     steps, or episodes: as in Stable-Baselines3.
     `init_mask_from` and `init_weights_from` are a run's folder or policy file: the networks start
-    with its masks, those at its end, and with its weights, those that it began with. `{seed}` in
-    them stands for the run's seed. What was found there (`init_mask_source`, ...) is filled in.
+    with its masks, those at its end, and with its weights, those that it began with. `expert` is
+    the run whose policy behaviour cloning imitates, `expert_q` the one whose critics give the
+    targets of this run's critics, and `prefill_from` the one whose policy takes the first
+    `learning_starts` steps, with normal noise of `prefill_noise`. `{seed}` in these five stands for
+    the run's seed. What was found there (`init_mask_source`, ...) is filled in.
     `threads: auto` gives a run a second thread where it is alone and gains time by it
-    (`nets.choice.threads_for`). `env_workers` are processes that step environments (0: none, the run's own process), and
+    (`nets.choice.threads_for`). `env_workers` are processes that step environments (0: none, the
+    run's own process), and
     `replay_device: auto` keeps the replay buffer beside the networks. An episode that terminates
     at exactly its time limit counts as terminated, or as cut off by the limit with `limit_wins`;
     an evaluation episode that has not ended after `eval_max_steps` is ended there. A hidden unit
@@ -246,6 +251,13 @@ class RunConfig(Model):
     init_mask_source: Name | None = None
     init_weights_from: Name | None = None
     init_weights_source: Name | None = None
+    expert: Name | None = None
+    expert_source: Name | None = None
+    expert_q: Name | None = None
+    expert_q_source: Name | None = None
+    prefill_from: Name | None = None
+    prefill_source: Name | None = None
+    prefill_noise: NonNegativeFloat = 0.1
 
     exploration_noise: NonNegativeFloat = 0.1
     target_noise: NonNegativeFloat = 0.2
@@ -294,7 +306,7 @@ class RunConfig(Model):
 
     @property
     def thread_count(self) -> int:
-        """Threads of the run; one where nothing has chosen for `auto` (`nets.choice.threads_for`)."""
+        """Threads of the run; one where nothing has chosen for `auto`."""
         return 1 if self.threads == "auto" else self.threads
 
     @property
@@ -347,11 +359,11 @@ class RunConfig(Model):
 
     @model_validator(mode="after")
     def _sources_have_places(self) -> RunConfig:
-        for what in ("mask", "weights"):
-            if getattr(self, f"init_{what}_source") and not getattr(self, f"init_{what}_from"):
+        for row in STARTS.values():
+            if getattr(self, row.source) and not getattr(self, row.key):
                 raise ValueError(
-                    f"init_{what}_source says what was found at init_{what}_from, which is not "
-                    f"set; leave it out, or set init_{what}_from"
+                    f"{row.source} says what was found at {row.key}, which is not set; leave it "
+                    f"out, or set {row.key}"
                 )
         return self
 

@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from dstrl_cli.config.fields import MetricName, PositiveInt, Share
-from dstrl_cli.config.foreign import counterpart
 from dstrl_cli.config.identity import env_name
-from dstrl_cli.config.keys import expand
 from dstrl_cli.config.methods import (
     DEFAULT_METHOD,
     LAST_ORDER,
@@ -29,8 +27,15 @@ from dstrl_cli.config.methods import (
 from dstrl_cli.config.models import BY_LAYER, RunConfig
 from dstrl_cli.config.parse import Origin, explain, from_dict
 from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
-from dstrl_cli.config.refusals import refuse_short_buffer, refuse_standstill, refuse_unknown_end
+from dstrl_cli.config.refusals import (
+    refuse_absent_critics,
+    refuse_short_buffer,
+    refuse_standstill,
+    refuse_unknown_end,
+)
 from dstrl_cli.config.shrink import scaled_keys
+from dstrl_cli.config.stages import written
+from dstrl_cli.config.stray import refuse_stray_keys
 from dstrl_cli.config.yamlfile import parse_yaml, read_yaml
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.registry import ALGORITHMS, algorithm_name, is_outside, module_file, note_source
@@ -87,6 +92,8 @@ class Case(StrictFile):
     when: When = When()
     config: dict[str, Any]
 
+    _references = field_validator("config", mode="before")(written)
+
 
 class SweepAxes(StrictFile):
     """What a sweep varies; an empty axis is left to the command line and the defaults.
@@ -127,10 +134,22 @@ class SweepAxes(StrictFile):
         return {k: v if isinstance(v, list | tuple) else [v] for k, v in value.items()}
 
 
+class Stage(StrictFile):
+    """Some of a preset's runs, which follow others: their axes and keys, beside those of all."""
+
+    sweep: SweepAxes = SweepAxes()
+    config: dict[str, Any] = Field(default_factory=dict)
+    cases: tuple[Case, ...] = ()
+
+    _references = field_validator("config", mode="before")(written)
+
+
 class SweepPreset(StrictFile):
     """A preset: a sweep's axes, the keys of all its runs, and the table that it is for.
 
-    `until_decided` and the three keys below it are the flags of these names.
+    With `stages`, runs are those of the stages, in order; axes, keys and cases are of all of them,
+    unless a stage has its own. `until_decided` and the three keys below it are the flags of these
+    names.
     """
 
     name: str
@@ -139,6 +158,7 @@ class SweepPreset(StrictFile):
     sweep: SweepAxes = SweepAxes()
     config: dict[str, Any] = Field(default_factory=dict)
     cases: tuple[Case, ...] = ()
+    stages: dict[str, Stage] = Field(default_factory=dict)
     compare: str | None = None
     metric: MetricName | None = None
     until_decided: tuple[str, ...] = ()
@@ -150,6 +170,21 @@ class SweepPreset(StrictFile):
     @classmethod
     def _pairs(cls, value: Any) -> list[str]:
         return parse_names(value, "until_decided")
+
+    def of_stage(self, name: str) -> SweepPreset:
+        """Return the preset that the runs of a stage have."""
+        stage = self.stages[name]
+        axes = {
+            axis: getattr(stage.sweep, axis) or getattr(self.sweep, axis)
+            for axis in SweepAxes.model_fields
+        }
+        update = {
+            "sweep": SweepAxes.model_construct(**axes),
+            "config": {**self.config, **stage.config},
+            "cases": (*self.cases, *stage.cases),
+            "stages": {},
+        }
+        return self.model_copy(update=update)
 
     def layers(self, algo: str, method: str, env_id: str) -> list[Layer]:
         """Return the keys for one run: metric, axes of one value, `config`, then its cases."""
@@ -191,7 +226,7 @@ def load_sweep_preset(name: str | Path) -> SweepPreset:
     try:
         for key in _ADDED & content.keys():
             raise InputError(_unknown_key(key))
-        _refuse_stray_keys(content)
+        refuse_stray_keys(content, SweepPreset.model_fields)
         preset = SweepPreset.model_validate({"description": "", **content, **added})
         _check(preset)
     except ValidationError as error:
@@ -208,48 +243,18 @@ def _unknown_key(key: str) -> str:
     models: dict[str, type[StrictFile]] = {"sweep": SweepAxes}
     for cases in ("cases", "sweep.variants"):
         models |= {cases: Case, f"{cases}.when": When}
+    stage, _, rest = key.removeprefix("stages.").partition(".")
+    if key.startswith("stages.") and rest:
+        own: dict[str, type[StrictFile]] = {"": Stage, **models}
+        models = {f"stages.{stage}{'.' * bool(g)}{g}": m for g, m in own.items()}
     names = [name for name in models.get(group, SweepPreset).model_fields if name not in _ADDED]
     return suggest("key", key, [f"{group}.{name}" if group else name for name in names])
 
 
-def _refuse_stray_keys(content: Mapping[str, Any]) -> None:
-    """Raise InputError where keys of a run stand at the top of a preset, and not under `config:`.
-
-    RL-Baselines3-Zoo's files have such keys by environment.
-    """
-    stray = {key: value for key, value in content.items() if key not in SweepPreset.model_fields}
-    for env_id, block in stray.items():
-        if isinstance(block, Mapping) and any(counterpart(str(key), None) for key in block):
-            raise InputError(
-                f"'{env_id}' holds the settings of an environment, as files of RL-Baselines3-Zoo "
-                f"do: a preset has no environments at the top; put the keys of one under "
-                f"`config:`, and choose the environment with --env"
-                + "".join(f"\n  {line}" for line in _translated(block))
-            )
-    found = {key: value for key, value in stray.items() if _is_key_of_a_run(key, value)}
-    if found:
-        lines = _translated({key: found[key] for key in found if counterpart(key, None)})
-        raise InputError(
-            f"{', '.join(found)}: at the top of a preset there is no such key; put it under "
-            "`config:`" + "".join(f"\n  {line}" for line in lines)
-        )
-
-
-def _is_key_of_a_run(key: str, value: Any) -> bool:
-    """Whether a key, or every key of a group, may be set in a run, here or in another tool."""
-    below = [f"{key}.{name}" for name in value] if isinstance(value, Mapping) else []
-    known = [bool(expand(each) or counterpart(each, None)) for each in (key, *below)]
-    return known[0] or (len(known) > 1 and all(known[1:]))
-
-
-def _translated(block: Mapping[Any, Any]) -> list[str]:
-    """Return for each key that another tool has what to write here."""
-    named = {str(key): value for key, value in block.items()}
-    return [f"{key}: {text}" for key in named if (text := counterpart(key, named[key]))]
-
-
 def _check(preset: SweepPreset) -> None:
     """Check the names and keys of a preset, also of cases that may never apply."""
+    for name in preset.stages:
+        _check(preset.of_stage(name))
     cases = (*preset.cases, *preset.sweep.variants)
     note_source([*preset.sweep.algo, *preset.sweep.env], preset.source)
     for algo in (*preset.sweep.algo, *(name for case in cases for name in case.when.algo)):
@@ -301,6 +306,8 @@ _FLAGS = {
     "wandb": "--wandb",
     "init_mask_from": "--init-mask-from",
     "init_weights_from": "--init-weights-from",
+    "expert_q": "--expert-q",
+    "prefill_from": "--prefill-from",
 }
 """The flags of keys whose name is not simply the key."""
 
@@ -432,6 +439,7 @@ def resolve_explicit(
     shown = {"method_label": chosen.label, "method_order": chosen.order}
     named = {"algo": algo, "method": chosen.name} | ({} if chosen.shipped else shown)
     config = from_dict({**named, **_nested(settings)}, origins)
+    refuse_absent_critics(config, origins)
     refuse_standstill(config, origins)
     refuse_short_buffer(config, origins)
     refuse_unknown_end(config, origins)

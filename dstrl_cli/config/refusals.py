@@ -12,6 +12,7 @@ from dstrl_cli.config import effects
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
 from dstrl_cli.errors import InputError
+from dstrl_cli.registry import SCORES
 
 
 def refuse_short_buffer(config: RunConfig, origins: Mapping[str, Origin]) -> None:
@@ -30,6 +31,20 @@ def refuse_short_buffer(config: RunConfig, origins: Mapping[str, Origin]) -> Non
         f"the buffer would hold fewer ({limit.key} = {value:,}{shrinks}); lower nstep, or raise "
         f"{limit.key} (set by {nstep.source}; {limit.key} by {limit.source})"
     )
+
+
+def refuse_absent_critics(config: RunConfig, origins: Mapping[str, Origin]) -> None:
+    """A method whose critics go by TD errors says nothing for an algorithm without critics."""
+    if "critic" in effects.roles_of(config):
+        return
+    for key in ("drop", "grow"):
+        score = getattr(config.critic.topology, key)
+        if score in SCORES and SCORES[score].needs_td_error:
+            origin = _origin(origins, f"critic.topology.{key}")
+            raise InputError(
+                f"method '{config.method}': its {origin.key} = {score} is for critics, and "
+                f"{config.algo} has no critics; choose a method without it, such as rigl"
+            )
 
 
 def refuse_standstill(config: RunConfig, origins: Mapping[str, Origin]) -> None:

@@ -52,6 +52,13 @@ ADDED_KEYS: Mapping[str, Any] = {
     "init_mask_source": None,
     "init_weights_from": None,
     "init_weights_source": None,
+    "expert": None,
+    "expert_source": None,
+    "expert_q": None,
+    "expert_q_source": None,
+    "prefill_from": None,
+    "prefill_source": None,
+    "prefill_noise": 0.1,
     **{
         f"{network}.{key}": value
         for network in ("actor", "critic")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from dstrl_cli.config.identity import NOT_IDENTITY, env_name, source_kind
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.readfile import MAX_JSON, MAX_YAML, parse_json
+from dstrl_cli.config.starts import SOURCES
 from dstrl_cli.config.stored import check_whole, parse_document, seems_cut_off, up_to_date
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.archive import read_bytes
@@ -39,9 +40,6 @@ FINISHED = "finished"
 EPISODE_COLUMNS = ("step", "episode", "return", "length")
 PROGRESS_COLUMNS = ("step",)
 """Columns that must hold numbers; further ones may be there, and may be empty."""
-
-_SOURCES = ("init_mask_source", "init_weights_source")
-"""Keys that name a run, which may be another one for every seed."""
 
 _PER_RUN = NOT_IDENTITY | {"seed", "env.task", "env.id"}
 
@@ -120,7 +118,7 @@ class LoggedRun:
     def settings(self) -> dict[str, Any]:
         """The keys that the seeds and tasks of one table cell share."""
         return {
-            key: source_kind(value) if key in _SOURCES and isinstance(value, str) else value
+            key: source_kind(value) if key in SOURCES and isinstance(value, str) else value
             for key, value in self.config.items()
             if key not in _PER_RUN
         }

@@ -1,8 +1,9 @@
-"""What a run starts from: the masks and the weights of another run, found, read and named.
+"""What a run takes from other runs, found, read and named: masks, weights, policies, critics.
 
-`init_mask_from` and `init_weights_from` name a run's folder or a policy file. A folder stands for
-the masks at the end of that run (`policy.safetensors`), and for the weights that it began with
-(`initial.safetensors`): together the start of a lottery ticket (Frankle & Carbin 2019).
+Each key of `config.starts` names a run's folder or a policy file. A folder stands for the networks
+at the end of that run (`policy.safetensors`); as `init_weights_from`, for the weights that it began
+with (`initial.safetensors`). These with the last masks are the start of a lottery ticket (Frankle &
+Carbin 2019).
 
 `initial.safetensors` holds the weights of the first mask alone. The others were drawn too, and can
 be drawn again from that run's seed, so a run whose `config.yaml` lies beside the file is followed
@@ -18,15 +19,18 @@ from pathlib import Path
 from dstrl_cli.config.identity import run_path, source_text
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.readfile import MAX_POLICY, read_bytes
+from dstrl_cli.config.starts import STARTS
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.checksums import check_policy
 from dstrl_cli.runs.files import is_file
 from dstrl_cli.runs.folder import read_config
-from dstrl_cli.runs.policy import INITIAL_FILE, POLICY_FILE, Tensors, read
-from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
+from dstrl_cli.runs.policy import INITIAL_FILE, Tensors, read
+from dstrl_cli.runs.repair import FINISHED
+from dstrl_cli.runs.summary import CONFIG_FILE, read_status, read_summary
 
-FILES = {"mask": POLICY_FILE, "weights": INITIAL_FILE}
+FILES = {what: f"{row.usual}.safetensors" for what, row in STARTS.items()}
 """What a run may take from another one, and the file of that run's folder that it is taken from."""
+
 
 MAX_FOLLOWED = 20
 """Runs that start from one another in a row; more are a mistake."""
@@ -48,6 +52,33 @@ class Start:
     config: RunConfig | None
 
     @property
+    def algo(self) -> str:
+        """The algorithm that trained it."""
+        return self.metadata.get("algo", "")
+
+    @property
+    def env(self) -> str:
+        """The environment that it was trained on."""
+        return self.metadata.get("env", "")
+
+    @property
+    def task(self) -> int:
+        """The task of a navigation environment; 0 elsewhere."""
+        text = self.metadata.get("task", "")
+        return int(text) if text.isdecimal() else 0
+
+    def shapes(self, head: str) -> list[tuple[int, ...]]:
+        """Return (inputs, outputs) of each layer of a network: actor, critic1, ..."""
+        found: list[tuple[int, ...]] = []
+        while (name := f"{head}.mask.{len(found)}") in self.tensors:
+            found.append(self.tensors[name].shape)
+        return found
+
+    def active(self, head: str, layer: int) -> int:
+        """Return the active connections of a layer."""
+        return int((self.tensors[f"{head}.mask.{layer}"] != 0).sum())
+
+    @property
     def source(self) -> str:
         """How configurations name it: by its run and its checksum."""
         checksum = hashlib.sha256(read_bytes(self.file, MAX_POLICY)).hexdigest()
@@ -62,21 +93,21 @@ class Start:
 
 
 def key(what: str) -> str:
-    """Return the key that says where masks or weights come from."""
-    return f"init_{what}_from"
+    """Return the key that says where something comes from."""
+    return STARTS[what].key
 
 
 def named(config: RunConfig, what: str) -> Path | None:
-    """Return what a run names to take its `mask` or `weights` from; None: nothing."""
+    """Return what a run names to take its `mask`, `weights`, ... from; None: nothing."""
     text = getattr(config, key(what))
     return None if text is None else Path(text.replace("{seed}", str(config.seed)))
 
 
 def find(config: RunConfig, what: str) -> Start | None:
-    """Return the file that a run takes its `mask` or `weights` from; None where it takes none.
+    """Return the file that a run takes its `mask`, `weights`, ... from; None where it takes none.
 
-    Raises InputError where there is no such file, it cannot be read, or it is not what its run
-    wrote.
+    Raises InputError where there is no such file, it cannot be read, it is not what its run wrote,
+    or the run in a folder has not finished.
     """
     place = named(config, what)
     if place is None:
@@ -88,6 +119,8 @@ def find(config: RunConfig, what: str) -> Start | None:
             f"{key(what)} = '{place}': {holds}; give the folder of one run (.../s0.95/seed0) or a "
             "policy file"
         )
+    if file != place and STARTS[what].finished:
+        _refuse_unfinished(what, place)
     try:
         tensors, metadata = read(file)
         check_policy(file, read_summary(file.parent) or {})
@@ -95,6 +128,16 @@ def find(config: RunConfig, what: str) -> Start | None:
     except InputError as error:
         raise InputError(f"{key(what)} = '{place}': {error}") from error
     return Start(file, tensors, metadata, own)
+
+
+def _refuse_unfinished(what: str, folder: Path) -> None:
+    """Raise InputError where the run in a folder has not come to its end."""
+    status = read_status(folder)
+    if status is not None and status != FINISHED:
+        raise InputError(
+            f"{key(what)} = '{folder}': this run has not finished (it is {status}); let it finish, "
+            "or name one of its policy files to take what it holds by now"
+        )
 
 
 def first_weights(config: RunConfig) -> tuple[Tensors, RunConfig | None]:

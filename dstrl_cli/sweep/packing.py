@@ -15,6 +15,7 @@ from typing import TypeVar
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
+from dstrl_cli.config.starts import PLACES, SOURCES
 from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.memory import Memory, format_bytes, population_memory, replay_bytes
@@ -38,10 +39,8 @@ MEMBER_KEYS = frozenset(
         "grown_bias_correction",
         "initial_targets",
         "limit_wins",
-        "init_mask_from",
-        "init_mask_source",
-        "init_weights_from",
-        "init_weights_source",
+        *PLACES,
+        *SOURCES,
     }
 )
 """Keys in which the members of a population may differ, besides a network's and the buffer's."""
@@ -131,7 +130,8 @@ def for_each(runs: Iterable[Run], function: Callable[[Run], T]) -> list[T]:
 def shared_keys(config: RunConfig) -> tuple[tuple[str, str], ...]:
     """Return the keys and values that all members of a population must have in common."""
     flat = flatten(to_dict(config))
-    return tuple((key, repr(value)) for key, value in flat.items() if _shared(key))
+    of_expert = "of_expert_q", repr(config.expert_q is not None)  # another class trains them
+    return (of_expert, *((key, repr(value)) for key, value in flat.items() if _shared(key)))
 
 
 def _shared(key: str) -> bool:

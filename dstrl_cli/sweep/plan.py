@@ -27,13 +27,15 @@ from dstrl_cli.config.presets import Case, Resolved, SweepPreset, resolve_explic
 from dstrl_cli.config.refusals import refuse_unreached_sparsity
 from dstrl_cli.config.shrink import at_scale
 from dstrl_cli.config.sizes import layer_weights
+from dstrl_cli.config.starts import PLACES
 from dstrl_cli.errors import InputError
-from dstrl_cli.sweep.starting import started
+from dstrl_cli.sweep.starting import Promised, started, takes_something
 from dstrl_cli.topology import budgets, feasible
 from dstrl_cli.training.run import Run
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
+    from dstrl_cli.sweep.stages import Earlier
 
 SPARSITY_TOLERANCE = 0.005
 """A realised sparsity that is further from the one asked for is told."""
@@ -111,10 +113,13 @@ def expand(
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     scale: float | None = None,
+    earlier: Earlier | None = None,
+    algos: Collection[str] = (),
 ) -> list[Run]:
     """Return the run of every combination of the axes, each once: a dense one has one sparsity.
 
-    `flags` are further explicit flags; `scale` is the share of the length that runs have. Raises
+    `flags` are further explicit flags; `scale` is the share of the length that runs have; `earlier`
+    are the stages before, and `algos` the algorithms of all stages. Raises
     InputError for values that are not valid, an unknown environment, or a sparsity that a network
     cannot have.
     """
@@ -145,16 +150,21 @@ def expand(
             with_module = env_name(config.env.id) in shared_names
             for seed in _values(seeds):
                 seeded = config if seed is None else config.model_copy(update={"seed": seed})
-                if seeded.init_mask_from or seeded.init_weights_from:
-                    seeded = sized(started(seeded, spec, chosen), spec)
+                promised: dict[str, Promised] = {}
+                if takes_something(seeded):
+                    if earlier is not None:
+                        seeded, promised = earlier.completed(seeded)
+                    seeded = sized(started(seeded, spec, chosen, promised), spec)
                 path = run_path(seeded, name, with_task=with_task, with_module=with_module)
                 label = str(path)
                 if label in found:
                     _refuse_sharing(label, found[label].config, seeded)
                     continue
                 of_seed = spec.for_seed(seeded.seed)
-                found[label] = Run(seeded, of_seed, Path(seeded.out) / path, label, notes=notes)
-    effects.refuse_unread(sets, {run.config.algo for run in found.values()})
+                needs = tuple(dict.fromkeys(each.label for each in promised.values()))
+                path = Path(seeded.out) / path
+                found[label] = Run(seeded, of_seed, path, label, notes=notes, needs=needs)
+    effects.refuse_unread(sets, algos or {run.config.algo for run in found.values()})
     return list(found.values())
 
 
@@ -255,6 +265,8 @@ def suffix(extra: Mapping[str, Any], keys: Iterable[str]) -> str:
     leaves = Counter(key.rpartition(".")[2] for key in keys)
     parts = []
     for key, value in extra.items():
+        if key in PLACES:  # `run_path` says what lies there
+            continue
         leaf = key.rpartition(".")[2]
         parts.append(f"+{leaf if leaves[leaf] == 1 else key}{_readable(value)}")
     return "".join(parts)
@@ -285,7 +297,7 @@ def prepare(config: RunConfig, path: Path) -> Run:
     spec = env_spec(config.env).for_seed(config.seed)
     env = config.env.model_copy(update={"id": spec.id})
     config = sized(config.model_copy(update={"env": env}), spec)
-    if config.init_mask_from or config.init_weights_from:
+    if takes_something(config):
         config = sized(started(config, spec), spec)
     return Run(config, spec, Path(config.out) / path, str(path), notes=spec.notes)
 
@@ -330,6 +342,8 @@ def sparsity_notes(config: RunConfig, spec: EnvSpec) -> list[str]:
     sizes = network_sizes(config, spec.observation_size, spec.action_size)
     found = []
     for role, widths in zip(effects.ROLES, sizes, strict=True):
+        if role not in effects.roles_of(config):
+            continue
         network: NetworkConfig = getattr(config, role)
         dense, kept = sum(layer_weights(compared_sizes(config, role, widths))), sum(active[role])
         realised = 1 - kept / dense

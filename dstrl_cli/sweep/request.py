@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.config.presets import SweepPreset, flag_name, load_sweep_preset
 from dstrl_cli.config.shrink import check_scale
@@ -16,6 +16,9 @@ from dstrl_cli.sweep.plan import Axes, expand, refuse_several
 from dstrl_cli.sweep.states import Planned, fresh, resumed
 from dstrl_cli.training import writers
 from dstrl_cli.training.run import Run
+
+if TYPE_CHECKING:
+    from dstrl_cli.sweep.stages import Earlier
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,22 @@ class Rounds:
         return asked_rounds(pairs, pick("alpha"), pick("max_seeds"), pick("seeds_per_round"))
 
 
-def wanted_runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
+def wanted_runs(
+    request: RunRequest,
+    preset: SweepPreset | None,
+    earlier: Earlier | None = None,
+    algos: Collection[str] = (),
+) -> list[Run]:
     """Return the runs of a request; everything that can be checked before training is.
 
-    `preset` is the request's. Raises InputError.
+    `preset` is the request's, or one of its stages; then `earlier` are the stages before it, and
+    `algos` the algorithms of all. Raises InputError.
     """
+    if preset is not None and preset.stages:
+        raise InputError(
+            f"preset '{preset.name}' has stages ({', '.join(preset.stages)}), whose runs follow "
+            "one another: train them with dstrl sweep"
+        )
     if request.config is not None:
         _refuse_beside_config(request)
         runs = [stored_run(request.config, request.given)]
@@ -92,6 +106,8 @@ def wanted_runs(request: RunRequest, preset: SweepPreset | None) -> list[Run]:
             sets=request.sets,
             flags=request.given,
             scale=None if request.scale is None else check_scale(request.scale),
+            earlier=earlier,
+            algos=algos,
         )
     writers.check(run.config for run in runs)
     return runs

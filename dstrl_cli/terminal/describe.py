@@ -13,6 +13,7 @@ from rich.text import Text
 from dstrl_cli.config import effects
 from dstrl_cli.config.fields import LinearRate
 from dstrl_cli.config.models import NetworkConfig, RunConfig
+from dstrl_cli.config.starts import STARTS
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.report.table import notably_more
 from dstrl_cli.report.words import counted
@@ -40,9 +41,15 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
     rows = {
         "method": f"{config.method} on {algorithm_name(config.algo).upper()}",
         "environment": env_label(config),
-        "sparsity": f"actor {_sparsities(config.actor)}, critics {_sparsities(config.critic)}",
-        "active": f"actor {_active(config.actor, budgets['actor'])}; "
-        f"each critic {_active(config.critic, budgets['critic'])}",
+        "sparsity": ", ".join(
+            f"{effects.NAMES[role]} {_sparsities(getattr(config, role))}"
+            for role in effects.roles_of(config)
+        ),
+        "active": "; ".join(
+            f"{'actor' if role == 'actor' else 'each critic'} "
+            f"{_active(getattr(config, role), budgets[role])}"
+            for role in effects.roles_of(config)
+        ),
         "topology": f"{effects.changes_in_words(config)}, in this run",
         **_starts(config),
         "n-step": f"{config.nstep}{delay}",
@@ -57,18 +64,18 @@ def run_overview(runs: Sequence[Run], placement: Placement) -> RenderableType:
 
 
 def _starts(config: RunConfig) -> dict[str, str]:
-    """Return which run a run takes its masks and its weights from, where it takes any."""
-    sources = {"masks": config.init_mask_source, "weights": config.init_weights_source}
-    return {
-        f"{what} of": source.partition("@")[0]
-        for what, source in sources.items()
-        if source is not None
-    }
+    """Return which runs a run takes its masks, its weights and more from, where it takes any."""
+    sources = {row.shown: getattr(config, row.source) for row in STARTS.values()}
+    return {what: source.partition("@")[0] for what, source in sources.items() if source}
 
 
 def _length(config: RunConfig) -> dict[str, str]:
     """Return the rows that say how long a run is."""
-    random = f"of which {min(config.learning_starts, config.steps):,} random"
+    first = min(config.learning_starts, config.steps)
+    acting = "by the learned policy" if config.prefill_from else "random"
+    random = f"of which {first:,} {acting}"
+    if config.expert:
+        random = f"all of the expert, training from step {first:,} on"
     if config.episodes is None:
         return {"steps": f"{config.steps:,}, {random}"}
     return {
@@ -167,7 +174,8 @@ def _sparsity(summary: Mapping[str, Any]) -> str:
     if not parameters.get("sok_dense"):
         return ""
     active = 100 * parameters["sok_active"] / parameters["sok_dense"]
-    return f"{100 - active:.6g}% of actor and critics"
+    critics = "critic" in (summary.get("sparsity") or {"critic": 0})
+    return f"{100 - active:.6g}% of {'actor and critics' if critics else 'the actor'}"
 
 
 def _parameters(summary: Mapping[str, Any]) -> str:

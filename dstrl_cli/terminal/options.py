@@ -9,9 +9,9 @@ import typer
 
 # --- which runs ---------------------------------------------------------------------------------
 
-Algo = Annotated[str | None, typer.Option(help="td3 or sac (default: td3).", metavar="ALGO")]
+Algo = Annotated[str | None, typer.Option(help="td3, sac or bc (default: td3).", metavar="ALGO")]
 Algos = Annotated[
-    str | None, typer.Option(help="Algorithms: td3,sac (default: td3).", metavar="LIST")
+    str | None, typer.Option(help="Algorithms: td3,sac,bc (default: td3).", metavar="LIST")
 ]
 Dst = Annotated[
     str | None,
@@ -91,6 +91,27 @@ InitWeightsFrom = Annotated[
     str | None,
     typer.Option(
         help="Start with the first weights of a run: its folder, or a policy file.", metavar="RUN"
+    ),
+]
+Expert = Annotated[
+    str | None,
+    typer.Option(
+        help="With --algo bc: the run whose policy is imitated: its folder, or a policy file.",
+        metavar="RUN",
+    ),
+]
+ExpertQ = Annotated[
+    str | None,
+    typer.Option(
+        help="Train the critics towards the values of a run's critics, not TD targets.",
+        metavar="RUN",
+    ),
+]
+PrefillFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="Let a run's policy take the first steps (learning_starts), not random actions.",
+        metavar="RUN",
     ),
 ]
 Steps = Annotated[str | None, typer.Option(help="Environment steps; 1e6 is accepted.", metavar="N")]

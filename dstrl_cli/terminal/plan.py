@@ -239,7 +239,7 @@ def plan_json(planned: Sequence[Planned], placement: Placement) -> dict[str, Any
                 "resumes_at": each.run.step if each.run.start == "resume" else None,
                 "topology_changes": {
                     role: effects.topology_changes(each.run.config, role).count
-                    for role in effects.ROLES
+                    for role in effects.roles_of(each.run.config)
                 },
                 "notes": list(each.run.notes),
                 "damage": list(each.damage),

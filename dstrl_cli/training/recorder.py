@@ -116,7 +116,9 @@ class Recorder:
         self.cut_evaluations = np.zeros(members, dtype=np.int64)  # episodes that had no end
         self.neurons = NeuronWatch(algorithm)
         networks = (algorithm.actor, algorithm.critic)
-        self.hashed = {network.plan.role: network.plan.head_names for network in networks}
+        self.hashed = {
+            network.plan.role: network.plan.head_names for network in networks if network.plan.heads
+        }
         self.active = {
             network: [flops.ActiveCount(active) for active in network.active().sum((1, 2)).tolist()]
             for network in networks

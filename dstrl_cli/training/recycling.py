@@ -33,6 +33,7 @@ class Recycler:
         self.wanted = [
             (network, member, interval)
             for network in (algorithm.actor, algorithm.critic)
+            if network.plan.heads
             for member in range(network.plan.members)
             if (interval := network.plan.network_config(member).redo_interval) is not None
         ]

@@ -49,6 +49,7 @@ class Run:
         step: where it goes on.
         evaluated: the step of its last evaluation before that.
         notes: what the user should know before it starts.
+        needs: runs that must have finished before, since it takes something from them.
     """
 
     config: RunConfig
@@ -59,6 +60,7 @@ class Run:
     step: int = 0
     evaluated: int = -1
     notes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import BatchEnv
 from dstrl_cli.envs.watch import say
-from dstrl_cli.errors import DstrlError
+from dstrl_cli.errors import DstrlError, stopped_by
 from dstrl_cli.evaluation import rollout
 from dstrl_cli.evaluation.rollout import Episodes
 from dstrl_cli.evaluation.starts import start_seeds
 from dstrl_cli.nets.choice import choose, torch_threads
-from dstrl_cli.registry import ALGORITHMS, load
+from dstrl_cli.registry import algorithm_class
 from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.replay.choice import is_on_host, make_replay
 from dstrl_cli.training import checkpoint
@@ -43,6 +43,7 @@ from dstrl_cli.training.reporter import Reporter, Silent
 from dstrl_cli.training.sinks import Sink
 from dstrl_cli.training.stop import Stop, Stopped, listening
 from dstrl_cli.training.timing import UpdateTiming
+from dstrl_cli.training.warm_up import WarmUp
 
 CHECK_EVERY = 100
 """Steps after which the device is read: to write files, report progress, and find members that
@@ -81,7 +82,8 @@ class Population:
         engine = config.engine
         if engine == "auto":  # used directly: `training.run` resolves it
             engine = choose(config, device, members=len(configs)).engine
-        self.algorithm: Algorithm = load(ALGORITHMS, config.algo)(
+        make = algorithm_class(config.algo, config.expert_q is not None)
+        self.algorithm: Algorithm = make(
             configs, spec.observation_size, spec.action_size, device, engine
         )
         self.training = list(range(len(configs)))
@@ -95,7 +97,7 @@ class Population:
         self.recycler = Recycler(self.algorithm, self.replay)
         aside = not self.recycler.wanted  # recycling changes networks after their update
         self.learner = Learner(self.algorithm, self.replay, captured, on_host, aside)
-        self.warm_up = streams.uniform(seeds, "warm_up", (spec.action_size,), device)
+        self.warm_up = WarmUp(configs, spec.action_size, device)
         self.sample_action = captured(self.finite_actions)
         self.policy = captured(self.policy_actions)
         self.steps, self.evaluated = 0, -1  # the step of the last evaluation
@@ -202,9 +204,8 @@ class Population:
 
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Return the actions to take and the noise-free ones, both [P, act]."""
-        if self.steps < self.config.learning_starts:
-            action = self.warm_up.at(self.steps) * 2 - 1
-            return action, action
+        if self.steps < self.config.learning_starts and self.algorithm.WARMS_UP:
+            return self.warm_up.act(observation, self.steps)
         if self.learner.compiled is not None:
             return self.learner.compiled.act(observation, self.steps)
         noise = self.algorithm.exploration.at(self.steps)
@@ -437,7 +438,7 @@ def train(
         raise KeyboardInterrupt from None
     except Exception as error:
         known = isinstance(error, DstrlError)
-        reason = str(error) if known else _reason(error)
+        reason = str(error) if known else stopped_by(error)
         # A lost device cannot be read, a full disk not written; `run.train` marks what it can.
         with contextlib.suppress(RuntimeError, DstrlError, OSError):
             population.finish("failed", reason)
@@ -446,11 +447,3 @@ def train(
         raise DstrlError(reason) from error
     finally:
         population.close()
-
-
-def _reason(error: Exception) -> str:
-    """Return in one line what stopped the training."""
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
-    return f"{type(error).__name__}: {error}"

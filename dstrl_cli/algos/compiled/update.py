@@ -106,8 +106,9 @@ class CompiledUpdate(ABC):
             due: what `Algorithm.begin_update` returned, if `takes`.
             nstep: steps of its target.
             aside: a second thread to take the update if neither the actor nor a topology rule takes
-                part in it: then it goes on after this returns, beside actions of the policy. The caller waits for it before anything
-                else looks at networks, buffer, metrics or random numbers.
+                part in it: then it goes on after this returns, beside actions of the policy. The
+                caller waits for it before anything else looks at networks, buffer, metrics or
+                random numbers.
         """
         self.actor.renew()
         self.critic.renew()
