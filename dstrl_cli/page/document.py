@@ -133,7 +133,7 @@ def _contents(chapters: Sequence[Chapter]) -> Markup:
 
 
 def _chapter(chapter: Chapter, name: str, curves: Markup | None, budget: Budget) -> Markup:
-    nothing = "No policies are here: they are not in archives, nor where weights were removed."
+    nothing = "No masks: dense runs are not drawn, and archives hold no policies."
     no_table = element("p", chapter.why)
     parts = {
         "table": table(chapter.table, chapter.costs) if chapter.table else no_table,
