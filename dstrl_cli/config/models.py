@@ -281,6 +281,7 @@ class RunConfig(Model):
     targets of this run's critics, and `prefill_from` the one whose policy takes the first
     `learning_starts` steps, with normal noise of `prefill_noise`. `{seed}` in these five stands for
     the run's seed. What was found there (`init_mask_source`, ...) is filled in.
+    `init_weights_from: fresh` draws other weights than a run of this seed does.
     `env_workers` are processes that step environments (0: none, the run's own process), and
     `replay_device: auto` keeps the replay buffer beside the networks. An episode that terminates
     at exactly its time limit counts as terminated, or as cut off by the limit with `limit_wins`;
