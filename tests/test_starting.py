@@ -71,6 +71,20 @@ def test_masks_alone_come_with_weights_of_the_runs_own_seed(source, tmp_path):
         np.testing.assert_array_equal(found[f"actor.weight.{layer}"], expected)
 
 
+@pytest.mark.parametrize("engine", ["masked", "sparse"])
+def test_fresh_weights_are_not_those_of_the_run_with_the_same_seed(source, tmp_path, engine):
+    sets = [f"init_mask_from={source}", "init_weights_from=fresh"]
+    config = prepare(run("sst", seed=3, sets=sets), Path("run")).config
+    assert run_path(config).parts[1] == "td3-sst+mask-rlx2+weights-fresh"
+    found = initial(config.model_copy(update={"engine": engine}), tmp_path)
+    first, last = (read(source / f"{name}.safetensors")[0] for name in ("initial", "policy"))
+    for name in (each for each in found if ".mask." in each):
+        weight = name.replace("mask", "weight")
+        np.testing.assert_array_equal(found[name], last[name])
+        both = (first[name] != 0) & (last[name] != 0)
+        assert (found[weight][both] != first[weight][both]).all()
+
+
 def test_a_policy_file_outside_a_run_gives_the_weights_that_it_holds(source, tmp_path):
     file = tmp_path / "policy.safetensors"
     shutil.copy(source / file.name, file)

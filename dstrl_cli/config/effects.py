@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
+from dstrl_cli.config.starts import FRESH
 from dstrl_cli.config.windows import Windows
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import ALGORITHMS, algorithm, is_outside
@@ -276,7 +277,6 @@ def _of_both(explicit: Mapping[str, Origin], key: str) -> bool:
 
 _REPLACED = {
     "initial_mask": ("init_mask_from", True),
-    "weight_init": ("init_weights_from", True),
     "prefill_noise": ("prefill_from", False),
     "nstep": ("expert_q", True),
     "nstep_delay": ("expert_q", True),
@@ -291,6 +291,8 @@ _REPLACED = {
 def _switched_off(config: RunConfig, key: str) -> str | None:
     """Return why a dotted key has no effect on a run, or None where it has one."""
     group, _, rest = key.partition(".")
+    if key == "weight_init" and config.init_weights_from not in (None, FRESH):
+        return "init_weights_from is set"
     for what, (place, given) in _REPLACED.items():
         if what in (key, rest) and (getattr(config, place) is not None) == given:
             return f"{place} is {'set' if given else 'not set'}"

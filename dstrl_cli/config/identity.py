@@ -10,7 +10,7 @@ from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.labels import format_sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
-from dstrl_cli.config.starts import PLACES, STARTS
+from dstrl_cli.config.starts import FRESH, PLACES, STARTS
 from dstrl_cli.registry import algorithm_name
 
 NOT_IDENTITY = frozenset(
@@ -133,6 +133,8 @@ def start_label(config: RunConfig) -> str:
 
 def _short(source: str, usual: str, config: RunConfig) -> str:
     match = _SOURCE.fullmatch(source)
+    if source == FRESH:
+        return source
     if match is None:  # of a file that lies in no run
         name, _, checksum = source.rpartition("@")
         return re.sub(r"[^\w.-]+", "-", f"{name}-{checksum[:8]}")

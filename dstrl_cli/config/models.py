@@ -212,6 +212,7 @@ class RunConfig(Model):
     targets of this run's critics, and `prefill_from` the one whose policy takes the first
     `learning_starts` steps, with normal noise of `prefill_noise`. `{seed}` in these five stands for
     the run's seed. What was found there (`init_mask_source`, ...) is filled in.
+    `init_weights_from: fresh` draws other weights than a run of this seed does.
     `threads: auto` gives a run a second thread where it is alone and gains time by it
     (`nets.choice.threads_for`). `env_workers` are processes that step environments (0: none, the
     run's own process), and

@@ -39,5 +39,9 @@ STARTS: dict[str, StartRow] = {
 }
 """What a run may take from another one, by the word that folders of runs say it with."""
 
+FRESH = "fresh"
+"""As `init_weights_from`: weights that no run without it draws, whatever its seed. A run draws its
+weights by its seed, so that masks of the run with the same seed would meet their own again."""
+
 PLACES = tuple(row.key for row in STARTS.values())
 SOURCES = tuple(row.source for row in STARTS.values())

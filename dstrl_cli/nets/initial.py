@@ -66,7 +66,7 @@ def initial_layers(
     starts from those of another one. `tell` hears of masks that had to be drawn again.
     """
     run = plan.configs[member]
-    if run.init_weights_from is None:
+    if run.init_weights_from is None or starting.draws_fresh(run):
         heads = drawn_heads(plan, run)
     else:
         heads = weights_of_other(plan, run)
@@ -87,7 +87,8 @@ def initial_layers(
 
 def drawn_heads(plan: NetworkPlan, run: RunConfig) -> list[list[tuple[Tensor, Tensor]]]:
     """Return the weights [in, out] and biases [out] that a run draws, per head and layer."""
-    generator = streams.generator(run.seed, f"{plan.role}/weights")
+    stream = "fresh_weights" if starting.draws_fresh(run) else "weights"
+    generator = streams.generator(run.seed, f"{plan.role}/{stream}")
     scheme = SCHEMES[run.weight_init]
     return [[scheme(i, o, generator) for i, o in plan.shapes] for _ in range(plan.heads)]
 

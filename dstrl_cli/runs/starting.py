@@ -19,7 +19,7 @@ from pathlib import Path
 from dstrl_cli.config.identity import run_path, source_text
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.readfile import MAX_POLICY, read_bytes
-from dstrl_cli.config.starts import STARTS
+from dstrl_cli.config.starts import FRESH, STARTS
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.checksums import check_policy
 from dstrl_cli.runs.files import is_file
@@ -103,6 +103,11 @@ def named(config: RunConfig, what: str) -> Path | None:
     return None if text is None else Path(text.replace("{seed}", str(config.seed)))
 
 
+def draws_fresh(config: RunConfig, what: str = "weights") -> bool:
+    """Whether a run draws weights of its own that are not those of its seed (`FRESH`)."""
+    return what == "weights" and config.init_weights_from == FRESH
+
+
 def find(config: RunConfig, what: str) -> Start | None:
     """Return the file that a run takes its `mask`, `weights`, ... from; None where it takes none.
 
@@ -110,7 +115,7 @@ def find(config: RunConfig, what: str) -> Start | None:
     or the run in a folder has not finished.
     """
     place = named(config, what)
-    if place is None:
+    if place is None or draws_fresh(config, what):
         return None
     file = place if is_file(place) else place / FILES[what]
     if not is_file(file):
@@ -152,7 +157,7 @@ def first_weights(config: RunConfig) -> tuple[Tensors, RunConfig | None]:
         assert start is not None
         if start.config is None or start.file.name != INITIAL_FILE:
             return start.tensors, None
-        if start.config.init_weights_from is None:
+        if start.config.init_weights_from is None or draws_fresh(start.config):
             return start.tensors, start.config
         at = start.config
     raise InputError(

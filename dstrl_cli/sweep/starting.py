@@ -19,11 +19,11 @@ from dstrl_cli.config.limits import shown
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import network_sizes
 from dstrl_cli.config.sizes import layer_weights
-from dstrl_cli.config.starts import PLACES, STARTS
+from dstrl_cli.config.starts import FRESH, PLACES, STARTS
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import algorithm, algorithm_name
 from dstrl_cli.report.papers import task_name
-from dstrl_cli.runs.starting import Start, find, first_weights, key, named
+from dstrl_cli.runs.starting import Start, draws_fresh, find, first_weights, key, named
 from dstrl_cli.sweep.fitting import refuse_misfit
 from dstrl_cli.topology.budgets import layer_budgets
 from dstrl_cli.topology.feasible import first_beyond
@@ -111,6 +111,8 @@ def started(
     Raises InputError where the run cannot start from what is named, or that is no more what it was.
     """
     _refuse_unread_places(config)
+    if draws_fresh(config):
+        config = config.model_copy(update={"init_weights_source": FRESH})
     for what, row in STARTS.items():
         start = (promised or {}).get(what) or find(config, what)
         if start is None:

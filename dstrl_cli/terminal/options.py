@@ -90,7 +90,9 @@ InitMaskFrom = Annotated[
 InitWeightsFrom = Annotated[
     str | None,
     typer.Option(
-        help="Start with the first weights of a run: its folder, or a policy file.", metavar="RUN"
+        help="Start with the first weights of a run: its folder, or a policy file. fresh: with "
+        "others than this seed's.",
+        metavar="RUN",
     ),
 ]
 Expert = Annotated[
