@@ -16,13 +16,16 @@ from rich.console import Console
 from sweep_samples import leave, runs
 
 from dstrl_cli.cli import main
+from dstrl_cli.machine import Host
 from dstrl_cli.runs import lock
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.launcher import End, Note, Progress
 from dstrl_cli.sweep.on_ray import collected
 from dstrl_cli.sweep.on_ray.seat import without_old
 from dstrl_cli.sweep.packing import PlannedPopulation, one_each
+from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes
+from dstrl_cli.sweep.states import resumed
 from dstrl_cli.terminal.sweepview import SweepDisplay
 
 NEEDS_RAY = "needs the extra ray: pip install 'dstrl[ray]'"
@@ -125,6 +128,17 @@ def test_a_run_takes_its_threads_and_a_population_an_accelerator(tmp_path):
     assert _takes(together) == {"num_cpus": 1, "num_gpus": 1}
     assert work_of_all(together).device == "cuda:0"  # the only one that its seat sees
     assert work_of_all(alone).device == "cpu"
+
+
+def test_a_run_alone_has_no_more_threads_than_a_machine_of_the_cluster_has_cpus(tmp_path):
+    (run,) = runs(
+        Axes(), tmp_path, sets=("hidden_sizes=1024,1024", "engine=sparse", "threads=auto")
+    )
+    planned = resumed([run], overwrite=False)
+    for most, threads in ((1, 1), (2, 2)):
+        host = Host(cores=4, most_cores=most)
+        (placed,) = place_runs(planned, Limits(), host, devices=[Device("cpu")]).runs
+        assert placed.config.threads == threads
 
 
 @pytest.mark.parametrize(

@@ -109,10 +109,11 @@ class RayCluster(Site):
         nodes.look()
         name = planned[0].run.config.device
         devices = self._devices(name, limits.device_memory)
-        host = Host(max(1, nodes.total("CPU")), nodes.total("memory") or None)
+        memory, most = nodes.total("memory") or None, max(1, nodes.most("CPU"))
+        host = Host(max(1, nodes.total("CPU")), memory, most)
         placement = place_runs(planned, limits, host, dry_run, devices)
         several = counted(len(nodes.ids), "Ray machine")
-        threads = max((run.config.threads for run in placement.runs), default=1)
+        threads = max((run.config.thread_count for run in placement.runs), default=1)
         if placement.on_cpu and threads > nodes.most("CPU"):
             raise InputError(
                 f"threads = {threads}: no machine of the Ray cluster has more than "

@@ -251,7 +251,7 @@ def work_of_all(population: PlannedPopulation) -> Any:
 def _takes(population: PlannedPopulation) -> dict[str, float]:
     """Return the resources of a population: an accelerator, or as many CPUs as it has threads."""
     if population.device.name == "cpu":
-        return {"num_cpus": max(run.config.threads for run in population.runs)}
+        return {"num_cpus": max(run.config.thread_count for run in population.runs)}
     return {"num_cpus": 1, "num_gpus": 1}
 
 
