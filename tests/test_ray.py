@@ -16,6 +16,7 @@ from rich.console import Console
 from sweep_samples import leave, runs
 
 from dstrl_cli.cli import main
+from dstrl_cli.errors import DstrlError
 from dstrl_cli.machine import Host
 from dstrl_cli.runs import lock
 from dstrl_cli.sweep.devices import Device
@@ -195,6 +196,20 @@ def test_files_of_a_run_come_back_as_they_were(tmp_path, monkeypatch):
     assert collected.read(run.path) == files
     collected.forget("abc", [run.label])
     assert not moved.path.exists()
+
+
+def test_runs_wait_in_a_folder_that_nobody_else_can_write_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(collected.tempfile, "gettempdir", lambda: str(tmp_path))
+    own = collected.folder_of("abc").parent
+    assert own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o777)
+    with pytest.raises(DstrlError, match="can be written by others"):
+        collected.folder_of("abc")
+    own.rmdir()
+    own.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    with pytest.raises(DstrlError, match="can be written by others"):
+        collected.folder_of("abc")
 
 
 def test_files_that_are_not_a_runs_are_refused(tmp_path):
