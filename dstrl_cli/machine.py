@@ -14,10 +14,19 @@ WORKER_KILLED = "its worker process was killed by"
 
 @dataclass(frozen=True)
 class Host:
-    """A machine on which runs train: cores, and bytes of main memory (None where unknown)."""
+    """Where runs train: cores, and bytes of main memory (None where unknown).
+
+    Of several machines these are sums, and `most_cores` is what the largest of them has.
+    """
 
     cores: int
     memory: int | None = None
+    most_cores: int | None = None
+
+    @property
+    def cores_of_a_run(self) -> int:
+        """The cores that one run can have at most."""
+        return self.cores if self.most_cores is None else self.most_cores
 
 
 def this_host() -> Host:

@@ -16,13 +16,17 @@ from rich.console import Console
 from sweep_samples import leave, runs
 
 from dstrl_cli.cli import main
+from dstrl_cli.errors import DstrlError
+from dstrl_cli.machine import Host
 from dstrl_cli.runs import lock
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.launcher import End, Note, Progress
 from dstrl_cli.sweep.on_ray import collected
 from dstrl_cli.sweep.on_ray.seat import without_old
 from dstrl_cli.sweep.packing import PlannedPopulation, one_each
+from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes
+from dstrl_cli.sweep.states import resumed
 from dstrl_cli.terminal.sweepview import SweepDisplay
 
 NEEDS_RAY = "needs the extra ray: pip install 'dstrl[ray]'"
@@ -127,6 +131,17 @@ def test_a_run_takes_its_threads_and_a_population_an_accelerator(tmp_path):
     assert work_of_all(alone).device == "cpu"
 
 
+def test_a_run_alone_has_no_more_threads_than_a_machine_of_the_cluster_has_cpus(tmp_path):
+    (run,) = runs(
+        Axes(), tmp_path, sets=("hidden_sizes=1024,1024", "engine=sparse", "threads=auto")
+    )
+    planned = resumed([run], overwrite=False)
+    for most, threads in ((1, 1), (2, 2)):
+        host = Host(cores=4, most_cores=most)
+        (placed,) = place_runs(planned, Limits(), host, devices=[Device("cpu")]).runs
+        assert placed.config.threads == threads
+
+
 @pytest.mark.parametrize(
     ("name", "one", "other", "same"),
     [
@@ -181,6 +196,20 @@ def test_files_of_a_run_come_back_as_they_were(tmp_path, monkeypatch):
     assert collected.read(run.path) == files
     collected.forget("abc", [run.label])
     assert not moved.path.exists()
+
+
+def test_runs_wait_in_a_folder_that_nobody_else_can_write_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(collected.tempfile, "gettempdir", lambda: str(tmp_path))
+    own = collected.folder_of("abc").parent
+    assert own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o777)
+    with pytest.raises(DstrlError, match="can be written by others"):
+        collected.folder_of("abc")
+    own.rmdir()
+    own.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    with pytest.raises(DstrlError, match="can be written by others"):
+        collected.folder_of("abc")
 
 
 def test_files_that_are_not_a_runs_are_refused(tmp_path):

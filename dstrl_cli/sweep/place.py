@@ -154,7 +154,8 @@ def with_threads(
     alone = len(planned) == 1 or limits.jobs == 1
     runs = [each.run for each in planned if each.to_do]
     open_ = [run for run in runs if run.config.threads == "auto"]
-    chosen = for_each(open_, lambda run: threads_for(run.config, device.name, host.cores, alone))
+    cores = host.cores_of_a_run
+    chosen = for_each(open_, lambda run: threads_for(run.config, device.name, cores, alone))
     number = {run.path: threads for run, threads in zip(open_, chosen, strict=True)}
     return [
         replace(run, config=run.config.model_copy(update={"threads": number[run.path]}))

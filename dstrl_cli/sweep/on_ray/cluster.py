@@ -109,7 +109,8 @@ class RayCluster(Site):
         nodes.look()
         name = planned[0].run.config.device
         devices = self._devices(name, limits.device_memory)
-        host = Host(max(1, nodes.total("CPU")), nodes.total("memory") or None)
+        memory, most = nodes.total("memory") or None, max(1, nodes.most("CPU"))
+        host = Host(max(1, nodes.total("CPU")), memory, most)
         placement = place_runs(planned, limits, host, dry_run, devices)
         several = counted(len(nodes.ids), "Ray machine")
         threads = max((run.config.thread_count for run in placement.runs), default=1)

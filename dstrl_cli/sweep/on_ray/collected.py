@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import getpass
 import math
+import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
@@ -16,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from dstrl_cli.errors import InputError
+from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, read_values
 from dstrl_cli.runs.files import refuse_link, write
@@ -84,8 +86,19 @@ def put(folder: Path, files: Files) -> None:
 
 
 def folder_of(sweep: str) -> Path:
-    """Return the folder of a sweep on this machine's disk."""
-    return Path(tempfile.gettempdir()) / f"dstrl-{getpass.getuser()}" / sweep
+    """Return the folder of a sweep on this machine's disk.
+
+    It lies in one that nobody else can write to; others could plant runs in a temporary folder.
+    Raises DstrlError where somebody has made that one before.
+    """
+    own = Path(tempfile.gettempdir()) / f"dstrl-{getpass.getuser()}"
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = own.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (
+        hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022)
+    ):
+        raise DstrlError(f"{own} can be written by others: remove it, or set TMPDIR")
+    return own / sweep
 
 
 def receive(sweep: str, runs: Iterable[Run], files: Mapping[str, Files]) -> list[Run]:
