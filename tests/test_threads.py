@@ -141,11 +141,8 @@ ONE, TWO = ("threads=1",), ("threads=2",)
     [
         ("rlx2", "InvertedPendulum-v5", ()),
         ("our-dst", "2DNav-v1", ("gradient_steps=2",)),
-        (
-            "rlx2",
-            "Pendulum-v1",
-            ("train_freq=[1, episode]", "gradient_steps=30", "redo_interval=9"),
-        ),
+        ("rlx2", "Pendulum-v1", ("train_freq=[1, episode]", "gradient_steps=30")),
+        ("rlx2", "InvertedPendulum-v5", ("critic.redo_interval=9",)),
     ],
 )
 def test_runs_with_one_thread_and_two_have_the_same_files(
