@@ -83,6 +83,7 @@ class Partner:
         words = np.zeros(WORDS, np.int64)
         words[[ACQUIRE, RELEASE]] = _address("PyThread_acquire_lock"), _address(_RELEASE)
         words[[GO, DONE]] = _held_lock(), _held_lock()
+        self.words = words  # kept, so that waiting is allowed when the thread has ended
         self.address: int = words.ctypes.data
         thread = threading.Thread(target=serve, args=(self.address,), daemon=True)
         self.close = weakref.finalize(self, _end, words, thread)
@@ -105,6 +106,7 @@ def _end(words: NDArray[np.int64], thread: threading.Thread) -> None:
     wait(words.ctypes.data)
     start(words.ctypes.data, 0, 0)
     thread.join()
+    words[BUSY] = 0  # the thread does not say that it has ended
     for lock in words[[GO, DONE]].tolist():
         ctypes.pythonapi.PyThread_free_lock(ctypes.c_void_p(lock))
 
