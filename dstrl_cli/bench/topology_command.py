@@ -20,8 +20,8 @@ from dstrl_cli.terminal.streams import emit
 NOTES = (
     "beyond: median processor time of one event, less that of an ordinary update (a buffer check: "
     "all of it). of time: over all updates of a run with the method's own intervals.",
-    "ms: of an ordinary update. of FLOPs: RLX App. C.3.2 (iii) over its eq. 13. operations: XU Sec. "
-    "IV-D, of both critics, for one pass of importance.",
+    "ms: of an ordinary update. of FLOPs: RLX App. C.3.2 (iii) over its eq. 13. operations: XU "
+    "Sec. IV-D, of both critics, for one pass of importance.",
 )
 
 
