@@ -1,9 +1,10 @@
 """What topology updates and buffer checks cost, measured and by the papers' formulas.
 
 RLX (App. C.3.2, iii) calls both negligible, by formulas; XU (Sec. IV-D) gives the order of the
-operations of importance. Measured is the time of single updates: of one in which the topology of a
-network changes, less that of one without. To see enough of them, topologies change far more often
-than the method says; the cost over a whole run is then counted with the method's own intervals.
+operations of importance. Measured is the processor time of single updates, which other programs
+lengthen little: of one in which the topology of a network changes, less that of one without. To see
+enough of them, topologies change far more often than the method says; the cost over a whole run is
+then counted with the method's own intervals.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Cost:
     Attributes:
         what: `critics`, `actor` (their topology updates) or `buffer check`.
         every: environment steps from one to the next, by the method.
-        milliseconds: median time of one, beyond that of an ordinary update; None: it never happens.
+        milliseconds: median processor time of one, beyond that of an ordinary update; None: it
+            never happens.
         share: of the time of all updates of a run, measured.
         flops_share: of the FLOPs of a training iteration, by RLX's formula.
         operations: of computing importance once, by XU's count; None: there is none.
@@ -155,7 +157,7 @@ def measure(own: RunConfig, run: Run, updates: int, tell: Callable[[str], None])
 def single_updates(
     training: Training, updates: int
 ) -> Mapping[tuple[bool, tuple[str, ...]], Sequence[float]]:
-    """Return the milliseconds of single updates, by their kind.
+    """Return the milliseconds of processor time of single updates, by their kind.
 
     That is whether the actor is updated, and which networks' topologies change.
     """
@@ -165,9 +167,9 @@ def single_updates(
     found: dict[tuple[bool, tuple[str, ...]], list[float]] = defaultdict(list)
     for _ in range(updates):
         before = len(population.recorder.changes)
-        began = time.perf_counter()
+        began = time.process_time()
         population.update()
-        took = 1000 * (time.perf_counter() - began)
+        took = 1000 * (time.process_time() - began)
         new = {id(each.network) for each in population.recorder.changes[before:]}
         changed = tuple(role for role, network in networks.items() if id(network) in new)
         found[algorithm_.updates % algorithm_.config.policy_delay == 0, changed].append(took)
@@ -179,9 +181,9 @@ def buffer_check(training: Training) -> float:
     population = training.population
     found = []
     for _ in range(CHECKS):
-        began = time.perf_counter()
+        began = time.process_time()
         population.capacity.check(0, population.replay, population.algorithm.act)
-        found.append(1000 * (time.perf_counter() - began))
+        found.append(1000 * (time.process_time() - began))
     return median(found)
 
 

@@ -18,10 +18,10 @@ from dstrl_cli.terminal.screen import screen
 from dstrl_cli.terminal.streams import emit
 
 NOTES = (
-    "beyond: median time of one event, less that of an ordinary update (a buffer check: all of "
-    "it). of time: over all updates of a run with the method's own intervals.",
-    "of FLOPs: RLX App. C.3.2 (iii) over its eq. 13. operations: XU Sec. IV-D, of both critics, "
-    "for one pass of importance.",
+    "beyond: median processor time of one event, less that of an ordinary update (a buffer check: "
+    "all of it). of time: over all updates of a run with the method's own intervals.",
+    "ms: of an ordinary update. of FLOPs: RLX App. C.3.2 (iii) over its eq. 13. operations: XU "
+    "Sec. IV-D, of both critics, for one pass of importance.",
 )
 
 
@@ -70,8 +70,8 @@ def as_csv(found: Sequence[topology.MethodCosts], about: object) -> str:
 def as_table(found: Sequence[topology.MethodCosts]) -> Table:
     """Return a row for each method and kind of event."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("method", "update ms", "event"):
-        table.add_column(name)
+    for name in ("method", "ms", "event"):
+        table.add_column(name, no_wrap=True)
     for name in ("every", "beyond ms", "of time", "of FLOPs", "operations"):
         table.add_column(name, justify="right")
     for each in found:
@@ -81,7 +81,7 @@ def as_table(found: Sequence[topology.MethodCosts]) -> Table:
             )
             table.add_row(
                 *own,
-                cost.what,
+                cost.what.removeprefix("buffer "),
                 f"{cost.every:,}",
                 "" if cost.milliseconds is None else f"{cost.milliseconds:.3f}",
                 "" if cost.share is None else f"{cost.share:.3%}",
