@@ -23,8 +23,12 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _restore_denormals() -> Iterator[None]:
-    """Undo what training sets for the process: hypothesis refuses to draw floats without them."""
+def _restore_torch() -> Iterator[None]:
+    """Undo what training sets for the process: hypothesis refuses to draw floats without denormals.
+
+    Measurements also switch gradients off.
+    """
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+        sys.modules["torch"].set_grad_enabled(True)

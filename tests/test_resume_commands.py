@@ -15,7 +15,7 @@ from dstrl_cli import api
 from dstrl_cli.cli import main
 from dstrl_cli.config.identity import differences
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs import logs
+from dstrl_cli.runs import logs, provenance
 from dstrl_cli.runs.folder import RunFolder, read_config
 from dstrl_cli.runs.summary import read_summary, write_summary
 from dstrl_cli.sweep.again import stored_label
@@ -226,7 +226,8 @@ def test_another_engine_than_that_of_the_checkpoint_is_said_and_not_taken():
 
 def test_another_version_or_device_than_that_of_the_checkpoint_is_said(capsys, monkeypatch):
     stop_after(["train", *FLAGS, "--checkpoint-every=60"])
-    monkeypatch.setattr("dstrl_cli.runs.provenance.__version__", "9.9.9")
+    others = {**provenance.versions(), "dstrl": "9.9.9"}
+    monkeypatch.setattr("dstrl_cli.runs.provenance.versions", lambda: others)
     capsys.readouterr()
     assert main(["train", *FLAGS, "--resume"]) == 0
     assert "since its checkpoint has changed: dstrl 0.1.0 -> 9.9.9" in " ".join(

@@ -141,7 +141,7 @@ ONE, TWO = ("threads=1",), ("threads=2",)
     [
         ("rlx2", "InvertedPendulum-v5", ()),
         ("our-dst", "2DNav-v1", ("gradient_steps=2",)),
-        ("rlx2", "Pendulum-v1", ("train_freq=[1, episode]", "gradient_steps=30")),
+        ("rlx2", "Pendulum-v1", ("train_freq=[1, episode]", "gradient_steps=-1")),
         ("rlx2", "InvertedPendulum-v5", ("critic.redo_interval=9",)),
     ],
 )
@@ -221,7 +221,10 @@ def cheetah(seed: int = 0, method: str = "rlx2", algo: str = "td3", *sets: str) 
 def chosen(statuses: str, jobs: int | None = None, cores: int = 2, *sets: str) -> list[Any]:
     """Return the threads of a plan's runs; a letter for each run: new, or finished."""
     planned = [
-        Planned(cheetah(seed, "rlx2", "td3", *sets), "new" if letter == "n" else "finished")
+        Planned(
+            cheetah(seed, "rlx2", "td3", "threads=auto", *sets),
+            "new" if letter == "n" else "finished",
+        )
         for seed, letter in enumerate(statuses)
     ]
     placed = place_runs(planned, Limits(jobs=jobs), Host(cores), devices=[Device("cpu")])

@@ -15,7 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-_LACKING = {"±": "+-", "–": "-", "†": "t", "‡": "T", "§": "S", "¶": "P", "°": "o", "…": "..."}
+_LACKING = {
+    "±": "+-",
+    "–": "-",
+    "†": "t",
+    "‡": "T",
+    "§": "S",
+    "¶": "P",
+    "°": "o",
+    "≈": "~",
+    "…": "...",
+}
 """What dstrl prints of its own beyond ASCII, and what stands for it where it cannot be written."""
 
 _REPLACE = "dstrl-replace"
