@@ -23,7 +23,7 @@ _LACKING = {
     "§": "S",
     "¶": "P",
     "°": "o",
-    "≈": "~",
+    "≈": "=",
     "…": "...",
 }
 """What dstrl prints of its own beyond ASCII, and what stands for it where it cannot be written."""
