@@ -13,8 +13,6 @@ from dstrl_cli.config.presets import resolve
 from dstrl_cli.sweep.plan import prepare
 from dstrl_cli.training.run import Run
 
-pytestmark = pytest.mark.soak  # the suite must stay short
-
 SMALL = "hidden_sizes=[8]", "batch_size=10"
 
 

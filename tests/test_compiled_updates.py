@@ -18,8 +18,6 @@ from dstrl_cli.replay.paired import PairedReplay
 from dstrl_cli.topology.importance import strengths
 from dstrl_cli.training.learner import Learner
 
-pytestmark = pytest.mark.soak  # the suite must stay short
-
 UPDATES = 100
 
 KEYS: dict[str, dict[str, Any]] = {

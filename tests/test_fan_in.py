@@ -21,8 +21,6 @@ from dstrl_cli.topology.initial.random import random_mask
 from dstrl_cli.topology.limits import Constant
 from dstrl_cli.topology.masks import fitted
 
-pytestmark = pytest.mark.soak  # the suite must stay short
-
 ENGINES = (MaskedNetwork, SparseNetwork)
 WIDE = (4, 8, 12, 2)
 """Sizes of which every number of inputs is a multiple of four."""

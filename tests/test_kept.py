@@ -24,8 +24,6 @@ from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.packing import one_each
 from dstrl_cli.sweep.plan import Axes
 
-pytestmark = pytest.mark.soak  # the suite must stay short
-
 CPU = Device("cpu")
 NUMBERS = ("eval.csv", "episodes.csv", "topology.csv", "initial.safetensors", "policy.safetensors")
 

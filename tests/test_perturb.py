@@ -25,8 +25,6 @@ from dstrl_cli.evaluation.perturbations import (
     parse,
 )
 
-pytestmark = pytest.mark.soak  # the suite must stay short
-
 SMALL = {"hidden_sizes": [16, 16], "batch_size": 16, "learning_starts": 100, "eval_every": 200}
 
 

@@ -17,8 +17,6 @@ from dstrl_cli.sweep.plan import Axes
 from dstrl_cli.sweep.request import RunRequest
 from dstrl_cli.sweep.stages import Staged
 
-pytestmark = pytest.mark.soak  # the suite must stay short
-
 TEXT = """
 description: a dense expert, a ticket, and clones
 sweep: {env: [2DNav-v1], seeds: [0, 1], sparsity: [0.6]}

@@ -30,8 +30,6 @@ from dstrl_cli.sweep.plan import prepare
 from dstrl_cli.sweep.states import Planned
 from dstrl_cli.training.learner import Learner
 
-pytestmark = pytest.mark.soak  # the suite must stay short
-
 # --- the thread ---------------------------------------------------------------------------------
 
 

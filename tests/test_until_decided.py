@@ -22,8 +22,6 @@ from dstrl_cli.sweep.request import RunRequest
 from dstrl_cli.sweep.study import Study, carry_out, plan_study
 from dstrl_cli.training.run import Outcome, Run
 
-pytestmark = pytest.mark.soak  # the suite must stay short
-
 Means = dict[str, float]
 
 
