@@ -143,6 +143,7 @@ def train(
 
     Example: dstrl train --algo td3 --dst rlx2 --ours --env HalfCheetah-v5 --sparsity 0.95
     """
+    given = locals()
     from dstrl_cli import commands
     from dstrl_cli.config.ranges import parse_integers
 
@@ -151,27 +152,7 @@ def train(
         methods=[] if dst is None else [dst],
         seeds=[] if seeds is None else parse_integers(seeds, "--seeds"),
     )
-    shared = commands.run_flags(
-        actor_sparsity=actor_sparsity,
-        critic_sparsity=critic_sparsity,
-        seed=seed,
-        seeds=seeds,
-        steps=steps,
-        episodes=episodes,
-        init_mask_from=init_mask_from,
-        init_weights_from=init_weights_from,
-        expert=expert,
-        expert_q=expert_q,
-        prefill_from=prefill_from,
-        device=device,
-        engine=engine,
-        replay_device=replay_device,
-        checkpoint_every=checkpoint_every,
-        keep_checkpoint=keep_checkpoint,
-        tensorboard=tensorboard or None,
-        wandb=wandb or None,
-        out=out,
-    )
+    shared = commands.run_flags(given)
     one = {"env.id": env, "env.task": task, "sparsity": commands.one_number(sparsity, "--sparsity")}
     request = commands.RunRequest(
         axes, one | shared, ours, preset, set_ or [], overwrite, resume, config
@@ -240,6 +221,7 @@ def sweep(
 
     Example: dstrl sweep --dst sst,rlx2,our-rlx2 --sparsity 0.15:0.95 --seeds 0-4
     """
+    given = locals()
     from dstrl_cli import commands
     from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 
@@ -251,28 +233,7 @@ def sweep(
         sparsities=[] if sparsity is None else parse_numbers(sparsity, "--sparsity"),
         seeds=[] if seeds is None else parse_integers(seeds, "--seeds"),
     )
-    shared = commands.run_flags(
-        actor_sparsity=actor_sparsity,
-        critic_sparsity=critic_sparsity,
-        seed=seed,
-        seeds=seeds,
-        steps=steps,
-        episodes=episodes,
-        init_mask_from=init_mask_from,
-        init_weights_from=init_weights_from,
-        expert=expert,
-        expert_q=expert_q,
-        prefill_from=prefill_from,
-        device=device,
-        engine=engine,
-        replay_device=replay_device,
-        checkpoint_every=checkpoint_every,
-        keep_checkpoint=keep_checkpoint,
-        tensorboard=tensorboard or None,
-        wandb=wandb or None,
-        out=out,
-        metric=metric,
-    )
+    shared = commands.run_flags(given) | {"metric": metric}
     request = commands.RunRequest(axes, shared, ours, preset, set_ or [], overwrite, scale=scale)
     limits = commands.limits(jobs, device_memory, members_per_device)
     where = commands.Where(launcher, address, collect)

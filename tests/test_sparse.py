@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from network_samples import take_events
+from torch import Tensor
 
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.sac import SAC
@@ -134,6 +135,19 @@ def test_layers_with_every_connection_agree(sizes: tuple[int, ...], rows: int) -
     assert_close(masked, sparse)
 
 
+def updated_alike(
+    pair: tuple[Network, Network], masks: list[Tensor], x: Tensor, grad: Tensor
+) -> None:
+    """Give two networks masks [1, K, in, out] and three updates; check that they stay equal."""
+    for one in pair:
+        one.set_masks([0], masks)
+        for _ in range(3):
+            one.forward(x)
+            one.backward(grad)
+            one.update(torch.ones(1, dtype=torch.bool))
+    assert_close(*pair)
+
+
 def test_dense_and_sparse_layers_of_one_network_agree() -> None:
     masked, sparse = pair(config(), (9, 20, 14, 3))
     generator = torch.Generator().manual_seed(4)
@@ -141,14 +155,7 @@ def test_dense_and_sparse_layers_of_one_network_agree() -> None:
     masks.insert(1, torch.ones(1, 2, 20, 14, dtype=torch.bool))
     masks[1][:, 1, 3, 5] = False  # the same layer is dense in one head only
     x, grad = torch.randn(1, 70, 9), torch.randn(1, 2, 70, 3)
-    alive = torch.ones(1, dtype=torch.bool)
-    for one in (masked, sparse):
-        one.set_masks([0], masks)
-        for _ in range(2):
-            one.forward(x)
-            one.backward(grad)
-            one.update(alive)
-    assert_close(masked, sparse)
+    updated_alike((masked, sparse), masks, x, grad)
     torch.testing.assert_close(sparse.forward(x), masked.forward(x))
     torch.testing.assert_close(
         sparse.backward(grad, inputs=True), masked.backward(grad, inputs=True), rtol=1e-4, atol=1e-5
@@ -203,14 +210,7 @@ def test_layers_with_empty_rows_and_columns() -> None:
     masks = [torch.zeros(1, 1, 4, 6, dtype=torch.bool), torch.zeros(1, 1, 6, 1, dtype=torch.bool)]
     masks[0][..., 1, 2] = masks[0][..., 1, 4] = masks[1][..., 4, 0] = True
     x, grad = torch.randn(1, 3, 4), torch.randn(1, 1, 3, 1)
-    alive = torch.ones(1, dtype=torch.bool)
-    for one in (masked, sparse):
-        one.set_masks([0], masks)
-        for _ in range(3):
-            one.forward(x)
-            one.backward(grad)
-            one.update(alive)
-    assert_close(masked, sparse)
+    updated_alike((masked, sparse), masks, x, grad)
     torch.testing.assert_close(sparse.predict(x), masked.predict(x))
 
 

@@ -123,12 +123,15 @@ def test_critics_that_learn_while_the_policy_acts_are_the_same(
 
 def test_an_update_of_the_actor_never_runs_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     two = with_two(config("sac", policy_delay=1, threads=2))
-    monkeypatch.setattr(Partner, "start", lambda *_: pytest.fail("an update was handed over"))
+    handed_over: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(Partner, "start", lambda *call: handed_over.append(call))
     with torch.no_grad():
         for _ in range(4):
             two.update()
     monkeypatch.undo()
     two.close()
+    assert handed_over == []
+    assert two.algorithm.actor.updates == 4
 
 
 # --- runs ---------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from dstrl_cli.nets.plan import NetworkPlan
 
 
 def _nothing(what: str) -> NoReturn:
-    raise NotImplementedError(f"{what}: this algorithm has no such network")
+    raise TypeError(f"{what}: this algorithm has no such network")
 
 
 class AbsentNetwork(Network):

@@ -197,7 +197,7 @@ def few_ticks(axis: Axes) -> None:
     """Write steps as 200k or 1M, on few ticks that do not touch."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 

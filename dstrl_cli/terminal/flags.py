@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dstrl_cli.config.ranges import parse_numbers, parse_steps
@@ -32,27 +33,37 @@ def limits(jobs: int | None, device_memory: str | None, members: int | None) -> 
     return Limits(jobs, None if device_memory is None else parse_size(device_memory), members)
 
 
-def run_flags(
-    *,
-    actor_sparsity: str | None,
-    critic_sparsity: str | None,
-    seed: str | None,
-    seeds: str | None,
-    steps: str | None,
-    episodes: str | None,
-    keep_checkpoint: bool,
-    **others: Any,
-) -> dict[str, Any]:
+AS_GIVEN = (
+    "init_mask_from",
+    "init_weights_from",
+    "expert",
+    "expert_q",
+    "prefill_from",
+    "device",
+    "engine",
+    "replay_device",
+    "checkpoint_every",
+    "out",
+)
+"""Flags of `train` and `sweep` whose value is that of the key of this name."""
+
+SWITCHES = ("keep_checkpoint", "tensorboard", "wandb")
+"""Flags that switch a key of this name on; without them it is left to presets."""
+
+
+def run_flags(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys that `train` and `sweep` both have flags for; None: not given.
 
-    `others` are taken as they are. Raises InputError for a value that is not valid.
+    `given` are the flags of one of these commands, by the names of its parameters. Raises
+    InputError for a value that is not valid.
     """
+    steps, episodes = given["steps"], given["episodes"]
     return {
-        "actor.sparsity": one_number(actor_sparsity, "--actor-sparsity"),
-        "critic.sparsity": one_number(critic_sparsity, "--critic-sparsity"),
-        "seed": one_of(seed, "--seed", seeds, "--seeds"),
+        "actor.sparsity": one_number(given["actor_sparsity"], "--actor-sparsity"),
+        "critic.sparsity": one_number(given["critic_sparsity"], "--critic-sparsity"),
+        "seed": one_of(given["seed"], "--seed", given["seeds"], "--seeds"),
         "steps": None if steps is None else parse_steps(steps),
         "episodes": None if episodes is None else parse_steps(episodes, "--episodes", "episodes"),
-        "keep_checkpoint": keep_checkpoint or None,
-        **others,
+        **{name: given[name] for name in AS_GIVEN},
+        **{name: given[name] or None for name in SWITCHES},
     }

@@ -353,28 +353,33 @@ class Recorder:
                 "critic_active": int(critic_active[member]),
             } | {name: values[member] for name, values in metrics.items()}
             self.recent_returns[member] = []
-            for sink in self.sinks[member]:
-                success = [success_cell(value) for value in own.success]
-                sink.evaluation(step, own.returns.tolist(), own.lengths.tolist(), success)
-            tensors = member_tensors(self.algorithm, member)
-            self.write_policy(member, POLICY_FILE, step, tensors)
-            self.keep_best(member, step, mean, tensors)
-            hashes = hash_rows(step, tensors, self.hashed)
-            neurons = self.neurons.rows(
-                member, step, tensors, None if inputs is None else inputs[member]
-            )
-            if warning := self.neurons.warning(member, neurons):
-                self.note(member, warning)
-            for sink in self.sinks[member]:
-                sink.hashes(hashes)
-                sink.neurons(neurons)
-                sink.progress(row)
+            watched = None if inputs is None else inputs[member]
+            self.write_evaluation(step, member, own, row, watched)
             rows[member] = row
         if every:
             self.row_time, self.row_step = time.perf_counter(), step
         else:
             self.row_time += seconds + time.perf_counter() - now
         return rows
+
+    def write_evaluation(
+        self, step: int, member: int, own: Episodes, row: Mapping[str, Any], inputs: Tensor | None
+    ) -> None:
+        """Write one member's evaluation and its networks; for the arguments see `evaluation`."""
+        for sink in self.sinks[member]:
+            success = [success_cell(value) for value in own.success]
+            sink.evaluation(step, own.returns.tolist(), own.lengths.tolist(), success)
+        tensors = member_tensors(self.algorithm, member)
+        self.write_policy(member, POLICY_FILE, step, tensors)
+        self.keep_best(member, step, row["eval_return_mean"], tensors)
+        hashes = hash_rows(step, tensors, self.hashed)
+        neurons = self.neurons.rows(member, step, tensors, inputs)
+        if warning := self.neurons.warning(member, neurons):
+            self.note(member, warning)
+        for sink in self.sinks[member]:
+            sink.hashes(hashes)
+            sink.neurons(neurons)
+            sink.progress(row)
 
     def note_cut_evaluations(self, member: int, count: int) -> None:
         """Count evaluation episodes that `eval_max_steps` ended, and say so the first time."""

@@ -6,8 +6,6 @@ import math
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import float32, int64
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from dstrl_cli.algos.base import Due
@@ -272,6 +270,7 @@ class CompiledSAC(CompiledUpdate):
 
     ALGORITHM: ClassVar[type] = SAC
     UPDATE: ClassVar[Any] = update
+    ACT: ClassVar[Any] = act
     NUMBERS: ClassVar[int] = 6
 
     @override
@@ -314,10 +313,6 @@ class CompiledSAC(CompiledUpdate):
         policy_noise = algorithm.policy_noise.row(algorithm.updates)
         return due.actor, targets, nstep, drawn, policy_noise, target_noise
 
-    @override
-    def write_action(self, observation: NDArray[Any], step: int) -> None:
-        act(self.batch.address, self.actor.address, observation, step)
-
 
 FUNCTIONS = (update, act, *shared.FUNCTIONS)
 SOURCES = (__file__, *SHARED_SOURCES)
@@ -327,6 +322,4 @@ discard_stale(update, SOURCES)
 
 def compile_all() -> None:
     """Compile every function, or load it from disk."""
-    shared.compile_all()
-    update.compile((int64,))
-    act.compile((int64, int64, float32[:, ::1], int64))
+    shared.compile_for(update, act)

@@ -188,3 +188,10 @@ def compile_all() -> None:
     """Compile what is called from outside, or load it from disk."""
     rows, numbers_, flags = float32[:, ::1], float32[::1], boolean[::1]
     store.compile((int64, rows, rows, numbers_, rows, flags, flags, rows))
+
+
+def compile_for(update: Any, act: Any) -> None:
+    """Compile an algorithm's two functions besides, or load them from disk."""
+    compile_all()
+    update.compile((int64,))
+    act.compile((int64, int64, float32[:, ::1], int64))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import float32, int64
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from dstrl_cli.algos.base import Due
@@ -150,6 +148,7 @@ class CompiledTD3(CompiledUpdate):
 
     ALGORITHM: ClassVar[type] = TD3
     UPDATE: ClassVar[Any] = update
+    ACT: ClassVar[Any] = act
     NUMBERS: ClassVar[int] = 5
 
     @override
@@ -171,10 +170,6 @@ class CompiledTD3(CompiledUpdate):
         smoothing = self.algorithm.smoothing.row(self.algorithm.updates - 1)
         return due.actor, targets, nstep, drawn, smoothing
 
-    @override
-    def write_action(self, observation: NDArray[Any], step: int) -> None:
-        act(self.batch.address, self.actor.address, observation, step)
-
 
 FUNCTIONS = (update, act, *shared.FUNCTIONS)
 SOURCES = (__file__, *SHARED_SOURCES)
@@ -184,6 +179,4 @@ discard_stale(update, SOURCES)
 
 def compile_all() -> None:
     """Compile every function, or load it from disk."""
-    shared.compile_all()
-    update.compile((int64,))
-    act.compile((int64, int64, float32[:, ::1], int64))
+    shared.compile_for(update, act)

@@ -42,12 +42,15 @@ class CompiledUpdate(ABC):
         UPDATE: takes an update in compiled code, from the address of what it is given: addresses of
             the tables of batch, actor and critics, then `numbers`.
         NUMBERS: how many those are.
+        ACT: writes the actions for an observation in compiled code, from the addresses of the
+            tables of batch and actor, the observation [1, obs], and the row of its noise.
         shape: tiles of a batch, and rows of the batch in each.
     """
 
     ALGORITHM: ClassVar[type]
     UPDATE: ClassVar[Any]
     NUMBERS: ClassVar[int]
+    ACT: ClassVar[Any]
 
     def __init__(self, algorithm: Any, replay: Any, sampling: Stream) -> None:
         self.algorithm, self.replay, self.sampling = algorithm, replay, sampling
@@ -130,10 +133,6 @@ class CompiledUpdate(ABC):
             for table in targets:
                 table.network.update_target(self.algorithm.config.tau)
 
-    @abstractmethod
-    def write_action(self, observation: NDArray[Any], step: int) -> None:
-        """Write the actions for an observation [1, obs], with the noise of row `step`."""
-
     def act(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return the action to take and the noise-free one [1, act]; valid until the next call.
 
@@ -144,7 +143,8 @@ class CompiledUpdate(ABC):
             step: environment steps so far.
         """
         self.actor.renew()
-        self.write_action(observation.numpy(), self.algorithm.exploration.row(step))
+        noise = self.algorithm.exploration.row(step)
+        type(self).ACT(self.batch.address, self.actor.address, observation.numpy(), noise)
         return self.actions
 
     def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
