@@ -208,13 +208,13 @@ def sweep_status(request: RunRequest, as_json: bool, rounds: Rounds) -> None:
     """Print the state of every run of a sweep; nothing is trained."""
     preset = request.load_preset()
     test = rounds.test(preset)
-    if preset is not None and preset.stages:
-        runs = stages.Staged(request, preset).runs()
-    elif test is None:
-        runs = wanted_runs(request, preset)
-    else:
+    if test is not None:
         asked = study.plan_study(request, preset, test)
         runs = [*asked.others, *asked.runs(asked.look())]
+    elif preset is not None and preset.stages:
+        runs = stages.Staged(request, preset).runs()
+    else:
+        runs = wanted_runs(request, preset)
     found = look(runs)
     if as_json:
         _print_json(status.status_json(found))

@@ -320,6 +320,18 @@ def test_wrong_flags_say_so_in_one_line_and_write_nothing(
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--status"]])
+def test_a_preset_with_stages_gets_no_rounds_and_the_message_says_what_to_do_instead(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    base = ["sweep", "--preset=rlx2-figure6", "--until-decided=rlx2:rlx-ss", "--scale=0.002"]
+    assert main([*base, f"--out={tmp_path / 'r'}", *flags]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("error: preset 'rlx2-figure6' and --until-decided: seeds come in rounds")
+    assert "give all seeds with --seeds, and compare the methods with dstrl table --test" in said
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_dry_run_says_what_is_next_and_what_it_can_find(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,6 +137,12 @@ def plan_study(request: RunRequest, preset: SweepPreset | None, test: Asked) -> 
             f"--seed {request.given['seed']} and --until-decided: a round has several seeds; leave "
             "--seed out, or give --seeds, the smallest of which is then the first"
         )
+    if preset is not None and preset.stages:
+        raise InputError(
+            f"preset '{preset.name}' and --until-decided: seeds come in rounds, and its runs in "
+            f"stages ({', '.join(preset.stages)}); give all seeds with --seeds, and compare the "
+            "methods with dstrl table --test"
+        )
     own = wanted_runs(request, preset)
     plan, first = test.plan, min(run.config.seed for run in own)
     if plan.seeds is None:
