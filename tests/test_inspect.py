@@ -124,9 +124,10 @@ def test_everything_is_there_for_programs(run: Path, capsys):
 
 def test_dormant_neurons_come_from_the_last_evaluation(run: Path):
     (run / "neurons.csv").write_text(
-        "step,network,layer,dormant\n0,actor,0,3\n1000,actor,0,2\n1000,actor,1,\n"
+        "step,network,layer,dormant\n0,actor,0,1.0\n1000,actor,0,0.6666666666666666\n"
+        "1000,actor,1,\n"
     )
-    assert [layer.dormant for layer in look(run).networks[0].layers] == [2, None]
+    assert [layer.dormant for layer in look(run).networks[0].layers] == [2, None]  # 2 of 3
 
 
 def test_pictures_are_drawn(run: Path, tmp_path: Path, capsys):

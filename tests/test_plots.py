@@ -148,11 +148,11 @@ def test_a_profile_is_the_share_of_runs_above_each_score():
 
 NEURONS = (
     "step,network,layer,units,dormant,no_input,no_output,max_fan_in,paths,rank,saturated\n"
-    "0,actor,0,8,2,1,0,5,20,,\n"
-    "0,actor,1,4,1,0,1,7,60,3,\n"
+    "0,actor,0,8,0.25,1,0,5,20,,\n"
+    "0,actor,1,4,0.5,0,1,7,60,3,\n"
     "0,actor,2,2,,0,,9,80,,0.25\n"
-    "0,critic1,0,10,1,0,0,3,9,,\n"
-    "0,critic2,0,10,3,0,0,5,9,,\n"
+    "0,critic1,0,10,0.1,0,0,3,9,,\n"
+    "0,critic2,0,10,0.3,0,0,5,9,,\n"
 )
 
 
@@ -160,7 +160,7 @@ def test_neurons_are_shown_in_percent_of_the_layers_that_have_them(tmp_path: Pat
     (tmp_path / "neurons.csv").write_text(NEURONS)
     rows = read_layers(tmp_path / "neurons.csv", lambda *_: None)
     shown = {each.column: over_time(rows, each, "actor")[1].tolist() for each in QUANTITIES}
-    assert shown["dormant"] == [25.0]  # 3 of the 12 neurons of hidden layers
+    assert shown["dormant"] == [pytest.approx(100 / 3)]  # 2 and 2 of the 12 hidden neurons
     assert shown["no_input"] == [pytest.approx(100 / 12)]
     assert shown["paths"] == [80]  # of the last layer, whose fan-in does not count
     assert (shown["max_fan_in"], shown["rank"], shown["saturated"]) == ([7], [3], [0.25])
@@ -179,7 +179,7 @@ def test_runs_without_neurons_have_no_figure_of_them(tmp_path: Path):
 def test_damaged_rows_of_layers_are_left_out_and_told(tmp_path: Path):
     told: list[str] = []
     path = tmp_path / "neurons.csv"
-    path.write_text(NEURONS + "x,actor,0,8,2,1,0,5,20,,\n0,actor\n500,actor,0,8,2")
+    path.write_text(NEURONS + "x,actor,0,8,0.25,1,0,5,20,,\n0,actor\n500,actor,0,8,0.25")
     rows = read_layers(path, lambda _, cause: told.append(cause))
     assert len(rows) == 5
     assert told == ["last line cut off, left out", "unusable rows left out: 2"]

@@ -10,6 +10,7 @@ import pytest
 from report_samples import write_run
 
 from dstrl_cli.errors import InputError
+from dstrl_cli.report.archiving import archive
 from dstrl_cli.report.runs import Damage, load
 
 HOPPER = "Hopper-v5/td3-rlx2/s0.95/seed0"
@@ -57,6 +58,16 @@ def test_runs_that_lie_deeper_are_pointed_to(tmp_path: Path) -> None:
     expected = ", ".join(str(tmp_path / name) for name in ("long", "old/short", "short"))
     with pytest.raises(InputError, match=rf"but runs lie elsewhere .*instead: {expected}$"):
         load(tmp_path)
+
+
+def test_archives_below_a_folder_without_runs_are_pointed_to(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", HOPPER, {5: [1.0]})
+    (tmp_path / "all" / "small").mkdir(parents=True)
+    archive(tmp_path / "runs", tmp_path / "all" / "small" / "runs.zip")
+    expected = str(tmp_path / "all" / "small" / "runs.zip")
+    with pytest.raises(InputError, match=rf"but runs lie elsewhere .*instead: {expected}$"):
+        load(tmp_path / "all")
+    assert len(load(expected).runs) == 1
 
 
 def test_a_run_that_was_moved_up_is_pointed_to(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ Each becomes a chapter, since runs of different studies are never averaged.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,7 @@ from dstrl_cli.plots.targets import Targets
 from dstrl_cli.report import tables
 from dstrl_cli.report.metrics import Metric
 from dstrl_cli.report.runs import LoggedRun, Results, load
-from dstrl_cli.report.sources import MARKER_FILES, deeper_results, find_runs
+from dstrl_cli.report.sources import archives_below, deeper_results, find_runs
 from dstrl_cli.report.table import Table
 
 COSTS = ("params", "flops")
@@ -94,13 +93,7 @@ def _below(root: Path) -> Iterator[Path]:
     """Yield the results folders below another one, and archives in it, by name."""
     if not root.is_dir():
         return
-    found = set(deeper_results(root))
-    for folder, inside, names in os.walk(root):
-        if not set(MARKER_FILES).isdisjoint(names):
-            inside.clear()  # a run
-            continue
-        found |= {Path(folder, name) for name in names if name.endswith(".zip")}
-    yield from sorted(found)
+    yield from sorted({*deeper_results(root), *archives_below(root)})
 
 
 def _chapter(place: Path, name: str, metric: Metric | None) -> Chapter:

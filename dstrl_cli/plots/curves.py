@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -175,6 +175,7 @@ def rows_over_steps(
     rows: Sequence[Curves],
     styles: dict[str, Style],
     subject: str = "",
+    by_powers: Collection[int] = (),
 ) -> Figure:
     """Return a figure with a row per quantity and a column per panel.
 
@@ -184,11 +185,16 @@ def rows_over_steps(
         words: what each row shows.
         rows: the curves of each row.
         styles: of the methods.
+        by_powers: the rows, from 0 on, whose axis is logarithmic; 0 has its place on it, too.
     """
     figure, axes = canvas.sheet(len(rows), len(panels), 1.5, sharex="col")
-    for line, found, text in zip(axes, rows, words, strict=True):
+    for number, (line, found, text) in enumerate(zip(axes, rows, words, strict=True)):
         for axis, panel in zip(line, panels, strict=True):
+            if number in by_powers:
+                axis.set_yscale("symlog", linthresh=1)
             draw(axis, found, panel, styles)
+            if number in by_powers:
+                axis.set_ylim(bottom=0)
         line[0].set_ylabel(text, fontsize="small")
     for axis, panel in zip(axes[0], panels, strict=True):
         axis.set_title(plain(panel.title))

@@ -27,6 +27,11 @@ def _percent(values: Array, units: Array) -> float:
     return float(100 * values.sum() / units.sum()) if units.sum() > 0 else float("nan")
 
 
+def _percent_of_shares(values: Array, units: Array) -> float:
+    """Return the same where each value is a share of its layer's units."""
+    return _percent(values * units, units)
+
+
 def _largest(values: Array, units: Array) -> float:
     return float(values.max())
 
@@ -44,20 +49,22 @@ class Quantity:
         words: the label of its axis.
         reduce: from layers to one number.
         hidden: whether the last layer does not count: its outputs are no neurons.
+        by_powers: whether its axis is logarithmic, since dense networks have so much more.
     """
 
     column: str
     words: str
     reduce: Reduce
     hidden: bool = True
+    by_powers: bool = False
 
 
 QUANTITIES = (
-    Quantity("dormant", "dormant, % of\nneurons", _percent),
+    Quantity("dormant", "dormant, % of\nneurons", _percent_of_shares),
     Quantity("no_input", "without input,\n% of neurons", _percent),
     Quantity("no_output", "without output,\n% of neurons", _percent),
     Quantity("max_fan_in", "largest\nfan-in", _largest),
-    Quantity("paths", "paths to last\nlayer", _last, hidden=False),
+    Quantity("paths", "paths to last\nlayer", _last, hidden=False, by_powers=True),
     Quantity("rank", "rank of last\nhidden layer", _last),
     Quantity("saturated", "share of actions\nsaturated", _last, hidden=False),
 )
@@ -97,14 +104,18 @@ def neurons(request: Request) -> Iterator[Drawing]:
         panels = environments(there)
         for role in ROLES:
             rows: list[Curves] = []
-            words: list[str] = []
+            shown: list[Quantity] = []
             for quantity in QUANTITIES:
                 read = functools.partial(_read, logged, quantity, role)
                 if found := section_curves(section, panels, read):
                     rows.append(found)
-                    words.append(quantity.words)
+                    shown.append(quantity)
             if rows:
-                figure = rows_over_steps(section, panels, words, rows, request.styles, role)
+                words = [quantity.words for quantity in shown]
+                by_powers = [number for number, each in enumerate(shown) if each.by_powers]
+                figure = rows_over_steps(
+                    section, panels, words, rows, request.styles, role, by_powers
+                )
                 yield Drawing(f"neurons-{role}-{section.name}", figure)
 
 

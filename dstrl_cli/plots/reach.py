@@ -200,6 +200,7 @@ def _draw(
             "color": style.color,
             "marker": style.marker or "o",
             "linestyle": "",
+            "clip_on": False,  # marks at the very beginning are whole
         }
         done = _known(run.at[measure] for run in runs)
         never = _known(run.logged[measure] for run in runs if not run.reached)

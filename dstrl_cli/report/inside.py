@@ -212,7 +212,8 @@ def look(run: Path) -> Inside:
     networks = []
     for name, each in masks.items():
         layers = tuple(
-            Layer(mask, _dormant(neurons, name, number)) for number, mask in enumerate(each)
+            Layer(mask, _dormant(neurons, name, number, mask.shape[1]))
+            for number, mask in enumerate(each)
         )
         first = firsts.get(name)
         networks.append(Network(name, layers, tuple(map(Layer, first)) if first else None))
@@ -264,11 +265,11 @@ def _first_masks(
     return first
 
 
-def _dormant(rows: LayerRows, network: str, layer: int) -> int | None:
-    """Return the dormant neurons of a layer in the last rows of `neurons.csv`."""
+def _dormant(rows: LayerRows, network: str, layer: int, units: int) -> int | None:
+    """Return how many of a layer's neurons were dormant; the last of `neurons.csv` has a share."""
     own = rows.where((rows.network == network) & (rows["layer"] == layer))
     last = own["dormant"][-1:]
-    return int(last[0]) if len(last) and np.isfinite(last[0]) else None
+    return round(float(last[0]) * units) if len(last) and np.isfinite(last[0]) else None
 
 
 def topology_changes(rows: LayerRows, until: float = np.inf) -> dict[str, Change]:

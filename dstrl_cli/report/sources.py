@@ -65,10 +65,10 @@ def find_runs(root: Path, unreadable: Unreadable) -> list[Path]:
 
 
 def nothing_found(root: Place) -> InputError:
-    """Return the error for a place without runs; it names the folders of runs that lie deeper."""
+    """Return the error for a place without runs; it names those below it that have some."""
     if isinstance(root, ArchivedPath):
         return InputError(f"archive {root} holds no runs: give one that dstrl archive wrote")
-    deeper = _results_folders_below(root)
+    deeper = [*_results_folders_below(root), *archives_below(root)]
     if not deeper:
         return InputError(
             f"results folder {root} holds no runs (no {CONFIG_FILE} in "
@@ -78,7 +78,7 @@ def nothing_found(root: Place) -> InputError:
     more = f" and {len(deeper) - MAX_NAMED} more" if len(deeper) > MAX_NAMED else ""
     return InputError(
         f"results folder {root} holds no runs in ENV/ALGO-METHOD/SPARSITY/SEED below it, but runs "
-        f"lie elsewhere below it: give one of these folders instead: {named}{more}"
+        f"lie elsewhere below it: give one of these instead: {named}{more}"
     )
 
 
@@ -93,6 +93,17 @@ def deeper_results(root: Path) -> list[Path]:
         if run not in own and depth > LEVELS and LAYOUT.search(run.as_posix()):
             found[run.parents[LEVELS - 1]] = None
     return list(found)
+
+
+def archives_below(root: Path) -> list[Path]:
+    """Return the files below a folder that are named like archives, but for those in runs."""
+    found: list[Path] = []
+    for folder, inside, names in os.walk(root):
+        if not set(MARKER_FILES).isdisjoint(names):
+            inside.clear()  # a run
+            continue
+        found += [Path(folder, name) for name in names if name.endswith(".zip")]
+    return sorted(found)
 
 
 def _results_folders_below(root: Path) -> list[Path]:
