@@ -193,6 +193,11 @@ def folded(text: str, width: float) -> str:
     return "\n".join(textwrap.wrap(text, max(30, int(width * 17))))
 
 
+def faint(most: float, bands: int) -> float:
+    """Return how opaque each of some bands is that may lie over one another; at most `most`."""
+    return most * min(1.0, 3 / max(bands, 1))
+
+
 def few_ticks(axis: Axes) -> None:
     """Write steps as 200k or 1M, on few ticks that do not touch."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator

@@ -87,7 +87,9 @@ def learning_curves(request: Request) -> Iterator[Drawing]:
 
 def draw(axis: Axes, found: Curves, panel: Panel, styles: dict[str, Style]) -> None:
     """Draw the curves of one panel: center, shaded interval, and single runs where they are few."""
-    for number, line in enumerate(dict.fromkeys(line for line, _ in found)):
+    lines = list(dict.fromkeys(line for line, _ in found))
+    alpha = canvas.faint(0.15, len(lines))
+    for number, line in enumerate(lines):
         made, style = found.get((line, panel)), styles[line.method]
         if made is None:
             continue
@@ -97,7 +99,7 @@ def draw(axis: Axes, found: Curves, panel: Panel, styles: dict[str, Style]) -> N
             )
         if made.low is not None and made.high is not None:
             axis.fill_between(
-                made.steps, made.low, made.high, color=style.color, alpha=0.15, linewidth=0
+                made.steps, made.low, made.high, color=style.color, alpha=alpha, linewidth=0
             )
         every = max(1, len(made.steps) // MARKERS_A_LINE)
         axis.plot(
@@ -168,6 +170,12 @@ def buffers(request: Request) -> Iterator[Drawing]:
         yield Drawing(f"buffers-{section.name}", figure)
 
 
+def _lowest(found: Curves, panel: Panel) -> float:
+    """Return the smallest value in a panel; 0 where any is below 1."""
+    least = [float(made.values.min()) for (_, where), made in found.items() if where is panel]
+    return min(least) if least and min(least) >= 1 else 0.0
+
+
 def rows_over_steps(
     section: Section,
     panels: Sequence[Panel],
@@ -194,7 +202,7 @@ def rows_over_steps(
                 axis.set_yscale("symlog", linthresh=1)
             draw(axis, found, panel, styles)
             if number in by_powers:
-                axis.set_ylim(bottom=0)
+                axis.set_ylim(bottom=_lowest(found, panel) / 2)
         line[0].set_ylabel(text, fontsize="small")
     for axis, panel in zip(axes[0], panels, strict=True):
         axis.set_title(plain(panel.title))

@@ -126,7 +126,9 @@ def degrees(found: Inside) -> Iterator[Drawing]:
             axis.set_title(f"{plain(network.name)}, layer {number}", fontsize="small")
             axis.set_ylim(-0.03 * layer.inputs, 1.03 * layer.inputs)
             axis.set_xlabel("neurons by fan-in", fontsize="small")
-            axis.locator_params(axis="x", integer=True)
+            axis.locator_params(axis="both", integer=True)
+            if layer.outputs == 1:
+                axis.set_xticks([1])
         row[0].set_ylabel("inputs held", fontsize="small")
     canvas.legend(figure, [axis for row in axes for axis in row if axis.figure])
     yield Drawing("fan-in", figure)
@@ -134,12 +136,13 @@ def degrees(found: Inside) -> Iterator[Drawing]:
 
 def _ranked(axis, layer: Layer, color: str, dashes, label: str) -> None:  # type: ignore[no-untyped-def]
     ranked = np.sort(layer.fan_in)[::-1]
-    marker = "o" if len(ranked) == 1 else ""
+    marker = ("_" if label == "start" else "o") if len(ranked) == 1 else ""
     axis.plot(
         np.arange(1, len(ranked) + 1),
         ranked,
         color=color,
         linestyle=dashes,
         marker=marker,
+        markersize=12 if marker == "_" else 6,
         label=label,
     )

@@ -16,6 +16,7 @@ from dstrl_cli.plots.curves import evaluations, runs_of
 from dstrl_cli.plots.groups import Array, Line, Panel, Section, environments, panels
 from dstrl_cli.plots.request import Drawing, Request
 from dstrl_cli.plots.scores import cell
+from dstrl_cli.plots.targets import Targets
 from dstrl_cli.registry import ALGORITHMS
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.table import DENSE
@@ -182,9 +183,19 @@ def _figure(
     words = (
         "marks: runs, at their first evaluation with this return; bar: median of all runs; hollow "
         "marks: runs that never had it, at their last evaluation. Numbers: runs that reached it"
+        f"{_share_words(request.targets, section)}"
     )
     canvas.legend(figure, [], words)
     return Drawing(f"time-{section.name}", figure)
+
+
+def _share_words(targets: Targets, section: Section) -> str:
+    """Return where the returns to reach come from, unless they were given."""
+    if targets.value is not None or targets.by_env:
+        return ""
+    dense = any(line.sparsity == DENSE for line in section.lines)
+    reference = "that of dense agents" if dense else "the best method's"
+    return f". Return: {targets.share:g} % of the way from that of untrained agents to {reference}"
 
 
 def _count(runs: Sequence[Reached]) -> str:
@@ -200,7 +211,8 @@ def _draw(
             "color": style.color,
             "marker": style.marker or "o",
             "linestyle": "",
-            "clip_on": False,  # marks at the very beginning are whole
+            "clip_on": False,  # marks at the very beginning are whole, over the axis
+            "zorder": 3,
         }
         done = _known(run.at[measure] for run in runs)
         never = _known(run.logged[measure] for run in runs if not run.reached)

@@ -323,8 +323,9 @@ def profiles(request: Request) -> Iterator[Drawing]:
         margin = 0.05 * (np.ptp(every) or abs(every[0]) or 1.0)
         scores = np.linspace(every.min() - margin, every.max() + margin, PROFILE_POINTS)
         figure, (axis,) = canvas.grid(1, 2.9)
+        alpha = canvas.faint(0.12, len(found))
         for number, (line, each) in enumerate(found.items()):
-            _draw_profile(axis, request, line, profile(each, scores), number, each)
+            _draw_profile(axis, request, line, profile(each, scores), number, each, alpha)
         axis.set_xlabel(scale, fontsize="small")
         axis.set_ylabel("share of runs above it")
         axis.set_ylim(-0.03, 1.03)
@@ -344,6 +345,7 @@ def _draw_profile(
     found: Profile,
     number: int,
     strata: Sequence[Array],
+    alpha: float,
 ) -> None:
     style = request.styles[line.method]
     every = PROFILE_POINTS // 6
@@ -359,5 +361,5 @@ def _draw_profile(
     )
     if found.low is not None and found.high is not None:
         axis.fill_between(
-            found.scores, found.low, found.high, color=style.color, alpha=0.12, linewidth=0
+            found.scores, found.low, found.high, color=style.color, alpha=alpha, linewidth=0
         )

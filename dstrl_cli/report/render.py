@@ -29,6 +29,9 @@ def render(table: Table, format: str, console: Console | None = None) -> str:
     return RENDERERS[format](table, console)
 
 
+WHOLE_LABEL = 20
+"""Labels of rows that are no longer are not broken where a terminal is too narrow for a table."""
+
 # --- rich -----------------------------------------------------------------------------------------
 
 
@@ -90,7 +93,8 @@ def _rich_table(grid: Grid, layout: _Layout) -> RichTable:
     drawn = RichTable(
         title=Text(grid.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
     )
-    drawn.add_column(grid.corner, overflow="fold")
+    longest = max((len(label) for label, _ in grid.rows), default=0)
+    drawn.add_column(grid.corner, overflow="fold", min_width=min(longest, WHOLE_LABEL))
     for heading in grid.headings:
         drawn.add_column(Text(heading), justify="right", overflow="fold")
     for label, entries in grid.rows:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dstrl_cli.envs.observed import Names
 from dstrl_cli.report.inside import STRONGEST, Change, Inside, Layer, Network
+from dstrl_cli.report.words import counted
 
 MOST, UNKNOWN = "most\nfan-in", "-"
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -233,7 +234,8 @@ def unread_lines(found: Inside, names: Sequence[str]) -> Iterator[str]:
         unread = [names[k] for k in np.flatnonzero(network.layers[0].fan_out == 0).tolist()]
         if unread:
             some = ", ".join(unread[:6]) + (", ..." if len(unread) > 6 else "")
-            yield f"{network.name}: {len(unread)} inputs have no connection ({some})"
+            have = "has" if len(unread) == 1 else "have"
+            yield f"{network.name}: {counted(len(unread), 'input')} {have} no connection ({some})"
 
 
 # --- for programs -------------------------------------------------------------------------------
