@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,13 @@ from dstrl_cli.plots.curves import buffers, learning_curves
 from dstrl_cli.plots.groups import panels
 from dstrl_cli.plots.neurons import QUANTITIES, neurons, over_time
 from dstrl_cli.plots.plotting import Options, plot_results
-from dstrl_cli.plots.reach import flops_until, median_time, reached, time_to_return
+from dstrl_cli.plots.reach import (
+    flops_until,
+    median_time,
+    reached,
+    share_words,
+    time_to_return,
+)
 from dstrl_cli.plots.scores import against_sparsity, interquartile_means, profile, profiles
 from dstrl_cli.plots.targets import parse_targets
 from dstrl_cli.report import intervals
@@ -46,6 +53,15 @@ def test_a_learning_curve_is_the_mean_over_seeds_with_students_t(tmp_path: Path)
     at_500 = [y for x, y in band.get_paths()[0].vertices if x == 500]
     assert min(at_500) == pytest.approx(2 - 4.302653 / math.sqrt(3), abs=1e-5)
     assert max(at_500) == pytest.approx(2 + 4.302653 / math.sqrt(3), abs=1e-5)
+
+
+def test_the_axis_shows_where_the_runs_are_however_far_an_interval_reaches(tmp_path: Path):
+    runs(tmp_path, RLX2, [{0: 0, 1000: 0}, {0: 0, 1000: 0}, {0: 0, 1000: 100}])
+    figure = only(list(learning_curves(request(tmp_path)))).figure
+    (axis,) = figure.axes
+    (band,) = axis.collections
+    assert band.get_paths()[0].vertices[:, 1].min() < -100
+    assert axis.get_ylim() == pytest.approx((-5, 105))
 
 
 def test_tasks_have_panels_beside_their_mean_which_averages_within_seeds_first(tmp_path: Path):
@@ -172,7 +188,11 @@ def test_runs_without_neurons_have_no_figure_of_them(tmp_path: Path):
     runs(tmp_path, RLX2, [{1000: 1}, {1000: 1}])
     assert list(neurons(request(tmp_path))) == []
     (tmp_path / RLX2 / "seed0" / "neurons.csv").write_text(NEURONS)
-    names = [each.name for each in neurons(request(tmp_path))]
+    drawings = list(neurons(request(tmp_path)))
+    scales = {axis.get_ylabel(): axis.get_yscale() for axis in drawings[0].figure.axes}
+    assert scales["paths to last\nlayer"] == "symlog"
+    assert scales["dormant, % of\nneurons"] == "linear"
+    names = [each.name for each in drawings]
     assert names == ["neurons-actor-td3-s0.9", "neurons-critics-td3-s0.9"]
 
 
@@ -229,6 +249,28 @@ def test_the_default_target_is_a_share_of_the_way_to_dense(tmp_path: Path):
     asked = request(tmp_path, targets=parse_targets(["Hopper-v5=105"]))
     steps, *_ = only(list(time_to_return(asked))).figure.axes
     assert [each.get_text() for each in steps.get_yticklabels()] == ["Dense 1/1", "RLx2 0/1"]
+
+
+def test_marks_at_the_very_beginning_are_whole_and_leave_the_axes_their_room(tmp_path: Path):
+    for env in ("Hopper-v5", "InvertedPendulum-v5"):
+        for method in ("dense/s0", "sst/s0.9", "set/s0.9", "rigl/s0.9", "rlx2/s0.9"):
+            runs(tmp_path, f"{env}/td3-{method}", [{0: 0, 1: 100, 1000: 100}] * 2)
+    figure = only(list(time_to_return(request(tmp_path)))).figure
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns where a layout has no room for its axes
+        canvas.save(figure, tmp_path / "time.png")
+    marks = [each for axis in figure.axes for each in axis.get_lines() if each.get_marker() == "s"]
+    assert marks
+    assert not any(each.get_clip_on() for each in marks)
+
+
+def test_a_figure_says_where_its_target_returns_come_from(tmp_path: Path):
+    runs(tmp_path, DENSE, [{0: 0, 500: 100, 1000: 100}])
+    asked = request(tmp_path, targets=parse_targets(["80%"]))
+    (section,) = asked.sections
+    words = "80 % of the way from that of untrained agents to that of dense agents"
+    assert words in share_words(asked.targets, section)
+    assert share_words(parse_targets(["105"]), section) == ""
 
 
 @pytest.mark.parametrize("text", ["much", "Hopper-v5=", "nan", "0%", "120%"])

@@ -14,7 +14,8 @@ from rich.console import Console
 from table_samples import SUMMARY, cell, final, seeds
 
 from dstrl_cli.errors import InputError
-from dstrl_cli.report.render import RENDERERS, render
+from dstrl_cli.report.columns import Entry, Grid
+from dstrl_cli.report.render import RENDERERS, _Layout, _rich_table, render
 
 
 @pytest.fixture
@@ -49,6 +50,26 @@ def test_what_does_not_fit_is_folded_not_cut(full: Path) -> None:
     text = render(table, "rich", Console(width=60))
     assert "…" not in text
     assert {"10448.4", "9066.6", "5.00e+09", "4.00e+01"} <= set(text.split())
+
+
+def test_columns_of_one_environment_fold_beside_its_result_where_all_are_too_wide(
+    full: Path,
+) -> None:
+    table = final(full, columns=("params", "flops"), against="our-rlx2", center="iqm")
+    text = render(table, "rich", Console(width=50))
+    headings = [line.split() for line in text.splitlines() if line.split()[:1] == ["method"]]
+    beside = [" ".join(each[2:]) for each in headings if each[1] == "HalfCheetah-v5"]
+    assert beside == ["P(> Our RLx2)", "parameters", "FLOPs"]
+    assert {"(0.100x)", "(0.125x)", "n=3"} <= set(text.split())
+
+
+def test_labels_that_are_short_enough_stay_whole(tmp_path: Path) -> None:
+    grid = Grid("title", "environment", (("a" * 30,),), (("HalfCheetah-v3", (Entry(["1"]),)),))
+    drawn = _rich_table(grid, _Layout(1, 1))
+    console = Console(width=40)
+    with console.capture() as capture:
+        console.print(drawn)
+    assert "HalfCheetah-v3" in capture.get()
 
 
 def test_plain_results_of_four_environments_share_one_block_at_80_columns(full: Path) -> None:

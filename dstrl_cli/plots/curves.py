@@ -86,7 +86,10 @@ def learning_curves(request: Request) -> Iterator[Drawing]:
 
 
 def draw(axis: Axes, found: Curves, panel: Panel, styles: dict[str, Style]) -> None:
-    """Draw the curves of one panel: center, shaded interval, and single runs where they are few."""
+    """Draw the curves of one panel: center, shaded interval, and single runs where they are few.
+
+    The axis shows where the runs are. An interval may go beyond, also to what no run can have.
+    """
     lines = list(dict.fromkeys(line for line, _ in found))
     alpha = canvas.faint(0.15, len(lines))
     for number, line in enumerate(lines):
@@ -111,6 +114,8 @@ def draw(axis: Axes, found: Curves, panel: Panel, styles: dict[str, Style]) -> N
             markevery=(number % every, every),
             label=label(line, found),
         )
+    low, high = _range(found, panel)
+    axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     canvas.few_ticks(axis)
 
 
@@ -128,7 +133,7 @@ def footnote(curves: Iterable[Curve], center: str) -> str:
     methods = sorted({made.method for made in curves if made.method})
     parts = [f"{words} over seeds"]
     if methods:
-        parts.append(f"band: 95 % interval ({', '.join(methods)})")
+        parts.append(f"band: 95 % interval ({', '.join(methods)}), within the range of the runs")
     else:
         parts.append(f"no intervals: fewer than {MIN_SEEDS} seeds")
     if any(1 < made.seeds <= FEW_RUNS for made in curves):
@@ -170,10 +175,12 @@ def buffers(request: Request) -> Iterator[Drawing]:
         yield Drawing(f"buffers-{section.name}", figure)
 
 
-def _lowest(found: Curves, panel: Panel) -> float:
-    """Return the smallest value in a panel; 0 where any is below 1."""
-    least = [float(made.values.min()) for (_, where), made in found.items() if where is panel]
-    return min(least) if least and min(least) >= 1 else 0.0
+def _range(found: Curves, panel: Panel) -> tuple[float, float]:
+    """Return the smallest and the largest value of the runs in a panel, never the same twice."""
+    values = [made.values for (_, where), made in found.items() if where is panel]
+    low = min((float(each.min()) for each in values), default=0.0)
+    high = max((float(each.max()) for each in values), default=0.0)
+    return (low, high) if low < high else (low - 1, high + 1)
 
 
 def rows_over_steps(
@@ -202,7 +209,8 @@ def rows_over_steps(
                 axis.set_yscale("symlog", linthresh=1)
             draw(axis, found, panel, styles)
             if number in by_powers:
-                axis.set_ylim(bottom=_lowest(found, panel) / 2)
+                lowest, _ = _range(found, panel)
+                axis.set_ylim(bottom=lowest / 2 if lowest >= 1 else 0)
         line[0].set_ylabel(text, fontsize="small")
     for axis, panel in zip(axes[0], panels, strict=True):
         axis.set_title(plain(panel.title))

@@ -183,13 +183,13 @@ def _figure(
     words = (
         "marks: runs, at their first evaluation with this return; bar: median of all runs; hollow "
         "marks: runs that never had it, at their last evaluation. Numbers: runs that reached it"
-        f"{_share_words(request.targets, section)}"
+        f"{share_words(request.targets, section)}"
     )
     canvas.legend(figure, [], words)
     return Drawing(f"time-{section.name}", figure)
 
 
-def _share_words(targets: Targets, section: Section) -> str:
+def share_words(targets: Targets, section: Section) -> str:
     """Return where the returns to reach come from, unless they were given."""
     if targets.value is not None or targets.by_env:
         return ""
@@ -212,6 +212,7 @@ def _draw(
             "marker": style.marker or "o",
             "linestyle": "",
             "clip_on": False,  # marks at the very beginning are whole, over the axis
+            "in_layout": False,  # which unclipped marks would take the room of the axes from
             "zorder": 3,
         }
         done = _known(run.at[measure] for run in runs)

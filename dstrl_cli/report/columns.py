@@ -56,6 +56,30 @@ class Grid:
         rows = tuple((label, entries[first:last]) for label, entries in self.rows)
         return Grid(self.title, self.corner, self.groups[start:stop], rows)
 
+    def split(self, size: int) -> Grid:
+        """Return the grid with groups of at most `size` columns, 2 or more.
+
+        A group with more becomes several, each with its first column, which says what the others
+        belong to.
+        """
+        picked: list[list[int]] = []
+        first = 0
+        for group in self.groups:
+            others = range(first + 1, first + len(group))
+            starts = others[:: size - 1] or [first + 1]
+            picked += [[first, *others[s - first - 1 : s - first + size - 2]] for s in starts]
+            first += len(group)
+        every = self.headings
+        return Grid(
+            self.title,
+            self.corner,
+            tuple(tuple(every[at] for at in columns) for columns in picked),
+            tuple(
+                (label, tuple(entries[at] for columns in picked for at in columns))
+                for label, entries in self.rows
+            ),
+        )
+
 
 @dataclass(frozen=True)
 class Column:

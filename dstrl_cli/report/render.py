@@ -43,8 +43,8 @@ def _rich(table: Table, console: Console | None) -> str:
     with console.capture() as capture:
         console.print(Text(title(table)))
         for alike in grids(table):
-            layout = _layout(alike, console)
-            for part in (part for grid in alike for part in layout.folded(grid)):
+            fitting, layout = _fitted(alike, console)
+            for part in (part for grid in fitting for part in layout.folded(grid)):
                 console.print(_rich_table(part, layout))
         for line in footer(table):
             # A terminal would break a long line in the middle of words.
@@ -68,13 +68,28 @@ class _Layout:
         return "\n".join(" ".join(parts[start : start + self.parts]) for start in starts)
 
 
-def _layout(shown: Sequence[Grid], console: Console) -> _Layout:
-    """Return the widest layout that fits the console, or else the narrowest."""
+def _fitted(shown: Sequence[Grid], console: Console) -> tuple[Sequence[Grid], _Layout]:
+    """Return grids and the widest layout in which they fit the console, or else the narrowest.
+
+    Where even a single group is too wide, groups are split.
+    """
+    layout = _layout(shown, console)
+    widest = max(len(group) for grid in shown for group in grid.groups)
+    for size in range(widest - 1, 1, -1):
+        if layout is not None:
+            break
+        shown = [grid.split(size) for grid in shown]
+        layout = _layout(shown, console)
+    return shown, layout or _Layout(1, 1)
+
+
+def _layout(shown: Sequence[Grid], console: Console) -> _Layout | None:
+    """Return the widest layout that fits the console; None where there is none."""
     count = max(len(grid.groups) for grid in shown)
     side_by_side = sorted({-(-count // blocks) for blocks in range(1, count + 1)}, reverse=True)
     layouts = [_Layout(groups, parts) for groups in side_by_side for parts in (ALL_PARTS, 2, 1)]
     fitting = (layout for layout in layouts if _width(shown, layout, console) <= console.width)
-    return next(fitting, layouts[-1])
+    return next(fitting, None)
 
 
 def _width(shown: Iterable[Grid], layout: _Layout, console: Console) -> int:
