@@ -32,7 +32,7 @@ def curve(points: Points, width: int, braille: bool = True) -> list[str]:
         braille: whether braille characters can be shown; else points are.
     """
     low, high = min(value for _, value in points), max(value for _, value in points)
-    names = [number(high), number(low)]
+    names = [number(high), number(low) if low < high else ""]
     margin = max(map(len, names)) + 1
     columns = max(10, width - margin)
     across, down = (2, 4) if braille else (1, 1)
