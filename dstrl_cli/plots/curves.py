@@ -177,9 +177,12 @@ def buffers(request: Request) -> Iterator[Drawing]:
 
 def _range(found: Curves, panel: Panel) -> tuple[float, float]:
     """Return the smallest and the largest value of the runs in a panel, never the same twice."""
-    values = [made.values for (_, where), made in found.items() if where is panel]
-    low = min((float(each.min()) for each in values), default=0.0)
-    high = max((float(each.max()) for each in values), default=0.0)
+    values = [made.values.ravel() for (_, where), made in found.items() if where is panel]
+    every = np.concatenate([np.zeros(0), *values])
+    every = every[np.isfinite(every)]
+    low, high = float(every.min(initial=np.inf)), float(every.max(initial=-np.inf))
+    if not len(every):
+        return 0.0, 1.0
     return (low, high) if low < high else (low - 1, high + 1)
 
 

@@ -212,7 +212,7 @@ def _draw(
             "marker": style.marker or "o",
             "linestyle": "",
             "clip_on": False,  # marks at the very beginning are whole, over the axis
-            "in_layout": False,  # which unclipped marks would take the room of the axes from
+            "in_layout": False,  # unclipped marks would take the room of the axes
             "zorder": 3,
         }
         done = _known(run.at[measure] for run in runs)
