@@ -48,11 +48,11 @@ def _errors(found: Cell) -> tuple[float, float] | None:
 
 
 def interval_words(cells: Sequence[Cell]) -> str:
-    """Return how the intervals of some cells were computed."""
+    """Return what bars are: how the intervals of some cells were computed."""
     methods = sorted({each.interval.method for each in cells if each.interval})
     if not methods:
         return f"no intervals: fewer than {intervals.MIN_SEEDS} seeds"
-    return f"95 % interval ({', '.join(methods)})"
+    return f"bars: 95 % interval ({', '.join(methods)})"
 
 
 def reservations(found: Cell) -> tuple[Mark, ...]:
@@ -137,7 +137,7 @@ def against_sparsity(request: Request) -> Iterator[Drawing]:
             axis.set_ylabel(request.metric.name)
         cells = [p.cell for lines, _ in found.values() for each in lines.values() for p in each]
         words = (
-            f"{CENTER_WORDS[request.center]} over seeds; bars: {interval_words(cells)}; faint "
+            f"{CENTER_WORDS[request.center]} over seeds; {interval_words(cells)}; faint "
             f"marks: single seeds{mark_words(cells)}"
         )
         figure.suptitle(plain(algo.upper()))
@@ -215,7 +215,7 @@ def interquartile_means(request: Request) -> Iterator[Drawing]:
             axes[-1].set_xlabel(NORMALIZED[request.normalize or "dense"], fontsize="small")
         every = [each for cells in found.values() for each in cells.values()]
         figure.suptitle(plain(section.title))
-        words = f"interquartile mean over seeds; bars: {interval_words(every)}; ticks: single seeds"
+        words = f"interquartile mean over seeds; {interval_words(every)}; ticks: single seeds"
         words += mark_words(every)
         canvas.legend(figure, [], words)
         yield Drawing(f"iqm-{section.name}", figure)
