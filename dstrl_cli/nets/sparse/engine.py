@@ -57,19 +57,25 @@ def aligned(*shape: int) -> Floats:
 
 
 class Buffers:
-    """Activations of one batch size, as tiles (see `kernels`)."""
+    """Activations of one batch size, as tiles (see `kernels`).
 
-    def __init__(self, plan: NetworkPlan, batch: int, backward: bool) -> None:
+    With `one_tile`, one tile at a time is taken forward and backward through the network.
+    """
+
+    def __init__(
+        self, plan: NetworkPlan, batch: int, backward: bool, one_tile: bool = False
+    ) -> None:
         size = kernels.TILE
         tiles, neurons = -(-batch // size), sum(plan.sizes[1:])
         self.batch = batch
         self.first = aligned(tiles, plan.sizes[0], size)
         # without a backward pass the heads take turns with one part, which stays in the cache
-        self.hidden = aligned(plan.heads if backward else 1, tiles, neurons, size)
+        heads, kept = plan.heads if backward else 1, 1 if one_tile else tiles
+        self.hidden = aligned(heads, kept, neurons, size)
         if backward:
             self.gradient = aligned(*self.hidden.shape)
             self.first_gradient = aligned(*self.first.shape)
-            self.bias_sums = np.empty(self.hidden.shape[:3], np.float32)
+            self.bias_sums = np.empty((heads, tiles, neurons), np.float32)
             self.products = np.empty((1, 0), np.float32)
 
     def value_sums(self, connections: int) -> Floats:
@@ -135,7 +141,7 @@ class SparseNetwork(Network):
             self.corrected1 = np.array([1 - BETA1**n for n in counts])
         self.sizes = np.array(plan.sizes, dtype=np.int64)
         self.layer_rows = np.concatenate([[0], np.cumsum(plan.sizes[1:])]).astype(np.int64)
-        self.buffers: dict[tuple[int, bool], Buffers] = {}
+        self.buffers: dict[tuple[int, bool, bool], Buffers] = {}
         self.last: tuple[Buffers, int] | None = None
 
     @property
@@ -183,11 +189,11 @@ class SparseNetwork(Network):
             self.last = (buffers, heads)
         return torch.from_numpy(out)
 
-    def buffers_of(self, batch: int, backward: bool) -> Buffers:
-        """Return the room for batches of one size, made when first asked for."""
-        key = (batch, backward)
+    def buffers_of(self, batch: int, backward: bool, one_tile: bool = False) -> Buffers:
+        """Return the room for batches of one size, made when first asked for; see `Buffers`."""
+        key = (batch, backward, one_tile)
         if key not in self.buffers:
-            self.buffers[key] = Buffers(self.plan, batch, backward)
+            self.buffers[key] = Buffers(self.plan, *key)
         return self.buffers[key]
 
     @override

@@ -4,7 +4,8 @@ The functions have the names of the interface and take the batch tile by tile [t
 `kernels`), so that a caller may take a tile through several networks while it is in the nearest
 caches. The caller puts it into `first` (for `forward`) or `passing` (for `predict` and `target`).
 They leave the outputs in `out` [K, tiles, outputs, T]; `backward` takes their gradients from
-`slopes` of the same shape, zero in rows past the batch.
+`slopes` of the same shape, zero in rows past the batch. A tile's `forward` and `backward` follow
+each other: other calls, of `forward` for another tile too, may take the room of its activations.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from dstrl_cli.nets.sparse.single import forward_row
 from dstrl_cli.nets.sparse.tables import Layout, Table, address_of, call
 
 Array = Any  # NumPy arrays, typed by the compiler
+
+NARROW = 16
+"""Outputs up to which a layer with every connection may be taken connection by connection."""
 
 LAYOUT = Layout()
 _floats, _ints, _longs = np.float32, np.int32, np.int64
@@ -115,7 +119,9 @@ class NetworkTable(Table):
         self.held = network.replaceable()
         params, target, grads = network.params, network.target_params, network.grads
         online, moved = params.topology, target.topology
-        kept, passed = network.buffers_of(self.batch, True), network.buffers_of(self.batch, False)
+        full, one_tile = self.full_layers()
+        kept = network.buffers_of(self.batch, True, one_tile)
+        passed = kept if one_tile else network.buffers_of(self.batch, False)
         own = np.empty(0, np.float32) if network.own_steps is None else network.own_steps
         self.set(
             sizes=network.sizes,
@@ -151,11 +157,25 @@ class NetworkTable(Table):
             ordered=network.ordered,
             value_sums=kept.value_sums(len(network.ordered)),
             bias_sums=kept.bias_sums,
-            full=np.zeros((network.plan.heads, len(network.plan.shapes)), np.bool_),
-            passing=passed.first,
+            full=full,
+            passing=network.buffers_of(self.batch, False, one_tile).first,
             passing_hidden=passed.hidden,
         )
         self.make_room_for_trimming()
+
+    def full_layers(self) -> tuple[NDArray[np.bool_], bool]:
+        """Return which layers are to be backpropagated as dense products, by head, and if none is.
+
+        Those need the activations of the whole batch. Without them one tile is enough: then what an
+        update works on stays in the near cache, and with it what the environment needs meanwhile.
+        So layers with every connection, but few outputs, are taken connection by connection.
+        """
+        network = self.network
+        starts = network.params.topology.rows[:, network.layer_rows]
+        full = np.diff(starts) == [inputs * outputs for inputs, outputs in network.plan.shapes]
+        wide = np.array([outputs > NARROW for _, outputs in network.plan.shapes])
+        one_tile = not bool((full & wide).any())
+        return np.ascontiguousarray(full & (not one_tile)), one_tile
 
     def make_room_for_trimming(self) -> None:
         """Find how the target moves, and make room for it where that means trimming."""
@@ -180,7 +200,8 @@ class NetworkTable(Table):
 
 @jit
 def _forward(net: int, k: int, tile: int) -> None:
-    here, outputs = hidden(net)[k, tile], out(net)[k, tile]
+    tiles = hidden(net)[k]
+    here, outputs = tiles[tile % tiles.shape[0]], out(net)[k, tile]
     kernels.head_forward(
         sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], first(net)[tile], here
     )
@@ -201,28 +222,26 @@ def _predict(net: int, k: int, tile: int, of_target: int) -> None:
 
 @jit
 def _begin_backward(net: int, heads: int) -> None:
-    widths, all_full = sizes(net), full(net)
     for k in range(heads):
-        column, ends = 0, columns(net)[k]
-        for layer in range(all_full.shape[1]):
-            dense = kernels.is_dense(ends, column, widths[layer], widths[layer + 1])
-            all_full[k, layer] = dense
-            column += widths[layer]
         kernels.in_order(
-            values(net), ends, position(net), all_full[k], widths, ordered(net), value_sums(net)[0]
-        )
+            values(net), columns(net)[k], position(net), full(net)[k], sizes(net), ordered(net),
+            value_sums(net)[0],
+        )  # fmt: skip
 
 
 @jit
 def _backward(net: int, k: int, tile: int, weights: int, inputs: int) -> None:
-    below, given, entered = below_gradient(net)[k, tile], slopes(net)[k, tile], first_gradient(net)
+    given, entered = slopes(net)[k, tile], first_gradient(net)
+    activations, gradients = hidden(net)[k], below_gradient(net)[k]
+    here = tile % activations.shape[0]
+    below = gradients[here]
     last = below.shape[0] - given.shape[0]
     below[last:] = given
     if inputs and k == 0:
         entered[tile] = np.float32(0.0)
     kernels.head_backward(
         sizes(net), full(net)[k], values(net), columns(net)[k], source(net), ordered(net),
-        value_sums(net)[0], bias_sums(net)[k, tile], first(net)[tile], hidden(net)[k, tile], below,
+        value_sums(net)[0], bias_sums(net)[k, tile], first(net)[tile], activations[here], below,
         entered[tile], bool(weights), bool(inputs),
     )  # fmt: skip
     for n in range(given.shape[0]):
