@@ -272,6 +272,7 @@ class CompiledSAC(CompiledUpdate):
     UPDATE: ClassVar[Any] = update
     ACT: ClassVar[Any] = act
     NUMBERS: ClassVar[int] = 6
+    CRITICS_TAKE_TURNS: ClassVar[bool] = False  # the actor needs the smaller of their values
 
     @override
     def own(self) -> dict[str, Any]:

@@ -150,6 +150,7 @@ class CompiledTD3(CompiledUpdate):
     UPDATE: ClassVar[Any] = update
     ACT: ClassVar[Any] = act
     NUMBERS: ClassVar[int] = 5
+    CRITICS_TAKE_TURNS: ClassVar[bool] = True
 
     @override
     def own(self) -> dict[str, Any]:

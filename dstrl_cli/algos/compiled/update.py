@@ -44,6 +44,8 @@ class CompiledUpdate(ABC):
         NUMBERS: how many those are.
         ACT: writes the actions for an observation in compiled code, from the addresses of the
             tables of batch and actor, the observation [1, obs], and the row of its noise.
+        CRITICS_TAKE_TURNS: whether a critic's tile is taken backward before the next critic's
+            goes forward.
         shape: tiles of a batch, and rows of the batch in each.
     """
 
@@ -51,12 +53,14 @@ class CompiledUpdate(ABC):
     UPDATE: ClassVar[Any]
     NUMBERS: ClassVar[int]
     ACT: ClassVar[Any]
+    CRITICS_TAKE_TURNS: ClassVar[bool]
 
     def __init__(self, algorithm: Any, replay: Any, sampling: Stream) -> None:
         self.algorithm, self.replay, self.sampling = algorithm, replay, sampling
         self.rows = algorithm.config.batch_size
-        self.actor = NetworkTable(algorithm.actor, self.rows)
-        self.critic = NetworkTable(algorithm.critic, self.rows)
+        heads = 1 if self.CRITICS_TAKE_TURNS else algorithm.critic.plan.heads
+        self.actor = NetworkTable(algorithm.actor, self.rows, 1)
+        self.critic = NetworkTable(algorithm.critic, self.rows, heads)
         tiles, _, lanes = self.critic.arrays["first"].shape
         self.shape = (tiles, lanes)
         self.nstep = 0

@@ -90,14 +90,19 @@ union_values = LAYOUT.field("union_values", _floats, 1)
 class NetworkTable(Table):
     """The arrays of a network for batches of one size.
 
+    Args:
+        network: whose arrays.
+        batch: rows of a batch.
+        heads: those that are taken forward before any of them is taken backward.
+
     Attributes:
         moves_target: whether `update_target` of this module can be called. The network's own must
             be where its target's arrays change their size or place.
     """
 
-    def __init__(self, network: SparseNetwork, batch: int) -> None:
+    def __init__(self, network: SparseNetwork, batch: int, heads: int) -> None:
         super().__init__(LAYOUT)
-        self.network, self.batch = network, batch
+        self.network, self.batch, self.heads = network, batch, heads
         widest = max(network.plan.sizes)
         self.set(functions=addresses(), room=np.zeros((2, widest), np.float32))
         self.fill()
@@ -119,9 +124,10 @@ class NetworkTable(Table):
         self.held = network.replaceable()
         params, target, grads = network.params, network.target_params, network.grads
         online, moved = params.topology, target.topology
-        full, one_tile = self.full_layers()
-        kept = network.buffers_of(self.batch, True, one_tile)
-        passed = kept if one_tile else network.buffers_of(self.batch, False)
+        full, by_tile = self.full_layers()
+        at_once = self.heads if by_tile else 0
+        kept = network.buffers_of(self.batch, True, at_once)
+        passed = network.buffers_of(self.batch, False, 1 if by_tile else 0)
         own = np.empty(0, np.float32) if network.own_steps is None else network.own_steps
         self.set(
             sizes=network.sizes,
@@ -158,24 +164,24 @@ class NetworkTable(Table):
             value_sums=kept.value_sums(len(network.ordered)),
             bias_sums=kept.bias_sums,
             full=full,
-            passing=network.buffers_of(self.batch, False, one_tile).first,
-            passing_hidden=passed.hidden,
+            passing=passed.first,
+            passing_hidden=kept.hidden if by_tile else passed.hidden,
         )
         self.make_room_for_trimming()
 
     def full_layers(self) -> tuple[NDArray[np.bool_], bool]:
-        """Return which layers are to be backpropagated as dense products, by head, and if none is.
+        """Return which layers are backpropagated as dense products, by head, and whether none is.
 
-        Those need the activations of the whole batch. Without them one tile is enough: then what an
-        update works on stays in the near cache, and with it what the environment needs meanwhile.
-        So layers with every connection, but few outputs, are taken connection by connection.
+        Such layers need the activations of the whole batch. Without them there is room for one tile
+        only, so that what an update works on stays in the near cache, beside what the environment
+        needs. That is worth taking full layers of few outputs connection by connection.
         """
         network = self.network
         starts = network.params.topology.rows[:, network.layer_rows]
         full = np.diff(starts) == [inputs * outputs for inputs, outputs in network.plan.shapes]
         wide = np.array([outputs > NARROW for _, outputs in network.plan.shapes])
-        one_tile = not bool((full & wide).any())
-        return np.ascontiguousarray(full & (not one_tile)), one_tile
+        by_tile = not bool((full & wide).any())
+        return np.ascontiguousarray(full & (not by_tile)), by_tile
 
     def make_room_for_trimming(self) -> None:
         """Find how the target moves, and make room for it where that means trimming."""
@@ -200,8 +206,8 @@ class NetworkTable(Table):
 
 @jit
 def _forward(net: int, k: int, tile: int) -> None:
-    tiles = hidden(net)[k]
-    here, outputs = tiles[tile % tiles.shape[0]], out(net)[k, tile]
+    kept, outputs = hidden(net), out(net)[k, tile]
+    here = kept[k % kept.shape[0], tile % kept.shape[1]]
     kernels.head_forward(
         sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], first(net)[tile], here
     )
@@ -232,16 +238,16 @@ def _begin_backward(net: int, heads: int) -> None:
 @jit
 def _backward(net: int, k: int, tile: int, weights: int, inputs: int) -> None:
     given, entered = slopes(net)[k, tile], first_gradient(net)
-    activations, gradients = hidden(net)[k], below_gradient(net)[k]
-    here = tile % activations.shape[0]
-    below = gradients[here]
+    kept = hidden(net)
+    head, here = k % kept.shape[0], tile % kept.shape[1]
+    below = below_gradient(net)[head, here]
     last = below.shape[0] - given.shape[0]
     below[last:] = given
     if inputs and k == 0:
         entered[tile] = np.float32(0.0)
     kernels.head_backward(
         sizes(net), full(net)[k], values(net), columns(net)[k], source(net), ordered(net),
-        value_sums(net)[0], bias_sums(net)[k, tile], first(net)[tile], activations[here], below,
+        value_sums(net)[0], bias_sums(net)[k, tile], first(net)[tile], kept[head, here], below,
         entered[tile], bool(weights), bool(inputs),
     )  # fmt: skip
     for n in range(given.shape[0]):
@@ -254,7 +260,8 @@ def _finish_backward(net: int, heads: int) -> None:
     for k in range(heads):
         kernels.head_gradients(
             sizes(net), full(net)[k], columns(net)[k], position(net), value_sums(net)[0],
-            first(net), hidden(net)[k], below_gradient(net)[k], value_gradient(net),
+            first(net), hidden(net)[k % hidden(net).shape[0]],
+            below_gradient(net)[k % hidden(net).shape[0]], value_gradient(net),
         )  # fmt: skip
         gradients[k] = np.float32(0.0)
         for tile in range(sums.shape[1]):
