@@ -149,7 +149,7 @@ def regress(batch: int, critic: int, k: int, tile: int) -> tuple[Float, Float]:
     for j in range(here, wanted.shape[0]):
         slopes[j] = np.float32(0.0)
     td_error(batch)[k] += errors
-    passes.backward(critic, k, tile, True, False)
+    passes.backward(critic, k, tile, True, passes.inputs_of(critic))
     return squares, sum_
 
 

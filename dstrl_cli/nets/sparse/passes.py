@@ -236,19 +236,19 @@ def _begin_backward(net: int, heads: int) -> None:
 
 
 @jit
-def _backward(net: int, k: int, tile: int, weights: int, inputs: int) -> None:
+def _backward(net: int, k: int, tile: int, weights: int, wanted: int) -> None:
     given, entered = slopes(net)[k, tile], first_gradient(net)
     kept = hidden(net)
     head, here = k % kept.shape[0], tile % kept.shape[1]
     below = below_gradient(net)[head, here]
     last = below.shape[0] - given.shape[0]
     below[last:] = given
-    if inputs and k == 0:
-        entered[tile] = np.float32(0.0)
+    if k == 0:
+        entered[tile, wanted:] = np.float32(0.0)
     kernels.head_backward(
         sizes(net), full(net)[k], values(net), columns(net)[k], source(net), ordered(net),
         value_sums(net)[0], bias_sums(net)[k, tile], first(net)[tile], kept[head, here], below,
-        entered[tile], bool(weights), bool(inputs),
+        entered[tile], bool(weights), wanted,
     )  # fmt: skip
     for n in range(given.shape[0]):
         bias_sums(net)[k, tile, last + n] = given[n].sum()
@@ -348,13 +348,20 @@ def begin_backward(net: int, heads: int) -> None:
 
 
 @register_jitable
-def backward(net: int, k: int, tile: int, weights: bool, inputs: bool) -> None:
+def backward(net: int, k: int, tile: int, weights: bool, wanted: int) -> None:
     """Backpropagate a tile of `slopes` of head k through its last `forward`.
 
     Once every tile is through, `finish_backward` gives the parameters' gradients, if `weights`.
-    With `inputs`, `first_gradient` [tiles, in, T] takes the input's, added up from head 0 on.
+    `first_gradient` [tiles, in, T] takes those of the inputs from number `wanted` on, added up from
+    head 0 on: of none, if that is `inputs_of`.
     """
-    call(functions(net)[_BACKWARD], net, k, tile, int(weights), int(inputs))
+    call(functions(net)[_BACKWARD], net, k, tile, int(weights), wanted)
+
+
+@register_jitable
+def inputs_of(net: int) -> int:
+    """Return how many inputs the network has."""
+    return sizes(net)[0]
 
 
 @register_jitable
