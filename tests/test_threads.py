@@ -1,4 +1,4 @@
-"""A second thread: it changes no number, only critics learn on it, and `auto` chooses it."""
+"""A second thread: updates go on on it, which changes no number, and `auto` chooses it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numba import int64
 from resume_samples import go_on, make_run, numbers, stop_at_check, train
 
 from dstrl_cli.algos.base import Algorithm
+from dstrl_cli.algos.compiled import shared
 from dstrl_cli.compiler import jit
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.presets import resolve
@@ -121,7 +122,46 @@ def test_critics_that_learn_while_the_policy_acts_are_the_same(
     two.close()
 
 
-def test_an_update_of_the_actor_never_runs_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+@torch.no_grad()
+@pytest.mark.parametrize("keys", [{}, {"nstep": 3}, {"target_masking": "magnitude_trim"}])
+@pytest.mark.parametrize("algo", ["td3", "sac"])
+def test_updates_that_start_before_their_step_are_the_same(algo: str, keys: dict[str, Any]) -> None:
+    run = config(algo, **keys)
+    one, two = learner_of(run, True), with_two(run.model_copy(update={"threads": 2}))
+    early, updates, observation = 0, 60, torch.linspace(-1, 1, OBS).view(1, -1)
+    for step in range(updates):
+        acted = [each.act(observation, step) for each in (one, two)]
+        pair = [[action.clone() for action in actions or ()] for actions in acted]
+        assert all(torch.equal(a, b) for a, b in zip(*pair, strict=True))
+        two.update_early(1000 + step)
+        early += two.started
+        for each in (one, two):
+            store(each, 1000 + step)
+            each.update()
+    two.wait()
+    compare(one.algorithm.state(0), two.algorithm.state(0), 0.0, "")
+    assert torch.equal(one.replay.position, two.replay.position)
+    assert torch.equal(one.replay.outcome, two.replay.outcome)
+    assert 0 < early < updates  # a few batches hold the newest of 200
+    two.close()
+
+
+def test_an_update_that_reads_the_next_transition_does_not_start_before_it_is_known() -> None:
+    two = with_two(config(batch_size=2, threads=2))  # 200 transitions are stored, as many as fit
+    assert two.compiled is not None
+    numbers, address = two.sampling.array[0], two.compiled.batch.address
+    for nstep, last in ((1, 199), (3, 197)):  # of 200 or 198 starts
+        starts = last + 1
+        numbers[0] = [0.0, (last + 0.5) / starts]
+        numbers[1] = [0.0, (last - 0.5) / starts]
+        assert shared.reads_next(address, 0, nstep)
+        assert not shared.reads_next(address, 1, nstep)
+    two.close()
+
+
+def test_an_update_of_the_actor_after_its_step_never_runs_aside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     two = with_two(config("sac", policy_delay=1, threads=2))
     handed_over: list[tuple[Any, ...]] = []
     monkeypatch.setattr(Partner, "start", lambda *call: handed_over.append(call))
@@ -240,8 +280,8 @@ def test_auto_gives_a_second_thread_to_a_run_that_is_alone_and_gains_by_it() -> 
     assert threads_for(cheetah().config, **(alone | {"alone": False})) == 1
     assert threads_for(cheetah().config, **(alone | {"cores": 1})) == 1
     assert threads_for(cheetah().config, **(alone | {"device": "cuda:0"})) == 1
-    assert threads_for(cheetah(0, "rlx2", "td3", "hidden_sizes=[64,64]").config, **alone) == 1
-    assert threads_for(cheetah(0, "rlx2", "sac").config, **alone) == 1  # its actor always learns
+    assert threads_for(cheetah(0, "rlx2", "td3", "hidden_sizes=[64,64]").config, **alone) == 2
+    assert threads_for(cheetah(0, "rlx2", "sac").config, **alone) == 2
     assert threads_for(cheetah(0, "rlx2", "td3", "engine=masked").config, **alone) == 1
 
 

@@ -293,7 +293,7 @@ class RunConfig(Model):
     keep_checkpoint: bool = False
     device: Device = "auto"
     engine: Annotated[str, one_of("engine", ("auto", *ENGINES))] = "auto"
-    threads: Threads = 1
+    threads: Threads = "auto"
     env_workers: Workers = "auto"
     replay_device: Literal["auto", "cpu"] = "auto"
     compile: bool = False

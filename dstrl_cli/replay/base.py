@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dstrl_cli.config.models import MAX_NSTEP
 from dstrl_cli.replay.batch import Batch
+from dstrl_cli.replay.memory import uninitialised
 from dstrl_cli.replay.state import Filled, pieces, read_breaks, sizes, whole
 
 
@@ -83,7 +84,7 @@ class Replay(ABC):
 
     def ring(self, members: int, size: int) -> Tensor:
         """Return an uninitialised ring [P, capacity, size]."""
-        return torch.empty(members, self.capacity, size, device=self.device)
+        return uninitialised(members, self.capacity, size, device=self.device)
 
     # What each layout implements.
 

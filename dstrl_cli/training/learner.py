@@ -31,9 +31,8 @@ class Learner:
         algorithm: the networks and how they are updated.
         replay: an empty buffer.
         capture: from a function of tensors to one that does the same; see `training.capture`.
-        aside: whether critics may be updated while the environment takes its next step, where a
-            second thread is allowed (`threads`). The policy must not depend on what is done after
-            such an update.
+        aside: whether updates may go on while the environment takes a step, where a second thread
+            is allowed (`threads`). Nothing else may change networks after an update.
         replay_on_host: whether the buffer is in main memory and the networks are not: then
             transitions and batches are copied between them.
     """
@@ -60,11 +59,39 @@ class Learner:
         self.compiled = compiled_update(algorithm, replay, self.sampling)
         self.partner = partner_for(config) if self.compiled is not None else None
         self.aside = self.partner if aside else None
+        self.due: Due | None = None  # of an update that has begun and was not taken
+        self.started = False  # whether the next call of `update` finds its update started early
+        self.moves_policy = False  # whether an update that goes on may change the policy
         self.update_functions: dict[tuple[Due, int], Function] = {}
+
+    def act(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor] | None:
+        """Return `CompiledUpdate.act` where updates are compiled code, else None."""
+        if self.compiled is None:
+            return None
+        if self.moves_policy:
+            self.wait()
+        return self.compiled.act(observation, step)
+
+    def update_early(self, step: int) -> None:
+        """Take the one update that follows environment step `step` beside that step, if possible.
+
+        It is possible where there is a second thread, and where the update does not depend on the
+        transition: hardly any batch holds the newest of many. Otherwise `update` does what remains.
+        """
+        if self.aside is None or self.compiled is None:
+            return
+        self.wait()
+        self.follow_schedule(step)
+        self.due = due = self.algorithm.begin_update()
+        if self.compiled.takes(due):
+            _, nstep = self.nsteps.at(self.algorithm.updates)
+            self.started = self.compiled.start_early(due, nstep, self.aside)
+            self.moves_policy = self.started and due.actor
 
     def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
         """Store one transition per member."""
-        self.wait()
+        if not self.started:
+            self.wait()
         if self.compiled is not None:
             self.compiled.store(observation, action, step, policy_action)
             return
@@ -107,9 +134,13 @@ class Learner:
 
         It may go on after this returns; see `wait`.
         """
+        if self.started:
+            self.started, self.due = False, None
+            return
         self.wait()
-        nstep, max_nstep = self.nsteps.at(self.algorithm.updates + 1)
-        due = self.algorithm.begin_update()
+        due = self.algorithm.begin_update() if self.due is None else self.due
+        self.due = None
+        nstep, max_nstep = self.nsteps.at(self.algorithm.updates)
         if self.compiled is not None and self.compiled.takes(due):
             self.compiled(due, max_nstep, self.aside)
             return
@@ -125,11 +156,13 @@ class Learner:
     def wait(self) -> None:
         """Wait for an update that goes on on the second thread, if one does.
 
-        To be called before anything looks at the networks, the buffer or the metrics. Only a policy
-        may act meanwhile: such an update leaves the actor as it is.
+        To be called before anything looks at the networks, the buffer or the metrics. Only what is
+        called for every step may go on meanwhile: `act` waits itself where the policy changes, and
+        the update does not read the row that `store` writes.
         """
         if self.aside is not None:
             self.aside.wait()
+            self.moves_policy = False
 
     def close(self) -> None:
         """End the second thread."""

@@ -35,6 +35,12 @@ class UpdateTiming:
             ended = step.ended if step.host is None else step.host.ended
             self.episodes += int(ended.item())
 
+    def one_update_after(self, step: int) -> bool:
+        """Return whether one update is due after environment step `step`, whatever it brings."""
+        if self.by_episodes or self.steps + 1 < self.every or step <= self.learning_starts:
+            return False
+        return (self.every if self.gradient_steps < 0 else self.gradient_steps) == 1
+
     def updates_after(self, step: int) -> int:
         """Return the updates that are due after environment step `step`, which was counted."""
         if (self.episodes if self.by_episodes else self.steps) < self.every:

@@ -55,8 +55,8 @@ class Population:
 
     A lock-step (`advance`) is `act`, `actions_for_env`, `env.step`, `learner.store` and `update`;
     `bench.stopwatch` times each of them. On an accelerator only `actions_for_env` waits for the
-    device. With two threads an update of the critics alone may go on until the next step is stored:
-    what looks at networks, buffer or metrics before calls `learner.wait` first.
+    device. With two threads an update goes on beside the environment's step and what follows it:
+    what looks at networks, buffer or metrics calls `learner.wait` first.
 
     Args:
         configs: fully resolved configurations that may share a population.
@@ -191,6 +191,8 @@ class Population:
     def collect(self, observation: Tensor) -> Tensor:
         """Take one environment step per member; return the observations to act on next."""
         action, policy_action = self.act(observation)
+        if self.timing.one_update_after(self.steps + 1):
+            self.learner.update_early(self.steps + 1)
         step = self.env.step(self.actions_for_env(action))
         self.learner.store(observation, action, step, policy_action)
         self.steps += 1
@@ -206,8 +208,8 @@ class Population:
         """Return the actions to take and the noise-free ones, both [P, act]."""
         if self.steps < self.config.learning_starts and self.algorithm.WARMS_UP:
             return self.warm_up.act(observation, self.steps)
-        if self.learner.compiled is not None:
-            return self.learner.compiled.act(observation, self.steps)
+        if (compiled := self.learner.act(observation, self.steps)) is not None:
+            return compiled
         noise = self.algorithm.exploration.at(self.steps)
         actions: tuple[Tensor, Tensor] = self.sample_action(observation, noise)
         return actions

@@ -176,10 +176,10 @@ def lower_loss(
         passes.forward(critic, k, tile)
     sums = lowest_q_slopes(batch, critic, tile, temperature)
     for k in range(heads.shape[0]):
-        passes.backward(critic, k, tile, False, True)
+        passes.backward(critic, k, tile, False, first)
     share = temperature / np.float32(shared.starts(batch).shape[0])
     action_slopes(batch, actor, critic, tile, noise, share)
-    passes.backward(actor, 0, tile, True, False)
+    passes.backward(actor, 0, tile, True, passes.inputs_of(actor))
     return sums
 
 
@@ -272,6 +272,7 @@ class CompiledSAC(CompiledUpdate):
     UPDATE: ClassVar[Any] = update
     ACT: ClassVar[Any] = act
     NUMBERS: ClassVar[int] = 6
+    CRITICS_TAKE_TURNS: ClassVar[bool] = False  # the actor needs the smaller of their values
 
     @override
     def own(self) -> dict[str, Any]:

@@ -88,19 +88,33 @@ def sample(batch: int, critic: int, drawn: int, nstep: int) -> None:
 
 
 @jit
+def next_row(batch: int) -> int:
+    """Count one more transition as stored; return the row of the replay buffer that is its own."""
+    row, capacity = position(batch)[0], outcomes(batch).shape[0]
+    position(batch)[0] = (row + 1) % capacity
+    size(batch)[0] = min(size(batch)[0] + 1, capacity)
+    return row
+
+
+@jit
 def store(
-    batch: int, observation: Array, action: Array, reward: Array, next_observation: Array,
+    batch: int, row: int, observation: Array, action: Array, reward: Array, next_observation: Array,
     terminated: Array, truncated: Array, policy: Array,
 ) -> None:  # fmt: skip
-    """Write one transition [1, ...] into the replay buffer."""
+    """Write one transition [1, ...] into a row of the replay buffer."""
     kernels.store_row(
         observation[0], action[0], reward[0], next_observation[0], terminated[0], truncated[0],
         policy[0], state_actions(batch), next_observations(batch), outcomes(batch),
-        policy_actions(batch), position(batch)[0],
+        policy_actions(batch), row,
     )  # fmt: skip
-    capacity = outcomes(batch).shape[0]
-    position(batch)[0] = (position(batch)[0] + 1) % capacity
-    size(batch)[0] = min(size(batch)[0] + 1, capacity)
+
+
+@jit
+def reads_next(batch: int, drawn: int, nstep: int) -> bool:
+    """Return whether row `drawn` of the numbers chooses the transition that is stored next."""
+    stored = min(size(batch)[0] + 1, outcomes(batch).shape[0])
+    choices = stored - min(nstep, stored) + 1
+    return int(numbers(batch)[drawn].max() * choices) == choices - 1
 
 
 @jit
@@ -135,7 +149,7 @@ def regress(batch: int, critic: int, k: int, tile: int) -> tuple[Float, Float]:
     for j in range(here, wanted.shape[0]):
         slopes[j] = np.float32(0.0)
     td_error(batch)[k] += errors
-    passes.backward(critic, k, tile, True, False)
+    passes.backward(critic, k, tile, True, passes.inputs_of(critic))
     return squares, sum_
 
 
@@ -178,7 +192,7 @@ def lowest_q(batch: int, critic: int, tile: int, j: int) -> Float:
     return lowest
 
 
-FUNCTIONS = (store,)
+FUNCTIONS = (next_row, store, reads_next)
 SOURCES = (__file__, kernels.__file__, *passes.SOURCES)
 
 discard_stale(store, SOURCES)
@@ -187,7 +201,9 @@ discard_stale(store, SOURCES)
 def compile_all() -> None:
     """Compile what is called from outside, or load it from disk."""
     rows, numbers_, flags = float32[:, ::1], float32[::1], boolean[::1]
-    store.compile((int64, rows, rows, numbers_, rows, flags, flags, rows))
+    next_row.compile((int64,))
+    store.compile((int64, int64, rows, rows, numbers_, rows, flags, flags, rows))
+    reads_next.compile((int64, int64, int64))
 
 
 def compile_for(update: Any, act: Any) -> None:

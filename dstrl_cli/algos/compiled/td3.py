@@ -116,13 +116,13 @@ def raise_q(batch: int, actor: int, critic: int, tile: int) -> Float:
         slopes[j] = each
     for j in range(here, q.shape[0]):
         slopes[j] = np.float32(0.0)
-    passes.backward(critic, 0, tile, False, True)
+    passes.backward(critic, 0, tile, False, first)
     below, given = passes.first_gradient(critic)[tile], passes.slopes(actor)[0, tile]
     for i in range(action.shape[0]):
         for j in range(action.shape[1]):
             a = action[i, j]
             given[i, j] = below[first + i, j] * (np.float32(1.0) - a * a)
-    passes.backward(actor, 0, tile, True, False)
+    passes.backward(actor, 0, tile, True, passes.inputs_of(actor))
     return total
 
 
@@ -150,6 +150,7 @@ class CompiledTD3(CompiledUpdate):
     UPDATE: ClassVar[Any] = update
     ACT: ClassVar[Any] = act
     NUMBERS: ClassVar[int] = 5
+    CRITICS_TAKE_TURNS: ClassVar[bool] = True
 
     @override
     def own(self) -> dict[str, Any]:

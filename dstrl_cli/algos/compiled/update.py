@@ -44,6 +44,8 @@ class CompiledUpdate(ABC):
         NUMBERS: how many those are.
         ACT: writes the actions for an observation in compiled code, from the addresses of the
             tables of batch and actor, the observation [1, obs], and the row of its noise.
+        CRITICS_TAKE_TURNS: whether a critic's tile is taken backward before the next critic's
+            goes forward.
         shape: tiles of a batch, and rows of the batch in each.
     """
 
@@ -51,15 +53,18 @@ class CompiledUpdate(ABC):
     UPDATE: ClassVar[Any]
     NUMBERS: ClassVar[int]
     ACT: ClassVar[Any]
+    CRITICS_TAKE_TURNS: ClassVar[bool]
 
     def __init__(self, algorithm: Any, replay: Any, sampling: Stream) -> None:
         self.algorithm, self.replay, self.sampling = algorithm, replay, sampling
         self.rows = algorithm.config.batch_size
-        self.actor = NetworkTable(algorithm.actor, self.rows)
-        self.critic = NetworkTable(algorithm.critic, self.rows)
+        heads = 1 if self.CRITICS_TAKE_TURNS else algorithm.critic.plan.heads
+        self.actor = NetworkTable(algorithm.actor, self.rows, 1)
+        self.critic = NetworkTable(algorithm.critic, self.rows, heads)
         tiles, _, lanes = self.critic.arrays["first"].shape
         self.shape = (tiles, lanes)
         self.nstep = 0
+        self.row: int | None = None  # of the transition that was counted but is still to be written
         self.actions = (self.row_of_actions(), self.row_of_actions())
         self.td_error = torch.zeros(1, algorithm.critic.plan.heads)
         self.batch = self.batch_table()
@@ -113,14 +118,8 @@ class CompiledUpdate(ABC):
                 caller waits for it before anything else looks at networks, buffer, metrics or
                 random numbers.
         """
-        self.actor.renew()
-        self.critic.renew()
-        if nstep != self.nstep:
-            self.make_path(nstep)
-        drawn = self.sampling.row(self.algorithm.updates - 1)
         targets = self.targets(due)
-        in_place = all(table.moves_target for table in targets)
-        self.given[TABLES:] = self.numbers(due, bool(targets) and in_place, nstep, drawn)
+        in_place = self.prepare(due, nstep)
         if aside is not None and in_place and not (due.actor or due.topology):
             aside.start(self.function, self.given.ctypes.data)
             return
@@ -132,6 +131,37 @@ class CompiledUpdate(ABC):
         if not in_place:
             for table in targets:
                 table.network.update_target(self.algorithm.config.tau)
+
+    def start_early(self, due: Due, nstep: int, aside: Partner) -> bool:
+        """Take the update that has begun, if it can be taken before its step's transition is known.
+
+        That is so if its batch does not hold this transition and its topology does not change. Then
+        it goes on after this returns, the buffer counts the transition as stored, and the next call
+        of `store` is to write it. Arguments as of a call; returns whether the update was started.
+        """
+        drawn = self.sampling.row(self.algorithm.updates - 1)
+        if due.topology or shared.reads_next(self.batch.address, drawn, nstep):
+            return False
+        if not self.prepare(due, nstep):
+            return False
+        self.row = shared.next_row(self.batch.address)
+        aside.start(self.function, self.given.ctypes.data)
+        return True
+
+    def prepare(self, due: Due, nstep: int) -> bool:
+        """Lay out what compiled code is given for the update that has begun.
+
+        Returns whether it can move all targets that are due; else it will move none.
+        """
+        self.actor.renew()
+        self.critic.renew()
+        if nstep != self.nstep:
+            self.make_path(nstep)
+        drawn = self.sampling.row(self.algorithm.updates - 1)
+        targets = self.targets(due)
+        in_place = all(table.moves_target for table in targets)
+        self.given[TABLES:] = self.numbers(due, bool(targets) and in_place, nstep, drawn)
+        return in_place
 
     def act(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return the action to take and the noise-free one [1, act]; valid until the next call.
@@ -149,8 +179,10 @@ class CompiledUpdate(ABC):
 
     def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
         """Store a transition [1, ...] in the buffer."""
+        row = shared.next_row(self.batch.address) if self.row is None else self.row
+        self.row = None
         shared.store(
-            self.batch.address, observation.numpy(), action.numpy(), step.reward.numpy(),
+            self.batch.address, row, observation.numpy(), action.numpy(), step.reward.numpy(),
             step.next_observation.numpy(), step.terminated.numpy(), step.truncated.numpy(),
             policy_action.numpy(),
         )  # fmt: skip

@@ -122,9 +122,12 @@ def in_order(
 def head_backward(
     sizes: Array, full: Array, value: Array, columns: Array, source: Array, ordered: Array,
     value_sums: Array, bias_sums: Array, first: Array, hidden: Array, below_grad: Array,
-    grad_first: Array, weights: bool, inputs: bool,
+    grad_first: Array, weights: bool, wanted: int,
 ) -> None:  # fmt: skip
-    """Backpropagate one tile of one head, whose last neurons have their gradient already."""
+    """Backpropagate one tile of one head, whose last neurons have their gradient already.
+
+    The gradients of the inputs from number `wanted` on are added to grad_first.
+    """
     layers = full.shape[0]
     row, column = hidden.shape[0], columns.shape[0] - 1
     for layer in range(layers - 1, -1, -1):
@@ -138,12 +141,16 @@ def head_backward(
         else:
             x, y, sums = first, grad_first, bias_sums[:0]
         if full[layer]:
-            if gated or inputs:
+            if gated or wanted < first.shape[0]:
                 dense_backward(value, columns[column], g, x, y, sums, gated)
             continue
         if weights:
             sparse_gradients(columns, column, source, ordered, g, x, y, value_sums, sums, gated)
-        if inputs if layer == 0 else not weights:
+        if layer == 0:
+            sparse_backward(
+                columns, column + wanted, source, ordered, g, x[wanted:], y[wanted:], gated
+            )
+        elif not weights:
             sparse_backward(columns, column, source, ordered, g, x, y, gated)
 
 
@@ -186,6 +193,7 @@ def backward(
     tiles, neurons = hidden.shape[1], hidden.shape[2]
     last = neurons - sizes[layers]
     full = np.zeros(layers, np.bool_)
+    wanted = 0 if inputs else sizes[0]
     if inputs:
         grad_first[:] = np.float32(0.0)
     for k in range(grad.shape[0]):
@@ -199,7 +207,7 @@ def backward(
             head_backward(
                 sizes, full, value, columns[k], source, ordered, value_sums[0], bias_sums[k, tile],
                 first[tile], hidden[k, tile], below_grad[k, tile], grad_first[tile],
-                weights, inputs,
+                weights, wanted,
             )  # fmt: skip
         if weights:
             head_gradients(

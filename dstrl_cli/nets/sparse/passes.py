@@ -4,7 +4,8 @@ The functions have the names of the interface and take the batch tile by tile [t
 `kernels`), so that a caller may take a tile through several networks while it is in the nearest
 caches. The caller puts it into `first` (for `forward`) or `passing` (for `predict` and `target`).
 They leave the outputs in `out` [K, tiles, outputs, T]; `backward` takes their gradients from
-`slopes` of the same shape, zero in rows past the batch.
+`slopes` of the same shape, zero in rows past the batch. A tile's `forward` and `backward` follow
+each other: other calls, of `forward` for another tile too, may take the room of its activations.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from dstrl_cli.nets.sparse.single import forward_row
 from dstrl_cli.nets.sparse.tables import Layout, Table, address_of, call
 
 Array = Any  # NumPy arrays, typed by the compiler
+
+NARROW = 16
+"""Outputs up to which a layer with every connection may be taken connection by connection."""
 
 LAYOUT = Layout()
 _floats, _ints, _longs = np.float32, np.int32, np.int64
@@ -86,14 +90,19 @@ union_values = LAYOUT.field("union_values", _floats, 1)
 class NetworkTable(Table):
     """The arrays of a network for batches of one size.
 
+    Args:
+        network: whose arrays.
+        batch: rows of a batch.
+        heads: those that are taken forward before any of them is taken backward.
+
     Attributes:
         moves_target: whether `update_target` of this module can be called. The network's own must
             be where its target's arrays change their size or place.
     """
 
-    def __init__(self, network: SparseNetwork, batch: int) -> None:
+    def __init__(self, network: SparseNetwork, batch: int, heads: int) -> None:
         super().__init__(LAYOUT)
-        self.network, self.batch = network, batch
+        self.network, self.batch, self.heads = network, batch, heads
         widest = max(network.plan.sizes)
         self.set(functions=addresses(), room=np.zeros((2, widest), np.float32))
         self.fill()
@@ -115,7 +124,10 @@ class NetworkTable(Table):
         self.held = network.replaceable()
         params, target, grads = network.params, network.target_params, network.grads
         online, moved = params.topology, target.topology
-        kept, passed = network.buffers_of(self.batch, True), network.buffers_of(self.batch, False)
+        full, by_tile = self.full_layers()
+        at_once = self.heads if by_tile else 0
+        kept = network.buffers_of(self.batch, True, at_once)
+        passed = network.buffers_of(self.batch, False, 1 if by_tile else 0)
         own = np.empty(0, np.float32) if network.own_steps is None else network.own_steps
         self.set(
             sizes=network.sizes,
@@ -151,11 +163,25 @@ class NetworkTable(Table):
             ordered=network.ordered,
             value_sums=kept.value_sums(len(network.ordered)),
             bias_sums=kept.bias_sums,
-            full=np.zeros((network.plan.heads, len(network.plan.shapes)), np.bool_),
+            full=full,
             passing=passed.first,
-            passing_hidden=passed.hidden,
+            passing_hidden=kept.hidden if by_tile else passed.hidden,
         )
         self.make_room_for_trimming()
+
+    def full_layers(self) -> tuple[NDArray[np.bool_], bool]:
+        """Return which layers are backpropagated as dense products, by head, and whether none is.
+
+        Such layers need the activations of the whole batch. Without them there is room for one tile
+        only, so that what an update works on stays in the near cache, beside what the environment
+        needs. That is worth taking full layers of few outputs connection by connection.
+        """
+        network = self.network
+        starts = network.params.topology.rows[:, network.layer_rows]
+        full = np.diff(starts) == [inputs * outputs for inputs, outputs in network.plan.shapes]
+        wide = np.array([outputs > NARROW for _, outputs in network.plan.shapes])
+        by_tile = not bool((full & wide).any())
+        return np.ascontiguousarray(full & (not by_tile)), by_tile
 
     def make_room_for_trimming(self) -> None:
         """Find how the target moves, and make room for it where that means trimming."""
@@ -180,7 +206,8 @@ class NetworkTable(Table):
 
 @jit
 def _forward(net: int, k: int, tile: int) -> None:
-    here, outputs = hidden(net)[k, tile], out(net)[k, tile]
+    kept, outputs = hidden(net), out(net)[k, tile]
+    here = kept[k % kept.shape[0], tile % kept.shape[1]]
     kernels.head_forward(
         sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], first(net)[tile], here
     )
@@ -201,29 +228,27 @@ def _predict(net: int, k: int, tile: int, of_target: int) -> None:
 
 @jit
 def _begin_backward(net: int, heads: int) -> None:
-    widths, all_full = sizes(net), full(net)
     for k in range(heads):
-        column, ends = 0, columns(net)[k]
-        for layer in range(all_full.shape[1]):
-            dense = kernels.is_dense(ends, column, widths[layer], widths[layer + 1])
-            all_full[k, layer] = dense
-            column += widths[layer]
         kernels.in_order(
-            values(net), ends, position(net), all_full[k], widths, ordered(net), value_sums(net)[0]
-        )
+            values(net), columns(net)[k], position(net), full(net)[k], sizes(net), ordered(net),
+            value_sums(net)[0],
+        )  # fmt: skip
 
 
 @jit
-def _backward(net: int, k: int, tile: int, weights: int, inputs: int) -> None:
-    below, given, entered = below_gradient(net)[k, tile], slopes(net)[k, tile], first_gradient(net)
+def _backward(net: int, k: int, tile: int, weights: int, wanted: int) -> None:
+    given, entered = slopes(net)[k, tile], first_gradient(net)
+    kept = hidden(net)
+    head, here = k % kept.shape[0], tile % kept.shape[1]
+    below = below_gradient(net)[head, here]
     last = below.shape[0] - given.shape[0]
     below[last:] = given
-    if inputs and k == 0:
-        entered[tile] = np.float32(0.0)
+    if k == 0:
+        entered[tile, wanted:] = np.float32(0.0)
     kernels.head_backward(
         sizes(net), full(net)[k], values(net), columns(net)[k], source(net), ordered(net),
-        value_sums(net)[0], bias_sums(net)[k, tile], first(net)[tile], hidden(net)[k, tile], below,
-        entered[tile], bool(weights), bool(inputs),
+        value_sums(net)[0], bias_sums(net)[k, tile], first(net)[tile], kept[head, here], below,
+        entered[tile], bool(weights), wanted,
     )  # fmt: skip
     for n in range(given.shape[0]):
         bias_sums(net)[k, tile, last + n] = given[n].sum()
@@ -235,7 +260,8 @@ def _finish_backward(net: int, heads: int) -> None:
     for k in range(heads):
         kernels.head_gradients(
             sizes(net), full(net)[k], columns(net)[k], position(net), value_sums(net)[0],
-            first(net), hidden(net)[k], below_gradient(net)[k], value_gradient(net),
+            first(net), hidden(net)[k % hidden(net).shape[0]],
+            below_gradient(net)[k % hidden(net).shape[0]], value_gradient(net),
         )  # fmt: skip
         gradients[k] = np.float32(0.0)
         for tile in range(sums.shape[1]):
@@ -322,13 +348,20 @@ def begin_backward(net: int, heads: int) -> None:
 
 
 @register_jitable
-def backward(net: int, k: int, tile: int, weights: bool, inputs: bool) -> None:
+def backward(net: int, k: int, tile: int, weights: bool, wanted: int) -> None:
     """Backpropagate a tile of `slopes` of head k through its last `forward`.
 
     Once every tile is through, `finish_backward` gives the parameters' gradients, if `weights`.
-    With `inputs`, `first_gradient` [tiles, in, T] takes the input's, added up from head 0 on.
+    `first_gradient` [tiles, in, T] takes those of the inputs from number `wanted` on, added up from
+    head 0 on: of none, if that is `inputs_of`.
     """
-    call(functions(net)[_BACKWARD], net, k, tile, int(weights), int(inputs))
+    call(functions(net)[_BACKWARD], net, k, tile, int(weights), wanted)
+
+
+@register_jitable
+def inputs_of(net: int) -> int:
+    """Return how many inputs the network has."""
+    return sizes(net)[0]
 
 
 @register_jitable
