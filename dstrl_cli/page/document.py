@@ -133,7 +133,7 @@ def _contents(chapters: Sequence[Chapter]) -> Markup:
 
 
 def _chapter(chapter: Chapter, name: str, curves: Markup | None, budget: Budget) -> Markup:
-    nothing = "No masks: dense runs are not drawn, and archives hold no policies."
+    nothing = "None: masks are in policy files, and no sparse run here has one (archives never do)."
     no_table = element("p", chapter.why)
     parts = {
         "table": table(chapter.table, chapter.costs) if chapter.table else no_table,
