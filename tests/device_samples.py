@@ -23,13 +23,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dstrl_cli.export import c_code
+from dstrl_cli.export import c_code, clocks
 from dstrl_cli.export.network import Network, dense_like, needed_part
 from dstrl_cli.runs.policy import Policy, find_policy
 
 COMPILER, SIZES, EMULATOR = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
 CHIP = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")
-FLAGS = (*CHIP, "-std=gnu99", "-O2", "-ffunction-sections", "-fdata-sections")
+FLAGS = (*CHIP, *clocks.FLAGS, "-ffunction-sections", "-fdata-sections")
 LINK = ("-nostartfiles", "-specs=nosys.specs", "-Wl,--gc-sections")
 BOARD = ("-machine", "mps2-an386", "-icount", "shift=0", "-display", "none", "-monitor", "none")
 OUTPUT = ("-serial", "none", "-chardev", "stdio,id=out", "-semihosting-config", "chardev=out")
