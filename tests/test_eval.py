@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from env_samples import Counter
+from policy_samples import write_policy
 from readme_samples import code_after
 from safetensors.numpy import load_file
 
@@ -23,7 +24,7 @@ import dstrl_cli
 from dstrl_cli.cli import main
 from dstrl_cli.envs import make_batch, spec
 from dstrl_cli.evaluation.starts import start_seeds
-from dstrl_cli.runs.policy import Policy, read
+from dstrl_cli.runs.policy import Policy, network_tensors, read
 
 SMALL = {
     "hidden_sizes": [16, 16],
@@ -252,3 +253,17 @@ def test_the_lines_in_the_readme_act_as_the_policy_in_the_environment(monkeypatc
         assert np.abs(space["action"] - policy.act(space["observation"])).max() < 1e-5
     assert np.array_equal(policy.act(observation.numpy()), got)
     assert np.ptp(got) > 0.01  # else any constant would do
+
+
+@pytest.mark.parametrize("more", [[], ["--perturb", "action_noise=0.5"]])
+def test_a_policy_whose_weights_overflow_is_refused_in_one_line(capsys, more):
+    weights = [np.full((2, 2), 3e38), np.full((2, 2), 3e38), np.array([[1.0] * 2, [-1.0] * 2])]
+    layers = (weights, [np.ones(2)] * 3, [np.ones((2, 2))] * 3)
+    tensors = network_tensors("actor", *layers)
+    sizes = {"action_size": 2, "action_low": [-0.1] * 2, "action_high": [0.1] * 2}
+    write_policy(Path("policy"), tensors, hidden_sizes=[2, 2], **sizes)
+    assert main(["eval", "policy", "--episodes", "1", *more]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (said,) = [line for line in shown.err.splitlines() if line.startswith("error: ")]
+    assert "the policy of step 300 gives actions that are not finite: its weights overflow" in said

@@ -218,6 +218,26 @@ def test_a_figure_shows_the_mean_of_each_run(tmp_path: Path) -> None:
     assert axis.get_lines()[0].get_color() == "#000000"
 
 
+def test_panels_share_an_axis_that_holds_every_run_and_ticks_of_delays_are_whole() -> None:
+    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
+    from dstrl_cli.plots.perturbed import Answer, against_strength
+
+    delays, factors = np.array([0.0, 1.0]), np.array([0.5, 1.0])
+    many = [
+        Answer("Hopper", f"kind{k}", "SST", False, factors, np.ones((2, 3)), 1.0, "x")
+        for k in range(4)
+    ]
+    apart = np.array([[0.0, 10, 20], [0, 0, 0]])  # the interval of its mean reaches beyond -10
+    (drawing,) = against_strength(
+        [*many, Answer("Hopper", "action_delay", "SST", False, delays, apart, 0.0, "x")]
+    )
+    axes = drawing.figure.axes
+    assert {axis.get_ylim() for axis in axes} == {(-1.0, 21.0)}  # 5 % beyond 0 and 20
+    assert [axis.get_subplotspec().rowspan.start for axis in axes] == [0, 0, 0, 1, 1]
+    inside = [tick for tick in axes[-1].get_xticks() if 0 <= tick <= 1]
+    assert inside == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -340,6 +340,19 @@ def test_each_figure_is_written_in_every_format_and_is_the_same_each_time(tmp_pa
     assert [content[:4] for content in made[0]] == [b"\x89PNG", b"<?xm", b"%PDF"]
 
 
+def test_many_long_names_in_the_legend_leave_the_panels_their_height(tmp_path: Path):
+    heights = []
+    for count in (2, 12):
+        with canvas.settings():
+            figure, (axis,) = canvas.grid(1)
+            for number in range(count):
+                axis.plot([0, 1], label=f"a method with a name of forty letters {number}")
+            canvas.legend(figure, [axis])
+            canvas.save(figure, tmp_path / "figure.png")
+        heights.append(axis.get_position().height * figure.get_figheight())
+    assert heights[1] > 0.9 * heights[0] > 1  # inches
+
+
 def test_the_legend_covers_no_curve(tmp_path: Path):
     runs(tmp_path, RLX2, [{500: 1, 1000: 2}])
     with canvas.settings():

@@ -178,6 +178,26 @@ def test_nothing_sticks_out_of_a_window(tab: Tab, file: Path, wide: int) -> None
     assert 0 <= tip["left"] < tip["right"] <= wide
 
 
+def test_in_a_narrow_window_numbers_and_curves_stay_in_sight(tab: Tab, file: Path) -> None:
+    tab.open(file, 320)
+    names = "[...document.querySelectorAll('.numbers tbody th')]"
+    assert tab.run(f"{names}.some((each) => each.textContent.length > 60)")
+    assert tab.run(f"Math.max(...{names}.map((each) => each.offsetWidth))") <= 160
+    chart = ".charts figure:last-child svg"
+    tab.point(chart, 0.55, 0.5)
+    box, tip = (
+        tab.run(f"document.querySelector({each!r}).getBoundingClientRect().toJSON()")
+        for each in (chart, ".tip")
+    )
+    assert tip["bottom"] <= box["top"] or tip["top"] >= box["bottom"]
+
+
+def test_the_table_of_runs_fits_a_usual_window(tab: Tab, file: Path) -> None:
+    tab.open(file, 1200)
+    runs = "document.querySelector('.runs').closest('.wide')"
+    assert tab.run(f"{runs}.scrollWidth <= {runs}.clientWidth")
+
+
 def test_colours_follow_the_system(tab: Tab, file: Path) -> None:
     seen = {}
     for scheme in ("light", "dark"):

@@ -247,6 +247,17 @@ def test_results_folders_and_archives_below_a_folder_are_chapters(tmp_path: Path
     assert page(tmp_path / "short" / "Hopper-v5", "final").runs == 1
 
 
+def test_the_current_folder_is_called_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    write_run(tmp_path / "mine", "Hopper-v5/td3-dense/s0/seed0", {1000: [5.0]})
+    monkeypatch.chdir(tmp_path / "mine")
+    made = page(Path(), "final").html
+    assert "<title>dstrl: mine</title>" in made
+    assert "<h2>mine</h2>" in made
+
+
 def test_runs_without_a_number_make_a_page_that_says_so(tmp_path: Path) -> None:
     write_run(tmp_path, f"{RLX2}/seed0", {}, status="failed", summary={"error": "no such device"})
     shown = read(tmp_path)

@@ -96,20 +96,35 @@ def evaluate(
         around: perturbs what the policy sees or does; None: nothing does.
 
     Raises:
+        InputError: the policy gives actions that are no numbers: its weights overflow.
         DstrlError: an environment failed.
     """
+    plain = _checked(policy)
     kept: list[NDArray[np.float32]] = []
     parts = []
     for i in range(0, len(starts), AT_ONCE):
         here = starts[i : i + AT_ONCE]
-        acting = (
-            policy.unit_action
-            if around is None
-            else around(policy.unit_action, range(i, i + len(here)))
-        )
+        acting = plain if around is None else around(plain, range(i, i + len(here)))
         parts.append(_side_by_side(acting, spec, here, max_steps, kept if i == 0 else None))
     first = np.array(kept[: parts[0].lengths[0]], np.float32).reshape(-1, spec.action_size)
     return replace(Episodes.joined(parts), first=first)
+
+
+def _checked(policy: Policy) -> Acting:
+    """Return how a policy acts; InputError is raised where finite observations overflow in it."""
+
+    def acting(observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        actions = policy.unit_action(observations)
+        overflows = np.isfinite(observations).all(1) & ~np.isfinite(actions).all(1)
+        if overflows.any():
+            raise InputError(
+                f"the policy of step {policy.step:,} gives actions that are not finite: its "
+                "weights overflow, the training diverged; give an earlier one, such as "
+                "best.safetensors"
+            )
+        return actions
+
+    return acting
 
 
 def other_bounds(policy: Policy, spec: EnvSpec) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dstrl_cli import __version__
 from dstrl_cli.page.charts import all_drawn
-from dstrl_cli.page.gather import Chapter, Gathered, gather
+from dstrl_cli.page.gather import Chapter, Gathered, called, gather
 from dstrl_cli.page.html import Markup, element, joined, raw
 from dstrl_cli.page.masks import Budget, masks
 from dstrl_cli.page.missing import missing
@@ -52,7 +52,7 @@ def page(results: Path, metric: str | None = None) -> Page:
     chosen = None if metric is None else parse(metric)
     found = gather(results, chosen)
     runs = [run for chapter in found.chapters for run in chapter.runs]
-    title = f"dstrl: {results}"
+    title = f"dstrl: {called(results)}"
     return Page(
         html=_document(title, _body(title, found)),
         chapters=len(found.chapters),
@@ -133,7 +133,7 @@ def _contents(chapters: Sequence[Chapter]) -> Markup:
 
 
 def _chapter(chapter: Chapter, name: str, curves: Markup | None, budget: Budget) -> Markup:
-    nothing = "No masks: dense runs are not drawn, and archives hold no policies."
+    nothing = "None: masks are in policy files, and no sparse run here has one (archives never do)."
     no_table = element("p", chapter.why)
     parts = {
         "table": table(chapter.table, chapter.costs) if chapter.table else no_table,

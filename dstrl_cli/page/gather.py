@@ -74,7 +74,7 @@ def gather(root: Path, metric: Metric | None) -> Gathered:
     chapters, unread = [], []
     first: InputError | None = None
     try:
-        chapters.append(_chapter(root, root.name or str(root), metric))
+        chapters.append(_chapter(root, called(root), metric))
     except InputError as error:
         first = error
     for place in _below(root):
@@ -87,6 +87,11 @@ def gather(root: Path, metric: Metric | None) -> Gathered:
     if first is not None and find_runs(root, lambda *_: None):
         unread.insert(0, str(first))
     return Gathered(tuple(chapters), tuple(unread))
+
+
+def called(root: Path) -> str:
+    """Return the name of a folder or an archive, also of one that is given as `.` or `..`."""
+    return root.resolve().name or str(root)
 
 
 def _below(root: Path) -> Iterator[Path]:

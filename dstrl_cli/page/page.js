@@ -71,13 +71,15 @@
 
     function place(box, x) {
       const scale = box.width / svg.viewBox.baseVal.width;
+      tip.style.left = "0";  // its text takes all the room that it may, wherever it stood before
       const wide = tip.offsetWidth, high = tip.offsetHeight;
-      const from = box.left + x * scale + 14;
-      const fits = from + wide < window.innerWidth;
-      const beside = fits ? from : box.left + x * scale - wide - 14;
+      const after = box.left + x * scale + 14, before = after - wide - 28;
+      const beside = after + wide < window.innerWidth ? after : before;
       tip.style.left = `${Math.max(4, Math.min(beside, window.innerWidth - wide - 4))}px`;
-      const below = box.top + top * scale;
-      tip.style.top = `${Math.max(4, Math.min(below, window.innerHeight - high - 4))}px`;
+      // In a narrow window it would cover what is pointed at: it goes below the chart, or above.
+      const outside = box.bottom + high < window.innerHeight ? box.bottom : box.top - high;
+      const level = beside < 0 ? outside : box.top + top * scale;
+      tip.style.top = `${Math.max(4, Math.min(level, window.innerHeight - high - 4))}px`;
     }
 
     function leave() {

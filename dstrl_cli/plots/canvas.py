@@ -27,6 +27,8 @@ REMEDY = 'pip install "dstrl[plot]"'
 PANEL_WIDTH, PANEL_HEIGHT = 3.3, 2.5
 """Size of a panel in inches."""
 MAX_COLUMNS = 4
+ROWS_OF_LEGEND, LEGEND_ROW = 2, 0.2
+"""Rows of a legend that a figure has room for, and what each further one adds, in inches."""
 MAX_TEXT = 60
 """Characters of one label; a longer one is cut."""
 
@@ -176,6 +178,9 @@ def legend(figure: Figure, axes: Iterable[Axes], footnote: str = "") -> None:
         return
     longest = max(map(len, entries))
     columns = max(1, min(len(entries), int(width / (0.075 * longest + 0.75))))
+    further = math.ceil(len(entries) / columns) - ROWS_OF_LEGEND
+    if further > 0:  # many or long names must not take the panels' room
+        figure.set_figheight(figure.get_figheight() + further * LEGEND_ROW)
     figure.legend(
         list(entries.values()),
         list(entries),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from dstrl_cli.report import intervals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,34 @@ def against_strength(answers: Sequence[Answer]) -> Iterator[Drawing]:
         by_env[answer.env][answer.kind].append(answer)
     look = _styles(answers)
     for env, kinds in by_env.items():
-        figure, axes = canvas.grid(len(kinds))
+        every = [one for each in kinds.values() for one in each]
+        figure, axes = _panels(len(kinds), np.concatenate([one.returns.ravel() for one in every]))
         for axis, (kind, each) in zip(axes, kinds.items(), strict=True):
             _draw(axis, each, look)
             axis.set_title(plain(kind.replace("_", " ")))
             axis.set_xlabel(canvas.folded(each[0].meaning, 2.2), fontsize="small")
-        for axis in axes[:: canvas.MAX_COLUMNS]:
-            axis.set_ylabel("mean return")
         figure.suptitle(plain(env))
-        canvas.legend(figure, axes, _footnote([one for each in kinds.values() for one in each]))
+        canvas.legend(figure, axes, _footnote(every))
         yield Drawing(f"perturb-{env}", figure)
+
+
+def _panels(count: int, returns: Array) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels, in rows of about equal length.
+
+    All have the same axis of returns, which reaches over those of single runs: intervals of few
+    runs may be many times as wide, and are cut there.
+    """
+    rows = math.ceil(count / canvas.MAX_COLUMNS)
+    figure, sheet = canvas.sheet(rows, math.ceil(count / rows), sharey=True)
+    axes = [axis for line in sheet for axis in line]
+    for axis in axes[count:]:
+        axis.remove()
+    for line in sheet:
+        line[0].set_ylabel("mean return")
+    low, high = float(returns.min()), float(returns.max())
+    margin = 0.05 * ((high - low) or abs(low) or 1.0)
+    axes[0].set_ylim(low - margin, high + margin)
+    return figure, axes[:count]
 
 
 def _styles(answers: Sequence[Answer]) -> Mapping[str, Style]:
@@ -78,6 +98,8 @@ def _styles(answers: Sequence[Answer]) -> Mapping[str, Style]:
 
 def _draw(axis: Axes, answers: Sequence[Answer], look: Mapping[str, Style]) -> None:
     """Draw the lines of one panel."""
+    from matplotlib.ticker import MaxNLocator
+
     for answer in answers:
         style, runs = look[answer.group], answer.returns.shape[1]
         if 1 < runs <= FEW_RUNS:
@@ -94,6 +116,8 @@ def _draw(axis: Axes, answers: Sequence[Answer], look: Mapping[str, Style]) -> N
         axis.plot(answer.strengths, answer.center, **style.line, markersize=4, label=label)
     axis.axvline(answers[0].neutral, color="#999999", linestyle=":", linewidth=1)
     canvas.few_ticks(axis)
+    whole = bool((answers[0].strengths % 1 == 0).all())  # as delays are: there is no half a step
+    axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole))
 
 
 def _footnote(answers: Sequence[Answer]) -> str:
@@ -101,6 +125,7 @@ def _footnote(answers: Sequence[Answer]) -> str:
     counts = {answer.returns.shape[1] for answer in answers}
     methods = {chosen.name for each in counts if (chosen := intervals.choose("mean", [each]))}
     parts = ["mean over runs; dotted: unperturbed"]
-    parts += [f"band: 95 % interval ({', '.join(sorted(methods))})"] if methods else []
+    if methods:
+        parts += [f"band: 95 % interval ({', '.join(sorted(methods))}), cut at the panel's edge"]
     parts += ["thin lines: single runs"] if any(1 < each <= FEW_RUNS for each in counts) else []
     return "; ".join(parts)
