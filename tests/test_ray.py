@@ -34,14 +34,16 @@ NEEDS_RAY = "needs the extra ray: pip install 'dstrl[ray]'"
 
 def test_a_cluster_that_is_started_for_the_call_gives_the_numbers_of_this_machine(tmp_path):
     pytest.importorskip("ray", reason=NEEDS_RAY)
-    arguments = ["--seeds=0", *keys(200, eval_every=100)]
+    arguments = ["--seeds=0-1", "--jobs=1", *keys(200, eval_every=100)]
     elsewhere = sweep(tmp_path, *arguments, "--launcher=ray", f"--out={tmp_path / 'ray'}")
     dstrl(tmp_path, "sweep", *arguments, "--out=local")
     shown, _ = elsewhere.communicate(timeout=300)
+    if elsewhere.returncode == 2 and "timed out during startup" in shown:
+        pytest.skip(f"this machine is too busy: {shown}")
     assert elsewhere.returncode == 0, shown
     assert "Ray machine" in shown
     assert f"on {socket.gethostname()}: 2DNav-v1/td3-rlx2/s0.95/seed0" in shown
-    assert logs(tmp_path / "ray", 1) == logs(tmp_path / "local", 1)
+    assert logs(tmp_path / "ray", 2) == logs(tmp_path / "local", 2)
     printed = (folder(tmp_path / "ray", 0) / "log.txt").read_text()
     assert "--- ended" in printed
 
