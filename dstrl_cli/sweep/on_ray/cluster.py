@@ -256,8 +256,8 @@ def _unhealthy(command: Sequence[str]) -> str | None:
         return nothing
     if done.returncode and "AuthenticationError" in done.stderr:
         raise InputError(
-            "--address: the Ray cluster wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
-            "or RAY_AUTH_TOKEN_PATH as where the cluster was started"
+            "--address: the Ray cluster wants a token: set RAY_AUTH_MODE=token, and have the token "
+            "of its head in ~/.ray/auth_token, RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         )
     return nothing if done.returncode else None
 

@@ -186,7 +186,8 @@ class RayLauncher(Launcher):
         elif isinstance(error, ActorUnavailableError):
             cause = f"the connection to its machine {name} was lost"
         else:
-            cause = f"its process on {name} was lost ({' '.join(str(error).split())[:300]})"
+            first, *_ = str(error).strip().splitlines() or ["for an unknown cause"]
+            cause = f"its process on {name} was lost ({first[:200]})"
         if alive:
             self._salvage(seat)
         _release(seat.locks)
