@@ -166,7 +166,9 @@ class Cluster:
             machine = self.machines[name] = Machine([*where, f"--node-name={name}"], variables)
             if machine.starts():
                 return machine
-        raise AssertionError(f"Ray did not start {STARTS} times: {machine.shown()}")
+            shown = machine.shown()
+            machine.log.close()
+        raise AssertionError(f"Ray did not start {STARTS} times: {shown}")
 
     def lose(self, name: str) -> None:
         self.machines.pop(name).kill()

@@ -120,6 +120,18 @@ def test_of_several_messages_about_progress_the_last_one_is_sent():
     assert without_old(said) == said[1:]
 
 
+def test_what_ray_says_of_a_lost_seat_is_told_in_one_line():
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    from ray.exceptions import RayActorError, RayTaskError
+
+    from dstrl_cli.sweep.on_ray.launcher import in_short
+
+    died = RayActorError(error_msg="The actor died.\n\tclass_name: Seat\n\tpid: 938")
+    assert in_short(died) == "The actor died."
+    raised = RayTaskError("begin", "Traceback\n  File ...\n", DstrlError("/tmp/dstrl-me: no"))
+    assert in_short(raised) == "/tmp/dstrl-me: no"
+
+
 def test_a_run_takes_its_threads_and_a_population_an_accelerator(tmp_path):
     pytest.importorskip("ray", reason=NEEDS_RAY)
     from dstrl_cli.sweep.on_ray.launcher import _takes, work_of_all
