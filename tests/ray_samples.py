@@ -23,6 +23,10 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 LOGS = ("eval.csv", "episodes.csv", "topology.csv", "hashes.csv", "neurons.csv")
 ENDLESS = 10_000_000
 
+STARTS = 3
+"""How often a machine is started: Ray gives its processes half a minute, too little where others
+keep all CPUs busy."""
+
 
 def keys(steps: int, **more: object) -> list[str]:
     chosen = {"eval_every": 1000, "topology.update_interval": 100, **more}
@@ -116,12 +120,16 @@ class Machine:
             start_new_session=True,
         )
 
-    def wait(self) -> None:
+    def starts(self) -> bool:
+        """Wait until it has started; False where Ray gave up, as it does on a busy machine."""
         deadline = time.monotonic() + 300
         while "Ray runtime started" not in self.shown():
-            assert self.process.poll() is None, self.shown()
+            if self.process.poll() is not None:
+                assert "timed out during startup" in self.shown(), self.shown()
+                return False
             assert time.monotonic() < deadline, self.shown()
             time.sleep(0.2)
+        return True
 
     def shown(self) -> str:
         self.log.seek(0)
@@ -154,10 +162,13 @@ class Cluster:
 
     def add(self, name: str, *arguments: str, **variables: str) -> Machine:
         where = arguments or (f"--address={self.address}",)
-        machine = Machine([*where, f"--node-name={name}"], variables)
-        self.machines[name] = machine
-        machine.wait()
-        return machine
+        for _ in range(STARTS):
+            machine = self.machines[name] = Machine([*where, f"--node-name={name}"], variables)
+            if machine.starts():
+                return machine
+            shown = machine.shown()
+            machine.log.close()
+        raise AssertionError(f"Ray did not start {STARTS} times: {shown}")
 
     def lose(self, name: str) -> None:
         self.machines.pop(name).kill()

@@ -34,14 +34,16 @@ NEEDS_RAY = "needs the extra ray: pip install 'dstrl[ray]'"
 
 def test_a_cluster_that_is_started_for_the_call_gives_the_numbers_of_this_machine(tmp_path):
     pytest.importorskip("ray", reason=NEEDS_RAY)
-    arguments = ["--seeds=0", *keys(200, eval_every=100)]
+    arguments = ["--seeds=0-1", "--jobs=1", *keys(200, eval_every=100)]
     elsewhere = sweep(tmp_path, *arguments, "--launcher=ray", f"--out={tmp_path / 'ray'}")
     dstrl(tmp_path, "sweep", *arguments, "--out=local")
     shown, _ = elsewhere.communicate(timeout=300)
+    if elsewhere.returncode == 2 and "timed out during startup" in shown:
+        pytest.skip(f"this machine is too busy: {shown}")
     assert elsewhere.returncode == 0, shown
     assert "Ray machine" in shown
     assert f"on {socket.gethostname()}: 2DNav-v1/td3-rlx2/s0.95/seed0" in shown
-    assert logs(tmp_path / "ray", 1) == logs(tmp_path / "local", 1)
+    assert logs(tmp_path / "ray", 2) == logs(tmp_path / "local", 2)
     printed = (folder(tmp_path / "ray", 0) / "log.txt").read_text()
     assert "--- ended" in printed
 
@@ -116,6 +118,18 @@ def test_an_address_where_something_else_answers_is_one_line_in_bounded_time(emp
 def test_of_several_messages_about_progress_the_last_one_is_sent():
     said = [(3, Progress(1, 9, 1.0)), (3, Note("a")), (3, Progress(2, 9, 1.0)), (3, End("done"))]
     assert without_old(said) == said[1:]
+
+
+def test_what_ray_says_of_a_lost_seat_is_told_in_one_line():
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    from ray.exceptions import RayActorError, RayTaskError
+
+    from dstrl_cli.sweep.on_ray.launcher import in_short
+
+    died = RayActorError(error_msg="The actor died.\n\tclass_name: Seat\n\tpid: 938")
+    assert in_short(died) == "The actor died."
+    raised = RayTaskError("begin", "Traceback\n  File ...\n", DstrlError("/tmp/dstrl-me: no"))
+    assert in_short(raised) == "/tmp/dstrl-me: no"
 
 
 def test_a_run_takes_its_threads_and_a_population_an_accelerator(tmp_path):

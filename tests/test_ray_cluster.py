@@ -129,6 +129,17 @@ def test_what_a_killed_driver_did_not_collect_is_fetched_by_the_next(machines, e
     assert logs(out, SEEDS) == expected
 
 
+def test_a_machine_that_is_lost_while_a_sweep_begins_is_left_out(machines, tmp_path):
+    machines.lose("four")  # which Ray notices later
+    try:
+        arguments = ["--seeds=0", *keys(200, eval_every=100)]
+        shown = ended(started(machines, tmp_path / "results", *arguments), code=0)
+    finally:
+        machines.add("four")
+    assert read_status(folder(tmp_path / "results", 0)) == "finished"
+    assert "on four" not in shown
+
+
 @pytest.mark.parametrize(
     ("package", "message"),
     [

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 REACH_S = 5.0
 """How long an address may take to accept a connection."""
 
-HEALTH_S = 30.0
-"""How long what answers there may take to show that it is a Ray cluster."""
+HEALTH_S = 120.0
+"""How long Ray's own check of what answers there may take, whose process starts slowly on a busy
+machine; by itself it gives up what says nothing after 40 s."""
 
 FETCH_S = 600.0
 """How long machines may take to send what an earlier sweep left on them."""
@@ -209,9 +210,13 @@ def _connect(ray: Any, address: str | None) -> None:
             **options,
         )
     except Exception as error:
-        cause = " ".join(str(error).split())[:400]
-        flag = "--launcher ray" if address is None else f"--address {address}"
-        raise InputError(f"{flag}: no connection to a Ray cluster ({cause})") from None
+        cause = f"no connection to a Ray cluster ({' '.join(str(error).split())[:400]})"
+        if address is not None:
+            raise InputError(f"--address {address}: {cause}") from None
+        raise InputError(
+            f"--launcher ray: {cause}; on a busy machine try again, or start a cluster with "
+            "`ray start --head` and add --address auto"
+        ) from None
     finally:
         signal.signal(signal.SIGTERM, handler)  # Ray's would end the process without saving
 
@@ -251,8 +256,8 @@ def _unhealthy(command: Sequence[str]) -> str | None:
         return nothing
     if done.returncode and "AuthenticationError" in done.stderr:
         raise InputError(
-            "--address: the Ray cluster wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
-            "or RAY_AUTH_TOKEN_PATH as where the cluster was started"
+            "--address: the Ray cluster wants a token: set RAY_AUTH_MODE=token, and have the token "
+            "of its head in ~/.ray/auth_token, RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         )
     return nothing if done.returncode else None
 

@@ -186,7 +186,7 @@ class RayLauncher(Launcher):
         elif isinstance(error, ActorUnavailableError):
             cause = f"the connection to its machine {name} was lost"
         else:
-            cause = f"its process on {name} was lost ({' '.join(str(error).split())[:300]})"
+            cause = f"its process on {name} was lost ({in_short(error)})"
         if alive:
             self._salvage(seat)
         _release(seat.locks)
@@ -234,6 +234,12 @@ def send_when_saved(sweep: str, labels: Sequence[str], for_s: float) -> dict[str
     _wait_until(lambda: not any(map(lock.in_use, folders)), for_s)
     files = collected.send(sweep, labels)
     return {label: each for label, each in files.items() if each}
+
+
+def in_short(error: RayError) -> str:
+    """Return the first line of what Ray says, or of the exception in a seat that it passes on."""
+    cause = getattr(error, "cause", None) or error
+    return str(cause).strip().partition("\n")[0][:300]
 
 
 def _wait_until(condition: Callable[[], bool], for_s: float) -> None:

@@ -127,6 +127,8 @@ class Nodes:
             try:
                 self._refuse(name, ray.get(answer))
             except RayError as error:
+                if not self.is_alive(answers[answer]):
+                    continue  # lost meanwhile: nothing trains there
                 cause = " ".join(str(error).split())[:200]
                 raise InputError(f"machine {name} of the Ray cluster fails: {cause}") from None
         if waiting:
