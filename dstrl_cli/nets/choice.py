@@ -219,8 +219,7 @@ def compile_error(algo: str, tell: Callable[[str], None] | None) -> str | None:
             if elsewhere:
                 kept = f"into {elsewhere}; set NUMBA_CACHE_DIR to a folder that lasts"
             tell(f"compiling the sparse kernels, {kept}")
-        for each in kernels:
-            each.compile_all()
+        compiler.compile_in_turns(kernels)
     except Exception as error:  # a compiler can fail in any way; the run must not
         return f"numba cannot compile here ({type(error).__name__}: {error})"
     return None
