@@ -23,7 +23,7 @@ from typing import Any
 import llvmlite.binding
 import numba
 from numba.core.caching import FunctionCache
-from numba.core.runtime._nrt_python import c_helpers
+from numba.core.runtime._nrt_python import c_helpers  # type: ignore[import-not-found]
 from typing_extensions import override
 
 config: Any = numba.config
@@ -59,7 +59,7 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(forceinline=True, **_OPTIONS, **_INNER)(function)
 
 
-def _stored(function: Callable[..., Any], **more: bool) -> Any:
+def _stored(function: Callable[..., Any], **more: Any) -> Any:
     """Return what compiles a function, and keeps its code on disk where there is a place for it."""
     for folder in (None, _temporary_folder):
         if folder is not None and not _keep_in(folder()):

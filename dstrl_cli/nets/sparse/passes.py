@@ -284,11 +284,11 @@ def _trim_target(net: int) -> None:
     kernels.blend(target_biases(net).reshape(-1), biases(net).reshape(-1), moved)
 
 
-FUNCTIONS = (
+_CALLED = (
     _forward, _predict, _begin_backward, _backward, _finish_backward, _optimizer_step,
     _update_target,
 )  # fmt: skip
-_FORWARD, _PREDICT, _BEGIN, _BACKWARD, _FINISH, _STEP, _MOVE = range(len(FUNCTIONS))
+_FORWARD, _PREDICT, _BEGIN, _BACKWARD, _FINISH, _STEP, _MOVE = range(len(_CALLED))
 _ARGUMENTS = (3, 4, 2, 5, 2, 1, 1)
 """How many arguments each of them has."""
 
@@ -299,7 +299,7 @@ def addresses(trims: bool = False) -> NDArray[np.int64]:
 
     Where a target is trimmed, `_trim_target` takes the place of `_update_target`.
     """
-    chosen = (*FUNCTIONS[:-1], _trim_target) if trims else FUNCTIONS
+    chosen = (*_CALLED[:-1], _trim_target) if trims else _CALLED
     found = [address_of(each, count) for each, count in zip(chosen, _ARGUMENTS, strict=True)]
     return np.array(found, np.int64)
 
@@ -364,11 +364,16 @@ def predict_row(net: int, x: Any) -> Any:
     )
 
 
+FUNCTIONS = (*_CALLED, *kernels.FUNCTIONS)
 SOURCES = (__file__, tables.__file__, single.__file__, *kernels.SOURCES)
 
 discard_stale(_forward, SOURCES)
 
 
 def compile_all() -> None:
-    """Compile every function, or load it from disk."""
+    """Compile what most runs need, or load it from disk.
+
+    The kernels come first: both are made of the same loops, which one process compiles once.
+    """
+    kernels.compile_all()
     addresses()
