@@ -113,7 +113,7 @@ def refuse_link(path: Path) -> None:
 
 
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""Written in C where PyYAML has that, four times as fast; the text of a configuration is the same."""
+"""Written in C where PyYAML has that: the same text, four times as fast."""
 
 
 def as_yaml(document: Mapping[str, Any]) -> str:
