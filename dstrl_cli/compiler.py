@@ -3,7 +3,8 @@
 Compiled code runs on one thread and releases the interpreter lock. It is compiled at the first use
 after installation and then loaded from disk: from beside the module, from the user's folder of
 caches, or, where neither can be written, from a folder for temporary files. The variable
-`NUMBA_CACHE_DIR` names another one. The loops are in `nets.sparse` and `replay.kernels`.
+`NUMBA_CACHE_DIR` names another one. The loops are in `nets.sparse`,
+`replay.kernels` and `algos.compiled`.
 """
 
 from __future__ import annotations

@@ -118,8 +118,8 @@ DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 def as_yaml(document: Mapping[str, Any]) -> str:
     """Return YAML in the order given, tuples as lists."""
-    given, style = _lists(document), {"sort_keys": False, "allow_unicode": True, "width": 100}
-    return str(yaml.dump(given, Dumper=DUMPER, **style))
+    given = _lists(document)
+    return yaml.dump(given, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _lists(value: Any) -> Any:
