@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+_C_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
 
 WORKER_KILLED = "its worker process was killed by"
 """Begins the cause where a process was killed that stepped the environments of a run."""
@@ -49,6 +52,13 @@ def main_memory() -> int | None:
     with suppress(OSError, ValueError):  # a container's limit: a number, or "max"
         found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(found, default=None)
+
+
+def give_memory_back() -> None:
+    """Let the system have what was freed; where C's library is glibc, which keeps it otherwise."""
+    trim = getattr(_C_LIBRARY, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def leave_terminal() -> None:

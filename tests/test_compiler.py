@@ -77,3 +77,83 @@ def test_a_folder_of_others_is_not_used_for_code(read_only: Path) -> None:
 
 def test_code_is_compiled_without_a_place_to_keep_it(read_only: Path) -> None:
     assert use(read_only, "home") == ["[2, null, null]", "False None"]
+
+
+TOGETHER = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import numba
+import tiny, other
+from dstrl_cli import compiler
+from numba.core import event
+
+mine = []
+class Listener(event.Listener):
+    def on_start(self, happened):
+        name = happened.data["dispatcher"].py_func.__name__
+        mine.append(name)
+        Path(f"{sys.argv[1]}-begins-{name}").touch()
+        while not Path(f"{sys.argv[2]}-begins-{'minus' if name == 'plus' else 'plus'}").exists():
+            time.sleep(0.01)  # until the other process compiles too
+    def on_end(self, happened):
+        pass
+event.register("numba:compile", Listener())
+def compiled(module, function):
+    return SimpleNamespace(
+        __name__=module.__name__, FUNCTIONS=[function], SOURCES=[module.__file__],
+        compile_all=lambda: function.compile((numba.int64,)),
+    )
+compiler.compile_in_turns([compiled(tiny, tiny.plus), compiled(other, other.minus)])
+print(mine, tiny.plus(1), other.minus(1))
+"""
+
+
+def test_processes_that_begin_together_compile_each_module_once(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(PLUS)
+    (tmp_path / "other.py").write_text(PLUS.replace("plus", "minus").replace("+", "-"))
+    (tmp_path / "use.py").write_text(TOGETHER)
+    env = os.environ | {
+        "PYTHONPATH": str(REPOSITORY),
+        "NUMBA_CACHE_DIR": str(tmp_path / "code"),
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "use.py", *names], cwd=tmp_path, env=env, stdout=subprocess.PIPE
+        )
+        for names in (("one", "two"), ("two", "one"))
+    ]
+    said = sorted(process.communicate(timeout=60)[0].decode() for process in started)
+    assert said == ["['minus'] 2 0\n", "['plus'] 2 0\n"]
+
+
+LET_GO = """
+from pathlib import Path
+import tiny
+from dstrl_cli import compiler
+def held():
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            inside = "libllvmlite" in line
+        elif inside and line.startswith("Rss:"):
+            total += int(line.split()[1])
+    return total
+print(tiny.plus(1))
+before = held()
+compiler.let_go()
+print(held() < before / 4)
+print(tiny.plus(1), tiny.plus(1.5))  # the second is compiled now
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says what is held")
+def test_the_compiler_leaves_memory_and_can_be_used_again(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(PLUS)
+    (tmp_path / "use.py").write_text(LET_GO)
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "NUMBA_CACHE_DIR": str(tmp_path / "code")}
+    command = [sys.executable, "use.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["2", "True", "2", "2.5"]

@@ -390,11 +390,19 @@ def test_without_a_compiler_auto_falls_back_and_says_so(monkeypatch: pytest.Monk
         choice.choose(config("online_mask", 0.95, engine="sparse"), "cpu")
 
 
+@pytest.mark.parametrize("k", range(8))
+def test_the_k_th_smallest_magnitude_is_that_of_sorting(k: int) -> None:
+    found = [3.0, 1e-40, 0.5, np.inf, 0.5, 0.0, np.nextafter(np.float32(0.5), np.float32(1)), 3.0]
+    magnitudes = np.array(found, np.float32)
+    assert kernels.smallest.py_func(magnitudes, k) == np.sort(magnitudes)[k]
+
+
 def test_a_compiler_that_fails_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise RuntimeError("cannot cache function")
 
     monkeypatch.setattr(kernels, "compile_all", broken)
+    monkeypatch.setattr(choice, "_ready", set())
     told: list[str] = []
     chosen = choice.choose(config("online_mask", 0.95), "cpu", told.append)
     assert chosen.engine == "masked"

@@ -34,7 +34,6 @@ With two threads it is 2 * 0.78 times as fast: 1.55 times as many whole steps of
 """
 
 COMPILED = (
-    "dstrl_cli.nets.sparse.kernels",
     "dstrl_cli.nets.sparse.passes",
     "dstrl_cli.replay.kernels",
 )
@@ -188,6 +187,10 @@ def torch_threads(config: RunConfig) -> int:
     return 1 if config.engine == "sparse" else config.thread_count
 
 
+_ready: set[str] = set()
+"""Algorithms whose kernels this process has."""
+
+
 def modules_to_compile(algo: str) -> list[str]:
     """Return the modules that a run of an algorithm on the sparse engine needs compiled."""
     update, _, _ = algorithm(algo).compiled.partition(":")
@@ -201,7 +204,7 @@ def compile_error(algo: str, tell: Callable[[str], None] | None) -> str | None:
     """
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed (pip install numba)"
-    if tell is None:
+    if tell is None or algo in _ready:
         return None
     try:
         compiler = importlib.import_module("dstrl_cli.compiler")
@@ -212,8 +215,8 @@ def compile_error(algo: str, tell: Callable[[str], None] | None) -> str | None:
             if elsewhere:
                 kept = f"into {elsewhere}; set NUMBA_CACHE_DIR to a folder that lasts"
             tell(f"compiling the sparse kernels, {kept}")
-        for each in kernels:
-            each.compile_all()
+        compiler.compile_in_turns(kernels)
+        _ready.add(algo)
     except Exception as error:  # a compiler can fail in any way; the run must not
         return f"numba cannot compile here ({type(error).__name__}: {error})"
     return None

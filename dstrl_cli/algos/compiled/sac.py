@@ -13,9 +13,9 @@ from dstrl_cli.algos.compiled import numbers, shared
 from dstrl_cli.algos.compiled.update import SOURCES as SHARED_SOURCES
 from dstrl_cli.algos.compiled.update import CompiledUpdate
 from dstrl_cli.algos.sac import SAC
-from dstrl_cli.compiler import discard_stale, jit
+from dstrl_cli.compiler import discard_stale, inner, jit
 from dstrl_cli.nets.adam import BETA1, BETA2, EPSILON
-from dstrl_cli.nets.sparse import passes, tables
+from dstrl_cli.nets.sparse import kernels, passes, tables
 from dstrl_cli.nets.sparse.passes import NetworkTable
 
 Array = Any  # NumPy arrays, typed by the compiler
@@ -51,13 +51,13 @@ def update(given: int) -> None:
         passes.update_target(critic)
 
 
-@jit
+@inner
 def alpha(batch: int) -> Float:
     """Return the temperature."""
     return np.float32(math.exp(shared.log_alpha(batch)[0]))
 
 
-@jit
+@inner
 def draw(batch: int, tile: int, output: Array, noise: Array) -> None:
     """Turn outputs [2 act, T] of a tile into actions and their std, and find their log pi.
 
@@ -93,7 +93,7 @@ def draw(batch: int, tile: int, output: Array, noise: Array) -> None:
             log_prob[j] += squash - log_std - np.float32(0.5) * number * number
 
 
-@jit
+@inner
 def soft_target(batch: int, actor: int, critic: int, target_noise: int) -> None:
     """Fill `target`: the n-step soft target (RLX eq. 11).
 
@@ -101,7 +101,7 @@ def soft_target(batch: int, actor: int, critic: int, target_noise: int) -> None:
     the last step taken.
     """
     path, discount, wanted = shared.path(batch), shared.discount(batch), shared.target(batch)
-    wanted[:] = shared.reward(batch)
+    kernels.copy(shared.reward(batch), wanted)
     for tile in range(wanted.shape[0]):
         for k in range(path.shape[0]):
             add_entropy(batch, actor, critic, tile, k, target_noise)
@@ -112,7 +112,7 @@ def soft_target(batch: int, actor: int, critic: int, target_noise: int) -> None:
             wanted[tile, j] += discount[tile, j] * shared.lowest_q(batch, critic, tile, j)
 
 
-@jit
+@inner
 def add_entropy(batch: int, actor: int, critic: int, tile: int, k: int, target_noise: int) -> None:
     """Add the entropy of step k to `target`, and its action to the input where it is the last."""
     noise = tables.numbered(shared.noises(batch), TARGET_NOISE + k)[target_noise]
@@ -133,7 +133,7 @@ def add_entropy(batch: int, actor: int, critic: int, tile: int, k: int, target_n
             x[first + i, j] = output[i, j] if last[j] == k else x[first + i, j]
 
 
-@jit
+@inner
 def update_actor(batch: int, actor: int, critic: int, policy_noise: int) -> None:
     """Minimise alpha log pi - min Q over reparameterised actions, then the temperature."""
     noise = tables.numbered(shared.noises(batch), POLICY_NOISE)[policy_noise]
@@ -158,7 +158,7 @@ def update_actor(batch: int, actor: int, critic: int, policy_noise: int) -> None
     shared.alpha(batch)[0] += temperature
 
 
-@jit
+@inner
 def lower_loss(
     batch: int, actor: int, critic: int, tile: int, noise: Array, temperature: Float
 ) -> tuple[Float, Float]:
@@ -183,7 +183,7 @@ def lower_loss(
     return sums
 
 
-@jit
+@inner
 def lowest_q_slopes(batch: int, critic: int, tile: int, temperature: Float) -> tuple[Float, Float]:
     """Fill the critics' slopes; return the sums of alpha log pi - min Q and of log pi."""
     q, slopes, log_prob = passes.out(critic), passes.slopes(critic), shared.log_prob(batch)[tile]
@@ -203,7 +203,7 @@ def lowest_q_slopes(batch: int, critic: int, tile: int, temperature: Float) -> t
     return total, log_probs
 
 
-@jit
+@inner
 def action_slopes(
     batch: int, actor: int, critic: int, tile: int, noise: Array, share: Float
 ) -> None:
@@ -226,7 +226,7 @@ def action_slopes(
             slopes[size + i, j] = (through - share) * slope[i, j]
 
 
-@jit
+@inner
 def step_temperature(batch: int, gradient: Float) -> None:
     """Take one Adam step of log alpha."""
     first, second = shared.alpha_first(batch), shared.alpha_second(batch)

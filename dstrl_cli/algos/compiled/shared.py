@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import boolean, float32, int64
 
-from dstrl_cli.compiler import discard_stale, jit
+from dstrl_cli.compiler import discard_stale, inner, jit
 from dstrl_cli.nets.sparse import passes
 from dstrl_cli.nets.sparse.tables import Layout
 from dstrl_cli.replay import kernels
@@ -69,14 +69,14 @@ GAMMA, OWN = 0, 1
 """Place in the settings of the key that every algorithm has, and of the first of its own."""
 
 
-@jit
+@inner
 def rows_of(batch: int, tile: int) -> int:
     """Return how many rows of the batch a tile holds."""
     lanes = reward(batch).shape[1]
     return min(lanes, starts(batch).shape[0] - tile * lanes)
 
 
-@jit
+@inner
 def sample(batch: int, critic: int, drawn: int, nstep: int) -> None:
     """Sample a batch into this table and the critics' `first`, with the numbers of row `drawn`."""
     kernels.sample_tiles(
@@ -117,7 +117,7 @@ def reads_next(batch: int, drawn: int, nstep: int) -> bool:
     return int(numbers(batch)[drawn].max() * choices) == choices - 1
 
 
-@jit
+@inner
 def copy_rows(x: Array, y: Array) -> None:
     """Copy the rows that both x and y [n, T] have, from the first on."""
     for i in range(min(x.shape[0], y.shape[0])):
@@ -125,14 +125,14 @@ def copy_rows(x: Array, y: Array) -> None:
             y[i, j] = x[i, j]
 
 
-@jit
+@inner
 def freeze_unless_finite(batch: int, loss: Float) -> None:
     """Freeze the member if its loss is NaN or infinite."""
     if not abs(loss) < math.inf:
         alive(batch)[0] = False
 
 
-@jit
+@inner
 def regress(batch: int, critic: int, k: int, tile: int) -> tuple[Float, Float]:
     """Regress critic k on a tile of `target`; return the sums of the squared errors and of Q."""
     passes.forward(critic, k, tile)
@@ -153,7 +153,7 @@ def regress(batch: int, critic: int, k: int, tile: int) -> tuple[Float, Float]:
     return squares, sum_
 
 
-@jit
+@inner
 def update_critic(batch: int, critic: int) -> None:
     """Regress every critic on `target`: mean over the batch, sum over the critics."""
     heads, rows = passes.rows(critic).shape[0], starts(batch).shape[0]
@@ -174,14 +174,14 @@ def update_critic(batch: int, critic: int) -> None:
     q_mean(batch)[0] += sum_ / np.float32(heads * rows)
 
 
-@jit
+@inner
 def target_q(batch: int, critic: int, tile: int) -> None:
     """Run every critic's target on a tile."""
     for k in range(passes.rows(critic).shape[0]):
         passes.target(critic, k, tile)
 
 
-@jit
+@inner
 def lowest_q(batch: int, critic: int, tile: int, j: int) -> Float:
     """Return the smallest of the critics' last outputs for a row of the batch; NaN wins."""
     q = passes.out(critic)

@@ -12,7 +12,7 @@ from dstrl_cli.algos.compiled import numbers, shared
 from dstrl_cli.algos.compiled.update import SOURCES as SHARED_SOURCES
 from dstrl_cli.algos.compiled.update import CompiledUpdate
 from dstrl_cli.algos.td3 import TD3
-from dstrl_cli.compiler import discard_stale, jit
+from dstrl_cli.compiler import discard_stale, inner, jit
 from dstrl_cli.nets.sparse import passes, tables
 from dstrl_cli.nets.sparse.passes import NetworkTable
 
@@ -46,7 +46,7 @@ def update(given: int) -> None:
             passes.update_target(actor)
 
 
-@jit
+@inner
 def td_target(batch: int, actor: int, critic: int, smoothing: int) -> None:
     """Fill `target`: the n-step target with the smoothed target action and the smaller Q."""
     wanted, reward, discount = shared.target(batch), shared.reward(batch), shared.discount(batch)
@@ -62,7 +62,7 @@ def td_target(batch: int, actor: int, critic: int, smoothing: int) -> None:
             wanted[tile, j] = reward[tile, j] + discount[tile, j] * q
 
 
-@jit
+@inner
 def smoothed_action(batch: int, tile: int, actor: int, critic: int, smoothing: int) -> None:
     """Write the action of the target policy with clipped noise into the critics' input."""
     noise = tables.numbered(shared.noises(batch), SMOOTHING)[smoothing]
@@ -80,7 +80,7 @@ def smoothed_action(batch: int, tile: int, actor: int, critic: int, smoothing: i
             x[first + i, j] = -one if action < -one else action
 
 
-@jit
+@inner
 def update_actor(batch: int, actor: int, critic: int) -> None:
     """Take a step that raises the first critic's value of the policy's actions."""
     total, rows = np.float32(0.0), np.float32(shared.starts(batch).shape[0])
@@ -96,7 +96,7 @@ def update_actor(batch: int, actor: int, critic: int) -> None:
     shared.actor_loss(batch)[0] += loss
 
 
-@jit
+@inner
 def raise_q(batch: int, actor: int, critic: int, tile: int) -> Float:
     """Backpropagate a tile's mean Q to the actor; return the sum of Q."""
     x, action = passes.first(critic)[tile], passes.out(actor)[0, tile]

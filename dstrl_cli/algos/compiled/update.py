@@ -71,7 +71,9 @@ class CompiledUpdate(ABC):
         self.given = np.zeros(TABLES + self.NUMBERS, np.int64)
         tables = self.batch, self.actor, self.critic
         self.given[:TABLES] = [table.address for table in tables]
+        shared.compile_for(type(self).UPDATE, type(self).ACT)
         self.function = address_of(type(self).UPDATE, 1)
+        compiler.let_go()
 
     @staticmethod
     def samples_from(replay: Replay) -> bool:

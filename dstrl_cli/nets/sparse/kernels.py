@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from dstrl_cli.compiler import discard_stale, inlined, jit
+from dstrl_cli.compiler import discard_stale, inlined, inner, jit
 from dstrl_cli.nets.sparse.layers import SOURCES as LAYER_SOURCES
 from dstrl_cli.nets.sparse.layers import (
     dense_backward,
@@ -40,7 +40,18 @@ Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
 
 
-@jit
+@inlined
+def copy(x: Array, y: Array) -> None:
+    """Write contiguous x into y of the same shape.
+
+    What `y[:] = x` compiles besides, to word its error for other shapes, takes seconds.
+    """
+    given, taken = x.reshape(-1), y.reshape(-1)
+    for i in range(given.shape[0]):
+        taken[i] = given[i]
+
+
+@inner
 def into_tiles(x: Array, out: Array) -> None:
     """Write x [B, n] into out [tiles, n, T]; rows past the batch are zero."""
     size, width = out.shape[2], x.shape[1]
@@ -267,31 +278,35 @@ def blend(target: Array, online: Array, tau: Float) -> None:
 
 
 _NO_INDEX = np.int32(2**31 - 1)
-_BUCKET_BITS = 20  # lowest bits of a float that its bucket ignores: 2^11 buckets for 31 bits
+_LEVELS = ((20, 11), (10, 10), (0, 10))
+"""Lowest bit and number of bits, from the highest ones of a non-negative float on."""
 
 
-@jit
+@inner
 def smallest(magnitudes: Array, k: int) -> Float:
     """Return the k-th smallest (from 0) of non-negative floats.
 
     Their bits, read as integers, have the same order: count them in buckets by their highest bits,
-    then search the one bucket in which the k-th lies.
+    go on with the one bucket in which the k-th lies, and so on with the bits below.
     """
-    bits = magnitudes.view(np.uint32)
-    counts = np.zeros(1 << (31 - _BUCKET_BITS), np.int64)
-    for i in range(bits.shape[0]):
-        counts[bits[i] >> _BUCKET_BITS] += 1
-    bucket, below = 0, 0
-    while below + counts[bucket] <= k:
-        below += counts[bucket]
-        bucket += 1
-    inside = np.empty(counts[bucket], np.float32)
-    found = 0
-    for i in range(bits.shape[0]):
-        if bits[i] >> _BUCKET_BITS == bucket:
-            inside[found] = magnitudes[i]
-            found += 1
-    return np.partition(inside, k - below)[k - below]
+    left, below = magnitudes, k
+    for shift, width in _LEVELS:
+        bits, mask = left.view(np.uint32), (1 << width) - 1
+        counts = np.zeros(1 << width, np.int64)
+        for i in range(bits.shape[0]):
+            counts[(bits[i] >> shift) & mask] += 1
+        bucket = 0
+        while counts[bucket] <= below:
+            below -= counts[bucket]
+            bucket += 1
+        inside = np.empty(counts[bucket], np.float32)
+        found = 0
+        for i in range(bits.shape[0]):
+            if (bits[i] >> shift) & mask == bucket:
+                inside[found] = left[i]
+                found += 1
+        left = inside
+    return left[0]  # all that are left are equal
 
 
 @jit
@@ -355,14 +370,14 @@ def blend_union(
                 new_rows[k, r + 1] = written
 
 
-FUNCTIONS = (forward, backward, out_of_tiles, adam, adam_by_connection, blend, blend_union)
+FUNCTIONS = (forward, backward, out_of_tiles, adam, blend)
 SOURCES = (__file__, *LAYER_SOURCES)
 
 discard_stale(forward, SOURCES)
 
 
 def compile_all() -> None:
-    """Compile every kernel, or load it from disk."""
+    """Compile what most runs need, or load it from disk; the rest is compiled at its first use."""
     floats, one = np.zeros(2, np.float32), np.float32(1.0)
     sizes, rows = np.array([1, 1, 1]), np.array([[0, 1, 2]], np.int32)
     index, bias = np.zeros(2, np.int32), np.zeros((1, 2), np.float32)
@@ -376,12 +391,4 @@ def compile_all() -> None:
     )  # fmt: skip
     out_of_tiles(first, x)
     adam(floats, floats, floats, floats, one, one, one, one, one, one)
-    adam_by_connection(
-        floats, floats, floats, floats, floats.copy(), floats, floats, one, one, one, one
-    )
     blend(floats, floats, one)
-    blend_union(
-        rows, index, floats, rows, index, floats, one, np.ones((1, 2), np.int64),
-        np.array([0, 1, 2]), rows.copy(), index.copy(), floats.copy(),
-        np.zeros(3, np.int64), np.zeros(4, np.int32), np.zeros(4, np.float32),
-    )  # fmt: skip

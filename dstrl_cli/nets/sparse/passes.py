@@ -104,7 +104,7 @@ class NetworkTable(Table):
         super().__init__(LAYOUT)
         self.network, self.batch, self.heads = network, batch, heads
         widest = max(network.plan.sizes)
-        self.set(functions=addresses(), room=np.zeros((2, widest), np.float32))
+        self.set(room=np.zeros((2, widest), np.float32))
         self.fill()
         tiles, _, size = self.arrays["first"].shape
         outputs = (network.plan.heads, tiles, network.plan.sizes[-1], size)
@@ -194,6 +194,7 @@ class NetworkTable(Table):
         most = len(network.params.values) + len(target.values) if trims else 0
         budget = len(target.values) if trims else 0
         self.set(
+            functions=addresses(trims),
             budgets=np.ascontiguousarray(network.budgets, np.int64),
             trimmed_rows=np.empty_like(target.topology.rows),
             trimmed_index=np.empty(budget, np.int32),
@@ -211,7 +212,7 @@ def _forward(net: int, k: int, tile: int) -> None:
     kernels.head_forward(
         sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], first(net)[tile], here
     )
-    outputs[:] = here[here.shape[0] - outputs.shape[0] :]
+    kernels.copy(here[here.shape[0] - outputs.shape[0] :], outputs)
 
 
 @jit
@@ -223,7 +224,7 @@ def _predict(net: int, k: int, tile: int, of_target: int) -> None:
         starts, inputs, weights = target_rows(net), target_index(net), target_values(net)
         bias = target_biases(net)
     kernels.head_forward(sizes(net), starts[k], inputs, weights, bias[k], passing(net)[tile], here)
-    outputs[:] = here[here.shape[0] - outputs.shape[0] :]
+    kernels.copy(here[here.shape[0] - outputs.shape[0] :], outputs)
 
 
 @jit
@@ -242,7 +243,7 @@ def _backward(net: int, k: int, tile: int, weights: int, wanted: int) -> None:
     head, here = k % kept.shape[0], tile % kept.shape[1]
     below = below_gradient(net)[head, here]
     last = below.shape[0] - given.shape[0]
-    below[last:] = given
+    kernels.copy(given, below[last:])
     if k == 0:
         entered[tile, wanted:] = np.float32(0.0)
     kernels.head_backward(
@@ -291,35 +292,41 @@ def _optimizer_step(net: int) -> None:
 
 @jit
 def _update_target(net: int) -> None:
+    kernels.blend(target_flat(net), flat(net), tau(net)[0])
+
+
+@jit
+def _trim_target(net: int) -> None:
     moved = tau(net)[0]
-    if trimmed_index(net).shape[0] == 0:
-        kernels.blend(target_flat(net), flat(net), moved)
-        return
     kernels.blend_union(
         target_rows(net), target_index(net), target_values(net),
         rows(net), index(net), values(net), moved, budgets(net), layer_rows(net),
         trimmed_rows(net), trimmed_index(net), trimmed_values(net),
         union_rows(net), union_index(net), union_values(net),
     )  # fmt: skip
-    target_rows(net)[:] = trimmed_rows(net)
-    target_index(net)[:] = trimmed_index(net)
-    target_values(net)[:] = trimmed_values(net)
+    kernels.copy(trimmed_rows(net), target_rows(net))
+    kernels.copy(trimmed_index(net), target_index(net))
+    kernels.copy(trimmed_values(net), target_values(net))
     kernels.blend(target_biases(net).reshape(-1), biases(net).reshape(-1), moved)
 
 
-FUNCTIONS = (
+_CALLED = (
     _forward, _predict, _begin_backward, _backward, _finish_backward, _optimizer_step,
     _update_target,
 )  # fmt: skip
-_FORWARD, _PREDICT, _BEGIN, _BACKWARD, _FINISH, _STEP, _MOVE = range(len(FUNCTIONS))
+_FORWARD, _PREDICT, _BEGIN, _BACKWARD, _FINISH, _STEP, _MOVE = range(len(_CALLED))
 _ARGUMENTS = (3, 4, 2, 5, 2, 1, 1)
 """How many arguments each of them has."""
 
 
 @cache
-def addresses() -> NDArray[np.int64]:
-    """Return where the compiled functions are; compiles them, or loads them from disk."""
-    found = [address_of(each, count) for each, count in zip(FUNCTIONS, _ARGUMENTS, strict=True)]
+def addresses(trims: bool = False) -> NDArray[np.int64]:
+    """Return where the compiled functions are; compiles them, or loads them from disk.
+
+    Where a target is trimmed, `_trim_target` takes the place of `_update_target`.
+    """
+    chosen = (*_CALLED[:-1], _trim_target) if trims else _CALLED
+    found = [address_of(each, count) for each, count in zip(chosen, _ARGUMENTS, strict=True)]
     return np.array(found, np.int64)
 
 
@@ -390,11 +397,16 @@ def predict_row(net: int, x: Any) -> Any:
     )
 
 
+FUNCTIONS = (*_CALLED, *kernels.FUNCTIONS)
 SOURCES = (__file__, tables.__file__, single.__file__, *kernels.SOURCES)
 
 discard_stale(_forward, SOURCES)
 
 
 def compile_all() -> None:
-    """Compile every function, or load it from disk."""
+    """Compile what most runs need, or load it from disk.
+
+    The kernels come first: both are made of the same loops, which one process compiles once.
+    """
+    kernels.compile_all()
     addresses()

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dstrl_cli.compiler import jit
+from dstrl_cli.compiler import inner
 
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
 
 
-@jit
+@inner
 def weighted_sum(index: Array, value: Array, begin: int, end: int, x: Array, width: int) -> Float:
     """Return the sum of value[k] * x[index[k]] for k in [begin, end); width is the length of x."""
     total = np.float32(0.0)
@@ -28,7 +28,7 @@ def weighted_sum(index: Array, value: Array, begin: int, end: int, x: Array, wid
     return total
 
 
-@jit
+@inner
 def forward_row(
     sizes: Array, rows: Array, index: Array, value: Array, bias: Array, x: Array, room: Array
 ) -> Array:

@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba import carray, extending, types
 from numba.core import cgutils
 from numba.extending import register_jitable
+from numba.np.numpy_support import from_dtype
 from numpy.typing import NDArray
 
 intrinsic: Any = extending.intrinsic
@@ -73,7 +74,7 @@ class Layout:
         """Add a field; return what gives its array, in compiled code, from a table's address."""
         number = len(self.kinds)
         self.kinds[name] = (np.dtype(kind), dimensions)
-        return _ACCESSORS[dimensions](number, kind)
+        return _accessor(number, self.kinds[name][0], dimensions)
 
 
 @register_jitable
@@ -82,47 +83,48 @@ def numbers_at(address: int, count: int) -> Any:
     return carray(_pointer(address), (count,), np.int64)
 
 
-@register_jitable
-def _row(table: int, number: int) -> Any:
-    """Return the numbers of a row of the table at an address."""
-    size = (number + 1, 1 + MOST_DIMENSIONS)
-    return carray(_pointer(table), size, np.int64)[number]
+def _accessor(number: int, kind: np.dtype[Any], dimensions: int) -> Callable[..., Any]:
+    """Return what gives, in compiled code, the array of row `number` of the table at an address.
+
+    It is written as LLVM code: dozens of functions would each take a tenth of a second to compile.
+    """
+    array = types.Array(from_dtype(kind), dimensions, "C")
+
+    @intrinsic
+    def get(typing, table):  # type: ignore[no-untyped-def]
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            words = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+            return _array_of_row(context, builder, array, words, number)
+
+        return array(types.int64), code
+
+    found: Callable[..., Any] = get
+    return found
 
 
-def _of_one(number: int, kind: type[np.generic]) -> Callable[..., Any]:
-    @register_jitable
-    def get(table: int) -> Any:
-        row = _row(table, number)
-        return carray(_pointer(row[0]), (row[1],), kind)
+def _array_of_row(context: Any, builder: Any, array: Any, words: Any, number: int) -> Any:
+    """Return LLVM's value of the array that is described by a row of a table."""
+    from numba.np.arrayobj import populate_array  # only compiling needs it
 
-    return get
-
-
-def _of_two(number: int, kind: type[np.generic]) -> Callable[..., Any]:
-    @register_jitable
-    def get(table: int) -> Any:
-        row = _row(table, number)
-        return carray(_pointer(row[0]), (row[1], row[2]), kind)
-
-    return get
-
-
-def _of_three(number: int, kind: type[np.generic]) -> Callable[..., Any]:
-    @register_jitable
-    def get(table: int) -> Any:
-        row = _row(table, number)
-        return carray(_pointer(row[0]), (row[1], row[2], row[3]), kind)
-
-    return get
-
-
-def _of_four(number: int, kind: type[np.generic]) -> Callable[..., Any]:
-    @register_jitable
-    def get(table: int) -> Any:
-        row = _row(table, number)
-        return carray(_pointer(row[0]), (row[1], row[2], row[3], row[4]), kind)
-
-    return get
+    word = ir.IntType(64)
+    begin = number * (1 + MOST_DIMENSIONS)
+    address, *shape = (
+        builder.load(builder.gep(words, [word(begin + n)])) for n in range(1 + array.ndim)
+    )
+    made = context.make_array(array)(context, builder)
+    size = word(context.get_abi_sizeof(context.get_data_type(array.dtype)))
+    strides = [size]
+    for length in reversed(shape[1:]):
+        strides.insert(0, builder.mul(strides[0], length))
+    populate_array(
+        made,
+        data=builder.inttoptr(address, made.data.type),
+        shape=cgutils.pack_array(builder, shape),
+        strides=cgutils.pack_array(builder, strides),
+        itemsize=size,
+        meminfo=None,
+    )
+    return made._getvalue()
 
 
 @register_jitable
@@ -130,9 +132,6 @@ def numbered(rows: Any, number: int) -> Any:
     """Return, in compiled code, the float32 array [a, b, c] of a row that `described` made."""
     row = rows[number]
     return carray(_pointer(row[0]), (row[1], row[2], row[3]), np.float32)
-
-
-_ACCESSORS = {1: _of_one, 2: _of_two, 3: _of_three, 4: _of_four}
 
 
 def described(array: NDArray[Any]) -> list[int]:
