@@ -208,10 +208,9 @@ class Population:
         """Return the actions to take and the noise-free ones, both [P, act]."""
         if self.steps < self.config.learning_starts and self.algorithm.WARMS_UP:
             return self.warm_up.act(observation, self.steps)
-        if (compiled := self.learner.act(observation, self.steps)) is not None:
-            return compiled
-        noise = self.algorithm.exploration.at(self.steps)
-        actions: tuple[Tensor, Tensor] = self.sample_action(observation, noise)
+        actions: tuple[Tensor, Tensor] | None = self.learner.act(observation, self.steps)
+        if actions is None:
+            actions = self.sample_action(observation, self.algorithm.exploration.at(self.steps))
         return actions
 
     def finite_actions(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
