@@ -152,7 +152,8 @@ def _curve(
     steps = curve.steps[at]
     if curve.low is not None and curve.high is not None:
         there = np.isfinite(curve.low[at]) & np.isfinite(curve.high[at])
-        forth, low, high = (each[there] for each in (steps, curve.low[at], curve.high[at]))
+        forth = steps[there]
+        low, high = (each[at][there].clip(*frame.y) for each in (curve.low, curve.high))
         outline = np.concatenate([forth, forth[::-1]]), np.concatenate([high, low[::-1]])
         yield element("path", d=f"{_path(*outline, frame)}Z", class_=f"band {look['class_']}")
     if single and 1 < curve.seeds <= FEW_RUNS:
@@ -204,21 +205,14 @@ def thinned(count: int, most: int) -> Array:
 
 
 def _frame(curves: Iterable[Curve]) -> Frame:
-    """Return what all curves of a chart reach over; an interval may be cut where it is wider."""
+    """Return where the runs of a chart are; an interval that goes beyond is cut there."""
     every = list(curves)
     steps = np.concatenate([curve.steps for curve in every])
     values = np.concatenate([curve.values.ravel() for curve in every])
-    bounds = [each for curve in every for each in (curve.low, curve.high) if each is not None]
     values = values[np.isfinite(values)]
     if not len(values):
         values = np.zeros(1)
     low, high = float(values.min()), float(values.max())
-    room = (high - low) or abs(low) or 1.0
-    for each in bounds:
-        finite = each[np.isfinite(each)]
-        if len(finite):
-            low = max(min(low, float(finite.min())), float(values.min()) - room)
-            high = min(max(high, float(finite.max())), float(values.max()) + room)
     margin = 0.04 * ((high - low) or abs(low) or 1.0)
     return Frame((float(steps.min()), float(steps.max())), (low - margin, high + margin))
 
