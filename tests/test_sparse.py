@@ -333,9 +333,9 @@ def test_auto_takes_the_sparse_engine_where_it_pays() -> None:
 
 def test_where_the_sparse_engine_pays_depends_on_width_and_threads() -> None:
     assert [choice.pays_below(width, 1) for width in (8, 256, 1024, 2048, 9999)] == [
-        1.0, 1.0, 0.7, 0.55, 0.55
+        1.0, 1.0, 0.8, 0.5, 0.5
     ]  # fmt: skip
-    assert choice.pays_below(512, 1) == pytest.approx(0.85)
+    assert choice.pays_below(512, 1) == pytest.approx(0.9)
     assert choice.pays_below(256, 2) == pytest.approx(1 / 1.56)
 
 
