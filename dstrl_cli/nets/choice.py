@@ -24,7 +24,8 @@ PAYS_BELOW = ((256, 1.0), (1024, 0.8), (2048, 0.5))
 On one thread; measured by `dstrl bench update --algo td3,sac --width 64,256,1024,2048 --sparsity
 0,0.5,0.8,0.9,0.95,0.98 --engine masked,sparse` (`results/bench/growth.csv`): up to 256 units the
 sparse engine is faster even for dense networks. Wider ones have 0.77 to 1.03 of the masked engine's
-speed with all connections; with half of them 1.3 to 1.4 times it at 1024 units, 0.97 to 1.14 at 2048.
+speed with all connections; with half of them 1.3 to 1.4 times it at 1024 units, and 0.97 to 1.14
+times it at 2048.
 """
 
 PER_THREAD = 0.78
