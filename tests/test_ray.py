@@ -124,7 +124,7 @@ def test_what_ray_says_of_a_lost_seat_is_told_in_one_line():
     pytest.importorskip("ray", reason=NEEDS_RAY)
     from ray.exceptions import RayActorError, RayTaskError
 
-    from dstrl_cli.sweep.on_ray.launcher import in_short
+    from dstrl_cli.sweep.on_ray.nodes import in_short
 
     died = RayActorError(error_msg="The actor died.\n\tclass_name: Seat\n\tpid: 938")
     assert in_short(died) == "The actor died."

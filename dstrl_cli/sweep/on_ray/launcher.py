@@ -24,7 +24,7 @@ from dstrl_cli.sweep.interrupts import interrupts_held
 from dstrl_cli.sweep.launcher import End, Launcher, Message, Placed
 from dstrl_cli.sweep.local import work_of
 from dstrl_cli.sweep.on_ray import collected
-from dstrl_cli.sweep.on_ray.nodes import Nodes, on_node
+from dstrl_cli.sweep.on_ray.nodes import Nodes, in_short, on_node
 from dstrl_cli.sweep.on_ray.seat import Driver, Report, Seat
 from dstrl_cli.sweep.packing import PlannedPopulation
 
@@ -234,12 +234,6 @@ def send_when_saved(sweep: str, labels: Sequence[str], for_s: float) -> dict[str
     _wait_until(lambda: not any(map(lock.in_use, folders)), for_s)
     files = collected.send(sweep, labels)
     return {label: each for label, each in files.items() if each}
-
-
-def in_short(error: RayError) -> str:
-    """Return the first line of what Ray says, or of the exception in a seat that it passes on."""
-    cause = getattr(error, "cause", None) or error
-    return str(cause).strip().partition("\n")[0][:300]
 
 
 def _wait_until(condition: Callable[[], bool], for_s: float) -> None:

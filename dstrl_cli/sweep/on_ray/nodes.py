@@ -180,11 +180,17 @@ class Nodes:
         try:
             return min(ray.get([task.remote() for task in tasks], timeout=MEMORY_S))
         except (GetTimeoutError, RayError) as error:
-            cause = "they are in use" if isinstance(error, GetTimeoutError) else str(error)
+            cause = "they are in use" if isinstance(error, GetTimeoutError) else in_short(error)
             raise InputError(
                 f"the accelerators of the Ray cluster do not say how much memory they have "
-                f"({' '.join(cause.split())[:200]}): give it, as in --device-memory 80GB"
+                f"({cause}): give it, as in --device-memory 80GB"
             ) from None
+
+
+def in_short(error: RayError) -> str:
+    """Return the first line of what Ray says, or of the exception in a seat that it passes on."""
+    cause = getattr(error, "cause", None) or error
+    return str(cause).strip().partition("\n")[0][:300]
 
 
 def _called(node: Mapping[str, Any]) -> str:
