@@ -162,10 +162,8 @@ def threads_for(config: RunConfig, device: str, cores: int, alone: bool) -> int:
     """Return the threads of a run whose `threads` is `auto`.
 
     A second one where it only saves time: on the sparse engine, which must stay the faster one, it
-    takes updates beside the environment's steps and changes no number. In one call each, whole
-    steps took 0.92 instead of 1.28 ms in HalfCheetah-v5 (TD3, 256 units, 95 %), 2.25 instead of
-    2.63 ms with SAC at 90 %, and 0.21 instead of 0.32 ms in Pendulum-v1 with 64 units; steps of a
-    dense TD3 gain nothing (`dstrl bench train --threads 1,2`).
+    takes updates beside the environment's steps and changes no number. `dstrl bench train --threads
+    1,2` measures what that gains.
 
     Args:
         config: the run.

@@ -120,9 +120,8 @@ class CompiledUpdate(ABC):
                 caller waits for it before anything else looks at networks, buffer, metrics or
                 random numbers.
         """
-        targets = self.targets(due)
-        in_place = self.prepare(due, nstep)
-        if aside is not None and in_place and not (due.actor or due.topology):
+        left = self.prepare(due, nstep)
+        if aside is not None and not left and not (due.actor or due.topology):
             aside.start(self.function, self.given.ctypes.data)
             return
         type(self).UPDATE(self.given.ctypes.data)
@@ -130,9 +129,8 @@ class CompiledUpdate(ABC):
             for network in self.updated(due):
                 td_error = self.td_error if network is self.algorithm.critic else None
                 network.show_update(self.algorithm.alive, td_error, self.rows)
-        if not in_place:
-            for table in targets:
-                table.network.update_target(self.algorithm.config.tau)
+        for table in left:
+            table.network.update_target(self.algorithm.config.tau)
 
     def start_early(self, due: Due, nstep: int, aside: Partner) -> bool:
         """Take the update that has begun, if it can be taken before its step's transition is known.
@@ -144,16 +142,16 @@ class CompiledUpdate(ABC):
         drawn = self.sampling.row(self.algorithm.updates - 1)
         if due.topology or shared.reads_next(self.batch.address, drawn, nstep):
             return False
-        if not self.prepare(due, nstep):
+        if self.prepare(due, nstep):
             return False
         self.row = shared.next_row(self.batch.address)
         aside.start(self.function, self.given.ctypes.data)
         return True
 
-    def prepare(self, due: Due, nstep: int) -> bool:
+    def prepare(self, due: Due, nstep: int) -> list[NetworkTable]:
         """Lay out what compiled code is given for the update that has begun.
 
-        Returns whether it can move all targets that are due; else it will move none.
+        Returns the networks whose targets are left to move after it: all that are due, or none.
         """
         self.actor.renew()
         self.critic.renew()
@@ -163,7 +161,7 @@ class CompiledUpdate(ABC):
         targets = self.targets(due)
         in_place = all(table.moves_target for table in targets)
         self.given[TABLES:] = self.numbers(due, bool(targets) and in_place, nstep, drawn)
-        return in_place
+        return [] if in_place else targets
 
     def act(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return the action to take and the noise-free one [1, act]; valid until the next call.
