@@ -17,10 +17,16 @@ from population_samples import SPARSITIES
 from torch import Tensor
 from training_samples import SMALL, train
 
+from dstrl_cli.bench.breakdown import StepParts
 from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.parse import to_dict
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.replay import choice
+from dstrl_cli.runs.folder import RunFolder
+from dstrl_cli.sweep.plan import prepare
+from dstrl_cli.training import trainer
 from dstrl_cli.training.capture import WARM_UP_CALLS, Function, capture
+from dstrl_cli.training.reporter import Silent
 
 X = torch.tensor([3.0, 1.0, 2.0])
 
@@ -176,3 +182,24 @@ def test_an_accelerator_replays_what_it_does_eagerly(
         for name in ("eval.csv", "episodes.csv", "topology.csv"):
             ours, theirs = (pd.read_csv(folder / name) for folder in (one, other))
             pd.testing.assert_frame_equal(ours, theirs, rtol=1e-3)
+
+
+def test_the_parts_of_a_lock_step_are_timed_apart(tmp_path: Path) -> None:
+    one = prepare(population("td3", "Pendulum-v1")[1], Path("run"))
+    with RunFolder(tmp_path / "run").create(to_dict(one.config)) as folder, torch.no_grad():
+        timed = trainer.Population([one.config], [[folder]], one.spec, "cpu", Silent())
+        observation = [timed.env.reset(timed.env_seeds)]
+
+        def lap() -> None:
+            observation.append(timed.advance(observation.pop()))
+
+        for _ in range(60):
+            lap()
+        parts = StepParts(timed, lap)
+        parts.run(0.05)
+        timed.close()
+    assert timed.steps == 60 + parts.laps
+    assert parts.updates == parts.laps
+    found = parts.milliseconds()
+    assert list(found) == ["act", "env", "store", "update", "rest"]
+    assert min(found.values()) > 0
