@@ -1,8 +1,8 @@
 """Memory for the rings of a replay buffer.
 
 A batch reads rows from all over the rings. With pages of 4 KB the processor looks nearly every row
-up in its page tables, which takes as long as reading it: with huge pages, where the system has
-them, a batch of 256 from a million transitions of HalfCheetah-v5 takes 41 us instead of 60.
+of a large buffer up in its page tables, which takes as long as reading it; huge pages, where the
+system has them, are few enough to be remembered.
 """
 
 from __future__ import annotations
