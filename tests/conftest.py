@@ -6,6 +6,7 @@ One thread is the default of a run, and the fastest on tiny networks.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells start background jobs so, and processes would inherit it: no Ctrl-C would reach a test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
