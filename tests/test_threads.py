@@ -1,4 +1,4 @@
-"""A second thread: updates go on on it, which changes no number, and `auto` chooses it."""
+"""A second thread: updates are shared with it, which changes no number, and `auto` chooses it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.presets import resolve
 from dstrl_cli.machine import Host
 from dstrl_cli.nets.choice import threads_for, torch_threads
-from dstrl_cli.nets.sparse.partner import Partner
+from dstrl_cli.nets.sparse.partner import BUSY, Partner
+from dstrl_cli.nets.sparse.pieces import add, read, share
 from dstrl_cli.nets.sparse.tables import address_of, numbers_at
 from dstrl_cli.replay.compiled import CompiledReplay
 from dstrl_cli.sweep.devices import Device
@@ -52,6 +53,51 @@ def test_a_partner_does_what_is_handed_over_until_it_is_closed() -> None:
     assert count[0] == 1001
     partner.wait()
     partner.close()
+
+
+@jit
+def meet(address: int, piece: int, worker: int) -> None:
+    """Count a piece, and wait for the other thread to be in one, for some seconds."""
+    words = numbers_at(address, MEETING)
+    add(words, 1 + worker, 1)
+    looks = 0
+    while (read(words, 1) == 0 or read(words, 2) == 0) and looks < 10**8:
+        looks += 1
+    words[3 + piece] += 1
+
+
+@jit
+def lay_out(address: int) -> None:
+    words = numbers_at(address, MEETING)
+    share(words[0], words[MEETING - 1], address, PIECES)
+
+
+PIECES = 7
+MEETING = 3 + PIECES + 1
+"""Words: a board, pieces by thread, how often each piece was taken, and what to call for it."""
+
+
+def test_who_waits_for_work_takes_pieces_of_it() -> None:
+    partner, words = Partner(), np.zeros(MEETING, np.int64)
+    meet.compile((int64, int64, int64))
+    lay_out.compile((int64,))
+    words[0], words[-1] = partner.address, address_of(meet, 3)
+    partner.start(address_of(lay_out, 1), words.ctypes.data)
+    partner.wait()
+    partner.close()
+    assert words[3:-1].tolist() == [1] * PIECES
+    assert min(words[1:3]) >= 1
+    assert sum(words[1:3]) == PIECES
+
+
+def test_without_a_second_thread_the_caller_takes_every_piece() -> None:
+    words = np.zeros(MEETING, np.int64)
+    words[2] = 1  # nobody else is waited for
+    meet.compile((int64, int64, int64))
+    lay_out.compile((int64,))
+    words[-1] = address_of(meet, 3)
+    lay_out(words.ctypes.data)
+    assert words[1:-1].tolist() == [PIECES, 1, *[1] * PIECES]
 
 
 @jit
@@ -86,9 +132,22 @@ def with_two(run: RunConfig) -> Learner:
     return found
 
 
+LARGE = {"hidden_sizes": [200, 190], "actor": {"sparsity": 0.0}, "critic": {"sparsity": 0.2}}
+"""Networks that are split after the tiles, too; the actor has every connection."""
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "keys", [{}, {"nstep": 3}, {"policy_delay": 3}, {"target_masking": "magnitude_trim"}]
+    "keys",
+    [
+        {},
+        {"nstep": 3},
+        {"policy_delay": 3},
+        {"target_masking": "magnitude_trim"},
+        {"batch_size": 30},  # one tile
+        {"batch_size": 600},  # blocks of several
+        {"batch_size": 250, **LARGE},
+    ],
 )
 @pytest.mark.parametrize("algo", ["td3", "sac"])
 def test_critics_that_learn_while_the_policy_acts_are_the_same(
@@ -115,10 +174,8 @@ def test_critics_that_learn_while_the_policy_acts_are_the_same(
         assert all(torch.equal(a, b) for a, b in zip(*acted, strict=True))
     two.wait()
     compare(one.algorithm.state(0), two.algorithm.state(0), 0.0, "")
-    assert one.aside is None
-    trimmed = algo == "sac" and keys.get("target_masking") == "magnitude_trim"
-    delay = run.policy_delay
-    assert len(begun) == updates - updates // delay or trimmed
+    assert one.partner is None
+    assert len(begun) == updates
     two.close()
 
 
@@ -159,19 +216,15 @@ def test_an_update_that_reads_the_next_transition_does_not_start_before_it_is_kn
     two.close()
 
 
-def test_an_update_of_the_actor_after_its_step_never_runs_aside(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    two = with_two(config("sac", policy_delay=1, threads=2))
-    handed_over: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(Partner, "start", lambda *call: handed_over.append(call))
-    with torch.no_grad():
-        for _ in range(4):
-            two.update()
-    monkeypatch.undo()
+@torch.no_grad()
+@pytest.mark.parametrize(("delay", "goes_on"), [(1, False), (5, True)])
+def test_an_update_of_the_actor_after_its_step_is_waited_for(delay: int, goes_on: bool) -> None:
+    two = with_two(config("sac", policy_delay=delay, threads=2))
+    assert two.partner is not None
+    for _ in range(4):
+        two.update()
+        assert bool(two.partner.words[BUSY]) == goes_on
     two.close()
-    assert handed_over == []
-    assert two.algorithm.actor.updates == 4
 
 
 # --- runs ---------------------------------------------------------------------------------------
@@ -275,14 +328,13 @@ def chosen(statuses: str, jobs: int | None = None, cores: int = 2, *sets: str) -
 
 
 def test_auto_gives_a_second_thread_to_a_run_that_is_alone_and_gains_by_it() -> None:
-    alone = {"device": "cpu", "cores": 2, "alone": True}
-    assert threads_for(cheetah().config, **alone) == 2
-    assert threads_for(cheetah().config, **(alone | {"alone": False})) == 1
-    assert threads_for(cheetah().config, **(alone | {"cores": 1})) == 1
-    assert threads_for(cheetah().config, **(alone | {"device": "cuda:0"})) == 1
-    assert threads_for(cheetah(0, "rlx2", "td3", "hidden_sizes=[64,64]").config, **alone) == 2
-    assert threads_for(cheetah(0, "rlx2", "sac").config, **alone) == 2
-    assert threads_for(cheetah(0, "rlx2", "td3", "engine=masked").config, **alone) == 1
+    assert threads_for(cheetah().config, "cpu", 2) == 2
+    assert threads_for(cheetah().config, "cpu", 1) == 1
+    assert threads_for(cheetah().config, "cuda:0", 2) == 1
+    assert threads_for(cheetah(0, "rlx2", "td3", "hidden_sizes=[64,64]").config, "cpu", 2) == 2
+    assert threads_for(cheetah(0, "rlx2", "sac").config, "cpu", 2) == 2
+    assert threads_for(cheetah(0, "dense").config, "cpu", 2) == 2
+    assert threads_for(cheetah(0, "rlx2", "td3", "engine=masked").config, "cpu", 2) == 1
 
 
 def test_auto_looks_at_the_whole_plan_and_not_at_what_is_left_of_it() -> None:
@@ -292,6 +344,8 @@ def test_auto_looks_at_the_whole_plan_and_not_at_what_is_left_of_it() -> None:
     assert chosen("fn", jobs=1) == [2]
     assert chosen("n", None, 1) == [1]
     assert chosen("nn", None, 2, "threads=2") == [2, 2]
+    assert chosen("nnn", None, 5) == [1, 1, 1]
+    assert chosen("nnn", None, 6) == chosen("nnn", 2, 4) == [2, 2, 2]
 
 
 def test_torch_has_one_thread_beside_the_sparse_engine() -> None:

@@ -213,13 +213,13 @@ class RunConfig(Model):
     `learning_starts` steps, with normal noise of `prefill_noise`. `{seed}` in these five stands for
     the run's seed. What was found there (`init_mask_source`, ...) is filled in.
     `init_weights_from: fresh` draws other weights than a run of this seed does.
-    `threads: auto` gives a run a second thread where it is alone and gains time by it
-    (`nets.choice.threads_for`). `env_workers` are processes that step environments (0: none, the
-    run's own process), and
-    `replay_device: auto` keeps the replay buffer beside the networks. An episode that terminates
-    at exactly its time limit counts as terminated, or as cut off by the limit with `limit_wins`;
-    an evaluation episode that has not ended after `eval_max_steps` is ended there. A hidden unit
-    counts as dormant in `neurons.csv` whose activity is at most `dormant_threshold` of its layer's.
+    `threads: auto` gives a run a second thread where the machine has two cores for it and it gains
+    time (`nets.choice.threads_for`). `env_workers` are processes that step environments (0: none,
+    the run's own process), and `replay_device: auto` keeps the replay buffer beside the networks.
+    An episode that terminates at exactly its time limit counts as terminated, or as cut off by the
+    limit with `limit_wins`; an evaluation episode that has not ended after `eval_max_steps` is
+    ended there. A hidden unit counts as dormant in `neurons.csv` whose activity is at most
+    `dormant_threshold` of its layer's.
     `checkpoint_every` is a number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps
     the last checkpoint of a finished run. `tensorboard` and `wandb` also write curves for these
     two. `metric` is what tables of the run show unless they are

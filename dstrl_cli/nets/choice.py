@@ -28,11 +28,12 @@ speed with all connections; with half of them 1.3 to 1.4 times it at 1024 units,
 times it at 2048.
 """
 
-PER_THREAD = 0.78
-"""What each thread adds to the speed of the masked engine; the sparse engine uses one thread.
+PER_THREAD, WITH_TWO = 0.78, 1.6
+"""What each thread adds to the speed of the masked engine, and what a second one makes of the
+sparse engine, which uses no more.
 
-With two threads it is 2 * 0.78 times as fast: 1.55 times as many whole steps of SAC were measured
-(`dstrl bench train --threads 1,2`).
+With two threads the masked engine is 2 * 0.78 times as fast: 1.55 times as many whole steps of SAC
+were measured (`dstrl bench train --threads 1,2`).
 """
 
 COMPILED = (
@@ -123,7 +124,8 @@ def pays_below(width: int, threads: int) -> float:
         if width <= wide:
             share = more + (less - more) * math.log(width / narrow) / math.log(wide / narrow)
             break
-    return share / max(1.0, PER_THREAD * threads)
+    sparse = WITH_TWO if threads > 1 else 1.0
+    return share / max(1.0, PER_THREAD * threads / sparse)
 
 
 def choose(
@@ -158,22 +160,21 @@ def choose(
     return Choice("sparse", f"{100 * active:.3g}% of the connections are active")
 
 
-def threads_for(config: RunConfig, device: str, cores: int, alone: bool) -> int:
+def threads_for(config: RunConfig, device: str, cores: int) -> int:
     """Return the threads of a run whose `threads` is `auto`.
 
     A second one where it only saves time: on the sparse engine, which must stay the faster one, it
-    takes updates beside the environment's steps and changes no number. `dstrl bench train --threads
-    1,2` measures what that gains.
+    takes updates beside the environment's steps, and its share of each, and changes no number.
+    `dstrl bench train --threads 1,2` measures what that gains.
 
     Args:
         config: the run.
         device: that it trains on.
-        cores: of the machine.
-        alone: whether no other run of its plan may train at the same time.
+        cores: that it has for itself while as many runs of its plan train as may at once.
 
     Raises InputError for an engine that was asked for and cannot be had.
     """
-    if not alone or cores < 2 or not algorithm(config.algo).compiled:
+    if cores < 2 or not algorithm(config.algo).compiled:
         return 1
     with_two = config.model_copy(update={"threads": 2})
     return 2 if choose(with_two, device).engine == "sparse" else 1

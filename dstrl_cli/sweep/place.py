@@ -151,11 +151,11 @@ def with_threads(
     That does not depend on how many of them are finished: a plan that goes on gives its runs what
     it gave them at first.
     """
-    alone = len(planned) == 1 or limits.jobs == 1
+    at_once = min(len(planned), limits.jobs or len(planned))
+    cores = min(host.cores_of_a_run, host.cores // max(1, at_once))
     runs = [each.run for each in planned if each.to_do]
     open_ = [run for run in runs if run.config.threads == "auto"]
-    cores = host.cores_of_a_run
-    chosen = for_each(open_, lambda run: threads_for(run.config, device.name, cores, alone))
+    chosen = for_each(open_, lambda run: threads_for(run.config, device.name, cores))
     number = {run.path: threads for run, threads in zip(open_, chosen, strict=True)}
     return [
         replace(run, config=run.config.model_copy(update={"threads": number[run.path]}))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm, Due
-from dstrl_cli.algos.compiled import compiled_update, partner_for
+from dstrl_cli.algos.compiled import compiled_update
 from dstrl_cli.config.fields import LinearRate
 from dstrl_cli.envs.base import Step
 from dstrl_cli.replay.base import Replay, Transition
@@ -57,8 +57,8 @@ class Learner:
         )
         self.add_transition = self.add_on_host if replay_on_host else capture(self.add)
         self.compiled = compiled_update(algorithm, replay, self.sampling)
-        self.partner = partner_for(config) if self.compiled is not None else None
-        self.aside = self.partner if aside else None
+        self.partner = None if self.compiled is None else self.compiled.partner
+        self.aside = aside and self.partner is not None
         self.due: Due | None = None  # of an update that has begun and was not taken
         self.started = False  # whether the next call of `update` finds its update started early
         self.moves_policy = False  # whether an update that goes on may change the policy
@@ -78,14 +78,14 @@ class Learner:
         It is possible where there is a second thread, and where the update does not depend on the
         transition: hardly any batch holds the newest of many. Otherwise `update` does what remains.
         """
-        if self.aside is None or self.compiled is None:
+        if not self.aside or self.compiled is None:
             return
         self.wait()
         self.follow_schedule(step)
         self.due = due = self.algorithm.begin_update()
         if self.compiled.takes(due):
             _, nstep = self.nsteps.at(self.algorithm.updates)
-            self.started = self.compiled.start_early(due, nstep, self.aside)
+            self.started = self.compiled.start_early(due, nstep)
             self.moves_policy = self.started and due.actor
 
     def store(self, observation: Tensor, action: Tensor, step: Step, policy_action: Tensor) -> None:
@@ -160,8 +160,8 @@ class Learner:
         called for every step may go on meanwhile: `act` waits itself where the policy changes, and
         the update does not read the row that `store` writes.
         """
-        if self.aside is not None:
-            self.aside.wait()
+        if self.partner is not None:
+            self.partner.wait()
             self.moves_policy = False
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ def compiled_update(
     kind: type[CompiledUpdate] = getattr(importlib.import_module(module), name)
     if type(algorithm) is not kind.ALGORITHM or not kind.samples_from(replay):
         return None
-    return kind(algorithm, replay, sampling)
+    return kind(algorithm, replay, sampling, partner_for(algorithm.config))
 
 
 def partner_for(config: RunConfig) -> Partner | None:

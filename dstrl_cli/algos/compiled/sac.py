@@ -24,31 +24,42 @@ Float = Any  # float32 scalars
 LOW, HIGH, CLAMPS, LEARNS, TARGET_ENTROPY, EXPLORATION = range(shared.OWN, shared.OWN + 6)
 POLICY_NOISE, TARGET_NOISE = 0, 1  # numbers of the noises: of the actor's loss, of each step
 
+LOSS, LOG_PROB = 0, 1  # of `shared.sums`, once the critics are through
+
 _LOG_CONSTANT = np.float32(0.5 * math.log(2 * math.pi) + 2 * math.log(2.0))
 """What -log pi of one dimension holds besides noise, u and std."""
 
 
+ACTOR_DUE, TARGETS_DUE, NSTEP, DRAWN, OWN_NOISE, NEXT_NOISE, END = range(
+    shared.GIVEN, shared.GIVEN + 7
+)
+"""What an update is given besides: what it includes, 0 or 1; the steps of the target; the rows of
+the random numbers that choose the batch, and of the noises of the actor's loss and the target."""
+
+
 @jit
 def update(given: int) -> None:
-    """Sample a batch and take one update.
+    """Sample a batch and take one update; see `shared` for what is given."""
+    words = tables.numbers_at(given, END)
+    batch, critic = words[shared.BATCH], words[shared.CRITIC]
+    shared.sample(batch, critic, words[DRAWN], words[NSTEP])
+    shared.update_critic(given)
+    if words[ACTOR_DUE]:
+        update_actor(given)
+    if words[TARGETS_DUE]:
+        passes.update_target(critic, words[shared.BOARD])
 
-    `given` is the address of its whole numbers:
-        batch, actor, critic: addresses of tables.
-        actor_due, targets_due: what the update includes, 0 or 1.
-        nstep: steps of the target.
-        drawn, policy_noise, target_noise: rows of the random numbers that choose the batch, and of
-            the noises.
-    """
-    words = tables.numbers_at(given, 9)
-    batch, actor, critic, actor_due, targets_due = words[0], words[1], words[2], words[3], words[4]
-    nstep, drawn, policy_noise, target_noise = words[5], words[6], words[7], words[8]
-    shared.sample(batch, critic, drawn, nstep)
-    soft_target(batch, actor, critic, target_noise)
-    shared.update_critic(batch, critic)
-    if actor_due:
-        update_actor(batch, actor, critic, policy_noise)
-    if targets_due:
-        passes.update_target(critic)
+
+@jit
+def critic_block(given: int, block: int, worker: int) -> None:
+    """Find the targets of a block of tiles, and regress the critics on them."""
+    words = tables.numbers_at(given, END)
+    batch, actor, critic = words[shared.BATCH], words[shared.ACTOR], words[shared.CRITIC]
+    first, last = shared.tiles_of(batch, block)
+    for tile in range(first, last):
+        soft_target(batch, actor, critic, tile, words[NEXT_NOISE], worker)
+        for k in range(passes.rows(critic).shape[0]):
+            shared.regress(batch, critic, k, tile, worker)
 
 
 @inner
@@ -94,30 +105,33 @@ def draw(batch: int, tile: int, output: Array, noise: Array) -> None:
 
 
 @inner
-def soft_target(batch: int, actor: int, critic: int, target_noise: int) -> None:
+def soft_target(
+    batch: int, actor: int, critic: int, tile: int, target_noise: int, worker: int
+) -> None:
     """Fill `target`: the n-step soft target (RLX eq. 11).
 
     Actions come from the current policy at every step of the path; the bootstrap uses the action of
     the last step taken.
     """
     path, discount, wanted = shared.path(batch), shared.discount(batch), shared.target(batch)
-    kernels.copy(shared.reward(batch), wanted)
-    for tile in range(wanted.shape[0]):
-        for k in range(path.shape[0]):
-            add_entropy(batch, actor, critic, tile, k, target_noise)
-        following, x = path[path.shape[0] - 1, tile], passes.passing(critic)[tile]
-        shared.copy_rows(following, x)
-        shared.target_q(batch, critic, tile)
-        for j in range(shared.rows_of(batch, tile)):
-            wanted[tile, j] += discount[tile, j] * shared.lowest_q(batch, critic, tile, j)
+    kernels.copy(shared.reward(batch)[tile], wanted[tile])
+    for k in range(path.shape[0]):
+        add_entropy(batch, actor, critic, tile, k, target_noise, worker)
+    following, x = path[path.shape[0] - 1, tile], passes.passing(critic)[tile]
+    shared.copy_rows(following, x)
+    shared.target_q(critic, tile, worker)
+    for j in range(shared.rows_of(batch, tile)):
+        wanted[tile, j] += discount[tile, j] * shared.lowest_q(batch, critic, tile, j)
 
 
 @inner
-def add_entropy(batch: int, actor: int, critic: int, tile: int, k: int, target_noise: int) -> None:
+def add_entropy(
+    batch: int, actor: int, critic: int, tile: int, k: int, target_noise: int, worker: int
+) -> None:
     """Add the entropy of step k to `target`, and its action to the input where it is the last."""
     noise = tables.numbered(shared.noises(batch), TARGET_NOISE + k)[target_noise]
     shared.copy_rows(shared.path(batch)[k, tile], passes.passing(actor)[tile])
-    passes.predict(actor, 0, tile)
+    passes.predict(actor, 0, tile, worker)
     output, x = passes.out(actor)[0, tile], passes.passing(critic)[tile]
     draw(batch, tile, output, noise)
     wanted, log_prob, last = (
@@ -134,22 +148,23 @@ def add_entropy(batch: int, actor: int, critic: int, tile: int, k: int, target_n
 
 
 @inner
-def update_actor(batch: int, actor: int, critic: int, policy_noise: int) -> None:
+def update_actor(given: int) -> None:
     """Minimise alpha log pi - min Q over reparameterised actions, then the temperature."""
-    noise = tables.numbered(shared.noises(batch), POLICY_NOISE)[policy_noise]
+    words = tables.numbers_at(given, END)
+    batch, actor, board = words[shared.BATCH], words[shared.ACTOR], words[shared.BOARD]
     rows, temperature = np.float32(shared.starts(batch).shape[0]), alpha(batch)
     total, log_probs = np.float32(0.0), np.float32(0.0)
-    passes.begin_backward(critic, passes.rows(critic).shape[0])
-    passes.begin_backward(actor, 1)
+    passes.begin_backward(words[shared.CRITIC], passes.rows(words[shared.CRITIC]).shape[0], board)
+    passes.begin_backward(actor, 1, board)
+    shared.in_blocks(given, shared.ACTOR_BLOCK)
     for tile in range(shared.target(batch).shape[0]):
-        more, more_probs = lower_loss(batch, actor, critic, tile, noise, temperature)
-        total += more
-        log_probs += more_probs
+        total += shared.sums(batch)[tile, 0, LOSS]
+        log_probs += shared.sums(batch)[tile, 0, LOG_PROB]
     loss = total / rows
     shared.freeze_unless_finite(batch, loss)
     if shared.alive(batch)[0]:
-        passes.finish_backward(actor, 1)
-        passes.optimizer_step(actor)
+        passes.finish_backward(actor, 1, board)
+        passes.optimizer_step(actor, board)
         if shared.settings(batch)[LEARNS] > 0:
             # d/d log_alpha of mean(alpha (-log pi - target entropy))
             excess = -log_probs / rows - shared.settings(batch)[TARGET_ENTROPY]
@@ -158,29 +173,38 @@ def update_actor(batch: int, actor: int, critic: int, policy_noise: int) -> None
     shared.alpha(batch)[0] += temperature
 
 
+@jit
+def actor_block(given: int, block: int, worker: int) -> None:
+    """Backpropagate the loss of a block of tiles to the actor."""
+    words = tables.numbers_at(given, END)
+    batch, actor, critic = words[shared.BATCH], words[shared.ACTOR], words[shared.CRITIC]
+    noise = tables.numbered(shared.noises(batch), POLICY_NOISE)[words[OWN_NOISE]]
+    first, last = shared.tiles_of(batch, block)
+    for tile in range(first, last):
+        lower_loss(batch, actor, critic, tile, noise, worker)
+
+
 @inner
-def lower_loss(
-    batch: int, actor: int, critic: int, tile: int, noise: Array, temperature: Float
-) -> tuple[Float, Float]:
-    """Backpropagate a tile's loss to the actor; return the sums of the loss and of log pi."""
+def lower_loss(batch: int, actor: int, critic: int, tile: int, noise: Array, worker: int) -> None:
+    """Backpropagate a tile's loss to the actor, and keep the sums of the loss and of log pi."""
     x, drawn, heads = passes.first(critic)[tile], passes.out(actor)[0, tile], passes.rows(critic)
     size, here = noise.shape[1], shared.rows_of(batch, tile)
     first = x.shape[0] - size
     shared.copy_rows(x, passes.first(actor)[tile])
-    passes.forward(actor, 0, tile)
+    passes.forward(actor, 0, tile, worker)
     draw(batch, tile, drawn, noise)
     for i in range(size):
         for j in range(here):
             x[first + i, j] = drawn[i, j]
     for k in range(heads.shape[0]):
-        passes.forward(critic, k, tile)
-    sums = lowest_q_slopes(batch, critic, tile, temperature)
+        passes.forward(critic, k, tile, worker)
+    temperature, found = alpha(batch), shared.sums(batch)[tile, 0]
+    found[LOSS], found[LOG_PROB] = lowest_q_slopes(batch, critic, tile, temperature)
     for k in range(heads.shape[0]):
-        passes.backward(critic, k, tile, False, first)
+        passes.backward(critic, k, tile, False, first, worker)
     share = temperature / np.float32(shared.starts(batch).shape[0])
     action_slopes(batch, actor, critic, tile, noise, share)
-    passes.backward(actor, 0, tile, True, passes.inputs_of(actor))
-    return sums
+    passes.backward(actor, 0, tile, True, passes.inputs_of(actor), worker)
 
 
 @inner
@@ -270,8 +294,9 @@ class CompiledSAC(CompiledUpdate):
 
     ALGORITHM: ClassVar[type] = SAC
     UPDATE: ClassVar[Any] = update
+    BLOCKS: ClassVar[tuple[Any, Any]] = (critic_block, actor_block)
     ACT: ClassVar[Any] = act
-    NUMBERS: ClassVar[int] = 6
+    NUMBERS: ClassVar[int] = END - shared.GIVEN
     CRITICS_TAKE_TURNS: ClassVar[bool] = False  # the actor needs the smaller of their values
 
     @override
@@ -315,7 +340,7 @@ class CompiledSAC(CompiledUpdate):
         return due.actor, targets, nstep, drawn, policy_noise, target_noise
 
 
-FUNCTIONS = (update, act, *shared.FUNCTIONS)
+FUNCTIONS = (critic_block, actor_block, update, act, *shared.FUNCTIONS)
 SOURCES = (__file__, *SHARED_SOURCES)
 
 discard_stale(update, SOURCES)
@@ -323,4 +348,4 @@ discard_stale(update, SOURCES)
 
 def compile_all() -> None:
     """Compile every function, or load it from disk."""
-    shared.compile_for(update, act)
+    shared.compile_for(update, (critic_block, actor_block), act)

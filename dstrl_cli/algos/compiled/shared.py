@@ -3,19 +3,25 @@
 `batch` is the table of one run's batch and counters; `actor` and `critic` are those of its networks
 (`nets.sparse.passes`). T rows of the batch lie side by side in a tile; rows past the batch are zero
 where they enter a network, and have no gradient.
+
+An update is given the address of whole numbers: those of the tables of batch, actor and critics, a
+board or 0 (`nets.sparse.partner`), the addresses of its two functions that take a block of tiles
+(`in_blocks`), and from `GIVEN` on what the algorithm needs besides.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numba import boolean, float32, int64
 
-from dstrl_cli.compiler import discard_stale, inner, jit
+from dstrl_cli.compiler import discard_stale, inlined, inner, jit
 from dstrl_cli.nets.sparse import passes
-from dstrl_cli.nets.sparse.tables import Layout
+from dstrl_cli.nets.sparse.pieces import share
+from dstrl_cli.nets.sparse.tables import Layout, numbers_at
 from dstrl_cli.replay import kernels
 
 Array = Any  # NumPy arrays, typed by the compiler
@@ -41,6 +47,7 @@ last = LAYOUT.field("last", _longs, 2)
 path = LAYOUT.field("path", _floats, 4)
 path_discount = LAYOUT.field("path_discount", _floats, 3)
 target = LAYOUT.field("target", _floats, 2)
+sums = LAYOUT.field("sums", _floats, 3)  # [tiles, critics, 3]: what a tile adds to the metrics
 # the algorithm's noise: a table of arrays [block, B, act]
 noises = LAYOUT.field("noises", _longs, 2)
 # keys of the run: gamma, then what the algorithm reads
@@ -67,6 +74,8 @@ alpha_rate = LAYOUT.field("alpha_rate", np.float64, 1)
 
 GAMMA, OWN = 0, 1
 """Place in the settings of the key that every algorithm has, and of the first of its own."""
+BATCH, ACTOR, CRITIC, BOARD, CRITIC_BLOCK, ACTOR_BLOCK, GIVEN = range(7)
+SQUARES, VALUES, ERRORS = range(3)
 
 
 @inner
@@ -132,10 +141,27 @@ def freeze_unless_finite(batch: int, loss: Float) -> None:
         alive(batch)[0] = False
 
 
+@inlined
+def in_blocks(given: int, function: int) -> None:
+    """Call an update's function (given, block, worker) for every block of tiles."""
+    words = numbers_at(given, GIVEN)
+    tiles = target(words[BATCH]).shape[0]
+    each = passes.tiles_of_block(tiles)
+    share(words[BOARD], words[function], given, -(-tiles // each))
+
+
+@inlined
+def tiles_of(batch: int, block: int) -> tuple[int, int]:
+    """Return the first tile of a block, and the first past it."""
+    tiles = target(batch).shape[0]
+    each = passes.tiles_of_block(tiles)
+    return block * each, min(tiles, (block + 1) * each)
+
+
 @inner
-def regress(batch: int, critic: int, k: int, tile: int) -> tuple[Float, Float]:
-    """Regress critic k on a tile of `target`; return the sums of the squared errors and of Q."""
-    passes.forward(critic, k, tile)
+def regress(batch: int, critic: int, k: int, tile: int, worker: int) -> None:
+    """Regress critic k on a tile of `target`, and fill `sums`."""
+    passes.forward(critic, k, tile, worker)
     q, slopes = passes.out(critic)[k, tile, 0], passes.slopes(critic)[k, tile, 0]
     wanted, here = target(batch)[tile], rows_of(batch, tile)
     scale = np.float32(2.0 / starts(batch).shape[0])
@@ -148,37 +174,44 @@ def regress(batch: int, critic: int, k: int, tile: int) -> tuple[Float, Float]:
         slopes[j] = error * scale
     for j in range(here, wanted.shape[0]):
         slopes[j] = np.float32(0.0)
-    td_error(batch)[k] += errors
-    passes.backward(critic, k, tile, True, passes.inputs_of(critic))
-    return squares, sum_
+    found = sums(batch)[tile, k]
+    found[SQUARES], found[VALUES], found[ERRORS] = squares, sum_, errors
+    passes.backward(critic, k, tile, True, passes.inputs_of(critic), worker)
 
 
 @inner
-def update_critic(batch: int, critic: int) -> None:
-    """Regress every critic on `target`: mean over the batch, sum over the critics."""
+def update_critic(given: int) -> None:
+    """Regress every critic on `target`: mean over the batch, sum over the critics.
+
+    The algorithm's function for a block of tiles calls `regress` for each tile and critic.
+    """
+    words = numbers_at(given, GIVEN)
+    batch, critic, board = words[BATCH], words[CRITIC], words[BOARD]
     heads, rows = passes.rows(critic).shape[0], starts(batch).shape[0]
+    passes.begin_backward(critic, heads, board)
+    in_blocks(given, CRITIC_BLOCK)
     squares, sum_ = np.float32(0.0), np.float32(0.0)
     td_error(batch)[:] = np.float32(0.0)
-    passes.begin_backward(critic, heads)
     for tile in range(target(batch).shape[0]):
         for k in range(heads):
-            more_squares, more = regress(batch, critic, k, tile)
-            squares += more_squares
-            sum_ += more
+            found = sums(batch)[tile, k]
+            squares += found[SQUARES]
+            sum_ += found[VALUES]
+            td_error(batch)[k] += found[ERRORS]
     loss = squares / np.float32(rows)
     freeze_unless_finite(batch, loss)
     if alive(batch)[0]:
-        passes.finish_backward(critic, heads)
-        passes.optimizer_step(critic)
+        passes.finish_backward(critic, heads, board)
+        passes.optimizer_step(critic, board)
     critic_loss(batch)[0] += loss
     q_mean(batch)[0] += sum_ / np.float32(heads * rows)
 
 
 @inner
-def target_q(batch: int, critic: int, tile: int) -> None:
+def target_q(critic: int, tile: int, worker: int) -> None:
     """Run every critic's target on a tile."""
     for k in range(passes.rows(critic).shape[0]):
-        passes.target(critic, k, tile)
+        passes.target(critic, k, tile, worker)
 
 
 @inner
@@ -206,8 +239,10 @@ def compile_all() -> None:
     reads_next.compile((int64, int64, int64))
 
 
-def compile_for(update: Any, act: Any) -> None:
-    """Compile an algorithm's two functions besides, or load them from disk."""
+def compile_for(update: Any, blocks: Sequence[Any], act: Any) -> None:
+    """Compile an algorithm's functions besides, or load them from disk."""
     compile_all()
+    for each in blocks:
+        each.compile((int64, int64, int64))
     update.compile((int64,))
     act.compile((int64, int64, float32[:, ::1], int64))

@@ -23,43 +23,50 @@ NOISE, CLIP, EXPLORATION = range(shared.OWN, shared.OWN + 3)
 SMOOTHING = 0  # number of the only noise
 
 
+ACTOR_DUE, TARGETS_DUE, NSTEP, DRAWN, SMOOTHED, END = range(shared.GIVEN, shared.GIVEN + 6)
+"""What an update is given besides: what it includes, 0 or 1; the steps of the target; the rows of
+the random numbers that choose the batch, and of the noise."""
+
+
 @jit
 def update(given: int) -> None:
-    """Sample a batch and take one update.
+    """Sample a batch and take one update; see `shared` for what is given."""
+    words = tables.numbers_at(given, END)
+    batch, actor, critic = words[shared.BATCH], words[shared.ACTOR], words[shared.CRITIC]
+    shared.sample(batch, critic, words[DRAWN], words[NSTEP])
+    shared.update_critic(given)
+    if words[ACTOR_DUE]:
+        update_actor(given)
+        if words[TARGETS_DUE]:
+            passes.update_target(critic, words[shared.BOARD])
+            passes.update_target(actor, words[shared.BOARD])
 
-    `given` is the address of its whole numbers:
-        batch, actor, critic: addresses of tables.
-        actor_due, targets_due: what the update includes, 0 or 1.
-        nstep: steps of the target.
-        drawn, smoothing: rows of the random numbers that choose the batch, and of the noise.
-    """
-    words = tables.numbers_at(given, 8)
-    batch, actor, critic, actor_due, targets_due = words[0], words[1], words[2], words[3], words[4]
-    nstep, drawn, smoothing = words[5], words[6], words[7]
-    shared.sample(batch, critic, drawn, nstep)
-    td_target(batch, actor, critic, smoothing)
-    shared.update_critic(batch, critic)
-    if actor_due:
-        update_actor(batch, actor, critic)
-        if targets_due:
-            passes.update_target(critic)
-            passes.update_target(actor)
+
+@jit
+def critic_block(given: int, block: int, worker: int) -> None:
+    """Find the targets of a block of tiles, and regress the critics on them."""
+    words = tables.numbers_at(given, END)
+    batch, actor, critic = words[shared.BATCH], words[shared.ACTOR], words[shared.CRITIC]
+    first, last = shared.tiles_of(batch, block)
+    for tile in range(first, last):
+        td_target(batch, actor, critic, tile, words[SMOOTHED], worker)
+        for k in range(passes.rows(critic).shape[0]):
+            shared.regress(batch, critic, k, tile, worker)
 
 
 @inner
-def td_target(batch: int, actor: int, critic: int, smoothing: int) -> None:
+def td_target(batch: int, actor: int, critic: int, tile: int, smoothing: int, worker: int) -> None:
     """Fill `target`: the n-step target with the smoothed target action and the smaller Q."""
     wanted, reward, discount = shared.target(batch), shared.reward(batch), shared.discount(batch)
-    for tile in range(wanted.shape[0]):
-        following = shared.path(batch)[0, tile]
-        shared.copy_rows(following, passes.passing(actor)[tile])
-        shared.copy_rows(following, passes.passing(critic)[tile])
-        passes.target(actor, 0, tile)
-        smoothed_action(batch, tile, actor, critic, smoothing)
-        shared.target_q(batch, critic, tile)
-        for j in range(wanted.shape[1]):
-            q = shared.lowest_q(batch, critic, tile, j)
-            wanted[tile, j] = reward[tile, j] + discount[tile, j] * q
+    following = shared.path(batch)[0, tile]
+    shared.copy_rows(following, passes.passing(actor)[tile])
+    shared.copy_rows(following, passes.passing(critic)[tile])
+    passes.target(actor, 0, tile, worker)
+    smoothed_action(batch, tile, actor, critic, smoothing)
+    shared.target_q(critic, tile, worker)
+    for j in range(wanted.shape[1]):
+        q = shared.lowest_q(batch, critic, tile, j)
+        wanted[tile, j] = reward[tile, j] + discount[tile, j] * q
 
 
 @inner
@@ -81,33 +88,46 @@ def smoothed_action(batch: int, tile: int, actor: int, critic: int, smoothing: i
 
 
 @inner
-def update_actor(batch: int, actor: int, critic: int) -> None:
+def update_actor(given: int) -> None:
     """Take a step that raises the first critic's value of the policy's actions."""
+    words = tables.numbers_at(given, END)
+    batch, actor, board = words[shared.BATCH], words[shared.ACTOR], words[shared.BOARD]
     total, rows = np.float32(0.0), np.float32(shared.starts(batch).shape[0])
-    passes.begin_backward(critic, 1)
-    passes.begin_backward(actor, 1)
+    passes.begin_backward(words[shared.CRITIC], 1, board)
+    passes.begin_backward(actor, 1, board)
+    shared.in_blocks(given, shared.ACTOR_BLOCK)
     for tile in range(shared.target(batch).shape[0]):
-        total += raise_q(batch, actor, critic, tile)
+        total += shared.sums(batch)[tile, 0, shared.VALUES]
     loss = -total / rows
     shared.freeze_unless_finite(batch, loss)
     if shared.alive(batch)[0]:
-        passes.finish_backward(actor, 1)
-        passes.optimizer_step(actor)
+        passes.finish_backward(actor, 1, board)
+        passes.optimizer_step(actor, board)
     shared.actor_loss(batch)[0] += loss
 
 
+@jit
+def actor_block(given: int, block: int, worker: int) -> None:
+    """Backpropagate the mean Q of a block of tiles to the actor."""
+    words = tables.numbers_at(given, END)
+    batch, actor, critic = words[shared.BATCH], words[shared.ACTOR], words[shared.CRITIC]
+    first, last = shared.tiles_of(batch, block)
+    for tile in range(first, last):
+        raise_q(batch, actor, critic, tile, worker)
+
+
 @inner
-def raise_q(batch: int, actor: int, critic: int, tile: int) -> Float:
-    """Backpropagate a tile's mean Q to the actor; return the sum of Q."""
+def raise_q(batch: int, actor: int, critic: int, tile: int, worker: int) -> None:
+    """Backpropagate a tile's mean Q to the actor, and keep the sum of Q."""
     x, action = passes.first(critic)[tile], passes.out(actor)[0, tile]
     shared.copy_rows(x, passes.first(actor)[tile])
-    passes.forward(actor, 0, tile)
+    passes.forward(actor, 0, tile, worker)
     first = x.shape[0] - action.shape[0]
     for i in range(action.shape[0]):
         for j in range(action.shape[1]):
             action[i, j] = numbers.tanh(action[i, j])
             x[first + i, j] = action[i, j]
-    passes.forward(critic, 0, tile)
+    passes.forward(critic, 0, tile, worker)
     q, slopes = passes.out(critic)[0, tile, 0], passes.slopes(critic)[0, tile, 0]
     total, each = np.float32(0.0), np.float32(-1.0 / shared.starts(batch).shape[0])
     here = shared.rows_of(batch, tile)
@@ -116,14 +136,14 @@ def raise_q(batch: int, actor: int, critic: int, tile: int) -> Float:
         slopes[j] = each
     for j in range(here, q.shape[0]):
         slopes[j] = np.float32(0.0)
-    passes.backward(critic, 0, tile, False, first)
+    shared.sums(batch)[tile, 0, shared.VALUES] = total
+    passes.backward(critic, 0, tile, False, first, worker)
     below, given = passes.first_gradient(critic)[tile], passes.slopes(actor)[0, tile]
     for i in range(action.shape[0]):
         for j in range(action.shape[1]):
             a = action[i, j]
             given[i, j] = below[first + i, j] * (np.float32(1.0) - a * a)
-    passes.backward(actor, 0, tile, True, passes.inputs_of(actor))
-    return total
+    passes.backward(actor, 0, tile, True, passes.inputs_of(actor), worker)
 
 
 @jit
@@ -148,8 +168,9 @@ class CompiledTD3(CompiledUpdate):
 
     ALGORITHM: ClassVar[type] = TD3
     UPDATE: ClassVar[Any] = update
+    BLOCKS: ClassVar[tuple[Any, Any]] = (critic_block, actor_block)
     ACT: ClassVar[Any] = act
-    NUMBERS: ClassVar[int] = 5
+    NUMBERS: ClassVar[int] = END - shared.GIVEN
     CRITICS_TAKE_TURNS: ClassVar[bool] = True
 
     @override
@@ -172,7 +193,7 @@ class CompiledTD3(CompiledUpdate):
         return due.actor, targets, nstep, drawn, smoothing
 
 
-FUNCTIONS = (update, act, *shared.FUNCTIONS)
+FUNCTIONS = (critic_block, actor_block, update, act, *shared.FUNCTIONS)
 SOURCES = (__file__, *SHARED_SOURCES)
 
 discard_stale(update, SOURCES)
@@ -180,4 +201,4 @@ discard_stale(update, SOURCES)
 
 def compile_all() -> None:
     """Compile every function, or load it from disk."""
-    shared.compile_for(update, act)
+    shared.compile_for(update, (critic_block, actor_block), act)

@@ -25,9 +25,6 @@ from dstrl_cli.streams import Stream
 
 SOURCES = (__file__, numbers.__file__, compiler.__file__, *shared.SOURCES)
 
-TABLES = 3
-"""Tables whose addresses an update is given: of the batch, the actor and the critics."""
-
 
 class CompiledUpdate(ABC):
     """Takes the updates of one algorithm in which no topology changes, and acts.
@@ -36,12 +33,15 @@ class CompiledUpdate(ABC):
         algorithm: of one member, on the sparse engine.
         replay: its buffer, which `samples_from` allows.
         sampling: the numbers that choose batches.
+        partner: a second thread that takes updates, or None. The caller's thread takes its share of
+            them when it waits for it.
 
     Attributes:
         ALGORITHM: the class whose updates these are.
-        UPDATE: takes an update in compiled code, from the address of what it is given: addresses of
-            the tables of batch, actor and critics, then `numbers`.
-        NUMBERS: how many those are.
+        UPDATE: takes an update in compiled code, from the address of what it is given: see
+            `shared`; the last are `numbers`.
+        BLOCKS: its functions of a block of tiles: of the critics, of the actor.
+        NUMBERS: how many numbers it is given besides what all algorithms are.
         ACT: writes the actions for an observation in compiled code, from the addresses of the
             tables of batch and actor, the observation [1, obs], and the row of its noise.
         CRITICS_TAKE_TURNS: whether a critic's tile is taken backward before the next critic's
@@ -51,16 +51,21 @@ class CompiledUpdate(ABC):
 
     ALGORITHM: ClassVar[type]
     UPDATE: ClassVar[Any]
+    BLOCKS: ClassVar[tuple[Any, Any]]
     NUMBERS: ClassVar[int]
     ACT: ClassVar[Any]
     CRITICS_TAKE_TURNS: ClassVar[bool]
 
-    def __init__(self, algorithm: Any, replay: Any, sampling: Stream) -> None:
+    def __init__(
+        self, algorithm: Any, replay: Any, sampling: Stream, partner: Partner | None
+    ) -> None:
         self.algorithm, self.replay, self.sampling = algorithm, replay, sampling
+        self.partner = partner
         self.rows = algorithm.config.batch_size
         heads = 1 if self.CRITICS_TAKE_TURNS else algorithm.critic.plan.heads
-        self.actor = NetworkTable(algorithm.actor, self.rows, 1)
-        self.critic = NetworkTable(algorithm.critic, self.rows, heads)
+        threads = 1 if partner is None else 2
+        self.actor = NetworkTable(algorithm.actor, self.rows, 1, threads)
+        self.critic = NetworkTable(algorithm.critic, self.rows, heads, threads)
         tiles, _, lanes = self.critic.arrays["first"].shape
         self.shape = (tiles, lanes)
         self.nstep = 0
@@ -68,11 +73,15 @@ class CompiledUpdate(ABC):
         self.actions = (self.row_of_actions(), self.row_of_actions())
         self.td_error = torch.zeros(1, algorithm.critic.plan.heads)
         self.batch = self.batch_table()
-        self.given = np.zeros(TABLES + self.NUMBERS, np.int64)
-        tables = self.batch, self.actor, self.critic
-        self.given[:TABLES] = [table.address for table in tables]
-        shared.compile_for(type(self).UPDATE, type(self).ACT)
-        self.function = address_of(type(self).UPDATE, 1)
+        update, blocks, act = type(self).UPDATE, type(self).BLOCKS, type(self).ACT
+        shared.compile_for(update, blocks, act)
+        self.function = address_of(update, 1)
+        self.given = np.zeros(shared.GIVEN + self.NUMBERS, np.int64)
+        self.given[: shared.GIVEN] = [
+            *(table.address for table in (self.batch, self.actor, self.critic)),
+            0 if partner is None else partner.address,
+            *(address_of(block, 3) for block in blocks),
+        ]
         compiler.let_go()
 
     @staticmethod
@@ -109,22 +118,25 @@ class CompiledUpdate(ABC):
         critic, actor = self.algorithm.critic, self.algorithm.actor
         return [critic, actor] if due.actor else [critic]
 
-    def __call__(self, due: Due, nstep: int, aside: Partner | None = None) -> None:
+    def __call__(self, due: Due, nstep: int, goes_on: bool = False) -> None:
         """Take the update that has begun.
 
         Args:
             due: what `Algorithm.begin_update` returned, if `takes`.
             nstep: steps of its target.
-            aside: a second thread to take the update if neither the actor nor a topology rule takes
-                part in it: then it goes on after this returns, beside actions of the policy. The
-                caller waits for it before anything else looks at networks, buffer, metrics or
-                random numbers.
+            goes_on: whether the partner, if there is one, may go on with it after this returns, if
+                neither the actor nor a topology rule takes part in it. Then the caller waits for
+                the partner before anything but `act` looks at networks, buffer, metrics or random
+                numbers.
         """
         left = self.prepare(due, nstep)
-        if aside is not None and not left and not (due.actor or due.topology):
-            aside.start(self.function, self.given.ctypes.data)
-            return
-        type(self).UPDATE(self.given.ctypes.data)
+        if self.partner is None:
+            type(self).UPDATE(self.given.ctypes.data)
+        else:
+            self.partner.start(self.function, self.given.ctypes.data)
+            if goes_on and not (left or due.actor or due.topology):
+                return
+            self.partner.wait()
         if due.topology:
             for network in self.updated(due):
                 td_error = self.td_error if network is self.algorithm.critic else None
@@ -132,7 +144,7 @@ class CompiledUpdate(ABC):
         for table in left:
             table.network.update_target(self.algorithm.config.tau)
 
-    def start_early(self, due: Due, nstep: int, aside: Partner) -> bool:
+    def start_early(self, due: Due, nstep: int) -> bool:
         """Take the update that has begun, if it can be taken before its step's transition is known.
 
         That is so if its batch does not hold this transition and its topology does not change. Then
@@ -144,8 +156,9 @@ class CompiledUpdate(ABC):
             return False
         if self.prepare(due, nstep):
             return False
+        assert self.partner is not None
         self.row = shared.next_row(self.batch.address)
-        aside.start(self.function, self.given.ctypes.data)
+        self.partner.start(self.function, self.given.ctypes.data)
         return True
 
     def prepare(self, due: Due, nstep: int) -> list[NetworkTable]:
@@ -160,7 +173,7 @@ class CompiledUpdate(ABC):
         drawn = self.sampling.row(self.algorithm.updates - 1)
         targets = self.targets(due)
         in_place = all(table.moves_target for table in targets)
-        self.given[TABLES:] = self.numbers(due, bool(targets) and in_place, nstep, drawn)
+        self.given[shared.GIVEN :] = self.numbers(due, bool(targets) and in_place, nstep, drawn)
         return [] if in_place else targets
 
     def act(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -202,6 +215,7 @@ class CompiledUpdate(ABC):
             numbers=self.sampling.array[0],
             starts=np.empty(self.rows, np.int64),
             target=np.zeros(self.shape, np.float32),
+            sums=np.zeros((self.shape[0], algorithm.critic.plan.heads, 3), np.float32),
             reward=np.zeros(self.shape, np.float32),
             discount=np.zeros(self.shape, np.float32),
             last=np.zeros(self.shape, np.int64),

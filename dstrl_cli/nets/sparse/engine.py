@@ -60,26 +60,29 @@ class Buffers:
     """Activations of one batch size, as tiles (see `kernels`).
 
     Without a backward pass the heads take turns with the room of one, which stays in the cache.
-    With `at_once`, only so many heads and one tile are taken forward and backward at the same time.
+    With `at_once`, only so many heads, and one tile a thread, are taken forward and backward at the
+    same time.
     """
 
-    def __init__(self, plan: NetworkPlan, batch: int, backward: bool, at_once: int = 0) -> None:
+    def __init__(
+        self, plan: NetworkPlan, batch: int, backward: bool, at_once: int = 0, threads: int = 1
+    ) -> None:
         size = kernels.TILE
         tiles, neurons = -(-batch // size), sum(plan.sizes[1:])
         self.batch = batch
         self.first = aligned(tiles, plan.sizes[0], size)
         heads = at_once or (plan.heads if backward else 1)
-        self.hidden = aligned(heads, 1 if at_once else tiles, neurons, size)
+        self.hidden = aligned(heads, min(threads, tiles) if at_once else tiles, neurons, size)
         if backward:
             self.gradient = aligned(*self.hidden.shape)
             self.first_gradient = aligned(*self.first.shape)
             self.bias_sums = np.empty((plan.heads, tiles, neurons), np.float32)
             self.products = np.empty((1, 0), np.float32)
 
-    def value_sums(self, connections: int) -> Floats:
-        """Return room for one number per connection [1, connections]."""
-        if self.products.shape[1] != connections:
-            self.products = np.empty((1, connections), np.float32)
+    def value_sums(self, connections: int, rows: int = 1) -> Floats:
+        """Return room for one number per connection, or several [rows, connections]."""
+        if self.products.shape != (rows, connections):
+            self.products = np.empty((rows, connections), np.float32)
         return self.products
 
     @staticmethod
@@ -139,7 +142,7 @@ class SparseNetwork(Network):
             self.corrected1 = np.array([1 - BETA1**n for n in counts])
         self.sizes = np.array(plan.sizes, dtype=np.int64)
         self.layer_rows = np.concatenate([[0], np.cumsum(plan.sizes[1:])]).astype(np.int64)
-        self.buffers: dict[tuple[int, bool, int], Buffers] = {}
+        self.buffers: dict[tuple[int, bool, int, int], Buffers] = {}
         self.last: tuple[Buffers, int] | None = None
 
     @property
@@ -187,9 +190,9 @@ class SparseNetwork(Network):
             self.last = (buffers, heads)
         return torch.from_numpy(out)
 
-    def buffers_of(self, batch: int, backward: bool, at_once: int = 0) -> Buffers:
+    def buffers_of(self, batch: int, backward: bool, at_once: int = 0, threads: int = 1) -> Buffers:
         """Return the room for batches of one size, made when first asked for; see `Buffers`."""
-        key = (batch, backward, at_once)
+        key = (batch, backward, at_once, threads)
         if key not in self.buffers:
             self.buffers[key] = Buffers(self.plan, *key)
         return self.buffers[key]

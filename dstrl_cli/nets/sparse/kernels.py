@@ -39,6 +39,9 @@ from dstrl_cli.nets.sparse.registers import TILE
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
 
+WHOLE = 64
+"""Numbers that a loop takes at once, at the most."""
+
 
 @inlined
 def copy(x: Array, y: Array) -> None:
@@ -49,6 +52,18 @@ def copy(x: Array, y: Array) -> None:
     given, taken = x.reshape(-1), y.reshape(-1)
     for i in range(given.shape[0]):
         taken[i] = given[i]
+
+
+@inlined
+def share_of(begin: int, end: int, part: int, parts: int) -> tuple[int, int]:
+    """Return where a part of what lies from `begin` to `end` begins and ends.
+
+    Parts begin at multiples of whole vectors, so that numbers do not depend on how many there are.
+    """
+    each = -(-(end - begin) // parts)
+    each += -each % WHOLE
+    first = min(begin + each * part, end)
+    return first, min(first + each, end)
 
 
 @inner
@@ -113,17 +128,18 @@ def forward(
 @inlined
 def in_order(
     value: Array, columns: Array, position: Array, full: Array, sizes: Array,
-    ordered: Array, value_sums: Array,
+    ordered: Array, value_sums: Array, part: int, parts: int,
 ) -> None:  # fmt: skip
     """Put one head's values into `ordered` by input neuron, and zeros into value_sums.
 
-    Layers that are `full` need neither.
+    Layers that are `full` need neither. Of each layer this is the part of this number.
     """
     column = 0
     for layer in range(full.shape[0]):
         if not full[layer]:
-            begin, end = columns[column], columns[column + sizes[layer]]
-            value_sums[begin:end] = np.float32(0.0)
+            begin, end = share_of(columns[column], columns[column + sizes[layer]], part, parts)
+            for several in range(value_sums.shape[0]):
+                value_sums[several, begin:end] = np.float32(0.0)
             for e in range(begin, end):
                 ordered[e] = value[position[e]]
         column += sizes[layer]
@@ -168,19 +184,28 @@ def head_backward(
 @inlined
 def head_gradients(
     sizes: Array, full: Array, columns: Array, position: Array, value_sums: Array,
-    first: Array, hidden: Array, below_grad: Array, value_grad: Array,
+    first: Array, hidden: Array, below_grad: Array, value_grad: Array, part: int, parts: int,
 ) -> None:  # fmt: skip
-    """Write the gradients of one head's values, those of sparse layers from value_sums."""
+    """Write the gradients of one head's values, those of sparse layers from value_sums.
+
+    value_sums are added up from the first row [connections] on. Of each layer this is the part of
+    this number.
+    """
     row = column = 0
     for layer in range(full.shape[0]):
         begin, end = columns[column], columns[column + sizes[layer]]
         if full[layer]:
             g = below_grad[:, row : row + sizes[layer + 1]]
             x = first if layer == 0 else hidden[:, row - sizes[layer] : row]
-            dense_gradients(g, x, value_grad, begin)
+            neurons = share_of(0, sizes[layer + 1], part, parts)
+            dense_gradients(g, x, value_grad, begin, *neurons)
         else:
-            for e in range(begin, end):
-                value_grad[position[e]] = value_sums[e]
+            here, there = share_of(begin, end, part, parts)
+            for several in range(1, value_sums.shape[0]):
+                for e in range(here, there):
+                    value_sums[0, e] += value_sums[several, e]
+            for e in range(here, there):
+                value_grad[position[e]] = value_sums[0, e]
         column += sizes[layer]
         row += sizes[layer + 1]
 
@@ -212,7 +237,7 @@ def backward(
         for layer in range(layers):
             full[layer] = is_dense(columns[k], column, sizes[layer], sizes[layer + 1])
             column += sizes[layer]
-        in_order(value, columns[k], position, full, sizes, ordered, value_sums[0])
+        in_order(value, columns[k], position, full, sizes, ordered, value_sums, 0, 1)
         into_tiles(grad[k], below_grad[k, :, last:])
         for tile in range(tiles):
             head_backward(
@@ -222,8 +247,8 @@ def backward(
             )  # fmt: skip
         if weights:
             head_gradients(
-                sizes, full, columns[k], position, value_sums[0],
-                first, hidden[k], below_grad[k], value_grad,
+                sizes, full, columns[k], position, value_sums,
+                first, hidden[k], below_grad[k], value_grad, 0, 1,
             )  # fmt: skip
             bias_grad[k] = np.float32(0.0)
             for tile in range(tiles):

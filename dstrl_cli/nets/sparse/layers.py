@@ -133,19 +133,22 @@ CHUNK = 16
 
 
 @inlined
-def dense_gradients(g: Array, x: Array, value_grad: Array, begin: int) -> None:
+def dense_gradients(
+    g: Array, x: Array, value_grad: Array, begin: int, first: int, last: int
+) -> None:
     """Write the gradients of a layer with every connection from value_grad[begin] on.
 
-    g [tiles, out, T] are the gradients at its neurons, x [tiles, in, T] its inputs.
+    g [tiles, out, T] are the gradients at its neurons, x [tiles, in, T] its inputs. Only those of
+    the neurons from `first`, a multiple of `CHUNK`, up to `last` are written.
     """
     tiles, outputs, inputs = g.shape[0], g.shape[1], x.shape[1]
     g_stride, x_stride = g.strides[0] // g.itemsize, x.strides[0] // x.itemsize
     above = ABOVE if outputs >= ABOVE and inputs >= BELOW else 1
     below = BELOW if inputs >= BELOW else 1
-    for chunk in range(0, outputs, CHUNK):
+    for chunk in range(first, last, CHUNK):
         for i_step in range(0, inputs, below):
             i = min(i_step, inputs - below)  # the last ones overlap those before
-            for o_step in range(chunk, min(chunk + CHUNK, outputs), above):
+            for o_step in range(chunk, min(chunk + CHUNK, last), above):
                 o = min(o_step, outputs - above)
                 at = begin + o * inputs + i
                 if above > 1:

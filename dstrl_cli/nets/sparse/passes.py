@@ -6,6 +6,10 @@ caches. The caller puts it into `first` (for `forward`) or `passing` (for `predi
 They leave the outputs in `out` [K, tiles, outputs, T]; `backward` takes their gradients from
 `slopes` of the same shape, zero in rows past the batch. A tile's `forward` and `backward` follow
 each other: other calls, of `forward` for another tile too, may take the room of its activations.
+
+Two threads may take tiles at the same time (see `pieces`): each is a `worker` with room of its own,
+and each block of tiles has its own sums, so that the numbers are those of one thread. What follows
+the tiles is split as well where a network is large.
 """
 
 from __future__ import annotations
@@ -20,8 +24,9 @@ from numpy.typing import NDArray
 
 from dstrl_cli.compiler import discard_stale, jit
 from dstrl_cli.nets.adam import BETA1, BETA2, EPSILON
-from dstrl_cli.nets.sparse import kernels, single, tables
+from dstrl_cli.nets.sparse import kernels, pieces, single, tables
 from dstrl_cli.nets.sparse.engine import SparseNetwork
+from dstrl_cli.nets.sparse.pieces import share
 from dstrl_cli.nets.sparse.single import forward_row
 from dstrl_cli.nets.sparse.tables import Layout, Table, address_of, call
 
@@ -29,6 +34,8 @@ Array = Any  # NumPy arrays, typed by the compiler
 
 NARROW = 16
 """Outputs up to which a layer with every connection may be taken connection by connection."""
+BLOCKS, PARTS, LARGE = 4, 4, 2**15
+"""Most blocks of tiles; parts of what is split, where there are so many parameters."""
 
 LAYOUT = Layout()
 _floats, _ints, _longs = np.float32, np.int32, np.int64
@@ -94,15 +101,16 @@ class NetworkTable(Table):
         network: whose arrays.
         batch: rows of a batch.
         heads: those that are taken forward before any of them is taken backward.
+        threads: that take tiles at the same time.
 
     Attributes:
         moves_target: whether `update_target` of this module can be called. The network's own must
             be where its target's arrays change their size or place.
     """
 
-    def __init__(self, network: SparseNetwork, batch: int, heads: int) -> None:
+    def __init__(self, network: SparseNetwork, batch: int, heads: int, threads: int) -> None:
         super().__init__(LAYOUT)
-        self.network, self.batch, self.heads = network, batch, heads
+        self.network, self.batch, self.heads, self.threads = network, batch, heads, threads
         widest = max(network.plan.sizes)
         self.set(room=np.zeros((2, widest), np.float32))
         self.fill()
@@ -126,8 +134,11 @@ class NetworkTable(Table):
         online, moved = params.topology, target.topology
         full, by_tile = self.full_layers()
         at_once = self.heads if by_tile else 0
-        kept = network.buffers_of(self.batch, True, at_once)
-        passed = network.buffers_of(self.batch, False, 1 if by_tile else 0)
+        kept = network.buffers_of(self.batch, True, at_once, self.threads)
+        passed = network.buffers_of(self.batch, False, 1, self.threads)
+        blocks = -(-len(kept.first) // tiles_of_block(len(kept.first)))
+        # one thread adds up tile after tile: then blocks of one tile need no sums of their own
+        sums = 1 if self.threads == 1 and blocks == len(kept.first) else blocks
         own = np.empty(0, np.float32) if network.own_steps is None else network.own_steps
         self.set(
             sizes=network.sizes,
@@ -161,7 +172,7 @@ class NetworkTable(Table):
             below_gradient=kept.gradient,
             first_gradient=kept.first_gradient,
             ordered=network.ordered,
-            value_sums=kept.value_sums(len(network.ordered)),
+            value_sums=kept.value_sums(len(network.ordered), sums),
             bias_sums=kept.bias_sums,
             full=full,
             passing=passed.first,
@@ -205,10 +216,28 @@ class NetworkTable(Table):
         )
 
 
+@register_jitable
+def tiles_of_block(tiles: int) -> int:
+    """Return how many tiles are a block, the smallest piece of a batch."""
+    return -(-tiles // BLOCKS)
+
+
+@register_jitable
+def _place(net: int, rooms: Array, tile: int, worker: int) -> int:
+    """Return which of a head's rooms a tile's activations take: its own, or that of the thread."""
+    return tile if rooms.shape[1] == first(net).shape[0] else worker
+
+
+@register_jitable
+def _parts(net: int) -> int:
+    """Return into how many parts to split what is done for every parameter."""
+    return PARTS if flat(net).shape[0] >= LARGE else 1
+
+
 @jit
-def _forward(net: int, k: int, tile: int) -> None:
+def _forward(net: int, k: int, tile: int, worker: int) -> None:
     kept, outputs = hidden(net), out(net)[k, tile]
-    here = kept[k % kept.shape[0], tile % kept.shape[1]]
+    here = kept[k % kept.shape[0], _place(net, kept, tile, worker)]
     kernels.head_forward(
         sizes(net), rows(net)[k], index(net), values(net), biases(net)[k], first(net)[tile], here
     )
@@ -216,9 +245,10 @@ def _forward(net: int, k: int, tile: int) -> None:
 
 
 @jit
-def _predict(net: int, k: int, tile: int, of_target: int) -> None:
-    # every tile and head takes the same room, which stays in the cache
-    here, outputs = passing_hidden(net)[0, 0], out(net)[k, tile]
+def _predict(net: int, k: int, tile: int, of_target: int, worker: int) -> None:
+    # every head takes the same room, which stays in the thread's cache
+    rooms, outputs = passing_hidden(net), out(net)[k, tile]
+    here = rooms[0, _place(net, rooms, tile, worker)]
     starts, inputs, weights, bias = rows(net), index(net), values(net), biases(net)
     if of_target:
         starts, inputs, weights = target_rows(net), target_index(net), target_values(net)
@@ -228,19 +258,20 @@ def _predict(net: int, k: int, tile: int, of_target: int) -> None:
 
 
 @jit
-def _begin_backward(net: int, heads: int) -> None:
-    for k in range(heads):
-        kernels.in_order(
-            values(net), columns(net)[k], position(net), full(net)[k], sizes(net), ordered(net),
-            value_sums(net)[0],
-        )  # fmt: skip
+def _begin_backward(net: int, piece: int, worker: int) -> None:
+    k, part = piece // _parts(net), piece % _parts(net)
+    kernels.in_order(
+        values(net), columns(net)[k], position(net), full(net)[k], sizes(net), ordered(net),
+        value_sums(net), part, _parts(net),
+    )  # fmt: skip
 
 
 @jit
-def _backward(net: int, k: int, tile: int, weights: int, wanted: int) -> None:
+def _backward(net: int, k: int, tile: int, weights: int, wanted: int, worker: int) -> None:
     given, entered = slopes(net)[k, tile], first_gradient(net)
-    kept = hidden(net)
-    head, here = k % kept.shape[0], tile % kept.shape[1]
+    kept, sums = hidden(net), value_sums(net)
+    head, here = k % kept.shape[0], _place(net, kept, tile, worker)
+    block = tile // tiles_of_block(entered.shape[0]) if sums.shape[0] > 1 else 0
     below = below_gradient(net)[head, here]
     last = below.shape[0] - given.shape[0]
     kernels.copy(given, below[last:])
@@ -248,7 +279,7 @@ def _backward(net: int, k: int, tile: int, weights: int, wanted: int) -> None:
         entered[tile, wanted:] = np.float32(0.0)
     kernels.head_backward(
         sizes(net), full(net)[k], values(net), columns(net)[k], source(net), ordered(net),
-        value_sums(net)[0], bias_sums(net)[k, tile], first(net)[tile], kept[head, here], below,
+        sums[block], bias_sums(net)[k, tile], first(net)[tile], kept[head, here], below,
         entered[tile], bool(weights), wanted,
     )  # fmt: skip
     for n in range(given.shape[0]):
@@ -256,47 +287,50 @@ def _backward(net: int, k: int, tile: int, weights: int, wanted: int) -> None:
 
 
 @jit
-def _finish_backward(net: int, heads: int) -> None:
+def _finish_backward(net: int, piece: int, worker: int) -> None:
     sums, gradients = bias_sums(net), bias_gradient(net)
-    for k in range(heads):
-        kernels.head_gradients(
-            sizes(net), full(net)[k], columns(net)[k], position(net), value_sums(net)[0],
-            first(net), hidden(net)[k % hidden(net).shape[0]],
-            below_gradient(net)[k % hidden(net).shape[0]], value_gradient(net),
-        )  # fmt: skip
-        gradients[k] = np.float32(0.0)
-        for tile in range(sums.shape[1]):
-            for r in range(sums.shape[2]):
-                gradients[k, r] += sums[k, tile, r]
+    k, part = piece // _parts(net), piece % _parts(net)
+    kernels.head_gradients(
+        sizes(net), full(net)[k], columns(net)[k], position(net), value_sums(net),
+        first(net), hidden(net)[k % hidden(net).shape[0]],
+        below_gradient(net)[k % hidden(net).shape[0]], value_gradient(net), part, _parts(net),
+    )  # fmt: skip
+    if part:
+        return
+    gradients[k] = np.float32(0.0)
+    for tile in range(sums.shape[1]):
+        for r in range(sums.shape[2]):
+            gradients[k, r] += sums[k, tile, r]
 
 
 @jit
-def _optimizer_step(net: int) -> None:
-    count = steps(net)
-    count[0] += 1
-    taken, decay = float(count[0]), weight_decay(net)[0]
+def _optimizer_step(net: int, part: int, worker: int) -> None:
+    taken, decay = float(steps(net)[0]), weight_decay(net)[0]
     beta1, beta2, epsilon = np.float32(BETA1), np.float32(BETA2), np.float32(EPSILON)
+    begin, end = kernels.share_of(0, flat(net).shape[0], part, _parts(net))
+    parameters, slope = flat(net)[begin:end], gradient(net)[begin:end]
+    first_, second = first_moment(net)[begin:end], second_moment(net)[begin:end]
     if own_steps(net).shape[0]:
         kernels.adam_by_connection(
-            flat(net), gradient(net), first_moment(net), second_moment(net), own_steps(net),
+            parameters, slope, first_, second, own_steps(net)[begin:end],
             corrections(net)[0], corrections(net)[1], decay, beta1, beta2, epsilon,
         )  # fmt: skip
     else:
         size = np.float32(learning_rate(net)[0] / (1 - math.pow(BETA1, taken)))
         scale = np.float32(1 / math.sqrt(1 - math.pow(BETA2, taken)))
-        kernels.adam(
-            flat(net), gradient(net), first_moment(net), second_moment(net),
-            size, scale, decay, beta1, beta2, epsilon,
-        )  # fmt: skip
+        kernels.adam(parameters, slope, first_, second, size, scale, decay, beta1, beta2, epsilon)
 
 
 @jit
-def _update_target(net: int) -> None:
-    kernels.blend(target_flat(net), flat(net), tau(net)[0])
+def _update_target(net: int, part: int, worker: int) -> None:
+    begin, end = kernels.share_of(0, flat(net).shape[0], part, _parts(net))
+    kernels.blend(target_flat(net)[begin:end], flat(net)[begin:end], tau(net)[0])
 
 
 @jit
-def _trim_target(net: int) -> None:
+def _trim_target(net: int, part: int, worker: int) -> None:
+    if part:  # which connections stay depends on all of them
+        return
     moved = tau(net)[0]
     kernels.blend_union(
         target_rows(net), target_index(net), target_values(net),
@@ -315,7 +349,7 @@ _CALLED = (
     _update_target,
 )  # fmt: skip
 _FORWARD, _PREDICT, _BEGIN, _BACKWARD, _FINISH, _STEP, _MOVE = range(len(_CALLED))
-_ARGUMENTS = (3, 4, 2, 5, 2, 1, 1)
+_ARGUMENTS = (4, 5, 3, 6, 3, 3, 3)
 """How many arguments each of them has."""
 
 
@@ -331,38 +365,38 @@ def addresses(trims: bool = False) -> NDArray[np.int64]:
 
 
 @register_jitable
-def forward(net: int, k: int, tile: int) -> None:
+def forward(net: int, k: int, tile: int, worker: int) -> None:
     """Run head k on a tile of `first`, and remember it for `backward`."""
-    call(functions(net)[_FORWARD], net, k, tile)
+    call(functions(net)[_FORWARD], net, k, tile, worker)
 
 
 @register_jitable
-def predict(net: int, k: int, tile: int) -> None:
+def predict(net: int, k: int, tile: int, worker: int) -> None:
     """Run head k on a tile of `passing`."""
-    call(functions(net)[_PREDICT], net, k, tile, 0)
+    call(functions(net)[_PREDICT], net, k, tile, 0, worker)
 
 
 @register_jitable
-def target(net: int, k: int, tile: int) -> None:
+def target(net: int, k: int, tile: int, worker: int) -> None:
     """Run head k of the target on a tile of `passing`."""
-    call(functions(net)[_PREDICT], net, k, tile, 1)
+    call(functions(net)[_PREDICT], net, k, tile, 1, worker)
 
 
 @register_jitable
-def begin_backward(net: int, heads: int) -> None:
+def begin_backward(net: int, heads: int, board: int) -> None:
     """Get ready for `backward` of the first heads."""
-    call(functions(net)[_BEGIN], net, heads)
+    share(board, functions(net)[_BEGIN], net, heads * _parts(net))
 
 
 @register_jitable
-def backward(net: int, k: int, tile: int, weights: bool, wanted: int) -> None:
+def backward(net: int, k: int, tile: int, weights: bool, wanted: int, worker: int) -> None:
     """Backpropagate a tile of `slopes` of head k through its last `forward`.
 
     Once every tile is through, `finish_backward` gives the parameters' gradients, if `weights`.
     `first_gradient` [tiles, in, T] takes those of the inputs from number `wanted` on, added up from
     head 0 on: of none, if that is `inputs_of`.
     """
-    call(functions(net)[_BACKWARD], net, k, tile, int(weights), wanted)
+    call(functions(net)[_BACKWARD], net, k, tile, int(weights), wanted, worker)
 
 
 @register_jitable
@@ -372,21 +406,22 @@ def inputs_of(net: int) -> int:
 
 
 @register_jitable
-def finish_backward(net: int, heads: int) -> None:
+def finish_backward(net: int, heads: int, board: int) -> None:
     """Gather the gradients of the parameters of the first heads."""
-    call(functions(net)[_FINISH], net, heads)
+    share(board, functions(net)[_FINISH], net, heads * _parts(net))
 
 
 @register_jitable
-def optimizer_step(net: int) -> None:
+def optimizer_step(net: int, board: int) -> None:
     """Take one Adam step."""
-    call(functions(net)[_STEP], net)
+    steps(net)[0] += 1
+    share(board, functions(net)[_STEP], net, _parts(net))
 
 
 @register_jitable
-def update_target(net: int) -> None:
+def update_target(net: int, board: int) -> None:
     """Move the target towards the network; see `NetworkTable.moves_target`."""
-    call(functions(net)[_MOVE], net)
+    share(board, functions(net)[_MOVE], net, _parts(net))
 
 
 @register_jitable
@@ -398,7 +433,7 @@ def predict_row(net: int, x: Any) -> Any:
 
 
 FUNCTIONS = (*_CALLED, *kernels.FUNCTIONS)
-SOURCES = (__file__, tables.__file__, single.__file__, *kernels.SOURCES)
+SOURCES = (__file__, pieces.__file__, tables.__file__, single.__file__, *kernels.SOURCES)
 
 discard_stale(_forward, SOURCES)
 

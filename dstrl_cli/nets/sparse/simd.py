@@ -305,8 +305,19 @@ def store_sums(
     found = folded(builder, vectors)
     address = builder.bitcast(builder.gep(array, [at]), found.type.as_pointer())
     if add:
-        found = builder.fadd(found, builder.load(address, align=4), flags=FAST)
+        found = builder.fadd(builder.load(address, align=4), _apart(builder, found))
     builder.store(found, address, align=4)
+
+
+def _apart(builder: Builder, vector: Value) -> Value:
+    """Return a vector that is computed first, whatever it is added to.
+
+    So sums that are kept apart and added later are those that are added up at once.
+    """
+    kind = ir.FunctionType(vector.type, [vector.type])
+    name = f"llvm.arithmetic.fence.v{vector.type.count}f32"
+    fence = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(fence, [vector])
 
 
 def folded(builder: Builder, vectors: Sequence[Value]) -> Value:
