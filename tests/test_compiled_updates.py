@@ -248,12 +248,14 @@ def test_compiled_code_stores_what_the_buffer_itself_stores() -> None:
     for compiled in (True, False):
         algorithm = TD3([run], OBS, ACT, "cpu", "sparse")
         replay = CompiledReplay(1, 20, OBS, ACT, run.gamma, policy_actions=True)
+        replay.ends.zero_()  # slots that are never used, too
         to = Learner(algorithm, replay, lambda f: f)
         if not compiled:
             to.compiled = None
         for step in range(50):
             store(to, step)
-        rings.append((*replay.rings, replay.policy_actions, *replay.position_and_size))
+        slots = replay.free, replay.live
+        rings.append((*replay.rings, *slots, replay.policy_actions, *replay.position_and_size))
     assert all(np.array_equal(mine, theirs) for mine, theirs in zip(*rings, strict=True))
 
 

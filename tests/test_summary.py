@@ -9,6 +9,8 @@ import training_samples as small
 
 from dstrl_cli.cli import main
 from dstrl_cli.config.presets import resolve
+from dstrl_cli.envs import spec
+from dstrl_cli.replay.layout import max_cuts
 from dstrl_cli.runs.files import as_yaml
 from dstrl_cli.runs.summary import UNITS, about, mark_ended, read_summary
 
@@ -46,13 +48,17 @@ def test_a_run_that_left_no_summary_is_named_by_whoever_marks_it(tmp_path: Path)
 
 def test_a_plan_says_what_memory_the_replay_buffers_need(capsys) -> None:
     arguments = ["--env=2DNav-v1", "--dst=sst", "--device=cpu", "--dry-run", "--steps=5000"]
-    # observation and next observation (2 numbers each), action (2), reward and two flags: float32
-    row = 4 * (2 + 2 + 2 + 3)
-    assert main(["train", *arguments]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "replay buffer of 5,000 transitions: 180 kB of main memory" in shown
-    assert main(["train", *arguments, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["replay_bytes"] == 5000 * row
+    # observation (2 numbers), action (2), reward, two flags, a place for the next observation
+    # (2) in a ring of its own or the number of a slot: float32
+    twice, once = 4 * (2 + 2 + 3 + 2), 4 * (2 + 2 + 3 + 1)
+    ends = 4 * 2 * max_cuts(5000, spec("2DNav-v1").time_limit or 0)
+    for engine, size, row, more in (("masked", 180, twice, 0), ("sparse", 160, once, ends)):
+        of_engine = [*arguments, f"--engine={engine}"]
+        assert main(["train", *of_engine]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"replay buffer of 5,000 transitions: {size} kB of main memory" in shown
+        assert main(["train", *of_engine, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["replay_bytes"] == 5000 * row + more
     assert main(["sweep", *arguments, "--seeds=0-3", "--jobs=2", "--set=buffer_size=1000"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "replay buffer of 1,000 transitions, 2 at once: 72 kB of main memory" in shown
+    assert "replay buffer of 1,000 transitions, 2 at once: 64 kB of main memory" in shown

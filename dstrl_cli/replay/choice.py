@@ -5,6 +5,7 @@ torch is imported only when a buffer is made.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,13 +33,22 @@ def is_on_host(config: RunConfig, device: str) -> bool:
 def layout(device: str, time_limit: int | None, engine: str) -> str:
     """Return the layout of a buffer on `device`.
 
-    The sparse engine's loops are compiled, and so are those of its buffer. On an accelerator memory
-    is scarce: each observation is stored once if a time limit bounds how many episodes are
-    truncated.
+    The sparse engine's loops are compiled, and so are those of its buffer, which stores each
+    observation once. On an accelerator memory is scarce: there torch operations do so as well, if a
+    time limit bounds how many episodes are truncated.
     """
     if engine == "sparse":
         return "compiled"
     return "paired" if device == "cpu" or time_limit is None else "once"
+
+
+def counted_limit(device: str, time_limit: int | None, engine: str) -> int | None:
+    """Return the `time_limit` that `ring_bytes` takes: None where observations are stored twice.
+
+    The arguments are those of `layout`. Without a time limit episodes are counted as endless.
+    """
+    twice = layout(device, time_limit, engine) == "paired"
+    return None if twice else time_limit or sys.maxsize
 
 
 def make_replay(
@@ -62,7 +72,8 @@ def make_replay(
         import torch
 
         sizes = (largest, spec.observation_size, spec.action_size)
-        needed = len(configs) * ring_bytes(*sizes, policy_actions, more.get("time_limit"))
+        limit = counted_limit(device, spec.time_limit, engine)
+        needed = len(configs) * ring_bytes(*sizes, policy_actions, limit)
         check_memory(needed, torch.cuda.mem_get_info(device)[0], len(configs), largest, device)
     made: Replay = load(LAYOUTS, chosen)(
         len(configs),

@@ -34,7 +34,8 @@ def ring_bytes(
     A row holds observation, next observation, action (twice with `policy_actions`), reward, and
     whether the episode terminated or ended. With a `time_limit`, next observations are not stored:
     a row then has one number more (where the observation at its time limit is), and a second ring
-    holds those observations.
+    holds those observations. In compiled code it also holds those of episodes that end earlier,
+    which are not counted: their memory is taken when they come.
     """
     row = observation_size + action_size * (2 if policy_actions else 1) + 3
     if time_limit is None:

@@ -17,6 +17,8 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.config.starts import PLACES, SOURCES
 from dstrl_cli.errors import InputError
+from dstrl_cli.nets.choice import choose
+from dstrl_cli.replay.choice import counted_limit
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.memory import Memory, format_bytes, population_memory, replay_bytes
 from dstrl_cli.training.run import Run
@@ -85,12 +87,21 @@ class PlannedPopulation:
 
 def one_each(runs: Iterable[Run], device: Device) -> list[PlannedPopulation]:
     """Return a population of one for every run, all in one queue; its replay is in main memory."""
-    return [PlannedPopulation([run], device, 0, _host_memory(run)) for run in runs]
+    runs = list(runs)
+    memory = for_each(runs, _host_memory)
+    return [
+        PlannedPopulation([run], device, 0, taken) for run, taken in zip(runs, memory, strict=True)
+    ]
 
 
 def _host_memory(run: Run) -> Memory:
     spec = run.spec
-    return Memory(host=replay_bytes([run.config], spec.observation_size, spec.action_size))
+    try:
+        engine = choose(run.config, "cpu").engine
+    except InputError:  # `place_runs` tells it
+        engine = run.config.engine
+    limit = counted_limit("cpu", spec.time_limit, engine)
+    return Memory(host=replay_bytes([run.config], spec.observation_size, spec.action_size, limit))
 
 
 # --- what may train together --------------------------------------------------------------------

@@ -32,7 +32,10 @@ _floats, _longs = np.float32, np.int64
 
 # the replay buffer of the one member, and the random numbers that choose from it [block, B]
 state_actions = LAYOUT.field("state_actions", _floats, 2)
-next_observations = LAYOUT.field("next_observations", _floats, 2)
+ends = LAYOUT.field("ends", _floats, 2)
+slots = LAYOUT.field("slots", np.int32, 1)
+free = LAYOUT.field("free", np.int32, 1)
+live = LAYOUT.field("live", _longs, 1)
 outcomes = LAYOUT.field("outcomes", _floats, 2)
 position = LAYOUT.field("position", _longs, 1)
 size = LAYOUT.field("size", _longs, 1)
@@ -90,7 +93,7 @@ def sample(batch: int, critic: int, drawn: int, nstep: int) -> None:
     """Sample a batch into this table and the critics' `first`, with the numbers of row `drawn`."""
     kernels.sample_tiles(
         numbers(batch)[drawn], nstep, settings(batch)[GAMMA], powers(batch), state_actions(batch),
-        next_observations(batch), outcomes(batch), position(batch), size(batch), starts(batch),
+        ends(batch), slots(batch), outcomes(batch), position(batch), size(batch), starts(batch),
         passes.first(critic), reward(batch), discount(batch), last(batch), path(batch),
         path_discount(batch),
     )  # fmt: skip
@@ -100,6 +103,9 @@ def sample(batch: int, critic: int, drawn: int, nstep: int) -> None:
 def next_row(batch: int) -> int:
     """Count one more transition as stored; return the row of the replay buffer that is its own."""
     row, capacity = position(batch)[0], outcomes(batch).shape[0]
+    kernels.claim_row(
+        state_actions(batch), ends(batch), slots(batch), free(batch), live(batch), row
+    )  # fmt: skip
     position(batch)[0] = (row + 1) % capacity
     size(batch)[0] = min(size(batch)[0] + 1, capacity)
     return row
@@ -113,7 +119,7 @@ def store(
     """Write one transition [1, ...] into a row of the replay buffer."""
     kernels.store_row(
         observation[0], action[0], reward[0], next_observation[0], terminated[0], truncated[0],
-        policy[0], state_actions(batch), next_observations(batch), outcomes(batch),
+        policy[0], state_actions(batch), ends(batch), slots(batch), outcomes(batch),
         policy_actions(batch), row,
     )  # fmt: skip
 

@@ -206,7 +206,10 @@ class CompiledUpdate(ABC):
         table = Table(shared.LAYOUT)
         table.set(
             state_actions=replay.state_action[0].numpy(),
-            next_observations=replay.next_observation[0].numpy(),
+            ends=replay.ends[0].numpy(),
+            slots=replay.slots[0],
+            free=replay.free[0],
+            live=replay.live[0],
             outcomes=replay.outcome[0].numpy(),
             position=replay.position.numpy(),
             size=replay.size[0].numpy(),
