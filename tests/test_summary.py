@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import training_samples as small
 
 from dstrl_cli.cli import main
@@ -46,7 +47,9 @@ def test_a_run_that_left_no_summary_is_named_by_whoever_marks_it(tmp_path: Path)
     }
 
 
-def test_a_plan_says_what_memory_the_replay_buffers_need(capsys) -> None:
+def test_a_plan_says_what_memory_the_replay_buffers_need(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     arguments = ["--env=2DNav-v1", "--dst=sst", "--device=cpu", "--dry-run", "--steps=5000"]
     # observation (2 numbers), action (2), reward, two flags, a place for the next observation
     # (2) in a ring of its own or the number of a slot: float32
@@ -61,4 +64,4 @@ def test_a_plan_says_what_memory_the_replay_buffers_need(capsys) -> None:
         assert json.loads(capsys.readouterr().out)["replay_bytes"] == 5000 * row + more
     assert main(["sweep", *arguments, "--seeds=0-3", "--jobs=2", "--set=buffer_size=1000"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "replay buffer of 1,000 transitions, 2 at once: 64 kB of main memory" in shown
+    assert "replay buffer of 1,000 transitions, 2 at once: 64.2 kB of main memory" in shown

@@ -22,7 +22,6 @@ from typing_extensions import override
 from dstrl_cli.replay import kernels
 from dstrl_cli.replay.base import Replay, Transition
 from dstrl_cli.replay.batch import Batch
-from dstrl_cli.replay.memory import uninitialised
 from dstrl_cli.replay.state import Filled
 
 
@@ -45,8 +44,9 @@ class CompiledReplay(Replay):
         kept = self.policy_action is not self.action
         policy_actions = self.policy_action if kept else self.policy_action[:, :0]
         members, capacity = len(self.size), self.capacity
-        self.ends = uninitialised(members, 1 + capacity, self.observation_size, device=self.device)
-        self.slots, self.free = np.zeros((2, members, capacity), np.int32)
+        self.ends = torch.empty(members, 1 + capacity, self.observation_size)
+        self.slots = np.zeros((members, capacity), np.int32)
+        self.free = np.zeros((members, capacity), np.int32)
         self.live = np.zeros((members, 1), np.int64)
         # the kernels' arguments: NumPy views of the tensors' memory
         self.position_and_size = (self.position.numpy(), self.size.numpy())
