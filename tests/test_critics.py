@@ -161,12 +161,12 @@ def test_beside_tables_with_methods_as_columns_it_stands_with_the_values(tmp_pat
         seeds(tmp_path, f"Hopper-v3/td3-{method}/{label}", [200.0, 190.0], summary=SUMMARY)
     run = tmp_path / "Hopper-v3/td3-rlx2/a0.98-c0.95/seed0"
     (run / "neurons.csv").write_text(HEADER + ALIKE)
-    table = tables.table(tmp_path, compare="rlx2:2", columns=["params", "neurons"])
+    table = tables.table(tmp_path, compare="rlx2:2", columns=["flops", "neurons"])
     (values,), (costs,) = grids(table)
     assert values.groups[-1] == ("RLx2", "rlx2:2", "critics' neurons")
     parts = ["dormant 0.0%", "no input 25.0%", "fan-in 3", "paths 20"]
     assert values.rows[0][1][-1].parts == parts
-    assert costs.headings == ("RLx2 parameters", "rlx2:2 parameters")
+    assert costs.headings == ("RLx2 FLOPs", "rlx2:2 FLOPs")
     assert len(grids(tables.table(tmp_path, compare="rlx2:2", columns=["neurons"]))) == 1
 
 
