@@ -171,6 +171,18 @@ def test_inputs_are_named_by_what_they_are(env, some):
 def test_what_is_not_known_is_numbered():
     names = inspected.input_names(Names(None, None), 2, 1)
     assert names == ["x0", "x1", "action 0"]
+    with_noise = inspected.input_names(Names(["x", "y"], ["force"]), 3, 1)  # the agent has three
+    assert with_noise == ["x0", "x1", "x2", "action force"]
+
+
+def test_an_agent_of_an_environment_with_noise_features_is_shown(tmp_path: Path, capsys):
+    masks = [
+        np.ones((5, 3)),
+        np.ones((3, 2)),
+    ]  # 2DNav: two observations, three of noise
+    write_policy(tmp_path / "policy.safetensors", {"actor": masks, "critic1": masks}, "2DNav-v1")
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert " x4 " in capsys.readouterr().out
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.plots import canvas
 from dstrl_cli.plots.curves import buffers, learning_curves
 from dstrl_cli.plots.groups import panels
-from dstrl_cli.plots.neurons import QUANTITIES, neurons, over_time
+from dstrl_cli.plots.neurons import AXES, neurons
 from dstrl_cli.plots.plotting import Options, plot_results
 from dstrl_cli.plots.reach import (
     flops_until,
@@ -27,6 +27,7 @@ from dstrl_cli.plots.scores import against_sparsity, interquartile_means, profil
 from dstrl_cli.plots.targets import parse_targets
 from dstrl_cli.report import intervals
 from dstrl_cli.report.layerfile import read_layers
+from dstrl_cli.report.neurons import DORMANT, over_time
 from dstrl_cli.report.runs import load
 
 matplotlib = pytest.importorskip("matplotlib", reason="the extra plot is not installed")
@@ -175,13 +176,13 @@ NEURONS = (
 def test_neurons_are_shown_in_percent_of_the_layers_that_have_them(tmp_path: Path):
     (tmp_path / "neurons.csv").write_text(NEURONS)
     rows = read_layers(tmp_path / "neurons.csv", lambda *_: None)
-    shown = {each.column: over_time(rows, each, "actor")[1].tolist() for each in QUANTITIES}
+    quantities = [axis.quantity for axis in AXES]
+    shown = {each.column: over_time(rows, each, "actor")[1].tolist() for each in quantities}
     assert shown["dormant"] == [pytest.approx(100 / 3)]  # 2 and 2 of the 12 hidden neurons
     assert shown["no_input"] == [pytest.approx(100 / 12)]
     assert shown["paths"] == [80]  # of the last layer, whose fan-in does not count
     assert (shown["max_fan_in"], shown["rank"], shown["saturated"]) == ([7], [3], [0.25])
-    dormant = next(each for each in QUANTITIES if each.column == "dormant")
-    assert over_time(rows, dormant, "critics")[1].tolist() == [20.0]  # mean of 10 and 30 %
+    assert over_time(rows, DORMANT, "critics")[1].tolist() == [20.0]  # mean of 10 and 30 %
 
 
 def test_runs_without_neurons_have_no_figure_of_them(tmp_path: Path):

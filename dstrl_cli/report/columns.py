@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dstrl_cli.config.printable import printable
 from dstrl_cli.report.bold import ALL as OVERALL
 from dstrl_cli.report.chance import Chance
-from dstrl_cli.report.extra import EXTRA_COLUMNS, ExtraColumn, Parts
+from dstrl_cli.report.extra import EXTRA_COLUMNS, Parts
 from dstrl_cli.report.intervals import Interval
 from dstrl_cli.report.marks import Mark, ordered
 from dstrl_cli.report.papers import Match, Published
@@ -112,7 +112,7 @@ def env_columns(table: Table, section: Section, env: str) -> list[Column]:
         found.append(Column(paper.name, of_cell(lambda cell: _paper_parts(cell.paper, paper))))
     for name in table.extra:
         extra = EXTRA_COLUMNS[name]
-        found.append(_extra_column(extra, of_cell))
+        found.append(Column(extra.heading, of_cell(extra.text), cost=extra.cost))
         if paper is not None and paper.has_cost(name):
             heading = f"{paper.name} {extra.heading}"
             found.append(Column(heading, of_cell(_published_cost(paper, name)), cost=True))
@@ -125,17 +125,6 @@ def _published_cost(paper: Published, column: str) -> Callable[[Cell], Parts | N
 
 def _published_average(section: Section, paper: Published) -> Callable[[Row], Parts | None]:
     return lambda row: _paper_parts(paper.average(section.algo, row.method), paper)
-
-
-def _extra_column(
-    extra: ExtraColumn,
-    of_cell: Callable[[Callable[[Cell], Parts | None]], Callable[[Row], Parts | None]],
-) -> Column:
-    return Column(
-        extra.heading,
-        of_cell(lambda cell: extra.parts(cell.cost) if cell.cost else None),
-        cost=True,
-    )
 
 
 def overall_columns(table: Table, section: Section) -> list[Column]:

@@ -6,14 +6,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from dstrl_cli.config.printable import printable
 from dstrl_cli.report.bold import ALL, bold_cells
 from dstrl_cli.report.chance import Chance
-from dstrl_cli.report.extra import EXTRA_COLUMNS
+from dstrl_cli.report.extra import EXTRA_COLUMNS, NEURONS
 from dstrl_cli.report.intervals import Interval
 from dstrl_cli.report.marks import ordered
 from dstrl_cli.report.table import Cell, Comparison, Comparisons, Overall, Row, Section, Table
@@ -95,9 +95,8 @@ def _flat_cell(cell: Cell, table: Table) -> dict[str, Any]:
             "paper_std": paper.entry.std if paper else None,
             "paper_marks": " ".join(ordered(paper.marks)) if paper else None,
         }
-    if table.extra:
-        names = [name for extra in table.extra for name in EXTRA_COLUMNS[extra].fields]
-        flat |= {name: getattr(cell.cost, name) if cell.cost else None for name in names}
+    for name in table.extra:
+        flat |= EXTRA_COLUMNS[name].numbers(cell)
     return flat
 
 
@@ -173,16 +172,16 @@ def _json_section(section: Section, table: Table) -> Mapping[str, Any]:
         "algo": section.algo,
         "sparsity": section.sparsity,
         "sparsities": {env: section.sparsity_in(env) for env in section.envs},
-        "rows": [_json_row(row, bold) for row in section.rows],
+        "rows": [_json_row(row, bold, table.extra) for row in section.rows],
     }
 
 
-def _json_row(row: Row, bold: set[tuple[str, str]]) -> dict[str, Any]:
+def _json_row(row: Row, bold: set[tuple[str, str]], extra: Collection[str]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "method": row.method,
         "label": row.label,
         "cells": {
-            env: _json_cell(cell) | {"bold": (row.label, env) in bold}
+            env: _json_cell(cell, extra) | {"bold": (row.label, env) in bold}
             for env, cell in row.cells.items()
         },
     }
@@ -197,9 +196,9 @@ def _json_row(row: Row, bold: set[tuple[str, str]]) -> dict[str, Any]:
     return found
 
 
-def _json_cell(cell: Cell) -> dict[str, Any]:
+def _json_cell(cell: Cell, extra: Collection[str]) -> dict[str, Any]:
     paper = cell.paper
-    return {
+    found = {
         "center": cell.center,
         "mean": cell.mean,
         "std": cell.std,
@@ -216,6 +215,9 @@ def _json_cell(cell: Cell) -> dict[str, Any]:
         "paper": asdict(paper.entry) | {"marks": list(ordered(paper.marks))} if paper else None,
         "cost": asdict(cell.cost) if cell.cost else None,
     }
+    if NEURONS in extra:
+        found["neurons"] = asdict(cell.neurons) if cell.neurons else None
+    return found
 
 
 def _json_interval(interval: Interval | None) -> dict[str, Any]:

@@ -50,10 +50,15 @@ NO_ROWS = LayerRows(np.empty(0, dtype=np.str_), {})
 
 
 def read_layers(
-    path: Path | ArchivedPath, report: Report, check: Check = lambda _: None
+    path: Path | ArchivedPath,
+    report: Report,
+    check: Check = lambda _: None,
+    *,
+    last_step: bool = False,
 ) -> LayerRows:
     """Return the usable rows of a file: those whose step and layer are numbers.
 
+    With `last_step` only the rows that have the step of the last one, which is much faster.
     `report(name, cause)` is told of everything left out; of a missing file nothing is said, since
     older runs and archives do not have them. Of a file that `check` objects to nothing is used.
     """
@@ -80,7 +85,15 @@ def read_layers(
     if not {"step", "network", "layer"} <= set(header):
         report(path.name, f"foreign header '{','.join(header)[:60]}': no column network")
         return NO_ROWS
+    if last_step:
+        body = _with_last_step(body, header.index("step"))
     return _usable(path.name, header, body, report)
+
+
+def _with_last_step(body: Sequence[list[str]], at: int) -> list[list[str]]:
+    """Return the last rows that have the same step, which is in column `at`."""
+    steps = [row[at] if at < len(row) else "" for row in body]
+    return [row for row, step in zip(body, steps, strict=True) if step == steps[-1]]
 
 
 def _usable(

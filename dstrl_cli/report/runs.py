@@ -29,10 +29,14 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.report.archive import read_bytes
 from dstrl_cli.report.csvfile import LAST_LINE, Columns, Report, first_line, read_csv
 from dstrl_cli.report.identity import Identity, identify, misplaced
+from dstrl_cli.report.inside import Mask, read_masks
 from dstrl_cli.report.layerfile import LayerRows, read_layers
 from dstrl_cli.report.sources import Place, nothing_found, open_results, runs_at
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs import checksums, lock, repair
+from dstrl_cli.runs.files import is_file
+from dstrl_cli.runs.policy import POLICY_FILE
+from dstrl_cli.runs.policy import read as read_policy
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, missing_status
 
 FINISHED = "finished"
@@ -99,10 +103,28 @@ class LoggedRun:
         """Columns of progress.csv; cells may be empty (NaN)."""
         return self._read("progress.csv", PROGRESS_COLUMNS)
 
-    def layers(self, name: str) -> LayerRows:
-        """Return the rows of a file with a row per layer: `topology.csv` or `neurons.csv`."""
+    def layers(self, name: str, *, last_step: bool = False) -> LayerRows:
+        """Return the rows of a file with a row per layer: `topology.csv` or `neurons.csv`.
+
+        With `last_step` only those of the last step.
+        """
         check = functools.partial(checksums.difference, name, summary=self.summary)
-        return read_layers(self._folder / name, self._report, check)
+        return read_layers(self._folder / name, self._report, check, last_step=last_step)
+
+    def masks(self) -> Mapping[str, Sequence[Mask]]:
+        """Return the masks [in, out] of each network's layers at the last evaluation.
+
+        Nothing where the policy file is missing, as in archives, or damaged, which is reported.
+        """
+        file = self._folder / POLICY_FILE
+        if not (isinstance(file, Path) and is_file(file)):
+            return {}
+        try:
+            checksums.check_policy(file, self.summary)
+            return read_masks(read_policy(file)[0], file)
+        except InputError as error:
+            self._report(POLICY_FILE, str(error))
+            return {}
 
     @property
     def finished(self) -> bool:

@@ -82,6 +82,29 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Neurons:
+    """Neurons and connections of the critics of a cell's runs at the last evaluation.
+
+    Means over critics, then over runs; None where no run knows it.
+
+    Attributes:
+        critic_dormant_percent: hidden neurons that are dormant.
+        critic_no_input_percent: hidden neurons without an active input.
+        critic_max_fan_in: the most active inputs of one hidden neuron.
+        critic_paths: ways over active connections from the inputs to the last layer.
+        critic_unread_inputs: inputs that no active connection reads; it takes a policy file.
+        critic_inputs: inputs that there are, of the same runs.
+    """
+
+    critic_dormant_percent: float | None
+    critic_no_input_percent: float | None
+    critic_max_fan_in: float | None
+    critic_paths: float | None
+    critic_unread_inputs: float | None = None
+    critic_inputs: float | None = None
+
+
+@dataclass(frozen=True)
 class Cell:
     """The runs of one method in one environment, over seeds.
 
@@ -100,6 +123,7 @@ class Cell:
         sem: the standard error of their mean (ddof=1); None of one seed.
         interval: 95 % confidence interval of `center`; None with too few seeds.
         beats: the chance that a run here beats one of the method that was asked for.
+        neurons: None where they were not asked for, or no run has them.
     """
 
     values: Mapping[int, float]
@@ -115,6 +139,7 @@ class Cell:
     sem: float | None = None
     interval: Interval | None = None
     beats: Chance | None = None
+    neurons: Neurons | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:

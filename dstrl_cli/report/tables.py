@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.errors import InputError, suggest
-from dstrl_cli.report import notes
+from dstrl_cli.report import critics, notes
 from dstrl_cli.report.cells import Key, Member, make_cell
 from dstrl_cli.report.comparing import Asked
 from dstrl_cli.report.comparing import compare as compare_methods
-from dstrl_cli.report.extra import EXTRA_COLUMNS
+from dstrl_cli.report.extra import EXTRA_COLUMNS, NEURONS
 from dstrl_cli.report.labels import MethodLabel, method_label
 from dstrl_cli.report.metrics import Metric, common_metric, parse, stored_metric
 from dstrl_cli.report.overall import with_overall
@@ -69,8 +70,8 @@ def table(
         bold: `best` or `within`.
         against: the method whose chance to be beaten is shown.
         compare: a published table to show beside, such as `xu2024:I`.
-        columns: `params` and `flops` add their columns, `none` adds nothing; None adds those that
-            the published table has.
+        columns: `params`, `flops` and `neurons` add their columns, `none` adds nothing; None adds
+            those that the published table has.
         by_task: whether the tasks of an environment are shown beside their average.
         test: compares the methods.
         only: the run folders to show; None shows all.
@@ -146,6 +147,9 @@ def build(
     tasks = _by_task(shown) if look.by_task else {}
     both = {**shown, **tasks}
     every = {key: make_cell(key, members, look, paper) for key, members in both.items()}
+    used = {key: _shown(members, every[key]) for key, members in both.items()}
+    inside = critics.of_runs(chain(*used.values())) if NEURONS in extra else {}
+    every = critics.with_neurons(every, used, inside) if inside else every
     logged = {key: every[key] for key in shown}
     labels = told_apart(
         {
@@ -174,10 +178,11 @@ def build(
             *not_scaled,
             *(["no environment here has several tasks"] if look.by_task and not tasks else []),
             *notes.differences(cells),
-            *notes.comparability({key: _shown(shown[key], cells[key]) for key in cells}),
+            *notes.comparability({key: used[key] for key in cells}),
             *notes.missing_seeds(sections),
             *one_network(shown),
             *notes.cost_notes(extra, cells.values()),
+            *critics.notes(inside),
             *notes.paper_notes(chosen, paper, cells.values()),
             *notes.file_notes(results.runs),
         ),

@@ -178,9 +178,12 @@ def thinned(change: Change) -> list[float]:
 def input_names(known: Names, observations: int, actions: int) -> list[str]:
     """Return the names of the inputs of critics, of which the actor has the first.
 
-    Unknown ones are x0, x1, ... and action 0, action 1, ...
+    Unknown ones are x0, x1, ... and action 0, action 1, ... So are all observations where the agent
+    has others than the environment: features of noise, or those of another version.
     """
-    first = known.observations or [f"x{number}" for number in range(observations)]
+    first = known.observations
+    if first is None or len(first) != observations:
+        first = [f"x{number}" for number in range(observations)]
     return [*first, *(f"action {name}" for name in known.actions or range(actions))]
 
 

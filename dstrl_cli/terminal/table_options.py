@@ -43,7 +43,9 @@ Against = Annotated[
 Columns = Annotated[
     str | None,
     typer.Option(
-        help="Further columns: params,flops, or none (default: those of --compare's table).",
+        help="Further columns: params,flops,neurons (of the critics at the end: dormant, without "
+        "input, largest fan-in, paths, unread inputs), or none (default: those of --compare's "
+        "table).",
         metavar="LIST",
     ),
 ]
