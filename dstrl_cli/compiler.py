@@ -41,6 +41,33 @@ _INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _PREFIX = "dstrl-numba-"
 
 
+def _keep_copies_apart() -> None:
+    """Let every function that is compiled have copies of its own of those that it calls.
+
+    Otherwise such copies share a name, and which of them runs depends on what was compiled or
+    loaded before. They differ in how sums are associated: the run that compiles would give other
+    numbers than the runs that load.
+    """
+    from numba.core import codegen
+
+    libraries: Any = codegen.CPUCodeLibrary
+
+    optimize = getattr(libraries, "_optimize_final_module", None)
+    if optimize is None:  # another version of the compiler
+        return
+
+    def with_own_copies(library: Any) -> None:
+        for each in library._final_module.functions:
+            if each.name.startswith("_ZN") and each.linkage.name == "linkonce_odr":
+                each.linkage = "internal"
+        optimize(library)
+
+    libraries._optimize_final_module = with_own_copies
+
+
+_keep_copies_apart()
+
+
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a function at its first call; see above for where its code is kept."""
     return _stored(function)

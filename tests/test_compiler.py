@@ -7,9 +7,13 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numba
 import pytest
 from program_samples import REPOSITORY
+
+from dstrl_cli import compiler
 
 PLUS = """
 from dstrl_cli.compiler import jit
@@ -77,6 +81,40 @@ def test_a_folder_of_others_is_not_used_for_code(read_only: Path) -> None:
 
 def test_code_is_compiled_without_a_place_to_keep_it(read_only: Path) -> None:
     assert use(read_only, "home") == ["[2, null, null]", "False None"]
+
+
+def test_a_function_has_copies_of_its_own_of_those_that_it_calls() -> None:
+    """Of several with one name, what was compiled or loaded before would decide which one runs."""
+
+    assert compiler.jit  # its module changes how functions are compiled
+
+    @numba.njit(numba.int64(numba.int64))
+    def fibonacci(n: int) -> Any:
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    @numba.njit(numba.int64(numba.int64))
+    def twice(n: int) -> Any:
+        return 2 * fibonacci(n)
+
+    library = twice.get_compile_result(numba.int64(numba.int64)).library
+    copies = [line for line in library.get_llvm_str().splitlines() if "9fibonacci" in line]
+    assert [line.split()[1] for line in copies if line.startswith("define")] == ["internal"]
+    assert twice(10) == 110
+
+
+@pytest.mark.soak
+def test_the_run_that_compiles_gives_the_numbers_of_later_ones(tmp_path: Path) -> None:
+    keys = ("learning_starts=500", "hidden_sizes=[64,64]", "eval_every=500", "eval_episodes=1")
+    sets = [word for key in (*keys, "topology.update_interval=50") for word in ("--set", key)]
+    found = []
+    for name in ("first", "second"):
+        command = [sys.executable, "-m", "dstrl_cli", "train", "--dst", "dst", "--ours", *sets]
+        command += ["--env", "HalfCheetah-v5", "--steps", "1500", "--out", str(tmp_path / name)]
+        env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "code")}
+        subprocess.run(command, env=env, cwd=REPOSITORY, capture_output=True, check=True)
+        (hashes,) = (tmp_path / name).rglob("hashes.csv")
+        found.append(hashes.read_text())
+    assert found[0] == found[1]
 
 
 TOGETHER = """
