@@ -70,6 +70,16 @@ def test_archives_below_a_folder_without_runs_are_pointed_to(tmp_path: Path) -> 
     assert len(load(expected).runs) == 1
 
 
+def test_a_folder_that_keeps_a_study_stands_for_its_archive(tmp_path: Path) -> None:
+    write_run(tmp_path / "elsewhere", HOPPER, {5: [1.0]})
+    study = tmp_path / "study"
+    study.mkdir()
+    archive(tmp_path / "elsewhere", study / "runs.zip")
+    assert [run.identity.seed for run in load(study).runs] == [0]
+    write_run(study, HOPPER.replace("seed0", "seed7"), {5: [1.0]})  # runs of its own come first
+    assert [run.identity.seed for run in load(study).runs] == [7]
+
+
 def test_a_run_that_was_moved_up_is_pointed_to(tmp_path: Path) -> None:
     write_run(tmp_path, HOPPER, {5: [1.0]}).rename(tmp_path / "mine")
     with pytest.raises(InputError, match=rf"instead: {tmp_path / 'mine'}$"):

@@ -18,6 +18,9 @@ from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE
 MARKER_FILES = (CONFIG_FILE, SUMMARY_FILE, "eval.csv")
 """A folder with any of these is taken for a run's."""
 
+ARCHIVE = "runs.zip"
+"""The archive of a folder that keeps a study."""
+
 MAX_NAMED = 5
 """Folders that a message names."""
 
@@ -31,10 +34,16 @@ Unreadable = Callable[[Path, OSError], None]
 def open_results(path: Path) -> Place:
     """Return the results folder, or the root of the archive, that lies at `path`.
 
+    A folder without runs that holds an archive named `runs.zip` stands for this archive.
+
     Raises InputError for an archive that cannot be read or is refused.
     """
     there = os.path.isfile(path)  # noqa: PTH113  # Path.is_file may raise: a name too long
-    return open_archive(path) if there else path
+    if there:
+        return open_archive(path)
+    kept = path / ARCHIVE
+    alone = os.path.isfile(kept) and not find_runs(path, lambda *_: None)  # noqa: PTH113
+    return open_archive(kept) if alone else path
 
 
 def runs_at(root: Place, unreadable: Unreadable) -> Sequence[Place]:
