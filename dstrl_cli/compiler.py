@@ -221,8 +221,11 @@ def _unchanged_pages(library: str) -> list[tuple[int, int]]:
 
 
 def last_change(sources: Sequence[str]) -> float:
-    """Return when one of the files was last changed, in seconds since the epoch."""
-    return max(Path(source).stat().st_mtime for source in sources)
+    """Return when one of the files, or how they are compiled, was last changed.
+
+    In seconds since the epoch.
+    """
+    return max(Path(source).stat().st_mtime for source in (*sources, __file__))
 
 
 def are_cached(functions: Sequence[Any], sources: Sequence[str]) -> bool:

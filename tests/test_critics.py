@@ -81,7 +81,7 @@ def test_inputs_that_no_critic_reads_are_counted_where_there_is_a_policy(results
     found = cell(table, "rlx2", "Hopper-v5").neurons
     assert found is not None
     assert (found.critic_unread_inputs, found.critic_inputs) == (1.5, 3.0)
-    assert "unread inputs: known of 1 of them (policy.safetensors)" in table.notes
+    assert "unread inputs: known of 1 of 2 runs (policy.safetensors)" in table.notes
     put_policy(results / PATH / "seed0")
     assert not [note for note in final(results, columns=["neurons"]).notes if "known" in note]
 

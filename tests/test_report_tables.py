@@ -306,6 +306,7 @@ def test_another_metric_than_the_published_one_is_said(tmp_path: Path) -> None:
         ({"spread": "sem", "center": "iqm"}, "--spread sem and --center iqm.*--spread interval"),
         ({"compare": "xu2024:X"}, "unknown published table 'xu2024:X'"),
         ({"columns": ["flop"]}, "unknown column 'flop'; did you mean 'flops'"),
+        ({"columns": ["flops", "none"]}, "columns: flops,none: none stands alone"),
     ],
 )
 def test_unknown_names(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:

@@ -88,4 +88,5 @@ def notes(known: ByPath) -> Iterator[str]:
     if len(whole) < len(known):
         yield f"critics' neurons: known of {len(whole)} of {counted(len(known), 'run')} ({FILE})"
     if looked and len(looked) < len(whole):
-        yield f"unread inputs: known of {len(looked)} of them ({POLICY_FILE})"
+        of_all = counted(len(whole), "run")
+        yield f"unread inputs: known of {len(looked)} of {of_all} ({POLICY_FILE})"

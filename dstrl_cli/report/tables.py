@@ -86,6 +86,8 @@ def table(
     extra = tuple(dict.fromkeys(columns or ()))
     if extra == (NOTHING,):
         extra = ()
+    if NOTHING in extra:
+        raise InputError(f"columns: {','.join(extra)}: {NOTHING} stands alone")
     for column in extra:
         if column not in EXTRA_COLUMNS:
             raise InputError(suggest("column", column, [*EXTRA_COLUMNS, NOTHING]))

@@ -164,6 +164,15 @@ class Learner:
             self.partner.wait()
             self.moves_policy = False
 
+    def give_up_begun(self) -> None:
+        """Wait, and do not count an update that began before its step: the step has failed."""
+        self.wait()
+        if self.due is not None:
+            self.algorithm.updates -= 1
+            self.algorithm.critic.updates -= 1
+            self.algorithm.actor.updates -= self.due.actor
+            self.started, self.due = False, None
+
     def close(self) -> None:
         """End the second thread."""
         if self.partner is not None:

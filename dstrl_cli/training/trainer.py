@@ -261,7 +261,7 @@ class Population:
 
     def end(self, member: int, status: str, error: str | None) -> None:
         """End a member's training where it is; the others go on."""
-        self.learner.wait()
+        self.learner.give_up_begun()
         self.recorder.flush()
         self.training.remove(member)
         self.algorithm.alive[member].fill_(False)

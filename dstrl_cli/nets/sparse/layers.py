@@ -139,7 +139,8 @@ def dense_gradients(
     """Write the gradients of a layer with every connection from value_grad[begin] on.
 
     g [tiles, out, T] are the gradients at its neurons, x [tiles, in, T] its inputs. Only those of
-    the neurons from `first`, a multiple of `CHUNK`, up to `last` are written.
+    the neurons from `first`, a multiple of `CHUNK`, up to `last` are written; where these are few,
+    the same numbers are also written of neurons before them.
     """
     tiles, outputs, inputs = g.shape[0], g.shape[1], x.shape[1]
     g_stride, x_stride = g.strides[0] // g.itemsize, x.strides[0] // x.itemsize

@@ -105,7 +105,7 @@ class Partner:
         self.words = words  # kept, so that waiting is allowed when the thread has ended
         self.address: int = words.ctypes.data
         thread = threading.Thread(target=serve, args=(self.address,), daemon=True)
-        self.close = weakref.finalize(self, _end, words, thread)
+        self.close = weakref.finalize(self, _end, words, thread, os.getpid())
         thread.start()
 
     def start(self, function: int, argument: int) -> None:
@@ -120,8 +120,10 @@ class Partner:
 _RELEASE = "PyThread_release_lock"
 
 
-def _end(words: NDArray[np.int64], thread: threading.Thread) -> None:
-    """End the second thread, and free its locks."""
+def _end(words: NDArray[np.int64], thread: threading.Thread, process: int) -> None:
+    """End the second thread, and free its locks; not in a forked process, which has only one."""
+    if os.getpid() != process:
+        return
     wait(words.ctypes.data)
     start(words.ctypes.data, 0, 0)
     thread.join()

@@ -17,7 +17,7 @@ from numba.extending import register_jitable
 
 from dstrl_cli.nets.sparse.tables import call, numbers_at
 
-PIECES, FINISHED, FUNCTION, ARGUMENT, YIELD, OWN = range(6)
+PIECES, FINISHED, CALLED, GIVEN, YIELD, OWN = range(6)
 """Words of a board: how many pieces there are, in the upper half of the word, and the number of
 the next one; how many are finished; what to call with which number for each; and a C function that
 gives the rest of a thread's turn to others, or 0. From `OWN` on they are the board's maker's."""
@@ -93,7 +93,7 @@ def take_pieces(words: Any, worker: int) -> None:
         laid_out = add(words, PIECES, 1)
         piece = laid_out & (2**_HALF - 1)
         if piece < laid_out >> _HALF:
-            call(words[FUNCTION], words[ARGUMENT], piece, worker)
+            call(words[CALLED], words[GIVEN], piece, worker)
             add(words, FINISHED, 1)
 
 
@@ -109,7 +109,7 @@ def share(board: int, function: int, argument: int, count: int) -> None:
             call(function, argument, piece, 0)
         return
     words = numbers_at(board, OWN)
-    words[FUNCTION], words[ARGUMENT] = function, argument
+    words[CALLED], words[GIVEN] = function, argument
     write(words, FINISHED, 0)
     write(words, PIECES, count << _HALF)
     take_pieces(words, 0)
