@@ -13,9 +13,10 @@ index for four multiplications: three cycles where two would do. Most neurons ha
 (8 at 256 units and 95 %) that writing a neuron's tile and leaving its loop take as long as its
 sums: 40 to 75 GFLOP/s. Whether a tile fits into L1 matters less: with T = 32 (32 KB of activations
 at 256 units) sparse updates take 15 to 37 % longer than with T = 64, as an index and a value serve
-half as many rows; with T = 128 they take 3 to 11 % less for 5 to 20 % of the connections of 64 to
-256 units, and 16 to 24 % more for half or all of them. So T depends on the registers only. At 2048
-units the index, values and sums that every tile reads do not fit into L2 beside it.
+half as many rows; with T = 128 whole steps take as long at 256 units, 3 % more at 2048 and 95 %,
+and layers with half or all of their connections 16 to 24 % more. So T depends on the registers
+only. At 2048 units the inputs of a connection come from L2, and the index, values and sums that
+every tile reads do not fit there beside them.
 """
 
 from __future__ import annotations
