@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import torch
 from compiled_samples import OBS, compare, config, store
 from compiled_samples import learner as learner_of
 from numba import int64
+from program_samples import REPOSITORY
 from resume_samples import go_on, make_run, numbers, stop_at_check, train
 
 from dstrl_cli.algos.base import Algorithm
@@ -98,6 +102,29 @@ def test_without_a_second_thread_the_caller_takes_every_piece() -> None:
     words[-1] = address_of(meet, 3)
     lay_out(words.ctypes.data)
     assert words[1:-1].tolist() == [PIECES, 1, *[1] * PIECES]
+
+
+FORKS = """
+import os, sys
+from dstrl_cli.nets.sparse.partner import BUSY, ENDED, Partner
+
+partner = Partner()
+partner.words[BUSY], partner.words[ENDED] = 1, 0  # as if it were at work
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+partner.words[BUSY], partner.words[ENDED] = 0, 1
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_does_not_wait_for_a_thread_that_it_does_not_have() -> None:
+    command = [sys.executable, "-c", FORKS]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "7\n"
 
 
 @jit

@@ -11,7 +11,7 @@ from dataclasses import astuple, replace
 import numpy as np
 
 from dstrl_cli.report.cells import Key
-from dstrl_cli.report.neurons import DORMANT, FILE, MAX_FAN_IN, NO_INPUT, PATHS, at_the_end
+from dstrl_cli.report.neurons import DORMANT, FILE, MAX_FAN_IN, NO_INPUT, PATHS, at_one_step
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.table import Cell, Neurons
 from dstrl_cli.report.words import counted
@@ -32,7 +32,7 @@ def of_runs(runs: Iterable[LoggedRun]) -> ByPath:
 def _of_run(run: LoggedRun) -> Neurons | None:
     """Return what is known of a run; None without `neurons.csv`, which older runs do not have."""
     rows = run.layers(FILE, last_step=True)
-    found = [at_the_end(rows, quantity, "critics") for quantity in QUANTITIES]
+    found = [at_one_step(rows, quantity, "critics") for quantity in QUANTITIES]
     if all(value is None for value in found):
         return None
     return Neurons(*found, *_unread(run))

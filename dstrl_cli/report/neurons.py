@@ -78,12 +78,11 @@ def over_time(rows: LayerRows, quantity: Quantity, role: str) -> tuple[Array, Ar
     return steps, np.array(found, dtype=float)
 
 
-def at_the_end(rows: LayerRows, quantity: Quantity, role: str) -> float | None:
-    """Return a quantity at the last step of the rows; None where it is not known there."""
+def at_one_step(rows: LayerRows, quantity: Quantity, role: str) -> float | None:
+    """Return a quantity of the rows of one step; None where it is not known."""
     if not len(rows):
         return None
-    last = rows.where(rows["step"] == rows["step"].max())
-    _, found = over_time(last, quantity, role)
+    _, found = over_time(rows, quantity, role)
     return float(found[0]) if np.isfinite(found).any() else None
 
 

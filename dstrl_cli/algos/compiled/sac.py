@@ -23,43 +23,31 @@ Float = Any  # float32 scalars
 
 LOW, HIGH, CLAMPS, LEARNS, TARGET_ENTROPY, EXPLORATION = range(shared.OWN, shared.OWN + 6)
 POLICY_NOISE, TARGET_NOISE = 0, 1  # numbers of the noises: of the actor's loss, of each step
-
 LOSS, LOG_PROB = 0, 1  # of `shared.sums`, once the critics are through
 
 _LOG_CONSTANT = np.float32(0.5 * math.log(2 * math.pi) + 2 * math.log(2.0))
 """What -log pi of one dimension holds besides noise, u and std."""
 
 
-ACTOR_DUE, TARGETS_DUE, NSTEP, DRAWN, OWN_NOISE, NEXT_NOISE, END = range(
-    shared.GIVEN, shared.GIVEN + 7
-)
-"""What an update is given besides: what it includes, 0 or 1; the steps of the target; the rows of
-the random numbers that choose the batch, and of the noises of the actor's loss and the target."""
-
-
 @jit
 def update(given: int) -> None:
-    """Sample a batch and take one update; see `shared` for what is given."""
-    words = tables.numbers_at(given, END)
-    batch, critic = words[shared.BATCH], words[shared.CRITIC]
-    shared.sample(batch, critic, words[DRAWN], words[NSTEP])
+    """Take one update; see `shared` for what is given."""
     shared.update_critic(given)
-    if words[ACTOR_DUE]:
+    if shared.word(given, shared.ACTOR_DUE):
         update_actor(given)
-    if words[TARGETS_DUE]:
-        passes.update_target(critic, words[shared.BOARD])
+    if shared.word(given, shared.TARGETS_DUE):
+        passes.update_target(shared.word(given, shared.CRITIC), shared.word(given, shared.BOARD))
 
 
 @jit
 def critic_block(given: int, block: int, worker: int) -> None:
     """Find the targets of a block of tiles, and regress the critics on them."""
-    words = tables.numbers_at(given, END)
-    batch, actor, critic = words[shared.BATCH], words[shared.ACTOR], words[shared.CRITIC]
+    batch, actor, critic = shared.tables_of(given)
+    target_noise = shared.word(given, shared.NOISES + TARGET_NOISE)
     first, last = shared.tiles_of(batch, block)
     for tile in range(first, last):
-        soft_target(batch, actor, critic, tile, words[NEXT_NOISE], worker)
-        for k in range(passes.rows(critic).shape[0]):
-            shared.regress(batch, critic, k, tile, worker)
+        soft_target(batch, actor, critic, tile, target_noise, worker)
+        shared.regress_all(batch, critic, tile, worker)
 
 
 @inner
@@ -150,11 +138,10 @@ def add_entropy(
 @inner
 def update_actor(given: int) -> None:
     """Minimise alpha log pi - min Q over reparameterised actions, then the temperature."""
-    words = tables.numbers_at(given, END)
-    batch, actor, board = words[shared.BATCH], words[shared.ACTOR], words[shared.BOARD]
+    (batch, actor, critic), board = shared.tables_of(given), shared.word(given, shared.BOARD)
     rows, temperature = np.float32(shared.starts(batch).shape[0]), alpha(batch)
     total, log_probs = np.float32(0.0), np.float32(0.0)
-    passes.begin_backward(words[shared.CRITIC], passes.rows(words[shared.CRITIC]).shape[0], board)
+    passes.begin_backward(critic, passes.rows(critic).shape[0], board)
     passes.begin_backward(actor, 1, board)
     shared.in_blocks(given, shared.ACTOR_BLOCK)
     for tile in range(shared.target(batch).shape[0]):
@@ -176,9 +163,9 @@ def update_actor(given: int) -> None:
 @jit
 def actor_block(given: int, block: int, worker: int) -> None:
     """Backpropagate the loss of a block of tiles to the actor."""
-    words = tables.numbers_at(given, END)
-    batch, actor, critic = words[shared.BATCH], words[shared.ACTOR], words[shared.CRITIC]
-    noise = tables.numbered(shared.noises(batch), POLICY_NOISE)[words[OWN_NOISE]]
+    batch, actor, critic = shared.tables_of(given)
+    drawn = shared.word(given, shared.NOISES + POLICY_NOISE)
+    noise = tables.numbered(shared.noises(batch), POLICY_NOISE)[drawn]
     first, last = shared.tiles_of(batch, block)
     for tile in range(first, last):
         lower_loss(batch, actor, critic, tile, noise, worker)
@@ -296,7 +283,7 @@ class CompiledSAC(CompiledUpdate):
     UPDATE: ClassVar[Any] = update
     BLOCKS: ClassVar[tuple[Any, Any]] = (critic_block, actor_block)
     ACT: ClassVar[Any] = act
-    NUMBERS: ClassVar[int] = END - shared.GIVEN
+    NOISES: ClassVar[int] = 2
     CRITICS_TAKE_TURNS: ClassVar[bool] = False  # the actor needs the smaller of their values
 
     @override
@@ -332,12 +319,12 @@ class CompiledSAC(CompiledUpdate):
         return [self.critic] if due.targets else []
 
     @override
-    def numbers(self, due: Due, targets: bool, nstep: int, drawn: int) -> tuple[int, ...]:
+    def noises(self, nstep: int) -> tuple[int, ...]:
         algorithm = self.algorithm
         for stream in algorithm.target_noise[:nstep]:
             target_noise = stream.row(algorithm.updates - 1)
         policy_noise = algorithm.policy_noise.row(algorithm.updates)
-        return due.actor, targets, nstep, drawn, policy_noise, target_noise
+        return policy_noise, target_noise
 
 
 FUNCTIONS = (critic_block, actor_block, update, act, *shared.FUNCTIONS)

@@ -6,7 +6,8 @@ where they enter a network, and have no gradient.
 
 An update is given the address of whole numbers: those of the tables of batch, actor and critics, a
 board or 0 (`nets.sparse.partner`), the addresses of its two functions that take a block of tiles
-(`in_blocks`), and from `GIVEN` on what the algorithm needs besides.
+(`in_blocks`), what it includes (0 or 1), the steps of its target, the row of the random numbers
+that choose the batch, and from `NOISES` on the rows of the algorithm's noises.
 """
 
 from __future__ import annotations
@@ -77,8 +78,23 @@ alpha_rate = LAYOUT.field("alpha_rate", np.float64, 1)
 
 GAMMA, OWN = 0, 1
 """Place in the settings of the key that every algorithm has, and of the first of its own."""
-BATCH, ACTOR, CRITIC, BOARD, CRITIC_BLOCK, ACTOR_BLOCK, GIVEN = range(7)
+BATCH, ACTOR, CRITIC, BOARD, CRITIC_BLOCK, ACTOR_BLOCK, ACTOR_DUE, TARGETS_DUE = range(8)
+NSTEP, DRAWN, NOISES = range(8, 11)
+"""Places of what an update is given."""
 SQUARES, VALUES, ERRORS = range(3)
+"""Places in `sums` of what the critics' regression adds."""
+
+
+@inlined
+def word(given: int, place: int) -> int:
+    """Return one of the numbers that an update is given."""
+    return numbers_at(given, place + 1)[place]
+
+
+@inlined
+def tables_of(given: int) -> tuple[int, int, int]:
+    """Return the addresses of the tables of batch, actor and critics."""
+    return word(given, BATCH), word(given, ACTOR), word(given, CRITIC)
 
 
 @inner
@@ -89,13 +105,14 @@ def rows_of(batch: int, tile: int) -> int:
 
 
 @inner
-def sample(batch: int, critic: int, drawn: int, nstep: int) -> None:
-    """Sample a batch into this table and the critics' `first`, with the numbers of row `drawn`."""
+def sample(given: int) -> None:
+    """Sample a batch into its table and the critics' `first`."""
+    batch, _, critic = tables_of(given)
     kernels.sample_tiles(
-        numbers(batch)[drawn], nstep, settings(batch)[GAMMA], powers(batch), state_actions(batch),
-        ends(batch), slots(batch), outcomes(batch), position(batch), size(batch), starts(batch),
-        passes.first(critic), reward(batch), discount(batch), last(batch), path(batch),
-        path_discount(batch),
+        numbers(batch)[word(given, DRAWN)], word(given, NSTEP), settings(batch)[GAMMA],
+        powers(batch), state_actions(batch), ends(batch), slots(batch), outcomes(batch),
+        position(batch), size(batch), starts(batch), passes.first(critic), reward(batch),
+        discount(batch), last(batch), path(batch), path_discount(batch),
     )  # fmt: skip
 
 
@@ -150,10 +167,8 @@ def freeze_unless_finite(batch: int, loss: Float) -> None:
 @inlined
 def in_blocks(given: int, function: int) -> None:
     """Call an update's function (given, block, worker) for every block of tiles."""
-    words = numbers_at(given, GIVEN)
-    tiles = target(words[BATCH]).shape[0]
-    each = passes.tiles_of_block(tiles)
-    share(words[BOARD], words[function], given, -(-tiles // each))
+    tiles = target(word(given, BATCH)).shape[0]
+    share(word(given, BOARD), word(given, function), given, passes.blocks_of(tiles))
 
 
 @inlined
@@ -162,6 +177,13 @@ def tiles_of(batch: int, block: int) -> tuple[int, int]:
     tiles = target(batch).shape[0]
     each = passes.tiles_of_block(tiles)
     return block * each, min(tiles, (block + 1) * each)
+
+
+@inner
+def regress_all(batch: int, critic: int, tile: int, worker: int) -> None:
+    """Regress every critic on a tile of `target`."""
+    for k in range(passes.rows(critic).shape[0]):
+        regress(batch, critic, k, tile, worker)
 
 
 @inner
@@ -187,13 +209,13 @@ def regress(batch: int, critic: int, k: int, tile: int, worker: int) -> None:
 
 @inner
 def update_critic(given: int) -> None:
-    """Regress every critic on `target`: mean over the batch, sum over the critics.
+    """Sample a batch, and regress every critic: mean over the batch, sum over the critics.
 
-    The algorithm's function for a block of tiles calls `regress` for each tile and critic.
+    The algorithm's function for a block of tiles fills `target` and calls `regress_all`.
     """
-    words = numbers_at(given, GIVEN)
-    batch, critic, board = words[BATCH], words[CRITIC], words[BOARD]
-    heads, rows = passes.rows(critic).shape[0], starts(batch).shape[0]
+    sample(given)
+    batch, _, critic = tables_of(given)
+    board, heads, rows = word(given, BOARD), passes.rows(critic).shape[0], starts(batch).shape[0]
     passes.begin_backward(critic, heads, board)
     in_blocks(given, CRITIC_BLOCK)
     squares, sum_ = np.float32(0.0), np.float32(0.0)

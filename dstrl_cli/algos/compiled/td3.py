@@ -23,35 +23,26 @@ NOISE, CLIP, EXPLORATION = range(shared.OWN, shared.OWN + 3)
 SMOOTHING = 0  # number of the only noise
 
 
-ACTOR_DUE, TARGETS_DUE, NSTEP, DRAWN, SMOOTHED, END = range(shared.GIVEN, shared.GIVEN + 6)
-"""What an update is given besides: what it includes, 0 or 1; the steps of the target; the rows of
-the random numbers that choose the batch, and of the noise."""
-
-
 @jit
 def update(given: int) -> None:
-    """Sample a batch and take one update; see `shared` for what is given."""
-    words = tables.numbers_at(given, END)
-    batch, actor, critic = words[shared.BATCH], words[shared.ACTOR], words[shared.CRITIC]
-    shared.sample(batch, critic, words[DRAWN], words[NSTEP])
+    """Take one update; see `shared` for what is given."""
     shared.update_critic(given)
-    if words[ACTOR_DUE]:
+    if shared.word(given, shared.ACTOR_DUE):
         update_actor(given)
-        if words[TARGETS_DUE]:
-            passes.update_target(critic, words[shared.BOARD])
-            passes.update_target(actor, words[shared.BOARD])
+    if shared.word(given, shared.TARGETS_DUE):
+        passes.update_target(shared.word(given, shared.CRITIC), shared.word(given, shared.BOARD))
+        passes.update_target(shared.word(given, shared.ACTOR), shared.word(given, shared.BOARD))
 
 
 @jit
 def critic_block(given: int, block: int, worker: int) -> None:
     """Find the targets of a block of tiles, and regress the critics on them."""
-    words = tables.numbers_at(given, END)
-    batch, actor, critic = words[shared.BATCH], words[shared.ACTOR], words[shared.CRITIC]
+    batch, actor, critic = shared.tables_of(given)
+    smoothing = shared.word(given, shared.NOISES)
     first, last = shared.tiles_of(batch, block)
     for tile in range(first, last):
-        td_target(batch, actor, critic, tile, words[SMOOTHED], worker)
-        for k in range(passes.rows(critic).shape[0]):
-            shared.regress(batch, critic, k, tile, worker)
+        td_target(batch, actor, critic, tile, smoothing, worker)
+        shared.regress_all(batch, critic, tile, worker)
 
 
 @inner
@@ -90,10 +81,9 @@ def smoothed_action(batch: int, tile: int, actor: int, critic: int, smoothing: i
 @inner
 def update_actor(given: int) -> None:
     """Take a step that raises the first critic's value of the policy's actions."""
-    words = tables.numbers_at(given, END)
-    batch, actor, board = words[shared.BATCH], words[shared.ACTOR], words[shared.BOARD]
+    (batch, actor, critic), board = shared.tables_of(given), shared.word(given, shared.BOARD)
     total, rows = np.float32(0.0), np.float32(shared.starts(batch).shape[0])
-    passes.begin_backward(words[shared.CRITIC], 1, board)
+    passes.begin_backward(critic, 1, board)
     passes.begin_backward(actor, 1, board)
     shared.in_blocks(given, shared.ACTOR_BLOCK)
     for tile in range(shared.target(batch).shape[0]):
@@ -109,8 +99,7 @@ def update_actor(given: int) -> None:
 @jit
 def actor_block(given: int, block: int, worker: int) -> None:
     """Backpropagate the mean Q of a block of tiles to the actor."""
-    words = tables.numbers_at(given, END)
-    batch, actor, critic = words[shared.BATCH], words[shared.ACTOR], words[shared.CRITIC]
+    batch, actor, critic = shared.tables_of(given)
     first, last = shared.tiles_of(batch, block)
     for tile in range(first, last):
         raise_q(batch, actor, critic, tile, worker)
@@ -170,7 +159,7 @@ class CompiledTD3(CompiledUpdate):
     UPDATE: ClassVar[Any] = update
     BLOCKS: ClassVar[tuple[Any, Any]] = (critic_block, actor_block)
     ACT: ClassVar[Any] = act
-    NUMBERS: ClassVar[int] = END - shared.GIVEN
+    NOISES: ClassVar[int] = 1
     CRITICS_TAKE_TURNS: ClassVar[bool] = True
 
     @override
@@ -188,9 +177,8 @@ class CompiledTD3(CompiledUpdate):
         return [self.critic, self.actor] if due.actor and due.targets else []
 
     @override
-    def numbers(self, due: Due, targets: bool, nstep: int, drawn: int) -> tuple[int, ...]:
-        smoothing = self.algorithm.smoothing.row(self.algorithm.updates - 1)
-        return due.actor, targets, nstep, drawn, smoothing
+    def noises(self, nstep: int) -> tuple[int, ...]:
+        return (self.algorithm.smoothing.row(self.algorithm.updates - 1),)
 
 
 FUNCTIONS = (critic_block, actor_block, update, act, *shared.FUNCTIONS)

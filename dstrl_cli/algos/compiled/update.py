@@ -39,9 +39,9 @@ class CompiledUpdate(ABC):
     Attributes:
         ALGORITHM: the class whose updates these are.
         UPDATE: takes an update in compiled code, from the address of what it is given: see
-            `shared`; the last are `numbers`.
+            `shared`.
         BLOCKS: its functions of a block of tiles: of the critics, of the actor.
-        NUMBERS: how many numbers it is given besides what all algorithms are.
+        NOISES: how many rows of noise it is given.
         ACT: writes the actions for an observation in compiled code, from the addresses of the
             tables of batch and actor, the observation [1, obs], and the row of its noise.
         CRITICS_TAKE_TURNS: whether a critic's tile is taken backward before the next critic's
@@ -52,7 +52,7 @@ class CompiledUpdate(ABC):
     ALGORITHM: ClassVar[type]
     UPDATE: ClassVar[Any]
     BLOCKS: ClassVar[tuple[Any, Any]]
-    NUMBERS: ClassVar[int]
+    NOISES: ClassVar[int]
     ACT: ClassVar[Any]
     CRITICS_TAKE_TURNS: ClassVar[bool]
 
@@ -76,8 +76,8 @@ class CompiledUpdate(ABC):
         update, blocks, act = type(self).UPDATE, type(self).BLOCKS, type(self).ACT
         shared.compile_for(update, blocks, act)
         self.function = address_of(update, 1)
-        self.given = np.zeros(shared.GIVEN + self.NUMBERS, np.int64)
-        self.given[: shared.GIVEN] = [
+        self.given = np.zeros(shared.NOISES + self.NOISES, np.int64)
+        self.given[: shared.ACTOR_DUE] = [
             *(table.address for table in (self.batch, self.actor, self.critic)),
             0 if partner is None else partner.address,
             *(address_of(block, 3) for block in blocks),
@@ -98,14 +98,8 @@ class CompiledUpdate(ABC):
         """Return the networks whose targets move in this update, in their order."""
 
     @abstractmethod
-    def numbers(self, due: Due, targets: bool, nstep: int, drawn: int) -> tuple[int, ...]:
-        """Return what `UPDATE` takes besides the tables, drawing the noise of this update.
-
-        Args:
-            due, nstep: as of a call.
-            targets: whether compiled code moves the targets.
-            drawn: row of the random numbers that choose the batch.
-        """
+    def noises(self, nstep: int) -> tuple[int, ...]:
+        """Draw the noises of the update that has begun, for n steps; return their rows."""
 
     def takes(self, due: Due) -> bool:
         """Return whether it takes the update that has begun: the topology does not change in it."""
@@ -173,7 +167,8 @@ class CompiledUpdate(ABC):
         drawn = self.sampling.row(self.algorithm.updates - 1)
         targets = self.targets(due)
         in_place = all(table.moves_target for table in targets)
-        self.given[shared.GIVEN :] = self.numbers(due, bool(targets) and in_place, nstep, drawn)
+        moves = bool(targets) and in_place
+        self.given[shared.ACTOR_DUE :] = due.actor, moves, nstep, drawn, *self.noises(nstep)
         return [] if in_place else targets
 
     def act(self, observation: Tensor, step: int) -> tuple[Tensor, Tensor]:

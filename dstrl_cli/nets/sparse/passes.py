@@ -136,7 +136,7 @@ class NetworkTable(Table):
         at_once = self.heads if by_tile else 0
         kept = network.buffers_of(self.batch, True, at_once, self.threads)
         passed = network.buffers_of(self.batch, False, 1, self.threads)
-        blocks = -(-len(kept.first) // tiles_of_block(len(kept.first)))
+        blocks = blocks_of(len(kept.first))
         # one thread adds up tile after tile: then blocks of one tile need no sums of their own
         sums = 1 if self.threads == 1 and blocks == len(kept.first) else blocks
         own = np.empty(0, np.float32) if network.own_steps is None else network.own_steps
@@ -220,6 +220,12 @@ class NetworkTable(Table):
 def tiles_of_block(tiles: int) -> int:
     """Return how many tiles are a block, the smallest piece of a batch."""
     return -(-tiles // BLOCKS)
+
+
+@register_jitable
+def blocks_of(tiles: int) -> int:
+    """Return how many blocks there are."""
+    return -(-tiles // tiles_of_block(tiles))
 
 
 @register_jitable
