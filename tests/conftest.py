@@ -30,6 +30,14 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begin in an empty folder: runs that lie in `results` of this one are no test's."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("current"))
+
+
+@pytest.fixture(autouse=True)
 def _restore_torch() -> Iterator[None]:
     """Undo what training sets for the process: hypothesis refuses to draw floats without denormals.
 

@@ -65,7 +65,7 @@ def sweep(file: Path, out: Path, *more: str) -> int:
 
 
 def test_all_stages_are_planned_before_anything_ran(tmp_path):
-    plan = asked(written(tmp_path)).plan()
+    plan = asked(written(tmp_path), tmp_path).plan()
     labels = {name: [run.label for run in runs] for name, runs in plan.items()}
     assert [len(each) for each in labels.values()] == [4, 4, 2]
     assert CLONE.format(1) in labels["clones"]

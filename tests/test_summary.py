@@ -48,9 +48,10 @@ def test_a_run_that_left_no_summary_is_named_by_whoever_marks_it(tmp_path: Path)
 
 
 def test_a_plan_says_what_memory_the_replay_buffers_need(
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--env=2DNav-v1", "--dst=sst", "--device=cpu", "--dry-run", "--steps=5000"]
+    arguments.append(f"--out={tmp_path}")
     # observation (2 numbers), action (2), reward, two flags, a place for the next observation
     # (2) in a ring of its own or the number of a slot: float32
     twice, once = 4 * (2 + 2 + 3 + 2), 4 * (2 + 2 + 3 + 1)

@@ -149,8 +149,11 @@ def test_plans_count_the_updates() -> None:
     )
 
 
-def test_a_run_too_short_to_train_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_too_short_to_train_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["train", "--dst=sst", "--env=2DNav-v1", "--steps=100", "--dry-run"]
+    arguments.append(f"--out={tmp_path}")
     assert main([*arguments, "--set=learning_starts=0", "--set=train_freq=101"]) == 0
     told = " ".join(capsys.readouterr().err.split())
     assert "steps (100) do not exceed train_freq (101)" in told
