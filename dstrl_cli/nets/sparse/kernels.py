@@ -16,7 +16,9 @@ at 256 units) sparse updates take 15 to 37 % longer than with T = 64, as an inde
 half as many rows; with T = 128 whole steps take as long at 256 units, 3 % more at 2048 and 95 %,
 and layers with half or all of their connections 16 to 24 % more. So T depends on the registers
 only. At 2048 units the inputs of a connection come from L2, and the index, values and sums that
-every tile reads do not fit there beside them.
+every tile reads do not fit there beside them. To take them in blocks that fit into L1 does not pay
+at 95 %: a neuron's sums are then loaded and stored once a block, which takes as long or longer (0.6
+to 1.02 of the speed with blocks of 96 to 512 inputs; at 80 % it would be 1.2).
 """
 
 from __future__ import annotations
