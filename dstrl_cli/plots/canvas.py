@@ -172,12 +172,15 @@ def legend(figure: Figure, axes: Iterable[Axes], footnote: str = "") -> None:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     width = figure.get_size_inches()[0]
-    text = folded(footnote, width)
     if not entries:
-        figure.supxlabel(text, fontsize="x-small", color="#444444")
+        figure.supxlabel(folded(footnote, width), fontsize="x-small", color="#444444")
         return
-    longest = max(map(len, entries))
-    columns = max(1, min(len(entries), int(width / (0.075 * longest + 0.75))))
+    entry = 0.075 * max(map(len, entries)) + 0.75
+    if entry > width:  # one panel, and a name longer than it is wide
+        width = entry
+        figure.set_figwidth(width)
+    text = folded(footnote, width)
+    columns = max(1, min(len(entries), int(width / entry)))
     further = math.ceil(len(entries) / columns) - ROWS_OF_LEGEND
     if further > 0:  # many or long names must not take the panels' room
         figure.set_figheight(figure.get_figheight() + further * LEGEND_ROW)

@@ -12,6 +12,7 @@ from dstrl_cli.plots import canvas
 from dstrl_cli.plots.curves import buffers, learning_curves
 from dstrl_cli.plots.groups import environments
 from dstrl_cli.plots.neurons import neurons
+from dstrl_cli.plots.paths import against_paths
 from dstrl_cli.plots.reach import time_to_return
 from dstrl_cli.plots.request import Drawing, Request
 from dstrl_cli.plots.scores import against_sparsity, cell, interquartile_means, profiles
@@ -40,6 +41,7 @@ KINDS: dict[str, Kind] = {
     "iqm": Kind(interquartile_means, "evaluations"),
     "buffers": Kind(buffers, "policy distances in progress.csv (a dynamic buffer)"),
     "neurons": Kind(neurons, "neurons.csv"),
+    "paths": Kind(against_paths, "neurons.csv of two methods or more"),
     "time": Kind(time_to_return, "evaluations after step 0"),
 }
 

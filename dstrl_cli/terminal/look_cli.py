@@ -21,8 +21,8 @@ Kinds = Annotated[
     str | None,
     typer.Option(
         "--kind",
-        help="curves, sparsity, profile, iqm, buffers, neurons, time (default: all that the runs "
-        "allow).",
+        help="curves, sparsity, profile, iqm, buffers, neurons, paths, time (default: all that the "
+        "runs allow).",
         metavar="LIST",
     ),
 ]

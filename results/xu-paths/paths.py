@@ -1,7 +1,8 @@
 """First masks of critics with chosen numbers of paths to their output, and nothing learned.
 
 Of a hidden layer as large as the one before it, a share of the connections leads to the neurons
-that the output layer reads; the rest leads anywhere else. Within both, all masks are equally likely.
+that the output layer reads; the rest leads anywhere else. Within both, all masks are equally
+likely.
 Every layer keeps its number of connections. With a share of 5 % masks are as good as random ones.
 """
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 
-def _fed(share: float, weight: Tensor, density: float, budget: int, generator: torch.Generator):
+def _fed(
+    share: float, weight: Tensor, density: float, budget: int, generator: torch.Generator
+) -> Tensor:
     inputs, outputs = weight.shape
     mask = torch.zeros(inputs, outputs, dtype=torch.bool)
     if outputs == 1:  # the output layer reads the first neurons
@@ -34,17 +37,21 @@ def _drawn(mask: Tensor, columns: slice, count: int, generator: torch.Generator)
     return drawn
 
 
-def feed_5(weight, density, budget, generator):
+def feed_5(weight: Tensor, density: float, budget: int, generator: torch.Generator) -> Tensor:
+    """Return a mask with a share of 5 %."""
     return _fed(0.05, weight, density, budget, generator)
 
 
-def feed_10(weight, density, budget, generator):
+def feed_10(weight: Tensor, density: float, budget: int, generator: torch.Generator) -> Tensor:
+    """Return a mask with a share of 10 %."""
     return _fed(0.1, weight, density, budget, generator)
 
 
-def feed_40(weight, density, budget, generator):
+def feed_40(weight: Tensor, density: float, budget: int, generator: torch.Generator) -> Tensor:
+    """Return a mask with a share of 40 %."""
     return _fed(0.4, weight, density, budget, generator)
 
 
-def feed_100(weight, density, budget, generator):
+def feed_100(weight: Tensor, density: float, budget: int, generator: torch.Generator) -> Tensor:
+    """Return a mask with a share of 100 %."""
     return _fed(1.0, weight, density, budget, generator)
