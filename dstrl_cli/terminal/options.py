@@ -217,8 +217,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Metric = Annotated[
     str | None,
     typer.Option(
-        help="last-steps:N, last-evals:N, all-episodes, first-episodes:N, all-evals, lca, final or "
-        "best (default: the preset's or the runs' own, else last-steps:125000).",
+        help="last-steps:N, last-evals:N, all-episodes, first-episodes:N, all-evals, lca, final, "
+        "best or success (default: the preset's or the runs' own, else last-steps:125000).",
         metavar="METRIC",
     ),
 ]
