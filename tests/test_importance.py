@@ -15,6 +15,7 @@ from dstrl_cli.topology.importance import (
     drop_score,
     grow_score,
     neuron_importance,
+    strengths,
 )
 from dstrl_cli.topology.rule import Rule
 
@@ -45,19 +46,19 @@ def flat(values: list[Tensor]) -> list[list[float]]:
 
 
 def test_importance_of_neurons() -> None:
-    found = neuron_importance(CRITIC, torch.tensor([[10.0]]))
+    found = neuron_importance(strengths(CRITIC), torch.tensor([[10.0]]))
     assert flat(found) == [S_I, S_H1, S_H2, S_O]
 
 
 def test_importance_of_heads_is_their_own() -> None:
     twice = [torch.cat((weight, 2 * weight), dim=1) for weight in CRITIC]
-    found = neuron_importance(twice, torch.tensor([[10.0, 0.0]]))
+    found = neuron_importance(strengths(twice), torch.tensor([[10.0, 0.0]]))
     assert flat(found) == [S_I, S_H1, S_H2, S_O]
     assert [value[0, 1].tolist() for value in found] == [[3, 4], [1, 4, 2], [3, 3], [0.5]]
 
 
 def test_drop_scores() -> None:
-    i, h1, h2, o = neuron_importance(CRITIC, torch.tensor([[10.0]]))
+    i, h1, h2, o = neuron_importance(strengths(CRITIC), torch.tensor([[10.0]]))
     # D1[i, j] = |w| S_I[i]; D2[i, j] = |w| S_H2[j]; D3 = |w| S_O
     assert flat([drop_score(W1, i, h1, 0)]) == [[[6.5, 0, 13.0], [0, 28.0, 0]]]
     assert flat([drop_score(W2, h1, h2, 1)]) == [[[6.5, 0], [0, 19.5], [13.0, 0]]]
@@ -65,7 +66,7 @@ def test_drop_scores() -> None:
 
 
 def test_grow_scores() -> None:
-    i, h1, h2, o = neuron_importance(CRITIC, torch.tensor([[10.0]]))
+    i, h1, h2, o = neuron_importance(strengths(CRITIC), torch.tensor([[10.0]]))
     # G1[i, j] = S_I[i] + S_H1[j]; G2[i, j] = S_H1[i] + S_H2[j]; G3 = S_H2 + S_O
     assert flat([grow_score(i, h1)]) == [[[12.0, 13.5, 12.5], [12.5, 14.0, 13.0]]]
     assert flat([grow_score(h1, h2)]) == [[[12.0, 12.0], [13.5, 13.5], [12.5, 12.5]]]

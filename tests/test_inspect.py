@@ -128,6 +128,9 @@ def test_dormant_neurons_come_from_the_last_evaluation(run: Path):
         "1000,actor,1,\n"
     )
     assert [layer.dormant for layer in look(run).networks[0].layers] == [2, None]  # 2 of 3
+    with (run / "neurons.csv").open("a") as file:
+        file.write("2000,actor,0,0.3333333333333333\n")  # after the policy, as one of the best has
+    assert [layer.dormant for layer in look(run).networks[0].layers] == [2, None]
 
 
 def test_pictures_are_drawn(run: Path, tmp_path: Path, capsys):

@@ -153,6 +153,19 @@ def test_several_environments_are_brought_to_one_scale_by_dense(tmp_path: Path):
     assert share[np.searchsorted(scores, 45)] == pytest.approx(2 / 3)
 
 
+def test_environments_with_a_sparsity_each_share_a_figure_as_they_share_a_table(tmp_path: Path):
+    for env, sparsity in (("Hopper-v5", "s0.9"), ("Ant-v5", "s0.8")):
+        runs(tmp_path, f"{env}/td3-dense/s0", [{1000: 10.0}] * 3)
+        runs(tmp_path, f"{env}/td3-mine/s0", [{1000: 5.0}] * 3)
+        runs(tmp_path, f"{env}/td3-rlx2/{sparsity}", [{1000: k} for k in (4.0, 5.0, 6.0)])
+    drawing = only(list(interquartile_means(request(tmp_path))))
+    assert drawing.name == "iqm-td3-own"
+    *single, overall = drawing.figure.axes
+    assert [axis.get_title() for axis in single] == ["Ant-v5", "Hopper-v5"]
+    points = [each.get_xdata()[0] for each in overall.get_lines() if len(each.get_xdata()) == 1]
+    assert sorted(points) == pytest.approx([50, 50, 100])
+
+
 def test_a_profile_is_the_share_of_runs_above_each_score():
     found = profile([np.array([1.0, 2.0]), np.array([3.0, 4.0])], np.array([0.5, 1.0, 2.5, 4.0]))
     assert found.share.tolist() == [1, 0.75, 0.5, 0]
@@ -214,7 +227,14 @@ def test_what_runs_reach_is_drawn_over_the_paths_through_their_critics(tmp_path:
     assert drawn == {(20, 40): (5, 7), (10, 10): (1, 3)}
     assert line(axis, "RLx2 (n=2)") == ([30], [6])
     assert line(axis, "SST (n=2)") == ([10], [2])
-    assert [each.get_text() for each in axis.texts] == ["rho = 1.00"]
+    assert not axis.texts  # two methods have no rank correlation to speak of
+    for number, paths in enumerate((15, 50), 2):
+        other = RLX2.replace("rlx2", f"mine{number}")
+        runs(tmp_path, other, [{1000: 10.0 * number}])
+        rows = f"{NEURONS.splitlines()[0]}\n1000,critic1,1,1,,0,,4,{paths},,\n"
+        (tmp_path / other / "seed0" / "neurons.csv").write_text(rows)
+    (axis,) = only(list(against_paths(request(tmp_path)))).figure.axes
+    assert [each.get_text() for each in axis.texts] == ["rho = 0.80 (n=4)"]
 
 
 def test_ties_share_their_ranks():
@@ -259,6 +279,15 @@ def test_training_flops_follow_connections_that_become_fewer(tmp_path: Path):
     append_progress(tmp_path / RLX2 / "seed0", header, ["0,40,80", "500,20,40", "1000,0,0"])
     (run,) = load(tmp_path).runs
     # connections in the mean: 3/4 of the first in the first half, 1/4 in the second
+    assert flops_until(run, 500) == pytest.approx(700 * 3 / 4)
+
+
+def test_training_flops_of_an_algorithm_without_critics_are_those_of_its_actor(tmp_path: Path):
+    path, flops = "Hopper-v5/bc-sst/s0.9", {"flops": {"train_total": 700.0}}
+    runs(tmp_path, path, [{0: 0, 500: 1, 1000: 2}], summary=flops)
+    header = "step,actor_active,critic_active"
+    append_progress(tmp_path / path / "seed0", header, ["0,40,0", "500,20,0", "1000,0,0"])
+    (run,) = load(tmp_path).runs
     assert flops_until(run, 500) == pytest.approx(700 * 3 / 4)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 from program_samples import dstrl
@@ -19,9 +20,10 @@ from dstrl_cli.cli import main
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.machine import Host
 from dstrl_cli.runs import lock
+from dstrl_cli.runs.summary import read_status
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.launcher import End, Note, Progress
-from dstrl_cli.sweep.on_ray import collected
+from dstrl_cli.sweep.on_ray import cluster, collected
 from dstrl_cli.sweep.on_ray.seat import without_old
 from dstrl_cli.sweep.packing import PlannedPopulation, one_each
 from dstrl_cli.sweep.place import Limits, place_runs
@@ -244,9 +246,29 @@ def test_what_was_left_on_a_disk_is_fetched_where_it_is_further(tmp_path, monkey
     leave(one, "finished")
     assert not collected.is_further(float("inf"), one.path)
     other.path.mkdir(parents=True)
-    with lock.held(other.path):
-        assert not collected.is_further(5, other.path)
     assert collected.is_further(5, other.path)
+
+
+def test_a_run_that_another_driver_holds_is_left_on_its_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(collected.tempfile, "gettempdir", lambda: str(tmp_path / "disk"))
+    one, other = runs(Axes(seeds=(0, 1)), tmp_path / "results")
+    leave_all = collected.receive("abc", [one, other], {})
+    for run in leave_all:
+        leave(run, "finished")
+
+    def on_node(_, function):
+        return SimpleNamespace(remote=lambda *arguments: function(*arguments))
+
+    ray = SimpleNamespace(get=lambda found, timeout: found)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    nodes = SimpleNamespace(on_node=on_node)
+    monkeypatch.setitem(sys.modules, "dstrl_cli.sweep.on_ray.nodes", nodes)
+    other.path.mkdir(parents=True)
+    with lock.held(other.path):
+        cluster._fetch_left_behind(SimpleNamespace(ids=["here"]), "abc", tmp_path / "results")
+    assert read_status(one.path) == "finished"
+    assert read_status(other.path) is None
+    assert collected.left_behind("abc") == {other.label: float("inf")}
 
 
 def test_a_results_folder_keeps_the_name_under_which_machines_keep_its_runs(tmp_path):

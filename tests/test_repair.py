@@ -44,6 +44,22 @@ def planned(folder: Path) -> Run:
     return prepare(config, LAYOUT)
 
 
+def test_a_run_that_counts_episodes_has_not_finished_before_its_last_evaluation(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "run"
+    made = replace(prepare(run("sst", sets=("episodes=1",)), LAYOUT), path=folder)
+    ((last, status),) = [(s["steps"], s["status"]) for s in train([made], "cpu", Silent())]
+    assert (status, last < STEPS) == ("finished", True)
+    (folder / "summary.json").unlink()
+    assert read_status(folder) == "finished"
+    for name in ("progress.csv", "eval.csv"):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith(f"{last},")]
+        (folder / name).write_text("".join(kept))
+    assert read_status(folder) == "unfinished"
+
+
 @pytest.mark.parametrize("content", [None, "", '{"status": "fini', "[]", "{}", "\x00\x00"])
 def test_a_finished_run_that_lost_its_summary_gets_it_again(
     folder: Path, content: str | None

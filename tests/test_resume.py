@@ -27,6 +27,7 @@ from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.states import resumed
 from dstrl_cli.training import run as training
+from dstrl_cli.training.reporter import Silent
 
 SAVING = ("checkpoint_every=30",)
 
@@ -34,6 +35,24 @@ SAVING = ("checkpoint_every=30",)
 def rows(path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_members_whose_summaries_are_written_stay_as_they_are_when_the_others_are_cut_off(
+    tmp_path, monkeypatch
+):
+    runs = [make_run(tmp_path / f"run{seed}", seed=seed) for seed in range(3)]
+    written = RunFolder.summary
+
+    def interrupted_once(folder, summary):
+        if folder.path == runs[1].path and summary["status"] == "finished":
+            raise KeyboardInterrupt
+        written(folder, summary)
+
+    monkeypatch.setattr(RunFolder, "summary", interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(runs, "cpu", Silent())
+    statuses = [read_summary(run.path)["status"] for run in runs]
+    assert statuses == ["finished", "interrupted", "interrupted"]
 
 
 # --- killed -------------------------------------------------------------------------------------

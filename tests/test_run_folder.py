@@ -224,6 +224,14 @@ def test_a_summary_that_the_run_wrote_itself_is_kept(tmp_path):
     assert mark_ended(folder.path, "failed", "later")["steps"] == 7
 
 
+def test_an_attempt_that_never_began_leaves_a_finished_run_as_it_is(tmp_path):
+    with RunFolder(tmp_path / "run").create(config()) as folder:
+        folder.summary({"status": "finished", "steps": 7})
+    content = (folder.path / "summary.json").read_bytes()
+    assert mark_ended(folder.path, "interrupted", None)["status"] == "interrupted"
+    assert (folder.path / "summary.json").read_bytes() == content
+
+
 def test_marking_touches_no_folder_that_is_not_there_or_is_in_use(tmp_path):
     mark_ended(tmp_path / "never made", "failed", "killed")
     assert not (tmp_path / "never made").exists()

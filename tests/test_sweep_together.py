@@ -140,6 +140,16 @@ def test_a_run_that_was_to_start_over_is_left_to_who_finished_it(tmp_path):
     assert folders.left(run) is None
 
 
+def test_a_lost_attempt_that_never_began_to_start_over_is_tried_again(tmp_path):
+    (run,) = runs(Axes(), tmp_path)
+    leave(run, "finished")
+    (planned,) = resumed([run], overwrite=True)
+    folders = SharedFolders([planned.run])
+    assert folders.again(planned.run) == planned.run  # not that of the run that lies there
+    (run.path / "summary.json").unlink()  # which is what an attempt that begins does first
+    assert folders.again(planned.run).start == "over"
+
+
 def test_a_run_that_another_sweep_took_while_its_process_started_is_that_ones(tmp_path):
     found = runs(Axes(seeds=(0, 1)), tmp_path)
 

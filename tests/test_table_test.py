@@ -15,7 +15,7 @@ from rich.console import Console
 from dstrl_cli.cli import main
 from dstrl_cli.errors import InputError
 from dstrl_cli.report import tables
-from dstrl_cli.report.comparing import Asked, asked_test
+from dstrl_cli.report.comparing import Asked, asked_test, lines
 from dstrl_cli.report.render import render
 from dstrl_cli.report.table import Comparisons, Table
 
@@ -104,6 +104,15 @@ def test_unfinished_runs_take_no_part(results: Path) -> None:
     write_run(results, "Hopper-v5/td3-sst/s0.95/seed0", {5: [1.0]}, status="failed")
     _, tests = compared(results)
     assert len(tests.found) == 3
+
+
+def test_seeds_that_a_method_lost_are_said(results: Path) -> None:
+    lost = results / "Hopper-v5/td3-rlx2/s0.95/seed4/summary.json"
+    lost.write_text(json.dumps(json.loads(lost.read_text()) | {"status": "diverged"}))
+    _, tests = compared(results, pairs="rlx2:dst,dense:dst")
+    assert len(tests.found) == 2
+    (said,) = [line for line in lines(tests) if "loses some" in line]
+    assert said.endswith("loses some: Hopper-v5: RLx2 : DST")
 
 
 def test_a_single_method_cannot_be_compared(tmp_path: Path) -> None:

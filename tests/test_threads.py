@@ -266,6 +266,8 @@ ONE, TWO = ("threads=1",), ("threads=2",)
         ("our-dst", "2DNav-v1", ("gradient_steps=2",)),
         ("rlx2", "Pendulum-v1", ("train_freq=[1, episode]", "gradient_steps=-1")),
         ("rlx2", "InvertedPendulum-v5", ("critic.redo_interval=9",)),
+        # the end of an episode ends the topology updates where one is planned
+        ("rlx2", "InvertedPendulum-v5", ("episodes=9", "learning_starts=20")),
     ],
 )
 def test_runs_with_one_thread_and_two_have_the_same_files(

@@ -74,6 +74,11 @@ def test_training_ends_at_the_next_evaluation_that_the_run_logged(
     assert found.rows["eval.csv"] == {50: 4, 100: 6, 120: 8}[step]
 
 
+def test_updates_are_counted_not_steps(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "run", "sst", "train_freq=4")
+    assert verified(folder, 10).step == 100  # 3 updates until step 50, 15 until 100
+
+
 def test_the_first_steps_do_not_know_where_training_ends(tmp_path: Path) -> None:
     """Schedules and the end of topology updates depend on the run's own steps."""
     sets = ("topology.schedule=cosine", "topology.stop_before_end=2")

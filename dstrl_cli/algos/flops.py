@@ -8,7 +8,7 @@ single critic.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,8 @@ class ActiveCount:
         active: active connections before the first update.
     """
 
+    STATE = ("active", "changed_at", "sum_until_then")
+
     def __init__(self, active: int) -> None:
         self.active = active
         self.changed_at, self.sum_until_then = 0, 0
@@ -89,6 +91,15 @@ class ActiveCount:
     def sum_until(self, update: int) -> int:
         """Return the sum over all updates until `update`, itself included."""
         return self.sum_until_then + self.active * (update - self.changed_at)
+
+    def state(self) -> dict[str, int]:
+        """Return what `set_state` takes."""
+        return {name: getattr(self, name) for name in self.STATE}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Take a state. Raises KeyError where it lacks anything."""
+        for name in self.STATE:
+            setattr(self, name, state[name])
 
     def mean(self, updates: int) -> float:
         """Return the mean over the first `updates` updates; before any, what is active now."""

@@ -18,8 +18,8 @@ from dstrl_cli.report import intervals
 from dstrl_cli.report.labels import MethodLabel, method_label
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.statistics import CENTERS
-from dstrl_cli.report.table import DENSE, sparsity_title
-from dstrl_cli.report.tables import told_apart
+from dstrl_cli.report.table import DENSE, OWN, OWN_WORDS, sparsity_title
+from dstrl_cli.report.tables import own_sparsities, told_apart
 
 Array = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ Read = Callable[[LoggedRun], tuple[Array, Array]]
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """The runs of one method at one sparsity (`s0`: dense), in all environments.
+    """The runs of one method at one sparsity (`s0`: dense; `OWN`), in all environments.
 
     Lines are compared by identity, so that they can be keys.
     """
@@ -46,7 +46,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """The lines of one figure: an algorithm at one sparsity, with its dense lines."""
+    """The lines of one figure: an algorithm at one sparsity, with its dense lines.
+
+    Where every environment has a sparsity of its own, that is `OWN`.
+    """
 
     algo: str
     sparsity: str
@@ -55,7 +58,8 @@ class Section:
     @property
     def title(self) -> str:
         """The heading of the figure."""
-        return f"{self.algo.upper()}, {sparsity_title(self.sparsity)}"
+        sparsity = OWN_WORDS if self.sparsity == OWN else sparsity_title(self.sparsity)
+        return f"{self.algo.upper()}, {sparsity}"
 
     @property
     def name(self) -> str:
@@ -83,22 +87,27 @@ def method_labels(runs: Iterable[LoggedRun]) -> dict[str, MethodLabel]:
 
 
 def sections(runs: Sequence[LoggedRun]) -> list[Section]:
-    """Return a section for each algorithm and sparsity, as tables have them."""
+    """Return a section for each algorithm and sparsity, as tables have them (`arrange`)."""
     labels = method_labels(runs)
-    found: dict[tuple[str, str, str], list[LoggedRun]] = defaultdict(list)
-    for run in runs:
-        found[run.identity.algo, run.identity.sparsity, run.identity.method].append(run)
+    identities = [run.identity for run in runs]
+    algos = sorted({each.algo for each in identities}, key=lambda name: (name != "td3", name))
     made = []
-    for algo in sorted({algo for algo, *_ in found}, key=lambda name: (name != "td3", name)):
-        own = {sparsity for name, sparsity, _ in found if name == algo}
-        for sparsity in sorted(own - {DENSE}, key=parse_sparsity_label) or [DENSE]:
+    for algo in algos:
+        own = own_sparsities((each.sparsity, each.env) for each in identities if each.algo == algo)
+        found: dict[tuple[str, str], list[LoggedRun]] = defaultdict(list)
+        for run in runs:
+            if run.identity.algo == algo:
+                sparsity = OWN if own and run.identity.sparsity != DENSE else run.identity.sparsity
+                found[sparsity, run.identity.method].append(run)
+        different = {sparsity for sparsity, _ in found} - {DENSE}
+        for sparsity in [OWN] if own else sorted(different, key=parse_sparsity_label) or [DENSE]:
             lines = []
             for method, label in labels.items():
-                here = [each for each in (DENSE, sparsity) if (algo, each, method) in found]
+                here = [each for each in (DENSE, sparsity) if (each, method) in found]
                 for each in dict.fromkeys(here):
                     twice = len(set(here)) > 1 and each == DENSE
                     text = f"{label.label} (dense)" if twice else label.label
-                    lines.append(Line(method, each, text, tuple(found[algo, each, method])))
+                    lines.append(Line(method, each, text, tuple(found[each, method])))
             made.append(Section(algo, sparsity, tuple(lines)))
     return made
 

@@ -24,6 +24,9 @@ from dstrl_cli.report.runs import LoggedRun
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+FEW_LINES = 4
+"""Methods from which on their rank correlation is said; two have 1 or -1, whatever they are."""
+
 Paths = Mapping[str, float]
 """How many paths runs have, by their own path: that of their folder."""
 
@@ -56,7 +59,7 @@ def against_paths(request: Request) -> Iterator[Drawing]:
         for axis in axes[:: canvas.MAX_COLUMNS]:
             axis.set_ylabel(request.metric.name)
         figure.suptitle(plain(section.title))
-        canvas.legend(figure, axes, "large: means of a method's seeds; rho: their rank correlation")
+        canvas.legend(figure, axes, "large: means over seeds; rho: their rank correlation")
         yield Drawing(f"paths-{section.name}", figure)
 
 
@@ -70,11 +73,11 @@ def points(request: Request, section: Section, panel: Panel, known: Paths) -> di
     found = {}
     for line in section.lines:
         made = cell(request, section, line, panel, "mean")
-        seeds = by_seed(run for run in line.runs if panel.has(run) and run.path in known)
+        seeds = by_seed(run for run in line.runs if panel.has(run))
         rows = [
             (np.mean([known[run.path] for run in seeds[seed]]), value)
             for seed, value in (made.values if made else {}).items()
-            if seed in seeds
+            if all(run.path in known for run in seeds[seed])
         ]
         if rows:
             found[line] = Points(*np.array(rows).T)
@@ -103,6 +106,8 @@ def _draw(axis: Axes, request: Request, lines: Mapping[Line, Points]) -> None:
             label=plain(counted_label(line.label, [len(found.values)])),
         )
     axis.set_xscale("symlog", linthresh=1)
+    if len(lines) < FEW_LINES:
+        return
     means = np.array([[each.paths.mean(), each.values.mean()] for each in lines.values()]).T
-    rho = rank_correlation(*means)
-    axis.annotate(f"rho = {rho:.2f}", (0.97, 0.04), xycoords="axes fraction", ha="right")
+    words = f"rho = {rank_correlation(*means):.2f} (n={len(lines)})"
+    axis.annotate(words, (0.97, 0.04), xycoords="axes fraction", ha="right")

@@ -99,8 +99,9 @@ def _cost_of_update(run: LoggedRun) -> Array:
     delay, nstep = run.config.get("policy_delay"), run.config.get("nstep")
     if not isinstance(delay, int) or not isinstance(nstep, int):
         return ones
+    count = max(row.critics, 1)
     costs = [
-        flops_per_sample(row, a, c / row.critics, policy_delay=max(delay, 1), nstep=max(nstep, 1))
+        flops_per_sample(row, a, c / count, policy_delay=max(delay, 1), nstep=max(nstep, 1))
         for a, c in zip(actor.tolist(), critics.tolist(), strict=True)
     ]
     return np.array(costs) if np.isfinite(costs).all() else ones

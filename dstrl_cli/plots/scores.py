@@ -18,6 +18,7 @@ from dstrl_cli.plots.groups import Array, Line, Panel, Section, environments, pa
 from dstrl_cli.plots.request import Drawing, Request, counted_label
 from dstrl_cli.report import intervals
 from dstrl_cli.report.cells import make_cell
+from dstrl_cli.report.grids import CENTER_WORDS
 from dstrl_cli.report.marks import Mark, ordered
 from dstrl_cli.report.scaling import NORMALIZED
 from dstrl_cli.report.statistics import mean
@@ -25,8 +26,6 @@ from dstrl_cli.report.table import DENSE, Cell, Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-CENTER_WORDS = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}
 
 PROFILE_POINTS, PROFILE_RESAMPLES = 101, 2000
 

@@ -235,6 +235,14 @@ def lines(tests: Comparisons) -> Iterator[str]:
             "environment)"
         )
     yield from _too_few(tests)
+    losing = [each for each in tests.found if _loses_seeds(each) and each not in tests.given_up]
+    if losing:
+        named = [f"{each.env}: {each.first.label} : {each.second.label}" for each in losing]
+        more = f", and {len(named) - MAX_LISTED} more" if len(named) > MAX_LISTED else ""
+        yield (
+            f"of the finished seeds alone, which favours a method that loses some: "
+            f"{'; '.join(named[:MAX_LISTED])}{more}"
+        )
     if tests.given_up:
         named = [f"{each.env}: {each.first.label} : {each.second.label}" for each in tests.given_up]
         yield (
@@ -248,6 +256,11 @@ def lines(tests: Comparisons) -> Iterator[str]:
     if waiting:
         more = f", and {len(waiting) - MAX_LISTED} more" if len(waiting) > MAX_LISTED else ""
         yield f"look {tests.looks + 1} waits for seeds: {'; '.join(waiting[:MAX_LISTED])}{more}"
+
+
+def _loses_seeds(comparison: Comparison) -> bool:
+    rows = comparison.first, comparison.second
+    return any(Mark.LEFT_OUT in row.cells[comparison.env].marks for row in rows)
 
 
 def _seeds(comparison: Comparison) -> str:

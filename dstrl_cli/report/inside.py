@@ -208,7 +208,9 @@ def look(run: Path) -> Inside:
     def report(name: str, cause: str) -> None:
         problems.append(f"{name}: {cause}")
 
+    step = float(about["step"]) if about.get("step", "").isdigit() else np.inf
     neurons = read_layers(folder / "neurons.csv", report)
+    neurons = neurons.where(neurons["step"] <= step)
     networks = []
     for name, each in masks.items():
         layers = tuple(
@@ -217,7 +219,6 @@ def look(run: Path) -> Inside:
         )
         first = firsts.get(name)
         networks.append(Network(name, layers, tuple(map(Layer, first)) if first else None))
-    step = float(about["step"]) if about.get("step", "").isdigit() else np.inf
     changes = topology_changes(read_layers(folder / "topology.csv", report), step)
     return Inside(file, about, tuple(networks), changes, summary, tuple(problems))
 
@@ -266,7 +267,7 @@ def _first_masks(
 
 
 def _dormant(rows: LayerRows, network: str, layer: int, units: int) -> int | None:
-    """Return how many of a layer's neurons were dormant; the last of `neurons.csv` has a share."""
+    """Return how many of a layer's neurons were dormant, by the last row: it has their share."""
     own = rows.where((rows.network == network) & (rows["layer"] == layer))
     last = own["dormant"][-1:]
     return round(float(last[0]) * units) if len(last) and np.isfinite(last[0]) else None

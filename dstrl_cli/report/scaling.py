@@ -22,6 +22,7 @@ from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.table import DENSE, Cell, Look, task_env
 
 DENSE_METHOD = "dense"
+"""What others are in percent of; where it was not trained, the only method without sparsity."""
 
 NORMALIZED = {
     "dense": "percent of the dense mean",
@@ -88,12 +89,23 @@ def normalize(
     return scaled, notes
 
 
+def _dense(cells: Mapping[Key, Cell], algo: str, env: str) -> Cell | None:
+    """Return the cell of the dense method; None where there is none, or several to choose from."""
+    found = {
+        method: cell
+        for (name, sparsity, method, place), cell in cells.items()
+        if (name, sparsity, place) == (algo, DENSE, env)
+    }
+    only = next(iter(found.values())) if len(found) == 1 else None
+    return found.get(DENSE_METHOD, only)
+
+
 def _scale(
     task: Task, cells: Mapping[Key, Cell], random: Mapping[str, float] | None
 ) -> Scale | str:
     """Return the scale of an environment, or why it has none."""
     algo, env = task
-    dense = cells.get((algo, DENSE, DENSE_METHOD, env))
+    dense = _dense(cells, algo, env)
     if dense is None:
         return f"{env}: not shown, no run of {algo}-{DENSE_METHOD} to normalise by"
     if random is None:

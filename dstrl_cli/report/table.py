@@ -19,7 +19,7 @@ from dstrl_cli.report.runs import Damage, LoggedRun
 
 DENSE = format_sparsity_label(0, 0)
 
-OWN = "own"
+OWN, OWN_WORDS = "own", "sparsity by environment"
 """Stands for the sparsity of a section in which every environment has its own."""
 
 NOTABLE_SHARE = 0.01
@@ -243,7 +243,7 @@ class Section:
         """Such as `TD3, sparsity 0.95` or `SAC, actor sparsity 0.9, critic sparsity 0.8`."""
         if self.sparsity == OWN:
             labels = ", ".join(f"{env} {label}" for env, label in sorted(self.own.items()))
-            return f"{self.algo.upper()}, sparsity by environment: {labels}"
+            return f"{self.algo.upper()}, {OWN_WORDS}: {labels}"
         return f"{self.algo.upper()}, {sparsity_title(self.sparsity)}"
 
 

@@ -25,7 +25,7 @@ from dstrl_cli.report.overall import with_overall
 from dstrl_cli.report.papers import Published, published
 from dstrl_cli.report.realised import one_network
 from dstrl_cli.report.runs import Damage, LoggedRun, Results, load, problems
-from dstrl_cli.report.scaling import DENSE_METHOD, NORMALIZED, normalize
+from dstrl_cli.report.scaling import NORMALIZED, normalize
 from dstrl_cli.report.statistics import CENTERS
 from dstrl_cli.report.table import DENSE, OWN, Cell, Look, Row, Section, Table, task_env
 from dstrl_cli.report.words import counted
@@ -104,7 +104,7 @@ def table(
 
 def _can_be_normalized(results: Results) -> bool:
     """Whether there are finished dense runs to show the others in percent of."""
-    return any(run.finished and run.identity.method == DENSE_METHOD for run in results.runs)
+    return any(run.finished and run.identity.sparsity == DENSE for run in results.runs)
 
 
 def _look(
@@ -275,8 +275,8 @@ def arrange(cells: Mapping[Key, Cell], labels: Labels) -> tuple[Section, ...]:
     sections = []
     for algo in sorted({algo for algo, *_ in cells}, key=lambda name: (name != "td3", name)):
         found = {sparsity for name, sparsity, *_ in cells if name == algo}
-        own = _own_sparsities(cells, algo)
-        if len(set(own.values())) > 1:
+        own = own_sparsities((each, env) for name, each, _, env in cells if name == algo)
+        if own:
             sections.append(Section(algo, OWN, _rows(cells, labels, algo, OWN, own), own))
             continue
         for sparsity in sorted(found - {DENSE}, key=parse_sparsity_label) or [DENSE]:
@@ -284,15 +284,19 @@ def arrange(cells: Mapping[Key, Cell], labels: Labels) -> tuple[Section, ...]:
     return tuple(sections)
 
 
-def _own_sparsities(cells: Mapping[Key, Cell], algo: str) -> dict[str, str]:
-    """Return the one sparsity of each environment; nothing where one has several."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for name, sparsity, _, env in cells:
-        if name == algo and sparsity != DENSE:
-            found[env].add(sparsity)
-    if any(len(labels) > 1 for labels in found.values()):
+def own_sparsities(found: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the one sparsity of each environment, from the sparsities and environments of runs.
+
+    Nothing where an environment has several, or all have the same.
+    """
+    by_env: dict[str, set[str]] = defaultdict(set)
+    for sparsity, env in found:
+        if sparsity != DENSE:
+            by_env[env].add(sparsity)
+    if any(len(labels) > 1 for labels in by_env.values()):
         return {}
-    return {env: labels.pop() for env, labels in found.items()}
+    own = {env: labels.pop() for env, labels in by_env.items()}
+    return own if len(set(own.values())) > 1 else {}
 
 
 def _rows(

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from dstrl_cli.config.readfile import check_file
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.files import create, is_file, refuse_link
+from dstrl_cli.runs.files import create, is_file, refuse_link, sync_folder
 
 FORMAT = "dstrl-checkpoint-1"
 CHECKPOINT_FOLDER = "checkpoint"
@@ -165,17 +165,6 @@ def _open(folder: Path) -> tuple[Path, dict[str, str]]:
 
 def _damaged(path: Path, cause: object) -> InputError:
     return InputError(f"checkpoint {path} is damaged ({cause}): {REMEDY}")
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _leaves(state: State, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -82,6 +82,26 @@ def create(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, flags, 0o666), "wb")
 
 
+def sync_file(path: Path) -> None:
+    """Bring what a file holds to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | NEVER_A_LINK)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can. Raises OSError."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def is_file(path: Path) -> bool:
     """Whether there is such a file that can be seen: `Path.is_file` may raise."""
     try:

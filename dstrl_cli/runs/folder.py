@@ -23,7 +23,7 @@ from dstrl_cli.config.stored import FORMAT, check_whole, parse_document, seems_c
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs import lock, logs
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, State, has_state, read_state, write_state
-from dstrl_cli.runs.files import as_yaml, refuse_link, write
+from dstrl_cli.runs.files import as_yaml, refuse_link, sync_file, sync_folder, write
 from dstrl_cli.runs.output import OUTPUT_FILE
 from dstrl_cli.runs.policy import POLICY_FILES, dump
 from dstrl_cli.runs.provenance import origin
@@ -141,9 +141,18 @@ class RunFolder:
         write_state(folder, {**state, **about})
 
     def remove_checkpoint(self) -> None:
-        """Remove the checkpoint, if there is one."""
-        if (self.path / CHECKPOINT_FOLDER).is_dir():
-            shutil.rmtree(self.path / CHECKPOINT_FOLDER)
+        """Remove the checkpoint, if there is one, once the files that end the run are on the disk.
+
+        Raises DstrlError or OSError where they cannot be brought there; it is then still there.
+        """
+        if not (self.path / CHECKPOINT_FOLDER).is_dir():
+            return
+        logs.sync(self.path)
+        for name in (*POLICY_FILES, SUMMARY_FILE):
+            if (self.path / name).is_file():
+                sync_file(self.path / name)
+        sync_folder(self.path)
+        shutil.rmtree(self.path / CHECKPOINT_FOLDER)
 
     def progress(self, row: Mapping[str, Any]) -> None:
         """Append one evaluation's row; columns that `row` leaves out stay empty."""

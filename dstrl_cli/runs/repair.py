@@ -62,7 +62,7 @@ def _ended(folder: Path, config: Mapping[str, Any], step: int) -> bool:
     """Whether a run ends at a step and has all evaluations up to it."""
     steps, every, count = (config[key] for key in ("steps", "eval_every", "eval_episodes"))
     wanted = config.get("episodes")
-    if step != steps and not (wanted and _count_rows(folder / "episodes.csv") >= wanted):
+    if step != steps and not (wanted and _count_until(step, folder / "episodes.csv") >= wanted):
         return False
     evaluated = [*range(0, step, every), step]
     expected = [(at, episode) for at in evaluated for episode in range(count)]
@@ -85,8 +85,9 @@ def _last_row(file: Path) -> Row | None:
     return dict(zip(header.split(","), rows[-1].split(","), strict=True))
 
 
-def _count_rows(file: Path) -> int:
-    return len(_whole_lines(file)) - 1
+def _count_until(step: int, file: Path) -> int:
+    """Return how many rows of a CSV file are of steps up to `step`."""
+    return sum(int(line.split(",", 1)[0]) <= step for line in _whole_lines(file)[1:])
 
 
 def _whole_lines(file: Path) -> list[str]:

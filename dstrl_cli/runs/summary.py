@@ -136,13 +136,15 @@ def mark_ended(
     """Return the summary of a run that ended without finishing; write it if the run did not.
 
     A summary that the run itself wrote with this status is kept. Nothing is written where there is
-    no run, or where another process holds the folder.
+    no run, where another process holds the folder, or where a run finished: whoever trains it anew
+    removes its summary first, so that one that is there is of a run that this end left alone.
     """
     written = read_summary(path)
-    if written is not None and written.get("status") == status:
+    before = None if written is None else written.get("status")
+    if written is not None and before == status:
         return written
     summary = {"status": status, "error": error} | ({} if config is None else about(config))
-    if is_file(path / CONFIG_FILE):
+    if before != "finished" and is_file(path / CONFIG_FILE):
         with suppress(DstrlError, OSError), lock.held(path):
             write_summary(path, summary)
     return summary

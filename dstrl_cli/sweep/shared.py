@@ -61,8 +61,15 @@ class SharedFolders:
         return self.again(run)
 
     def again(self, run: Run) -> Run | Held | Ended:
-        """Return the run planned anew, from what its folder holds now."""
-        summary = self._before[run.label] = read_summary(run.path)
+        """Return the run planned anew, from what its folder holds now.
+
+        Whoever trains a run removes the summary in its folder first: where that is still there, the
+        attempt never came so far, and the plan stays.
+        """
+        summary, before = read_summary(run.path), self._before[run.label]
+        if run.start != "new" and summary is not None and summary == before:
+            return run
+        self._before[run.label] = summary
         try:
             (planned,) = resumed([replace(run, start="new")], overwrite=False)
         except InputError as error:

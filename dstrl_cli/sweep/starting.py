@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dstrl_cli.config.effects import ROLES
 from dstrl_cli.config.identity import env_name, source_text
 from dstrl_cli.config.limits import shown
 from dstrl_cli.config.models import NetworkConfig, RunConfig
@@ -30,8 +31,6 @@ from dstrl_cli.topology.feasible import first_beyond
 
 if TYPE_CHECKING:
     from dstrl_cli.envs import EnvSpec
-
-ROLES = ("actor", "critic")
 
 NO_CHECKSUM = "0" * 64
 """The checksum of a file that is not there yet."""

@@ -9,6 +9,8 @@ not XU's, lets what was added before fade.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,24 +26,29 @@ TD_ERROR = {
 """How the batch's |TD| (eq. 3) enters the importance of a neuron; XU prints the sum."""
 
 
-def neuron_importance(weights: list[Tensor], td_error: Tensor) -> list[Tensor]:
+def neuron_importance(of_neurons: Sequence[Tensor], td_error: Tensor) -> list[Tensor]:
     """Return one update's increment of importance per neuron layer, [M, K, n_0] to [M, K, n_L].
 
     Args:
-        weights: [M, K, in, out] per layer, zero where inactive.
+        of_neurons: their strengths, [M, K, n_0] to [M, K, n_L].
         td_error: [M, K].
 
-    Eq. (5) for input neurons (outgoing strength), eqs. (6) and (4) for hidden and output neurons
-    (incoming strength). The first hidden layer follows the same rule as the others. Sums are in
-    float64: |TD| is the same for all neurons and can be millions of times their strengths, whose
-    differences alone decide growth.
+    Eq. (5) for input neurons, eqs. (6) and (4) for hidden and output neurons.
     """
     check("td_error", td_error, "M K")
-    return [(td_error.unsqueeze(-1) + strength) / 2 for strength in strengths(weights)]
+    return [(td_error.unsqueeze(-1) + strength) / 2 for strength in of_neurons]
 
 
-def strengths(weights: list[Tensor]) -> list[Tensor]:
-    """Return the sums of |weight| of every neuron, [M, K, n_0] to [M, K, n_L]; see above."""
+def strengths(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Return the sums of |weight| of every neuron, [M, K, n_0] to [M, K, n_L].
+
+    Those of input neurons are over outgoing, all others over incoming connections; the first hidden
+    layer follows the same rule as the others. Sums are in float64: |TD| is the same for all neurons
+    and can be millions of times their strengths, whose differences alone decide growth.
+
+    Args:
+        weights: [M, K, in, out] per layer, zero where inactive.
+    """
     for weight in weights:
         check("weight", weight, "M K in out")
     outgoing = weights[0].abs().sum(-1, dtype=torch.float64)
@@ -91,8 +98,7 @@ class Importance(Score):
     def accumulate(self, view: NetworkView) -> None:
         """Add the increment of eqs. (4)-(6) to every neuron's importance."""
         td_error = TD_ERROR[self.config.td_error](view)
-        of_neurons = view.strengths or strengths(list(view.weights))
-        increment = [(td_error.unsqueeze(-1) + strength) / 2 for strength in of_neurons]
+        increment = neuron_importance(view.strengths or strengths(view.weights), td_error)
         sums = self.importance or [torch.zeros_like(item) for item in increment]
         kept = self.config.importance_decay
         self.importance = [kept * total + item for total, item in zip(sums, increment, strict=True)]

@@ -29,7 +29,7 @@ def recorder_state(recorder: Recorder, member: int) -> dict[str, Any]:
     distance, best = recorder.distances.get(member), recorder.best[member]
     networks = {
         network.plan.role: {
-            **vars(recorder.active[network][member]),
+            **recorder.active[network][member].state(),
             "inactive_gradients": recorder.inactive_gradients[network][member],
         }
         for network in (recorder.algorithm.actor, recorder.algorithm.critic)
@@ -74,8 +74,8 @@ def set_recorder_state(recorder: Recorder, states: Sequence[Mapping[str, Any]]) 
         recorder.neurons.saturated[member] = Saturation(*state.get("saturated", ()))
         recorder.best[member] = -math.inf if state["best"] is None else state["best"]
         for network in (recorder.algorithm.actor, recorder.algorithm.critic):
-            counts = dict(state["networks"][network.plan.role])
-            recorder.inactive_gradients[network][member] = counts.pop("inactive_gradients")
-            vars(recorder.active[network][member]).update(counts)
+            counts = state["networks"][network.plan.role]
+            recorder.inactive_gradients[network][member] = counts["inactive_gradients"]
+            recorder.active[network][member].set_state(counts)
         recorder.restarts[member] = state["restarts"]
         recorder.before[member] = Times(*state["times"])

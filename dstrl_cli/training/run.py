@@ -161,7 +161,8 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
         summaries = [read_summary(run.path) or _NO_SUMMARY for run in runs]
         for folder, config, summary in zip(opened, configs, summaries, strict=True):
             if summary.get("status") == "finished" and not config.keep_checkpoint:
-                folder.remove_checkpoint()
+                with suppress(DstrlError, OSError):  # it then stays, which does no harm
+                    folder.remove_checkpoint()
     return summaries
 
 

@@ -191,7 +191,8 @@ class Population:
     def collect(self, observation: Tensor) -> Tensor:
         """Take one environment step per member; return the observations to act on next."""
         action, policy_action = self.act(observation)
-        if self.timing.one_update_after(self.steps + 1):
+        # with episodes, schedules depend on whether one ends in this step
+        if self.timing.one_update_after(self.steps + 1) and not self.episodes.counts:
             self.learner.update_early(self.steps + 1)
         step = self.env.step(self.actions_for_env(action))
         self.learner.store(observation, action, step, policy_action)
@@ -379,7 +380,7 @@ class Population:
         """Write the rows that wait and the summaries of the members that still trained."""
         self.learner.wait()
         self.recorder.flush()
-        for member in self.training:
+        for member in sorted(self.recorder.recorded.intersection(self.training)):
             self.recorder.finish(member, status, self.steps, error)
 
     def environment_hangs(self, who: str, cause: str) -> None:

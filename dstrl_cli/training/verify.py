@@ -219,8 +219,8 @@ def _last_step(run: Run, updates: int) -> int:
     steps = sorted({int(row["step"]) for row in logged})
     if not steps:
         raise InputError(f"run {run.path} logged no evaluation: there is nothing to compare")
-    wanted = run.config.learning_starts + updates
-    return next((step for step in steps if step >= wanted), steps[-1])
+    enough = (step for step in steps if run.config.updates_until(step) >= updates)
+    return next(enough, steps[-1])
 
 
 # --- comparing ----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,7 +263,10 @@ def _unhealthy(command: Sequence[str]) -> str | None:
 
 
 def _fetch_left_behind(nodes: Nodes, sweep: str, out: Path) -> None:
-    """Fetch runs that an earlier sweep left on machines' disks when it was killed."""
+    """Fetch runs that an earlier sweep left on machines' disks when it was killed.
+
+    A run whose folder is locked here is another sweep's, which will fetch or has just sent it.
+    """
     import ray
 
     from dstrl_cli.sweep.on_ray.nodes import on_node
@@ -273,9 +276,9 @@ def _fetch_left_behind(nodes: Nodes, sweep: str, out: Path) -> None:
 
     for node in nodes.ids:
         for label, step in ask(node, collected.left_behind, sweep).items():
-            if collected.is_further(step, out / label):
-                (files,) = ask(node, collected.send, sweep, [label]).values()
-                (out / label).mkdir(parents=True, exist_ok=True)
-                with lock.held(out / label):
+            (out / label).mkdir(parents=True, exist_ok=True)
+            with suppress(lock.InUse), lock.held(out / label):
+                if collected.is_further(step, out / label):
+                    (files,) = ask(node, collected.send, sweep, [label]).values()
                     collected.put(out / label, files)
-            ask(node, collected.forget, sweep, [label])
+                ask(node, collected.forget, sweep, [label])

@@ -139,8 +139,8 @@ def left_behind(sweep: str) -> dict[str, float]:
 
 
 def is_further(step: float, folder: Path) -> bool:
-    """Whether a run that is at `step` elsewhere is further than what a results folder has of it."""
-    return not lock.in_use(folder) and step > _step(folder)
+    """Whether a run that is at `step` elsewhere is further than what its folder here has of it."""
+    return step > _step(folder)
 
 
 def _step(folder: Path) -> float:
