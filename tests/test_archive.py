@@ -142,6 +142,14 @@ def test_a_link_in_a_run_is_not_followed_and_that_is_said(results, tmp_path, cap
     assert f"{RUN}/eval.csv" not in names(tmp_path / "runs.zip")
 
 
+def test_a_run_that_a_link_leads_to_is_archived_once(results, tmp_path, capsys):
+    (results / "latest").symlink_to(results / "Hopper-v5", target_is_directory=True)
+    assert main(["archive", str(results), f"--out={tmp_path / 'runs.zip'}"]) == 0
+    assert "which is in the archive" in " ".join(capsys.readouterr().err.split())
+    (results / "latest").unlink()
+    assert len(load(tmp_path / "runs.zip").runs) == len(load(results).runs)
+
+
 # --- reading what others made -------------------------------------------------------------------
 
 

@@ -98,6 +98,14 @@ def test_changes_are_summed_over_layers_up_to_the_step_of_the_policy(run: Path):
     assert change.exchanged.tolist() == [0.6, 0.2]
 
 
+def test_several_updates_at_one_step_are_several(run: Path):
+    rows = "1000,actor,0,3,1,1,0.5\n1000,actor,1,2,1,1,0.5\n"
+    header = "step,network,layer,active,dropped,grown,fraction\n"
+    (run / "topology.csv").write_text(header + 2 * rows)
+    change = look(run).changes["actor"]
+    assert (change.steps.tolist(), change.active.tolist()) == ([1000, 1000], [5, 5])
+
+
 def test_degrees_are_counted_in_steps_of_two():
     layer = Layer(np.triu(np.ones((9, 9), dtype=bool)))  # fan-in 1, 2, ..., 9
     assert inspected.degree_counts(layer) == [0, 1, 2, 4, 2]

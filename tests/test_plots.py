@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from plot_samples import append_progress, line, only, request, runs
+from report_samples import write_run
 
 from dstrl_cli.cli import main
 from dstrl_cli.errors import InputError
@@ -235,6 +236,15 @@ def test_what_runs_reach_is_drawn_over_the_paths_through_their_critics(tmp_path:
         (tmp_path / other / "seed0" / "neurons.csv").write_text(rows)
     (axis,) = only(list(against_paths(request(tmp_path)))).figure.axes
     assert [each.get_text() for each in axis.texts] == ["rho = 0.80 (n=4)"]
+
+
+def test_a_finished_run_that_logged_nothing_hides_no_run_that_still_trains(tmp_path: Path):
+    runs(tmp_path, RLX2, [{1000: 5.0}])
+    write_run(tmp_path, f"{RLX2}/seed1", {1000: [7.0]}, status=None)
+    (tmp_path / RLX2 / "seed0" / "eval.csv").write_text("step,episode,return,length\n")
+    (axis,) = only(list(interquartile_means(request(tmp_path)))).figure.axes
+    assert [each.get_xdata()[0] for each in axis.get_lines()] == [7, 7]
+    assert list(profiles(request(tmp_path)))
 
 
 def test_ties_share_their_ranks():

@@ -21,9 +21,11 @@ from table_samples import SUMMARY, seeds
 from dstrl_cli.cli import main
 from dstrl_cli.page.charts import thinned, ticks
 from dstrl_cli.page.document import page
+from dstrl_cli.page.gather import gather
 from dstrl_cli.page.html import Markup, element, joined, text
 from dstrl_cli.page.masks import png
 from dstrl_cli.page.runs import common, without
+from dstrl_cli.report.archiving import archive
 
 RLX2 = "Hopper-v5/td3-rlx2/s0.9"
 DENSE = "Hopper-v5/td3-dense/s0"
@@ -125,6 +127,16 @@ def test_a_page_has_the_table_and_the_curves_of_its_runs(tmp_path: Path) -> None
     assert curves[1][4][1] == pytest.approx(3 + 6.5724, abs=1e-3)
     assert [each["data-line"] for each in shown.all("button")] == ["0", "1"]
     assert "Nothing: all runs that are here finished" in shown.seen
+
+
+def test_a_folder_whose_archive_stands_for_it_has_one_chapter(tmp_path: Path) -> None:
+    seeds(tmp_path / "runs", RLX2, [1.0, 2.0, 6.0], summary=SUMMARY)
+    (tmp_path / "study").mkdir()
+    archive(tmp_path / "runs", tmp_path / "study" / "runs.zip")
+    found = gather(tmp_path / "study", None)
+    assert [(each.name, len(each.results.runs)) for each in found.chapters] == [("study", 3)]
+    shutil.copytree(tmp_path / "runs", tmp_path / "study", dirs_exist_ok=True)
+    assert len(gather(tmp_path / "study", None).chapters) == 2
 
 
 def test_a_page_loads_nothing(tmp_path: Path) -> None:

@@ -139,6 +139,32 @@ def test_where_the_dense_mean_is_negative_random_actions_are_zero(tmp_path: Path
         tables.table(tmp_path, metric="lca", normalize="random-dense")
 
 
+def test_no_method_is_shown_in_percent_of_a_dense_run_that_still_trains(two_envs: Path) -> None:
+    for seed in range(3):
+        (two_envs / f"Hopper-v5/td3-dense/s0/seed{seed}/summary.json").unlink()
+    table = final(two_envs, normalize="dense")
+    assert table.envs == ("Ant-v5",)
+    assert any("dense to normalise by has finished" in note for note in table.notes)
+
+
+def test_runs_of_which_some_have_not_finished_are_in_no_average(two_envs: Path) -> None:
+    for seed in range(3):
+        (two_envs / f"Hopper-v5/td3-dst/s0.95/seed{seed}/summary.json").unlink()
+    assert row(final(two_envs, normalize="dense"), "dst").overall is None
+
+
+@pytest.mark.parametrize("taught", [{"prefill_from": "a/run"}, {"expert": "a/run"}])
+def test_episodes_of_a_trained_policy_are_none_of_random_actions(
+    tmp_path: Path, taught: dict[str, str]
+) -> None:
+    config = {"learning_starts": 250}
+    random, good = {"episodes": {100: [-50.0]}}, {"episodes": {100: [900.0]}}
+    seeds(tmp_path, "Hopper-v5/td3-dense/s0", [0.0], config=config, **random)
+    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [-25.0], config=config | taught, **good)
+    table = final(tmp_path, normalize="random-dense")
+    assert cell(table, "dst", "Hopper-v5").values == {0: 50.0}
+
+
 def test_environments_without_a_reference_are_left_out_and_said(two_envs: Path) -> None:
     seeds(two_envs, "Walker2d-v5/td3-dst/s0.95", [5.0])
     table = final(two_envs, normalize="dense")

@@ -262,6 +262,18 @@ def test_an_untrained_run_has_trained_nothing_and_shows_no_ratio(tmp_path: Path)
     assert "training 0, acting" in console.file.getvalue()
 
 
+@pytest.mark.parametrize("episodes", [None, 300])
+def test_success_is_said_beside_the_evaluation_that_it_is_of(episodes: int | None) -> None:
+    summary = {"status": "finished", "final_return": {"mean": 1.0, "std": 0.0}}
+    summary |= {"final_success": 0.8, "episodes": 300, "steps": 30_000}
+    config = run("sst").model_copy(update={"episodes": episodes})
+    console = Console(file=StringIO(), width=200)
+    console.print(outcome_overview(Outcome(prepare(config, Path("run")), summary)))
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert lines[1].startswith("return 1")
+    assert lines[2] == "success 80% of them"
+
+
 def test_every_sink_of_a_member_receives_its_rows_until_its_summary() -> None:
     configs = [run("dst", seed) for seed in (0, 1)]
     kept = [[Kept(), Kept()], [Kept()]]

@@ -16,7 +16,7 @@ from dstrl_cli.plots.targets import Targets
 from dstrl_cli.report import tables
 from dstrl_cli.report.metrics import Metric
 from dstrl_cli.report.runs import LoggedRun, Results, load
-from dstrl_cli.report.sources import archives_below, deeper_results, find_runs
+from dstrl_cli.report.sources import ARCHIVE, archives_below, deeper_results, find_runs
 from dstrl_cli.report.table import Table
 
 COSTS = ("params", "flops")
@@ -77,7 +77,10 @@ def gather(root: Path, metric: Metric | None) -> Gathered:
         chapters.append(_chapter(root, called(root), metric))
     except InputError as error:
         first = error
-    for place in _below(root):
+    below = list(_below(root))
+    if chapters and below and not find_runs(root, lambda *_: None):
+        below.remove(root / ARCHIVE)  # it stands for the folder, of which there is a chapter
+    for place in below:
         try:
             chapters.append(_chapter(place, place.relative_to(root).as_posix(), metric))
         except InputError as error:

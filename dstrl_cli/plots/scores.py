@@ -32,7 +32,9 @@ PROFILE_POINTS, PROFILE_RESAMPLES = 101, 2000
 
 def cell(request: Request, section: Section, line: Line, panel: Panel, center: str) -> Cell | None:
     """Return the seeds of a line in a panel, in numbers; None where nothing is logged."""
-    members = [(run, request.metric.compute(run)) for run in line.runs if panel.has(run)]
+    logged = [(run, request.metric.compute(run)) for run in line.runs if panel.has(run)]
+    # as in tables, finished runs that logged nothing say nothing of the others
+    members = [(run, value) for run, value in logged if value is not None or not run.finished]
     if not any(value is not None for _, value in members):
         return None
     key = (section.algo, line.sparsity, line.method, panel.env)
@@ -244,7 +246,7 @@ def _strata(
 ) -> list[Array] | None:
     """Return a line's values in each environment on the common scale; None where it lacks one."""
     cells = [request.scaled_cell(section, line, env) for env in envs]
-    if any(each is None for each in cells):
+    if any(each is None or Mark.UNFINISHED in each.marks for each in cells):
         return None
     return [np.array(list(each.values.values())) for each in cells if each is not None]
 

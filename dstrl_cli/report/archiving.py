@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -55,7 +55,7 @@ def archive(results: Path, out: Path, overwrite: bool = False) -> Archived:
     )
     if not folders:
         raise nothing_found(results)
-    found = sorted((_name(results, folder), folder) for folder in folders)
+    found = _once(results, folders, unreadable)
     unreadable += [f"{file}: not a plain file" for _, file in _others(found)]
     sizes = {f"{name}/{file.name}": file.stat().st_size for name, file in _files(found)}
     if odd := next((name for name in sizes if not is_plain(name)), None):
@@ -79,6 +79,21 @@ def last_rows(text: str) -> str:
         if len(row) == len(names):
             last[row.get("network"), row.get("layer")] = line
     return "".join(f"{line}\n" for line in (header, *last.values()))
+
+
+def _once(results: Path, folders: Iterable[Path], refused: list[str]) -> list[tuple[str, Path]]:
+    """Return the folders with their names in the archive, by name.
+
+    Of several with one name the first stays, one that is no link if there is any.
+    """
+    found: dict[str, Path] = {}
+    for folder in sorted(folders, key=lambda each: (each != each.resolve(), each)):
+        name = _name(results, folder)
+        if name in found:
+            refused.append(f"{folder}: it leads to {found[name]}, which is in the archive")
+        else:
+            found[name] = folder
+    return sorted(found.items())
 
 
 def _name(results: Path, folder: Path) -> str:

@@ -278,9 +278,12 @@ def topology_changes(rows: LayerRows, until: float = np.inf) -> dict[str, Change
     found = {}
     for name in dict.fromkeys(rows.network.tolist()):
         own = rows.where((rows.network == name) & (rows["step"] <= until))
-        steps, where = np.unique(own["step"], return_inverse=True)
-        if not len(steps):
+        if not len(own):
             continue
+        # an update lists its layers in order; several may follow one another at one step
+        further = (np.diff(own["layer"]) > 0) & (np.diff(own["step"]) == 0)
+        where = np.concatenate([[0], np.cumsum(~further)])
+        steps = own["step"][np.concatenate([[True], ~further])]
 
         def total(column: str, own: LayerRows = own, where: Any = where) -> NDArray[np.float64]:
             return np.bincount(where, weights=np.nan_to_num(own[column])).astype(np.float64)

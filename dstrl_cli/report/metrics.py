@@ -102,9 +102,13 @@ def episode_returns(run: LoggedRun) -> Returns:
 
 
 def warm_up_returns(run: LoggedRun) -> Returns:
-    """Return the training episodes in which every action was drawn at random."""
+    """Return the training episodes in which every action was drawn at random.
+
+    There are none where a trained policy acts first (`prefill_from`), or an expert.
+    """
     found, starts = episode_returns(run), run.config.get("learning_starts")
-    within = found.steps <= (starts if isinstance(starts, int) else 0)
+    drawn = not (run.config.get("prefill_from") or run.config.get("expert"))
+    within = found.steps <= (starts if drawn and isinstance(starts, int) else 0)
     return Returns(found.steps[within], found.values[within])
 
 

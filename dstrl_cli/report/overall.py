@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from dstrl_cli.report import intervals
 from dstrl_cli.report.chance import chance
+from dstrl_cli.report.marks import Mark
 from dstrl_cli.report.table import Cell, Look, Overall, Row, Section
 
 
@@ -42,8 +43,9 @@ def _with_chances(row: Row, rival: Row) -> Row:
 
 
 def _overall(row: Row, section: Section, look: Look, rival: Row | None) -> Overall | None:
-    """Return a row over all environments of its section, or None where it lacks one."""
-    if set(row.cells) != set(section.envs):
+    """Return a row over all environments of its section; None where one has no finished run."""
+    unfinished = any(Mark.UNFINISHED in cell.marks for cell in row.cells.values())
+    if unfinished or set(row.cells) != set(section.envs):
         return None
     strata = [_scores(row.cells[env]) for env in section.envs]
     beats = None

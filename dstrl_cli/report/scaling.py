@@ -17,6 +17,7 @@ import numpy as np
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.cells import Key, with_values
 from dstrl_cli.report.csvfile import LARGEST
+from dstrl_cli.report.marks import Mark
 from dstrl_cli.report.metrics import Metric, warm_up_returns
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.table import DENSE, Cell, Look, task_env
@@ -108,6 +109,8 @@ def _scale(
     dense = _dense(cells, algo, env)
     if dense is None:
         return f"{env}: not shown, no run of {algo}-{DENSE_METHOD} to normalise by"
+    if Mark.UNFINISHED in dense.marks:
+        return f"{env}: not shown, no run of {algo}-{DENSE_METHOD} to normalise by has finished"
     if random is None:
         if dense.mean > 0:
             return Scale(0.0, dense.mean)

@@ -144,12 +144,12 @@ def outcome_overview(outcome: Outcome) -> RenderableType:
         rows["return"] = (
             f"{result} in the last evaluation ({counted(run.config.eval_episodes, 'episode')})"
         )
+        if (rate := summary.get("final_success")) is not None:
+            rows["success"] = f"{rate:.0%} of them"
     if run.config.episodes is not None and summary.get("episodes") is not None:
         rows["length"] = (
             f"{counted(summary['episodes'], 'episode')} in {summary.get('steps', 0):,} steps"
         )
-        if (rate := summary.get("final_success")) is not None:
-            rows["success"] = f"{rate:.0%} of them"
     rows |= {
         "sparsity": _sparsity(summary),
         "parameters": _parameters(summary),

@@ -17,9 +17,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from dstrl_cli.config.identity import noise_label
 from dstrl_cli.errors import InputError
+from dstrl_cli.plots.groups import method_labels
 from dstrl_cli.report.documents import harmless
-from dstrl_cli.report.labels import method_label
 from dstrl_cli.report.runs import LoggedRun, load
 from dstrl_cli.report.table import DENSE
 from dstrl_cli.report.words import counted
@@ -46,18 +47,21 @@ class Policy:
     Attributes:
         asked: the episodes.
         logged: the run in whose folder it lies; None where that is no run of dstrl.
+        label: of its run's method, which those of all other policies differ from.
         responses: what it gave at every strength.
     """
 
     asked: Wanted
     logged: LoggedRun | None
+    label: str = ""
     responses: tuple[Response, ...] = ()
 
     @property
     def env(self) -> str:
-        """The environment, with its task where that is not the first."""
+        """The environment, with its noisy features, and its task where that is not the first."""
         spec = self.asked.spec
-        return f"{spec.name}.task{spec.task}" if spec.task else spec.name
+        name = spec.name + noise_label(spec.noise_features)
+        return f"{name}.task{spec.task}" if spec.task else name
 
     @property
     def group(self) -> str:
@@ -65,10 +69,9 @@ class Policy:
         if self.logged is None:
             return str(self.asked.file)
         who = self.logged.identity
-        label = method_label(who.method, self.logged.config).label
         end = "" if self.dense else f" {who.sparsity}"
         other_file = "" if self.asked.file.stem == "policy" else f" ({self.asked.file.stem})"
-        return f"{who.algo.upper()} {label}{end}{other_file}"
+        return f"{who.algo.upper()} {self.label}{end}{other_file}"
 
     @property
     def dense(self) -> bool:
@@ -109,7 +112,7 @@ def perturb(
     from dstrl_cli.evaluation.perturbations import parse
 
     strengths = parse(texts)
-    policies = [_policy(request) for request in requests]
+    policies = _labelled([_policy(request) for request in requests])
     _check_apart(policies)
     for each in policies:
         check_taken(each.asked.spec, strengths)
@@ -148,6 +151,17 @@ def _policy(request: EvalRequest) -> Policy:
         with suppress(InputError):  # a folder that was moved or renamed
             (logged,) = load(asked.file.parent).runs
     return Policy(asked, logged)
+
+
+def _labelled(policies: Sequence[Policy]) -> list[Policy]:
+    """Return policies with the labels of their methods, as tables tell them apart."""
+    labels = method_labels(each.logged for each in policies if each.logged is not None)
+    return [
+        each
+        if each.logged is None
+        else replace(each, label=labels[each.logged.identity.method].label)
+        for each in policies
+    ]
 
 
 def _check_apart(policies: Sequence[Policy]) -> None:
