@@ -233,7 +233,9 @@ def are_cached(functions: Sequence[Any], sources: Sequence[str]) -> bool:
     return all(
         any(
             index.stat().st_mtime >= last_change(sources)
-            for index in _kept(function, f"*.{function.py_func.__qualname__}-*.nbi")
+            for index in _kept(
+                function, f"{_module(function)}.{function.py_func.__qualname__}-*.nbi"
+            )
         )
         for function in functions
     )
@@ -252,6 +254,11 @@ def discard_stale(function: Any, sources: Sequence[str]) -> None:
         with suppress(OSError):  # another process was faster, or the installation is read-only
             if file.stat().st_mtime < last_change(sources):
                 file.unlink()
+
+
+def _module(function: Any) -> str:
+    """Return the name of a function's file, with which those of its compiled code begin."""
+    return Path(function.py_func.__code__.co_filename).stem
 
 
 def _kept(function: Any, pattern: str) -> Iterable[Path]:

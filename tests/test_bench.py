@@ -322,6 +322,10 @@ def test_arithmetic_of_a_dense_and_a_half_sparse_update():
     actor, critic = 2 * (2 * 16 + 16 * 16 + 16 * 2), 2 * (4 * 16 + 16 * 16 + 16)
     assert flops[0.0] == peer == 16 * (2.5 * actor + 8.5 * critic)
     assert flops[0.5] == pytest.approx(flops[0.0] / 2, rel=0.01)
+    ((work, _),) = groups(methods=["gmp"], sparsities=[0.5], engines=["masked"])
+    assert measure.update_flops(work.config) == flops[0.0]  # it begins with all connections
+    ((work, _),) = groups(methods=["tiny"], sparsities=[0.5], engines=["masked"])
+    assert measure.update_flops(work.config, "sb3") == peer  # whose widths are those of dense runs
 
 
 def test_floor_is_the_arithmetic_at_the_peak_of_the_threads_in_use():

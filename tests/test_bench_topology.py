@@ -55,6 +55,14 @@ def test_each_event_is_measured_and_written(tmp_path, capsys):
     assert all(float(row["milliseconds"]) >= 0 for row in rows)
 
 
+def test_a_delay_that_leaves_no_update_to_compare_with_is_refused(capsys):
+    sets = [f"--set={each}" for each in (*SMALL, "steps=100000", "policy_delay=6")]
+    asked = ["--dst=rlx2", "--env=2DNav-v1", "--engine=masked", "--updates=60"]
+    assert main(["bench", "topology", *asked, *sets]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "policy_delay = 6: every update of the actor" in said
+
+
 def test_a_method_that_never_changes_is_refused(capsys):
     assert main(["bench", "topology", "--dst=sst"]) == 2
     assert "--dst sst: no topology of its changes" in capsys.readouterr().err

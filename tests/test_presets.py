@@ -16,6 +16,7 @@ from dstrl_cli.config.parse import from_dict, to_dict
 from dstrl_cli.config.presets import list_presets, load_sweep_preset, resolve
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import ALGORITHMS
+from dstrl_cli.sweep.plan import Axes, expand
 
 NAMES = ["dense", "tiny", "sst", "dst", "rigl", "rlx2", "rlx-set", "rlx-ss"]
 OFFICIAL = ["dst-official", "rlx2-official"]
@@ -401,3 +402,44 @@ def test_wrong_presets_name_file_and_key(tmp_path: Path, text: Any, expected: st
     path.write_text(text)
     with pytest.raises(InputError, match=expected):
         load_sweep_preset(path)
+
+
+def test_a_set_ends_an_axis_whatever_it_is_called(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "sweep: {env: [Hopper-v5, Ant-v5], dst: [rlx2], sparsity: [0.8, 0.9], "
+        "set: {critic.topology.drop_fraction: [0.1, 0.2]}}\n"
+    )
+    preset = load_sweep_preset(file)
+
+    def planned(*sets: str) -> list[RunConfig]:
+        return [run.config for run in expand(Axes(), preset=preset, sets=sets)]
+
+    assert len(planned()) == 8
+    assert {each.env.id for each in planned("env.id=HalfCheetah-v5")} == {"HalfCheetah-v5"}
+    fractions = {
+        (each.actor.topology.drop_fraction, each.critic.topology.drop_fraction)
+        for each in planned("topology.drop_fraction=0.3")
+    }
+    assert fractions == {(0.3, 0.3)}
+    with pytest.raises(InputError, match=r"--set critic\.sparsity: preset 'mine' gives values to"):
+        planned("critic.sparsity=0.5")
+
+
+def test_a_case_is_for_a_method_file_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("extends: rlx2\nall: {nstep: 2}\n")
+    own = str(tmp_path / "own.yaml")
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"sweep: {{env: Hopper-v5, dst: ['{own}', rlx2], variants: "
+        f"[{{when: {{dst: '{own}'}}, config: {{nstep: 5}}}}]}}\n"
+        f"cases: [{{when: {{dst: '{own}'}}, config: {{learning_rate: 1e-3}}}}]\n"
+    )
+    runs = [run.config for run in expand(Axes(), preset=load_sweep_preset(file))]
+    found = {(each.method, each.nstep, each.learning_rate_at(0)) for each in runs}
+    assert found == {("own", 2, 1e-3), ("own", 5, 1e-3), ("rlx2", 3, 3e-4)}
+
+
+def test_widths_that_follow_from_others_cannot_be_given() -> None:
+    with pytest.raises(InputError, match=r"actor\.hidden_sizes = \[400, 300\]: with actor\.match"):
+        resolve("tiny", sets=["actor.hidden_sizes=[400, 300]"], flags={"env.id": "Hopper-v5"})

@@ -114,6 +114,14 @@ def test_a_scale_that_is_none(scale: str, capsys: pytest.CaptureFixture[str]) ->
     assert "--scale" in capsys.readouterr().err
 
 
+def test_an_axis_that_is_written_with_an_exponent_shrinks_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("sweep: {env: Hopper-v5, set: {steps: [5e5, '1e6'], nstep: [1, 2]}}\n")
+    runs = expand(Axes(seeds=(0,)), preset=load_sweep_preset(file), scale=0.02)
+    assert sorted({run.config.steps for run in runs}) == [10_000, 20_000]
+    assert len(runs) == 4
+
+
 def test_without_a_preset_the_defaults_shrink() -> None:
     (run,) = expand(Axes(envs=("Hopper-v5",)), scale=0.1)
     assert (run.config.steps, run.config.learning_starts) == (100_000, 2_500)

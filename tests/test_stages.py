@@ -64,6 +64,20 @@ def sweep(file: Path, out: Path, *more: str) -> int:
 # --- planning -------------------------------------------------------------------------------------
 
 
+def test_the_keys_of_a_stage_go_over_those_of_all_whichever_way_they_are_written(tmp_path):
+    text = """
+sweep: {env: 2DNav-v1, dst: [rlx2]}
+config: {critic.topology.update_interval: 500, buffer: {check_interval: 900, min_size: 2500}}
+stages:
+  one:
+    config: {topology.update_interval: 2000, buffer: {min_size: 4000}, steps: 30000}
+"""
+    (run,) = asked(written(tmp_path, text), tmp_path).plan()["one"]
+    config = run.config
+    assert config.critic.topology.update_interval == 2000
+    assert (config.buffer.check_interval, config.buffer.min_size) == (900, 4000)
+
+
 def test_all_stages_are_planned_before_anything_ran(tmp_path):
     plan = asked(written(tmp_path), tmp_path).plan()
     labels = {name: [run.label for run in runs] for name, runs in plan.items()}

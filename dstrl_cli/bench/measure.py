@@ -336,16 +336,33 @@ def updates_per_step(config: RunConfig) -> float:
     return config.gradient_steps / config.train_every
 
 
+def _at_the_start(config: RunConfig) -> RunConfig:
+    """Return a run with the sparsities that its networks begin with, where budgets move.
+
+    What is measured is the first part of a run, which never comes to its final budgets.
+    """
+    networks = {role: getattr(config, role) for role in ("actor", "critic")}
+    return config.model_copy(
+        update={
+            role: network.model_copy(update={"sparsity": network.initial_sparsity})
+            for role, network in networks.items()
+            if network.moves_budget
+        }
+    )
+
+
 def update_flops(config: RunConfig, contender: str = "dstrl") -> float:
     """Return the FLOPs of one update of a whole batch; of a peer, whose networks are dense."""
     spec = prepare(config, Path()).spec
     if contender == "dstrl":
-        active = layer_budgets(config, spec)
+        active = layer_budgets(_at_the_start(config), spec)
         actor, critic = sum(active["actor"]), sum(active["critic"])
     else:
         plain = config.model_copy(
             update={
-                role: getattr(config, role).model_copy(update={"hidden_sizes": None})
+                role: getattr(config, role).model_copy(
+                    update={"hidden_sizes": None, "match_parameters": False}
+                )
                 for role in ("actor", "critic")
             }
         )

@@ -234,6 +234,8 @@ def check_peers(names: Sequence[str], kind: str) -> None:
 
 def _configs(request: BenchRequest) -> list[RunConfig]:
     """Return the resolved configuration of every combination of the axes, engine not yet chosen."""
+    if any(text.partition("=")[0].strip() == "threads" for text in request.sets):
+        raise InputError("--set threads: give --threads 1,2, which measures several, instead")
     found: dict[RunConfig, None] = {}
     populations = request.kind == "train" and request.members
     methods = POPULATION_METHODS if populations else METHODS[request.kind]

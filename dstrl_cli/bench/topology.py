@@ -131,6 +131,11 @@ def measure(own: RunConfig, run: Run, updates: int, tell: Callable[[str], None])
         check = buffer_check(training) if config.buffer.dynamic else None
     ordinary = {due: median(found) for (due, changed), found in times.items() if not changed}
     delay = config.policy_delay
+    if not ordinary or (delay > 1 and True not in ordinary):
+        raise InputError(
+            f"policy_delay = {delay}: every update of the actor would fall together with a change "
+            f"of a topology, so that none is left to compare with; choose another one"
+        )
     mean = (ordinary[True] + (delay - 1) * ordinary.get(False, ordinary[True])) / delay
     theory = flops_shares(own, run)
     costs = []

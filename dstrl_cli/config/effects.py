@@ -284,6 +284,10 @@ _REPLACED = {
     "target_noise": ("expert_q", True),
     "target_noise_clip": ("expert_q", True),
     "target_masking": ("expert_q", True),
+    "target_trim": ("expert_q", True),
+    "target_update_interval": ("expert_q", True),
+    "tau": ("expert_q", True),
+    "initial_targets": ("expert_q", True),
 }
 """Keys without effect: where a place is set (True), or where it is not (False)."""
 
@@ -369,8 +373,19 @@ def _readers(key: str) -> dict[str, None]:
     return {name: None for name, row in ALGORITHMS.items() if key in row.keys}
 
 
+_OF_TARGETS = (
+    *("gamma", "nstep", "nstep_delay", "tau", "target_update_interval"),
+    *("target_masking", "target_trim", "initial_targets"),
+)
+"""Keys of TD targets and target networks, of which an algorithm without critics has none."""
+
+
 def _run_key(config: RunConfig, key: str) -> str | None:
     networks = (config.actor, config.critic)
+    if key in _OF_TARGETS and "critic" not in roles_of(config):
+        return f"{config.algo} has no critics"
+    if key == "target_trim" and config.target_masking != "magnitude_trim":
+        return f"target_masking is {config.target_masking}"
     readers = _readers(key)
     if readers and config.algo in ALGORITHMS and config.algo not in readers:
         return f"{config.algo} does not use it"
@@ -387,6 +402,7 @@ def _run_key(config: RunConfig, key: str) -> str | None:
         return "no topology changes"
     if key == "grown_bias_correction" and config.moments == "keep":
         return "moments is keep"
-    if key == "target_masking" and all(each.all_active for each in networks):
+    whole = ("target_masking", "target_trim", "gradients", "initial_targets")
+    if key in whole and all(each.all_active for each in networks):
         return "all connections are active"
     return None

@@ -54,7 +54,8 @@ def _integral(value: Any) -> Any:
     return number
 
 
-def _whole_or_none(value: Any) -> int | None:
+def whole_or_none(value: Any) -> int | None:
+    """Return the whole number that is written, be it as 1e6 or in quotes, or None."""
     try:
         number = _integral(value)
     except ValueError:
@@ -125,7 +126,7 @@ def _auto_or_count(least: int) -> Callable[[Any], int | Literal["auto"]]:
     def count(value: Any) -> int | Literal["auto"]:
         if value == "auto":
             return "auto"
-        number = _whole_or_none(value)
+        number = whole_or_none(value)
         if number is None or not least <= number <= 1024:
             raise ValueError(f"must be auto, or a whole number from {least} to 1024")
         return number
@@ -153,7 +154,7 @@ def _steps_or_time(value: Any) -> int | str:
     """Accept a number of steps, or a time with its unit; a bare number is one of steps."""
     if isinstance(value, str) and _seconds(value):
         return value.strip()
-    number = _whole_or_none(value)
+    number = whole_or_none(value)
     if number is None or number < 0:
         raise ValueError("must be a number of steps (0: never), or a time as in 90s, 10m or 2h")
     return number
@@ -210,7 +211,7 @@ def _positive(value: Any) -> float:
 def _train_freq(value: Any) -> int | tuple[int, Literal["episode"]]:
     """Accept a number of steps, `[N, step]` and `[N, episode]`, also as `N,episode`."""
     count, *units = _as_sequence(value) or [None]
-    number = _whole_or_none(count)
+    number = whole_or_none(count)
     unit = units[0] if len(units) == 1 else "step" if not units else None
     if number is None or number < 1 or unit not in ("step", "episode"):
         raise ValueError("must be a whole number of steps, or [N, step] or [N, episode]")

@@ -300,6 +300,11 @@ def _overlays() -> list[Method]:
     return [method for path in _files("methods").values() if (method := _shipped(path)).overlay]
 
 
+def method_name(name: str) -> str:
+    """Return the name that the runs of a method have: of a file that is its own without suffix."""
+    return Path(name).stem if _is_path(name) else name
+
+
 def find_method(name: str | Path, *, ours: bool | None = None) -> Method:
     """Return a method by name (`rlx2`, `our-rlx2`) or from a user's own file.
 

@@ -22,6 +22,7 @@ from dstrl_cli.config.methods import (
     StrictFile,
     find_method,
     layer,
+    method_name,
     presets_dir,
 )
 from dstrl_cli.config.models import BY_LAYER, RunConfig
@@ -32,6 +33,7 @@ from dstrl_cli.config.refusals import (
     refuse_short_buffer,
     refuse_standstill,
     refuse_unknown_end,
+    refuse_widths_beside_match,
 )
 from dstrl_cli.config.shrink import scaled_keys
 from dstrl_cli.config.stages import written
@@ -80,8 +82,8 @@ class When(StrictFile):
     def matches(self, algo: str, method: str, env_id: str) -> bool:
         """Whether a run of this algorithm, method and environment is meant."""
         return (
-            (not self.algo or algo in self.algo)
-            and (not self.dst or method in self.dst)
+            (not self.algo or algo in (*self.algo, *map(algorithm_name, self.algo)))
+            and (not self.dst or method in map(method_name, self.dst))
             and (not self.env or env_name(env_id) in map(env_name, self.env))
         )
 
@@ -149,7 +151,7 @@ class SweepPreset(StrictFile):
 
     With `stages`, runs are those of the stages, in order; axes, keys and cases are of all of them,
     unless a stage has its own. `until_decided` and the three keys below it are the flags of these
-    names.
+    names. `of_stage_alone` are the keys of the stage whose runs these are.
     """
 
     name: str
@@ -159,6 +161,7 @@ class SweepPreset(StrictFile):
     config: dict[str, Any] = Field(default_factory=dict)
     cases: tuple[Case, ...] = ()
     stages: dict[str, Stage] = Field(default_factory=dict)
+    of_stage_alone: dict[str, Any] = Field(default_factory=dict)
     compare: str | None = None
     metric: MetricName | None = None
     until_decided: tuple[str, ...] = ()
@@ -180,23 +183,27 @@ class SweepPreset(StrictFile):
         }
         update = {
             "sweep": SweepAxes.model_construct(**axes),
-            "config": {**self.config, **stage.config},
+            "of_stage_alone": stage.config,
             "cases": (*self.cases, *stage.cases),
             "stages": {},
         }
         return self.model_copy(update=update)
 
     def layers(self, algo: str, method: str, env_id: str) -> list[Layer]:
-        """Return the keys for one run: metric, axes of one value, `config`, then its cases."""
+        """Return the keys for one run: metric, axes of one value, `config`, then its cases.
+
+        The keys of a stage go over those of all stages.
+        """
         axes = {"env": self.sweep.env, "env.task": self.sweep.task, "sparsity": self.sweep.sparsity}
         single = {k: v[0] for k, v in {**axes, **self.sweep.set}.items() if len(v) == 1}
         cases = [case.config for case in self.cases if case.when.matches(algo, method, env_id)]
         own = {} if self.metric is None else {"metric": self.metric}
-        return [layer(block, self.source) for block in (own, single, self.config, *cases)]
+        blocks = (own, single, self.config, self.of_stage_alone, *cases)
+        return [layer(block, self.source) for block in blocks]
 
 
-_ADDED = frozenset({"name", "source"})
-"""Fields that come from where the file is, not from what it holds."""
+_ADDED = frozenset({"name", "source", "of_stage_alone"})
+"""Fields that come from elsewhere than what the file holds under their names."""
 
 
 def list_presets() -> list[str]:
@@ -261,7 +268,8 @@ def _check(preset: SweepPreset) -> None:
         _check_algorithm(algo)
     for method in (*preset.sweep.dst, *(name for case in cases for name in case.when.dst)):
         find_method(method)
-    for block in (preset.sweep.set, preset.config, *(case.config for case in cases)):
+    shared = (preset.sweep.set, preset.config, preset.of_stage_alone)
+    for block in (*shared, *(case.config for case in cases)):
         layer(block, preset.source)
 
 
@@ -439,6 +447,7 @@ def resolve_explicit(
     shown = {"method_label": chosen.label, "method_order": chosen.order}
     named = {"algo": algo, "method": chosen.name} | ({} if chosen.shipped else shown)
     config = from_dict({**named, **_nested(settings)}, origins)
+    refuse_widths_beside_match(config, origins)
     refuse_absent_critics(config, origins)
     refuse_standstill(config, origins)
     refuse_short_buffer(config, origins)

@@ -33,6 +33,19 @@ def refuse_short_buffer(config: RunConfig, origins: Mapping[str, Origin]) -> Non
     )
 
 
+def refuse_widths_beside_match(config: RunConfig, origins: Mapping[str, Origin]) -> None:
+    """Widths of a network that `match_parameters` finds from those of the run cannot be given."""
+    for role in effects.ROLES:
+        key = f"{role}.hidden_sizes"
+        if getattr(config, role).match_parameters and key in origins:
+            origin = origins[key]
+            raise InputError(
+                f"{origin.key} = {list(getattr(config, role).hidden_sizes or ())}: with "
+                f"{role}.match_parameters the widths follow from hidden_sizes and the sparsity; "
+                f"give hidden_sizes (set by {origin.source})"
+            )
+
+
 def refuse_absent_critics(config: RunConfig, origins: Mapping[str, Origin]) -> None:
     """A method whose critics go by TD errors says nothing for an algorithm without critics."""
     if "critic" in effects.roles_of(config):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dstrl_cli.config.fields import whole_or_none
 from dstrl_cli.config.keys import expand
 from dstrl_cli.config.metrics import DEFAULT_METRIC, parse_metric
 from dstrl_cli.config.models import RunConfig
@@ -76,7 +77,11 @@ def scaled_values(key: str, values: Sequence[Any], scale: float) -> list[Any]:
     """
     if not set(expand(key)) & set(KEYS):
         return list(values)
-    found = [_shrunk(value, scale, 1) if isinstance(value, int) else value for value in values]
+    whole = [None if isinstance(value, bool) else whole_or_none(value) for value in values]
+    found = [
+        value if number is None else _shrunk(number, scale, 1)
+        for value, number in zip(values, whole, strict=True)
+    ]
     if len(set(found)) < len(found):
         raise InputError(
             f"--scale {scale:g}: several values of {key} ({', '.join(map(str, values))}) would be "

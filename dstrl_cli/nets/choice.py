@@ -143,6 +143,8 @@ def choose(
     if config.engine == "sparse":
         if reason:
             raise InputError(f"engine: sparse does not go with {reason}; {REMEDY}")
+        if members > 1:
+            raise InputError(f"engine: sparse does not go with a population of {members}; {REMEDY}")
         if problem := compile_error(config.algo, tell):
             raise InputError(f"engine: sparse: {problem}; {REMEDY}")
         return Choice("sparse", "as asked for")

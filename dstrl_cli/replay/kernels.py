@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
 
-from dstrl_cli.compiler import inner, jit
+from dstrl_cli.compiler import discard_stale, inner, jit
 
 Array = Any  # NumPy arrays, typed by the compiler
 Float = Any  # float32 scalars
@@ -233,6 +233,8 @@ def sample_tiles(
 
 FUNCTIONS = (store, sample)
 SOURCES = (__file__,)
+
+discard_stale(store, SOURCES)
 
 
 def compile_all() -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.config import effects
 from dstrl_cli.config.identity import differences, env_identity, env_name, run_path
+from dstrl_cli.config.keys import expand as key_names
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.lengths import with_default_steps
 from dstrl_cli.config.models import NetworkConfig, RunConfig
@@ -63,27 +64,31 @@ class Axes:
     ) -> Axes:
         """Return these axes with the preset's where these are empty, those at its `scale`.
 
-        An axis of the preset ends where a `--set` of the same key fixes its value. An axis of one
-        value is left to the preset, whose cases may then change it.
+        An axis of the preset ends where a `--set` fixes all keys that it stands for. An axis of one
+        value is left to the preset, whose cases may then change it. Raises InputError where a
+        `--set` fixes only some of the keys of an axis, which would go on to set them.
         """
         if preset is None:
             return self
-        theirs, fixed = preset.sweep, {text.partition("=")[0].strip() for text in sets}
+        theirs, fixed = preset.sweep, [text.partition("=")[0].strip() for text in sets]
+
+        def goes_on(key: str) -> bool:
+            return not any(_fixes(each, key, preset.name) for each in fixed)
 
         def pick(own: Sequence[Any], other: Sequence[Any], key: str) -> Sequence[Any]:
-            return own or (other if len(other) > 1 and key not in fixed else ())
+            return own or (other if len(other) > 1 and goes_on(key) else ())
 
         return Axes(
             algos=self.algos or theirs.algo,
             methods=self.methods or theirs.dst,
-            envs=pick(self.envs, theirs.env, "env"),
+            envs=pick(self.envs, theirs.env, "env.id"),
             tasks=pick(self.tasks, theirs.task, "env.task"),
             sparsities=pick(self.sparsities, theirs.sparsity, "sparsity"),
             seeds=self.seeds or (theirs.seeds if "seed" not in fixed else ()),
             sets=at_scale(
-                {k: v for k, v in theirs.set.items() if len(v) > 1 and k not in fixed}, scale
+                {k: v for k, v in theirs.set.items() if len(v) > 1 and goes_on(k)}, scale
             ),
-            variants=[each for each in theirs.variants if fixed.isdisjoint(flatten(each.config))],
+            variants=[each for each in theirs.variants if all(map(goes_on, flatten(each.config)))],
         )
 
     def changes(self, config: RunConfig, scale: float | None) -> list[dict[str, Any]]:
@@ -100,6 +105,17 @@ class Axes:
         """Return the keys, beside the usual axes, that runs differ in: their names are suffixes."""
         changed = [key for each in self.variants for key in flatten(each.config)]
         return list(dict.fromkeys((*self.sets, *changed)))
+
+
+def _fixes(written: str, axis: str, preset: str) -> bool:
+    """Whether a key of `--set` fixes all that an axis of a preset sets."""
+    given, set_there = set(key_names(written)), set(key_names(axis))
+    if given & set_there and not set_there <= given:
+        raise InputError(
+            f"--set {written}: preset '{preset}' gives values to {axis}, which holds it, and would "
+            f"set it again; give --set {axis}, or leave it out"
+        )
+    return bool(set_there) and set_there <= given
 
 
 # --- from axes to runs --------------------------------------------------------------------------
