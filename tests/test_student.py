@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dstrl_cli.report import student
@@ -44,6 +44,7 @@ def test_two_degrees_of_freedom_by_their_formula() -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example(0.50000001201, 2.0)
 @given(st.floats(0.001, 0.999), st.floats(0.6, 1e4))
 def test_a_quantile_has_the_probability_it_was_asked_for(probability: float, df: float) -> None:
     t = student.quantile(probability, df)

@@ -29,7 +29,8 @@ _log_gamma = np.frompyfunc(math.lgamma, 1, 1)
 def cdf(t: ArrayLike, df: ArrayLike) -> Array:
     """Return P(T <= t) for T of Student's t distribution with `df` > 0 degrees of freedom."""
     t, df = np.broadcast_arrays(np.asarray(t, dtype=float), np.asarray(df, dtype=float))
-    tail = 0.5 * _incomplete_beta(df / 2, np.full(df.shape, 0.5), df / (df + t * t))
+    x, rest = df / (df + t * t), t * t / (df + t * t)
+    tail = 0.5 * _incomplete_beta(df / 2, np.full(df.shape, 0.5), x, rest)
     return np.where(t > 0, 1 - tail, tail)
 
 
@@ -66,13 +67,14 @@ def _solved(probability: float, df: Array, start: float) -> Array:
     return t
 
 
-def _incomplete_beta(a: Array, b: Array, x: Array) -> Array:
+def _incomplete_beta(a: Array, b: Array, x: Array, rest: Array) -> Array:
     """Return the regularised incomplete beta function I_x(a, b), for 0 <= x <= 1.
 
-    The continued fraction of Numerical Recipes 6.4, on the side on which it converges fast.
+    The continued fraction of Numerical Recipes 6.4, on the side on which it converges fast. `rest`
+    is 1 - x, which has no digits left where it is computed from an x near 1.
     """
     swapped = x > (a + 1) / (a + b + 2)
-    p, q, z = np.where(swapped, b, a), np.where(swapped, a, b), np.where(swapped, 1 - x, x)
+    p, q, z = np.where(swapped, b, a), np.where(swapped, a, b), np.where(swapped, rest, x)
     with np.errstate(divide="ignore"):  # the logarithm of 0 at the ends, where the value is 0
         log_front = p * np.log(z) + q * np.log1p(-z) - np.log(p) - _log_beta(p, q)
     value = np.exp(log_front) * _fraction(p, q, z)
