@@ -115,7 +115,7 @@ def _fixes(written: str, axis: str, preset: str) -> bool:
             f"--set {written}: preset '{preset}' gives values to {axis}, which holds it, and would "
             f"set it again; give --set {axis}, or leave it out"
         )
-    return bool(set_there) and set_there <= given
+    return written == axis or bool(set_there) and set_there <= given
 
 
 # --- from axes to runs --------------------------------------------------------------------------
