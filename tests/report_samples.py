@@ -11,7 +11,7 @@ import yaml
 
 from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.config.parse import to_dict
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 
 EVAL_HEADER = "step,episode,return,length\n"
 EPISODES_HEADER = "step,episode,return,length,terminated\n"

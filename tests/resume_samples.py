@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.runs import logs
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep.plan import prepare

@@ -13,7 +13,7 @@ from graph_stand_in import eager
 
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.models import RunConfig
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.envs.base import Step
 from dstrl_cli.registry import ALGORITHMS, load
 from dstrl_cli.replay.capacity import CapacityControl

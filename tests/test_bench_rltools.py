@@ -7,7 +7,7 @@ import pytest
 from dstrl_cli.bench import plan, toolchain
 from dstrl_cli.bench.plan import BenchRequest
 from dstrl_cli.cli import main
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError
 
 HERE = {"module": "json", "missing": lambda: None}

@@ -9,7 +9,7 @@ import pytest
 
 from dstrl_cli.bench.topology import flops_shares, importance_operations
 from dstrl_cli.cli import main
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.sweep.plan import prepare
 from dstrl_cli.training.run import Run
 

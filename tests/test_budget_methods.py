@@ -16,7 +16,7 @@ from dstrl_cli.config import effects
 from dstrl_cli.config.identity import sparsity_label
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import Origin
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError
 from dstrl_cli.nets import choice
 from dstrl_cli.sweep.plan import prepare

@@ -20,7 +20,7 @@ from training_samples import SMALL, train
 from dstrl_cli.bench.breakdown import StepParts
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.replay import choice
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.sweep.plan import prepare

@@ -250,7 +250,7 @@ def test_importance_is_refused_for_an_actor(key: str) -> None:
 
 def test_configurations_load_without_torch_and_gymnasium() -> None:
     code = (
-        "import sys, dstrl_cli.config.presets as p; p.resolve(); "
+        "import sys, dstrl_cli.config.resolving as p; p.resolve(); "
         "sys.exit(bool({'torch', 'gymnasium'} & set(sys.modules)))"
     )
     root = Path(__file__).parents[1]

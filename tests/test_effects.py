@@ -12,7 +12,8 @@ from dstrl_cli.cli import main
 from dstrl_cli.config import effects
 from dstrl_cli.config.effects import TopologyChanges, notes, topology_changes
 from dstrl_cli.config.models import NetworkConfig, RunConfig
-from dstrl_cli.config.presets import load_sweep_preset, resolve, resolve_explicit
+from dstrl_cli.config.presets import load_sweep_preset
+from dstrl_cli.config.resolving import resolve, resolve_explicit
 from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import ALGORITHMS
@@ -306,7 +307,7 @@ def test_plans_say_changes_and_notes(capsys, tmp_path, monkeypatch):
 
 def test_effects_need_no_torch():
     code = (
-        "import sys; from dstrl_cli.config import effects, presets; "
-        "effects.notes(*presets.resolve_explicit()); sys.exit('torch' in sys.modules)"
+        "import sys; from dstrl_cli.config import effects, resolving; "
+        "effects.notes(*resolving.resolve_explicit()); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

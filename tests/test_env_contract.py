@@ -11,7 +11,7 @@ import pytest
 from foreign_samples import Walk, foreign
 
 from dstrl_cli.cli import main
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.envs import make_batch, make_env, spec
 from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.plan import Axes, expand

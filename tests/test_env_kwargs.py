@@ -16,7 +16,8 @@ from dstrl_cli.config.identity import differences, identity, run_path
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict, to_dict
-from dstrl_cli.config.presets import load_sweep_preset, resolve
+from dstrl_cli.config.presets import load_sweep_preset
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.envs import computed_on_device, make_batch, make_env, spec
 from dstrl_cli.envs.gymnasium import GymnasiumBatch
 from dstrl_cli.errors import InputError

@@ -12,7 +12,7 @@ from program_samples import dstrl
 
 from dstrl_cli.cli import main
 from dstrl_cli.config.identity import run_path
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.envs import specs
 from dstrl_cli.sweep.again import stored_label
 

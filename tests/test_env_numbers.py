@@ -20,7 +20,7 @@ from training_samples import run, train
 from dstrl_cli.cli import main
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parts import EnvConfig
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.envs import make_batch, spec
 from dstrl_cli.envs.actions import ActionScale
 from dstrl_cli.evaluation import rollout

@@ -16,7 +16,7 @@ import torch
 from env_samples import Counter, faulty
 
 from dstrl_cli.config.parse import to_dict
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.envs import make_batch, make_batches, spec
 from dstrl_cli.envs.base import BatchEnv
 from dstrl_cli.envs.workers.pool import worker_count

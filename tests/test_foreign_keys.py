@@ -10,7 +10,8 @@ from dstrl_cli.cli import main
 from dstrl_cli.config.fields import LinearRate
 from dstrl_cli.config.foreign import KEYS, counterpart
 from dstrl_cli.config.keys import expand
-from dstrl_cli.config.presets import load_sweep_preset, resolve
+from dstrl_cli.config.presets import load_sweep_preset
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError
 
 ZOO = """

@@ -20,7 +20,8 @@ from dstrl_cli.config.fields import LinearRate
 from dstrl_cli.config.identity import differences
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict, to_dict
-from dstrl_cli.config.presets import load_sweep_preset, resolve
+from dstrl_cli.config.presets import load_sweep_preset
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.envs.base import Step
 from dstrl_cli.errors import InputError
 from dstrl_cli.nets.adam import Adam

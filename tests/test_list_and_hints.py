@@ -9,7 +9,7 @@ import pytest
 from dstrl_cli.cli import main
 from dstrl_cli.config.foreign import KEYS
 from dstrl_cli.config.keys import MACROS, keys
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.registry import SCORES
 
 

@@ -19,7 +19,7 @@ from rule_samples import rule
 from dstrl_cli.config.identity import differences, identity
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict, to_dict
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import SCORES, load
 from dstrl_cli.topology.extensions import check_scores

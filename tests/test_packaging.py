@@ -73,7 +73,7 @@ def test_the_readme_links_to_nothing_that_a_package_index_lacks():
     "code",
     [
         "import dstrl_cli.report",
-        "import dstrl_cli.config.presets, dstrl_cli.config.parse",
+        "import dstrl_cli.config.presets, dstrl_cli.config.resolving",
         "import dstrl_cli.runs.folder, dstrl_cli.runs.policy, dstrl_cli.runs.provenance",
         "import dstrl_cli.evaluation.starts, dstrl_cli.streams",
         "from dstrl_cli.cli import main; assert main(['table', 'results/long']) == 0",

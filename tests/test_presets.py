@@ -13,7 +13,8 @@ from dstrl_cli.config.methods import find_method, list_methods
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.network_sizes import resolve_sizes
 from dstrl_cli.config.parse import from_dict, to_dict
-from dstrl_cli.config.presets import list_presets, load_sweep_preset, resolve
+from dstrl_cli.config.presets import list_presets, load_sweep_preset
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import ALGORITHMS
 from dstrl_cli.sweep.plan import Axes, expand

@@ -12,7 +12,7 @@ import pytest
 
 import dstrl_cli
 from dstrl_cli.config import methods
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.runs import provenance as provenance_module
 from dstrl_cli.runs.provenance import provenance
 

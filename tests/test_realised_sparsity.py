@@ -10,7 +10,7 @@ from report_samples import write_run
 from training_samples import run, train
 
 from dstrl_cli.cli import main
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.report.frames import read_results
 from dstrl_cli.report.render import render
 from dstrl_cli.report.table import Table

@@ -12,7 +12,7 @@ from training_samples import run, train
 
 from dstrl_cli.config.effects import never_acting, without_effect
 from dstrl_cli.config.parse import Origin
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.nets.masked import Flat, MaskedNetwork
 from dstrl_cli.nets.network import Network, Overwritten
 from dstrl_cli.nets.plan import NetworkPlan

@@ -10,7 +10,8 @@ import yaml
 from dstrl_cli.cli import main
 from dstrl_cli.config.effects import notes
 from dstrl_cli.config.parse import from_dict, to_dict
-from dstrl_cli.config.presets import load_sweep_preset, resolve, resolve_explicit
+from dstrl_cli.config.presets import load_sweep_preset
+from dstrl_cli.config.resolving import resolve, resolve_explicit
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.tables import table
 from dstrl_cli.runs.folder import read_config

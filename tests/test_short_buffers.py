@@ -9,7 +9,7 @@ import pytest
 from dstrl_cli.cli import main
 from dstrl_cli.config.parse import from_dict, to_dict
 from dstrl_cli.config.parts import BufferConfig
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError
 
 DYNAMIC = ("buffer.dynamic=true", "nstep=5")

@@ -367,7 +367,7 @@ def test_scores_that_observe_every_update_keep_no_run_from_the_sparse_engine() -
 def test_choosing_for_the_shipped_methods_needs_no_torch() -> None:
     code = """
 import sys
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.nets.choice import choose
 print([choose(resolve(name), "cpu").engine for name in ("our-rlx2", "dst", "dst-official")])
 sys.exit("torch" in sys.modules)

@@ -13,7 +13,7 @@ from training_samples import SMALL, run, train
 
 from dstrl_cli.config.identity import run_path, source_kind
 from dstrl_cli.config.models import RunConfig
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.report.runs import load
 from dstrl_cli.runs.folder import read_config

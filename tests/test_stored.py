@@ -11,7 +11,8 @@ import yaml
 from dstrl_cli.config.identity import NOT_IDENTITY, differences, sparsity_label
 from dstrl_cli.config.keys import flatten, keys
 from dstrl_cli.config.parse import from_dict, to_dict
-from dstrl_cli.config.presets import load_sweep_preset, resolve
+from dstrl_cli.config.presets import load_sweep_preset
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.config.stored import (
     ADDED_KEYS,
     FORMAT,

@@ -9,7 +9,7 @@ import pytest
 import training_samples as small
 
 from dstrl_cli.cli import main
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.envs import spec
 from dstrl_cli.replay.layout import max_cuts
 from dstrl_cli.runs.files import as_yaml

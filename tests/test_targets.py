@@ -19,7 +19,7 @@ from network_samples import (
 from torch import Tensor
 
 from dstrl_cli.config.methods import list_methods
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.nets.initial import initial_layers
 
 

@@ -16,7 +16,7 @@ from training_samples import run, train
 from dstrl_cli.algos.bc import BC
 from dstrl_cli.config.identity import run_path
 from dstrl_cli.config.models import RunConfig
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError
 from dstrl_cli.nets.frozen import FrozenNetworks
 from dstrl_cli.replay.batch import Batch

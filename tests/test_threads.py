@@ -23,7 +23,7 @@ from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.compiled import shared
 from dstrl_cli.compiler import jit
 from dstrl_cli.config.models import RunConfig
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.machine import Host
 from dstrl_cli.nets.choice import threads_for, torch_threads
 from dstrl_cli.nets.sparse.partner import BUSY, Partner

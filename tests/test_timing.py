@@ -18,7 +18,7 @@ from dstrl_cli.cli import main
 from dstrl_cli.config.effects import notes, topology_changes, training_in_words
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict, to_dict
-from dstrl_cli.config.presets import resolve, resolve_explicit
+from dstrl_cli.config.resolving import resolve, resolve_explicit
 from dstrl_cli.envs.base import Step
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.metrics import evaluation_returns

@@ -13,7 +13,7 @@ import pytest
 from training_samples import SMALL, STEPS
 
 from dstrl_cli.cli import main
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.folder import read_config
 from dstrl_cli.runs.provenance import processor

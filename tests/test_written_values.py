@@ -10,8 +10,9 @@ import pytest
 
 from dstrl_cli.cli import main
 from dstrl_cli.config.metrics import parse_metric
-from dstrl_cli.config.presets import load_sweep_preset, resolve
+from dstrl_cli.config.presets import load_sweep_preset
 from dstrl_cli.config.ranges import parse_integers, parse_steps
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.config.yamlfile import parse_yaml
 from dstrl_cli.errors import InputError
 

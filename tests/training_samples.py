@@ -9,7 +9,7 @@ from typing import Any
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.plan import prepare

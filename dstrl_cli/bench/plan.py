@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dstrl_cli.bench import toolchain
 from dstrl_cli.config.models import RunConfig
-from dstrl_cli.config.presets import resolve
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.machine import cores
 from dstrl_cli.nets.choice import choose

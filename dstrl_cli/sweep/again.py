@@ -11,7 +11,7 @@ from dstrl_cli.config.identity import run_path
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import Origin, from_dict, to_dict
-from dstrl_cli.config.presets import flag_name
+from dstrl_cli.config.resolving import flag_name
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import note_source
 from dstrl_cli.runs.folder import read_config

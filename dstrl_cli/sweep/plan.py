@@ -24,8 +24,9 @@ from dstrl_cli.config.lengths import with_default_steps
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import compared_sizes, network_sizes, resolve_sizes
 from dstrl_cli.config.parts import EnvConfig
-from dstrl_cli.config.presets import Case, Resolved, SweepPreset, resolve_explicit
+from dstrl_cli.config.presets import Case, SweepPreset
 from dstrl_cli.config.refusals import refuse_unreached_sparsity
+from dstrl_cli.config.resolving import Resolved, resolve_explicit
 from dstrl_cli.config.shrink import at_scale
 from dstrl_cli.config.sizes import layer_weights
 from dstrl_cli.config.starts import PLACES
@@ -115,7 +116,7 @@ def _fixes(written: str, axis: str, preset: str) -> bool:
             f"--set {written}: preset '{preset}' gives values to {axis}, which holds it, and would "
             f"set it again; give --set {axis}, or leave it out"
         )
-    return written == axis or bool(set_there) and set_there <= given
+    return written == axis or (bool(set_there) and set_there <= given)
 
 
 # --- from axes to runs --------------------------------------------------------------------------

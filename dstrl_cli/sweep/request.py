@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstrl_cli.config.presets import SweepPreset, flag_name, load_sweep_preset
+from dstrl_cli.config.presets import SweepPreset, load_sweep_preset
+from dstrl_cli.config.resolving import flag_name
 from dstrl_cli.config.shrink import check_scale
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.comparing import Asked, asked_rounds

@@ -17,7 +17,8 @@ from dstrl_cli.config.methods import find_method, list_methods
 from dstrl_cli.config.metrics import METRICS, metric_usage
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
-from dstrl_cli.config.presets import list_presets, load_sweep_preset, resolve
+from dstrl_cli.config.presets import list_presets, load_sweep_preset
+from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.registry import (
     ALGORITHMS,
