@@ -16,7 +16,6 @@ from dstrl_cli.plots import canvas
 from dstrl_cli.plots.curves import buffers, learning_curves
 from dstrl_cli.plots.groups import panels
 from dstrl_cli.plots.neurons import AXES, neurons
-from dstrl_cli.plots.paths import against_paths, rank_correlation
 from dstrl_cli.plots.plotting import Options, plot_results
 from dstrl_cli.plots.reach import (
     flops_until,
@@ -212,32 +211,6 @@ def test_runs_without_neurons_have_no_figure_of_them(tmp_path: Path):
     assert names == ["neurons-actor-td3-s0.9", "neurons-critics-td3-s0.9"]
 
 
-def test_what_runs_reach_is_drawn_over_the_paths_through_their_critics(tmp_path: Path):
-    ends = {RLX2: [(20, 5.0), (40, 7.0)], RLX2.replace("rlx2", "sst"): [(10, 1.0), (10, 3.0)]}
-    for place, seeds in ends.items():
-        runs(tmp_path, place, [{1000: value} for _, value in seeds])
-        for seed, (paths, _) in enumerate(seeds):
-            rows = (f"1000,critic{n},1,1,,0,,4,{paths + side},," for n, side in ((1, -2), (2, 2)))
-            text = "\n".join([NEURONS.splitlines()[0], "0,critic1,1,1,,0,,4,99,,", *rows, ""])
-            (tmp_path / place / f"seed{seed}" / "neurons.csv").write_text(text)
-    drawing = only(list(against_paths(request(tmp_path))))
-    (axis,) = drawing.figure.axes
-    assert drawing.name == "paths-td3-s0.9"
-    seeds = [each for each in axis.get_lines() if each.get_label().startswith("_")]
-    drawn = {tuple(each.get_xdata()): tuple(each.get_ydata()) for each in seeds}
-    assert drawn == {(20, 40): (5, 7), (10, 10): (1, 3)}
-    assert line(axis, "RLx2 (n=2)") == ([30], [6])
-    assert line(axis, "SST (n=2)") == ([10], [2])
-    assert not axis.texts  # two methods have no rank correlation to speak of
-    for number, paths in enumerate((15, 50), 2):
-        other = RLX2.replace("rlx2", f"mine{number}")
-        runs(tmp_path, other, [{1000: 10.0 * number}])
-        rows = f"{NEURONS.splitlines()[0]}\n1000,critic1,1,1,,0,,4,{paths},,\n"
-        (tmp_path / other / "seed0" / "neurons.csv").write_text(rows)
-    (axis,) = only(list(against_paths(request(tmp_path)))).figure.axes
-    assert [each.get_text() for each in axis.texts] == ["rho = 0.80 (n=4)"]
-
-
 def test_a_finished_run_that_logged_nothing_hides_no_run_that_still_trains(tmp_path: Path):
     runs(tmp_path, RLX2, [{1000: 5.0}])
     write_run(tmp_path, f"{RLX2}/seed1", {1000: [7.0]}, status=None)
@@ -245,13 +218,6 @@ def test_a_finished_run_that_logged_nothing_hides_no_run_that_still_trains(tmp_p
     (axis,) = only(list(interquartile_means(request(tmp_path)))).figure.axes
     assert [each.get_xdata()[0] for each in axis.get_lines()] == [7, 7]
     assert list(profiles(request(tmp_path)))
-
-
-def test_ties_share_their_ranks():
-    # ranks -1.5, 0, 0, 1.5 and -1.5, -0.5, 0.5, 1.5 around their mean
-    shared = 4.5 / math.sqrt(4.5 * 5)
-    assert rank_correlation(np.array([1, 2, 2, 9]), np.arange(4)) == pytest.approx(shared)
-    assert math.isnan(rank_correlation(np.ones(3), np.arange(3)))
 
 
 def test_damaged_rows_of_layers_are_left_out_and_told(tmp_path: Path):

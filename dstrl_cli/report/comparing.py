@@ -237,25 +237,29 @@ def lines(tests: Comparisons) -> Iterator[str]:
     yield from _too_few(tests)
     losing = [each for each in tests.found if _loses_seeds(each) and each not in tests.given_up]
     if losing:
-        named = [f"{each.env}: {each.first.label} : {each.second.label}" for each in losing]
-        more = f", and {len(named) - MAX_LISTED} more" if len(named) > MAX_LISTED else ""
         yield (
-            f"of the finished seeds alone, which favours a method that loses some: "
-            f"{'; '.join(named[:MAX_LISTED])}{more}"
+            "of the finished seeds alone, which favours a method that loses some: "
+            f"{_listed([_named(each) for each in losing])}"
         )
     if tests.given_up:
-        named = [f"{each.env}: {each.first.label} : {each.second.label}" for each in tests.given_up]
+        named = "; ".join(map(_named, tests.given_up))
         yield (
-            f"given up, since a run diverged: {'; '.join(named)} (a test of the other seeds would "
-            "favour the method that loses some)"
+            f"given up, since a run diverged: {named} (a test of the other seeds would favour the "
+            "method that loses some)"
         )
-    waiting = [
-        f"{each.env}: {each.first.label} : {each.second.label} ({_seeds(each)} seeds)"
-        for each in tests.waiting
-    ]
-    if waiting:
-        more = f", and {len(waiting) - MAX_LISTED} more" if len(waiting) > MAX_LISTED else ""
-        yield f"look {tests.looks + 1} waits for seeds: {'; '.join(waiting[:MAX_LISTED])}{more}"
+    if tests.waiting:
+        waiting = [f"{_named(each)} ({_seeds(each)} seeds)" for each in tests.waiting]
+        yield f"look {tests.looks + 1} waits for seeds: {_listed(waiting)}"
+
+
+def _named(comparison: Comparison) -> str:
+    return f"{comparison.env}: {comparison.first.label} : {comparison.second.label}"
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Return the first of some texts, and how many more there are."""
+    more = f", and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
+    return "; ".join(texts[:MAX_LISTED]) + more
 
 
 def _loses_seeds(comparison: Comparison) -> bool:
