@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from plot_samples import line, only, request, runs
 
+from dstrl_cli.plots import canvas
 from dstrl_cli.plots.paths import against_paths, rank_correlation
 
 matplotlib = pytest.importorskip("matplotlib", reason="the extra plot is not installed")
@@ -46,3 +47,19 @@ def test_ties_share_their_ranks():
     shared = 4.5 / math.sqrt(4.5 * 5)
     assert rank_correlation(np.array([1, 2, 2, 9]), np.arange(4)) == pytest.approx(shared)
     assert math.isnan(rank_correlation(np.ones(3), np.arange(3)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "labels"),
+    [((900, 4100), ["1k", "2k"]), ((30, 3e5), ["100", "1k", "10k", "100k"])],
+)
+def test_an_axis_by_powers_is_labelled_where_it_spans_less_than_a_decade(limits, labels):
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots()
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xlim(*limits)
+    canvas.ticks_by_powers(axis.xaxis)
+    low, high = limits
+    ticks = zip(axis.get_xticks(), axis.get_xticklabels(), strict=True)
+    assert [each.get_text() for at, each in ticks if low <= at <= high] == labels

@@ -19,6 +19,7 @@ from dstrl_cli.runs.files import not_written, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
@@ -213,6 +214,16 @@ def few_ticks(axis: Axes) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def ticks_by_powers(side: Axis) -> None:
+    """Write a logarithmic axis as 10k, and where it has less than two decades also 20k and 50k."""
+    from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+
+    low, high = sorted(side.get_view_interval())
+    subs = (1.0, 2.0, 5.0) if high < 100 * max(low, 1.0) else (1.0,)
+    side.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=subs))
+    side.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
 UNITS: Mapping[str, float] = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}

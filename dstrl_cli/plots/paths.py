@@ -106,6 +106,7 @@ def _draw(axis: Axes, request: Request, lines: Mapping[Line, Points]) -> None:
             label=plain(counted_label(line.label, [len(found.values)])),
         )
     axis.set_xscale("symlog", linthresh=1)
+    canvas.ticks_by_powers(axis.xaxis)
     if len(lines) < FEW_LINES:
         return
     means = np.array([[each.paths.mean(), each.values.mean()] for each in lines.values()]).T
