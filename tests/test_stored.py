@@ -24,8 +24,10 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.report.runs import load
 from dstrl_cli.runs.folder import RunFolder, read_config
 
-RESULTS = Path(__file__).parents[1] / "results"
-SHIPPED = sorted(path.parent for path in RESULTS.glob("*/*/*/*/*/config.yaml"))
+EARLIEST = Path(__file__).parent / "earliest_runs"
+"""Real runs of the first format, with the fewest keys."""
+
+FOLDERS = sorted(path.parent for path in EARLIEST.glob("*/*/*/*/config.yaml"))
 
 
 def stored(folder: Path) -> dict[str, Any]:
@@ -33,11 +35,11 @@ def stored(folder: Path) -> dict[str, Any]:
     return document
 
 
-# --- the runs under results/ ----------------------------------------------------------------------
+# --- the earliest runs ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: str(path.relative_to(RESULTS)))
-def test_a_shipped_run_keeps_every_value_and_says_what_it_did(folder: Path) -> None:
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(EARLIEST)))
+def test_an_early_run_keeps_every_value_and_says_what_it_did(folder: Path) -> None:
     before = stored(folder)
     del before["run"]
     after = flatten(to_dict(read_config(folder)))
@@ -45,16 +47,15 @@ def test_a_shipped_run_keeps_every_value_and_says_what_it_did(folder: Path) -> N
     assert {key: after[key] for key in after.keys() - flatten(before)} == ADDED_KEYS
 
 
-def test_every_key_that_a_shipped_run_lacks_is_listed_with_what_it_did() -> None:
-    """A new key needs a line in ADDED_KEYS, and one in no run of results/ is listed in vain."""
-    assert SHIPPED
-    lacking = {key for folder in SHIPPED for key in set(keys()) - set(flatten(stored(folder)))}
+def test_every_key_that_an_early_run_lacks_is_listed_with_what_it_did() -> None:
+    """A new key needs a line in ADDED_KEYS, and one that these runs have is listed in vain."""
+    assert FOLDERS
+    lacking = {key for folder in FOLDERS for key in set(keys()) - set(flatten(stored(folder)))}
     assert lacking == set(ADDED_KEYS)
 
 
-@pytest.mark.parametrize("study", ["long", "short"])
-def test_shipped_runs_are_reported_where_they_lie(study: str) -> None:
-    results = load(RESULTS / study)
+def test_early_runs_are_reported_where_they_lie() -> None:
+    results = load(EARLIEST)
     assert len(results.runs) == 4
     for run in results.runs:
         who = run.identity
@@ -182,7 +183,7 @@ def test_only_a_users_own_method_stores_how_tables_show_it(tmp_path: Path) -> No
 # --- reading it quickly ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: str(path.relative_to(RESULTS)))
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(EARLIEST)))
 def test_a_stored_document_is_read_as_yaml_reads_it(folder: Path) -> None:
     text = (folder / "config.yaml").read_text()
     assert parse_document(text) == yaml.safe_load(text)
