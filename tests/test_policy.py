@@ -135,6 +135,9 @@ def test_find_policy_names_what_is_missing(tmp_path):
         policy.find_policy(tmp_path)
     file = write_policy(tmp_path / "policy.safetensors")
     assert policy.find_policy(tmp_path) == policy.find_policy(file) == file
+    (tmp_path / "runs.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match="is an archive of logs, without policies"):
+        policy.find_policy(tmp_path / "runs.zip")
 
 
 def test_weights_that_float32_cannot_hold_are_refused(tmp_path):

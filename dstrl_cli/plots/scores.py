@@ -335,8 +335,9 @@ def profiles(request: Request) -> Iterator[Drawing]:
         words = "band: 95 % interval at each score (stratified expanded bootstrap)"
         few = min(len(values) for each in found.values() for values in each)
         canvas.legend(figure, [axis], words if few >= intervals.MIN_SEEDS else "")
-        noted = (f"profile of {section.title}: left out, not in all environments: {missing}",)
-        yield Drawing(f"profile-{section.name}", figure, noted if missing else ())
+        note = f"profile of {section.title}: left out, unfinished or not in all environments: "
+        noted = (note + ", ".join(missing),) if missing else ()
+        yield Drawing(f"profile-{section.name}", figure, noted)
 
 
 def _draw_profile(

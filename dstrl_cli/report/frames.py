@@ -33,7 +33,8 @@ def read_results(folder: Path | str) -> pd.DataFrame:
         env, task, algo, method, label: the method as folders and as tables name it.
         sparsity, actor_sparsity, critic_sparsity: the label (`s0.95`), and the numbers in it.
         sparsity.actor, sparsity.critic: what was realised of these, as in `summary.json`.
-        seed, status: status is `finished`, `failed`, `diverged`, `interrupted` or `unfinished`.
+        seed, status: status is `finished`, `failed`, `diverged`, `interrupted`, `unfinished`, or
+            `damaged` where `summary.json` cannot be read.
         steps_trained, episodes_trained: environment steps and training episodes done, where the
             summary says it.
         metric, value: the metric that the run was trained to be shown by (else the default), and

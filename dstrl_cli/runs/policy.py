@@ -134,9 +134,13 @@ def read(path: Path) -> tuple[Tensors, dict[str, str]]:
 def find_policy(run: Path) -> Path:
     """Return the policy file that `run` (a run folder or a policy file) names.
 
-    Raises InputError where there is none.
+    Raises InputError where there is none, as in an archive of runs.
     """
     if is_file(run):
+        if run.suffix == ".zip":
+            raise InputError(
+                f"'{run}' is an archive of logs, without policies: give a run's folder"
+            )
         return run
     if not os.path.isdir(run):  # noqa: PTH112
         raise InputError(f"run '{run}' does not exist: give a run folder or a policy file")

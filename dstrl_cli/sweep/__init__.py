@@ -1,1 +1,4 @@
-"""Sweeps: what to run (`plan`) and running it on this machine (`local`)."""
+"""Sweeps: what to run (`plan`), in which populations (`packing`), and running it.
+
+`local` runs it on this machine, `on_ray` on a cluster; `study` adds seeds until a test decides.
+"""

@@ -413,7 +413,7 @@ def train(
     """Train one population; every member's summary says how it ended.
 
     Args:
-        configs: fully resolved configurations that may share a population (`sweep.plan`).
+        configs: fully resolved configurations that may share a population (`sweep.packing`).
         sinks: what each member's rows are written to: an open run folder, for example.
         spec: the environment.
         device: torch device.
