@@ -209,20 +209,26 @@ def faint(most: float, bands: int) -> float:
 
 def few_ticks(axis: Axes) -> None:
     """Write steps as 200k or 1M, on few ticks that do not touch."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     for side in (axis.xaxis, axis.yaxis):
-        side.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        _write_shortly(side)
 
 
 def ticks_by_powers(side: Axis) -> None:
     """Write a logarithmic axis as 10k, and where it has less than two decades also 20k and 50k."""
-    from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+    from matplotlib.ticker import SymmetricalLogLocator
 
     low, high = sorted(side.get_view_interval())
     subs = (1.0, 2.0, 5.0) if high < 100 * max(low, 1.0) else (1.0,)
     side.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=subs))
+    _write_shortly(side)
+
+
+def _write_shortly(side: Axis) -> None:
+    from matplotlib.ticker import FuncFormatter
+
     side.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
