@@ -39,6 +39,12 @@ def line(axis: Any, label: str) -> tuple[list[float], list[float]]:
     return list(found.get_xdata()), list(found.get_ydata())
 
 
+def said(figure: Any) -> str:
+    """Return the footnote of a figure on one line."""
+    titles = [each.get_title().get_text() for each in figure.legends]
+    return " ".join(" ".join([figure.get_supxlabel(), *titles]).split())
+
+
 def append_progress(folder: Path, header: str, rows: Sequence[str]) -> None:
     """Replace `progress.csv` of a run."""
     (folder / "progress.csv").write_text("\n".join([header, *rows]) + "\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plot_samples import line, only, request, runs
+from plot_samples import line, only, request, runs, said
 
 from dstrl_cli.plots import canvas
 from dstrl_cli.plots.paths import against_paths, rank_correlation
@@ -38,8 +38,10 @@ def test_what_runs_reach_is_drawn_over_the_paths_through_their_critics(tmp_path:
         runs(tmp_path, other, [{1000: 10.0 * number}])
         rows = f"{HEADER}\n1000,critic1,1,1,,0,,4,{paths},,\n"
         (tmp_path / other / "seed0" / "neurons.csv").write_text(rows)
-    (axis,) = only(list(against_paths(request(tmp_path)))).figure.axes
-    assert [each.get_text() for each in axis.texts] == ["rho = 0.80 (n=4)"]
+    (tmp_path / RLX2.replace("rlx2", "mine2") / "seed0" / "summary.json").unlink()
+    (axis,) = (figure := only(list(against_paths(request(tmp_path)))).figure).axes
+    assert [each.get_text() for each in axis.texts] == ["*", "rho = 0.80 (n=4)"]
+    assert "* unfinished runs only" in said(figure)
 
 
 def test_ties_share_their_ranks():

@@ -3,11 +3,12 @@
 import json
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from plot_samples import append_progress, line, only, request, runs
+from plot_samples import append_progress, line, only, request, runs, said
 from report_samples import write_run
 
 from dstrl_cli.cli import main
@@ -217,7 +218,9 @@ def test_a_finished_run_that_logged_nothing_hides_no_run_that_still_trains(tmp_p
     (tmp_path / RLX2 / "seed0" / "eval.csv").write_text("step,episode,return,length\n")
     (axis,) = only(list(interquartile_means(request(tmp_path)))).figure.axes
     assert [each.get_xdata()[0] for each in axis.get_lines()] == [7, 7]
-    assert list(profiles(request(tmp_path)))
+    (axis,) = (figure := only(list(profiles(request(tmp_path)))).figure).axes
+    assert line(axis, "RLx2 (n=1)*")
+    assert "* unfinished runs only" in said(figure)
 
 
 def test_damaged_rows_of_layers_are_left_out_and_told(tmp_path: Path):
@@ -302,8 +305,22 @@ def test_a_figure_says_where_its_target_returns_come_from(tmp_path: Path):
     asked = request(tmp_path, targets=parse_targets(["80%"]))
     (section,) = asked.sections
     words = "80 % of the way from that of untrained agents to that of dense agents"
-    assert words in share_words(asked.targets, section)
-    assert share_words(parse_targets(["105"]), section) == ""
+    assert words in share_words(asked, section)
+    assert share_words(replace(asked, targets=parse_targets(["105"])), section) == ""
+
+
+def test_a_figure_says_how_many_seeds_the_interval_of_its_center_takes(tmp_path: Path):
+    runs(tmp_path, RLX2, [{500: 1, 1000: k} for k in range(4)])
+    figure = only(list(learning_curves(request(tmp_path, center="median")))).figure
+    assert said(figure).startswith("median over seeds; no intervals: fewer than 5 seeds")
+
+
+@pytest.mark.parametrize("metric", ["lca", "first-episodes:1"])
+def test_a_metric_of_another_scale_sets_no_return_to_reach(tmp_path: Path, metric: str):
+    runs(tmp_path, DENSE, [{0: 10, 500: 50, 1000: 110}], episodes={500: [7]})
+    figure = only(list(time_to_return(request(tmp_path, metric=metric)))).figure
+    assert figure.axes[0].get_title(loc="left") == "Hopper-v5: return 100"
+    assert "to that of dense agents (final)" in said(figure)
 
 
 @pytest.mark.parametrize("text", ["much", "Hopper-v5=", "nan", "0%", "120%"])

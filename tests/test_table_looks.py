@@ -21,7 +21,9 @@ from dstrl_cli.report import tables
 from dstrl_cli.report.comparing import Asked
 from dstrl_cli.report.permutation import Plan
 from dstrl_cli.report.render import render
+from dstrl_cli.report.runs import load
 from dstrl_cli.report.table import Row, Table
+from dstrl_cli.report.tables import method_labels
 
 
 def row(table: Table, method: str, section: int = 0) -> Row:
@@ -254,6 +256,16 @@ def test_methods_of_one_label_are_told_apart(tmp_path: Path) -> None:
     assert "**" not in lines["Mine (mine)"]
     assert "**5.5" in lines["Mine (other)"]
     assert "Mine (mine) : Mine (other)" in lines
+
+
+def test_runs_of_one_method_with_several_labels_have_that_of_the_first(tmp_path: Path) -> None:
+    for seed, label in enumerate(("Mine", "Old")):
+        config = {"method_label": label}
+        write_run(tmp_path, f"Hopper-v5/td3-mine/s0.95/seed{seed}", {1000: [1.0]}, config=config)
+    assert {name: each.label for name, each in method_labels(load(tmp_path).runs).items()} == {
+        "mine": "Mine"
+    }
+    assert "Mine" in markdown(final(tmp_path))
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -115,6 +115,11 @@ def test_seeds_that_a_method_lost_are_said(results: Path) -> None:
     assert said.endswith("loses some: Hopper-v5: RLx2 : DST")
 
 
+def test_one_comparison_given_both_ways_is_refused(results: Path) -> None:
+    with pytest.raises(InputError, match="rlx2:dst and dst:rlx2 are one comparison"):
+        compared(results, pairs="rlx2:dst,dst:rlx2")
+
+
 def test_a_single_method_cannot_be_compared(tmp_path: Path) -> None:
     write(tmp_path, "Hopper-v5", "dst", 10.0)
     with pytest.raises(InputError, match="--test: no two methods have finished runs"):
@@ -149,7 +154,7 @@ def test_rounds_look_at_their_seeds_and_say_what_they_wait_for(results: Path) ->
         ({"seeds_per_round": 5}, "--max-seeds and --seeds-per-round: give both"),
         (
             {"max_seeds": 12, "seeds_per_round": 5},
-            "--max-seeds 12: no multiple of --seeds-per-round 5; give 15",
+            "--max-seeds 12: rounds have 5 seeds; give 15, or another --seeds-per-round",
         ),
     ],
 )

@@ -302,7 +302,7 @@ BASE = ["sweep", "--env=2DNav-v1", "--dst=sst,rlx2", "--steps=200", *[f"--set={s
         (["--until-decided=sst:sst"], "--until-decided 'sst:sst': give two methods"),
         (["--until-decided="], "--until-decided: '' names no value"),
         (["--until-decided=rlx2:sst,sst:rlx2"], "rlx2:sst and sst:rlx2 are one comparison"),
-        (["--until-decided=rlx2:sst", "--max-seeds=7"], "--max-seeds 7: no multiple of"),
+        (["--until-decided=rlx2:sst", "--max-seeds=7"], "--max-seeds 7: rounds have 5 seeds"),
         (["--until-decided=rlx2:sst", "--alpha=1"], "--alpha 1: a probability of error"),
         (["--until-decided=rlx2:sst", "--alpha=nan"], "--alpha nan: a probability of error"),
         (["--until-decided=rlx2:sst", "--seed=3"], "--seed 3 and --until-decided"),

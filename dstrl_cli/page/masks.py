@@ -12,11 +12,11 @@ import numpy as np
 from dstrl_cli.errors import InputError
 from dstrl_cli.page.gather import Chapter
 from dstrl_cli.page.html import Markup, element, joined
-from dstrl_cli.plots.groups import method_labels
 from dstrl_cli.plots.inside import shown
 from dstrl_cli.report.inside import Inside, Layer, Network, look
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.table import DENSE
+from dstrl_cli.report.tables import method_labels
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.policy import POLICY_FILE
 

@@ -13,8 +13,8 @@ from typing import Any
 from dstrl_cli.page.gather import Chapter
 from dstrl_cli.page.html import Markup, element, joined
 from dstrl_cli.page.tables import pairs, scrolling
-from dstrl_cli.plots.groups import method_labels
 from dstrl_cli.report.runs import LoggedRun
+from dstrl_cli.report.tables import method_labels
 from dstrl_cli.report.words import counted
 
 LONGEST = 400

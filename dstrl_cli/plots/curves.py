@@ -13,7 +13,8 @@ from dstrl_cli.plots.groups import Array, Curve, Line, Panel, Read, Section, cur
 from dstrl_cli.plots.groups import environments as environments_of
 from dstrl_cli.plots.groups import panels as panels_of
 from dstrl_cli.plots.request import FEW_RUNS, Drawing, Request, counted_label
-from dstrl_cli.report.intervals import MIN_SEEDS
+from dstrl_cli.report.grids import CENTER_WORDS
+from dstrl_cli.report.intervals import least_seeds
 from dstrl_cli.report.runs import LoggedRun
 
 if TYPE_CHECKING:
@@ -129,13 +130,12 @@ def label(line: Line, found: Curves) -> str:
 def footnote(curves: Iterable[Curve], center: str) -> str:
     """Return what lines and bands are."""
     curves = list(curves)
-    words = {"iqm": "interquartile mean"}.get(center, center)
     methods = sorted({made.method for made in curves if made.method})
-    parts = [f"{words} over seeds"]
+    parts = [f"{CENTER_WORDS[center]} over seeds"]
     if methods:
         parts.append(f"band: 95 % interval ({', '.join(methods)}), within the range of the runs")
     else:
-        parts.append(f"no intervals: fewer than {MIN_SEEDS} seeds")
+        parts.append(f"no intervals: fewer than {least_seeds(center)} seeds")
     if any(1 < made.seeds <= FEW_RUNS for made in curves):
         parts.append("thin lines: single seeds")
     if not all(made.finished for made in curves):

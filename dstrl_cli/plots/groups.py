@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.report import intervals
-from dstrl_cli.report.labels import MethodLabel, method_label
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.statistics import CENTERS
 from dstrl_cli.report.table import DENSE, OWN, OWN_WORDS, sparsity_title
-from dstrl_cli.report.tables import own_sparsities, told_apart
+from dstrl_cli.report.tables import method_labels, own_sparsities
 
 Array = NDArray[np.float64]
 
@@ -78,12 +77,6 @@ class Panel:
     def has(self, run: LoggedRun) -> bool:
         """Whether a run belongs here."""
         return run.identity.env == self.env and self.task in (None, run.identity.task)
-
-
-def method_labels(runs: Iterable[LoggedRun]) -> dict[str, MethodLabel]:
-    """Return the label of every method as tables have them, in their order."""
-    found = {run.identity.method: method_label(run.identity.method, run.config) for run in runs}
-    return dict(sorted(told_apart(found).items(), key=lambda item: (item[1].order, item[0])))
 
 
 def sections(runs: Sequence[LoggedRun]) -> list[Section]:

@@ -17,9 +17,10 @@ from dstrl_cli.plots.canvas import plain
 from dstrl_cli.plots.curves import runs_of
 from dstrl_cli.plots.groups import Array, Line, Panel, Section, by_seed, environments
 from dstrl_cli.plots.request import Drawing, Request, counted_label
-from dstrl_cli.plots.scores import cell
+from dstrl_cli.plots.scores import cell, draw_marks, mark_words
 from dstrl_cli.report.neurons import FILE, PATHS, at_one_step
 from dstrl_cli.report.runs import LoggedRun
+from dstrl_cli.report.table import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,10 +34,14 @@ Paths = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Points:
-    """The seeds of one line in one environment, means over their tasks: paths and values [n]."""
+    """The seeds of one line in one environment, means over their tasks: paths and values [n].
+
+    `cell` is what a table has of them.
+    """
 
     paths: Array
     values: Array
+    cell: Cell
 
 
 def against_paths(request: Request) -> Iterator[Drawing]:
@@ -59,7 +64,9 @@ def against_paths(request: Request) -> Iterator[Drawing]:
         for axis in axes[:: canvas.MAX_COLUMNS]:
             axis.set_ylabel(request.metric.name)
         figure.suptitle(plain(section.title))
-        canvas.legend(figure, axes, "large: means over seeds; rho: their rank correlation")
+        cells = [each.cell for lines in found.values() for each in lines.values()]
+        words = f"large: means over seeds; rho: their rank correlation{mark_words(cells)}"
+        canvas.legend(figure, axes, words)
         yield Drawing(f"paths-{section.name}", figure)
 
 
@@ -73,14 +80,17 @@ def points(request: Request, section: Section, panel: Panel, known: Paths) -> di
     found = {}
     for line in section.lines:
         made = cell(request, section, line, panel, "mean")
+        if made is None:
+            continue
         seeds = by_seed(run for run in line.runs if panel.has(run))
         rows = [
             (np.mean([known[run.path] for run in seeds[seed]]), value)
-            for seed, value in (made.values if made else {}).items()
+            for seed, value in made.values.items()
             if all(run.path in known for run in seeds[seed])
         ]
         if rows:
-            found[line] = Points(*np.array(rows).T)
+            paths, values = np.array(rows).T
+            found[line] = Points(paths, values, made)
     return found
 
 
@@ -105,6 +115,7 @@ def _draw(axis: Axes, request: Request, lines: Mapping[Line, Points]) -> None:
             markersize=6,
             label=plain(counted_label(line.label, [len(found.values)])),
         )
+        draw_marks(axis, found.cell, (found.paths.mean(), found.values.mean()))
     axis.set_xscale("symlog", linthresh=1)
     canvas.ticks_by_powers(axis.xaxis)
     if len(lines) < FEW_LINES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from dstrl_cli.plots.curves import evaluations, runs_of
 from dstrl_cli.plots.groups import Array, Line, Panel, Section, environments, panels
 from dstrl_cli.plots.request import Drawing, Request
 from dstrl_cli.plots.scores import cell
-from dstrl_cli.plots.targets import Targets
 from dstrl_cli.registry import ALGORITHMS
+from dstrl_cli.report.metrics import parse
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.table import DENSE
 
@@ -117,7 +117,10 @@ def _between(active: Array) -> Array:
 
 
 def target_of(request: Request, section: Section, panel: Panel) -> float | None:
-    """Return the return to reach in a panel; None where there is nothing to go by."""
+    """Return the return to reach in a panel; None where there is nothing to go by.
+
+    The metric of `request` is a mean return of evaluations.
+    """
     cells = {line: cell(request, section, line, panel, "mean") for line in section.lines}
     means = {line: each.mean for line, each in cells.items() if each is not None}
     if not means:
@@ -139,7 +142,13 @@ def _first(run: LoggedRun) -> float | None:
 
 
 def time_to_return(request: Request) -> Iterator[Drawing]:
-    """Yield a figure per section: a row per environment, a column per measure."""
+    """Yield a figure per section: a row per environment, a column per measure.
+
+    What is reached is the return of an evaluation. Where the metric is nothing of that kind, the
+    return to reach is set by the last evaluations.
+    """
+    if request.metric.returns != "evaluations":
+        request = replace(request, metric=parse("final"))
     envs = [panel.env for panel in environments(request.runs)]
     request.targets.check(envs)
     for section in request.sections:
@@ -184,19 +193,23 @@ def _figure(
     words = (
         "marks: runs, at their first evaluation with this return; bar: median of all runs; hollow "
         "marks: runs that never had it, at their last evaluation. Numbers: runs that reached it"
-        f"{share_words(request.targets, section)}"
+        f"{share_words(request, section)}"
     )
     canvas.legend(figure, [], words)
     return Drawing(f"time-{section.name}", figure)
 
 
-def share_words(targets: Targets, section: Section) -> str:
+def share_words(request: Request, section: Section) -> str:
     """Return where the returns to reach come from, unless they were given."""
+    targets = request.targets
     if targets.value is not None or targets.by_env:
         return ""
     dense = any(line.sparsity == DENSE for line in section.lines)
     reference = "that of dense agents" if dense else "the best method's"
-    return f". Return: {targets.share:g} % of the way from that of untrained agents to {reference}"
+    return (
+        f". Return: {targets.share:g} % of the way from that of untrained agents to {reference} "
+        f"({request.metric.name})"
+    )
 
 
 def _count(runs: Sequence[Reached]) -> str:

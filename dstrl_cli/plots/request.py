@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dstrl_cli.plots.canvas import Style, styles
-from dstrl_cli.plots.groups import Line, Section, method_labels, sections
+from dstrl_cli.plots.groups import Line, Section, sections
 from dstrl_cli.plots.targets import Targets
 from dstrl_cli.report.cells import Key
 from dstrl_cli.report.metrics import Metric
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.table import Cell
+from dstrl_cli.report.tables import method_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -48,29 +48,32 @@ def _errors(found: Cell) -> tuple[float, float] | None:
     return found.center - found.interval.low, found.interval.high - found.center
 
 
-def interval_words(cells: Sequence[Cell]) -> str:
-    """Return what bars are: how the intervals of some cells were computed."""
+def interval_words(cells: Sequence[Cell], center: str) -> str:
+    """Return what bars are: how the intervals of some cells' centers were computed."""
     methods = sorted({each.interval.method for each in cells if each.interval})
     if not methods:
-        return f"no intervals: fewer than {intervals.MIN_SEEDS} seeds"
+        return f"no intervals: fewer than {intervals.least_seeds(center)} seeds"
     return f"bars: 95 % interval ({', '.join(methods)})"
 
 
-def reservations(found: Cell) -> tuple[Mark, ...]:
-    """Return what a table would mark the cell with, but for the number of seeds."""
-    return ordered(found.marks - {Mark.FEW_SEEDS})
+def reservations(cells: Sequence[Cell]) -> tuple[Mark, ...]:
+    """Return what a table would mark the cells with, but for the number of seeds."""
+    return ordered({mark for each in cells for mark in each.marks} - {Mark.FEW_SEEDS})
 
 
 def mark_words(cells: Sequence[Cell]) -> str:
     """Return what the marks in a figure mean, each begun by a semicolon."""
-    every = ordered({mark for each in cells for mark in reservations(each)})
-    return "".join(f"; {mark.symbol} {mark.meaning}" for mark in every)
+    return "".join(f"; {mark.symbol} {mark.meaning}" for mark in reservations(cells))
+
+
+def mark_symbols(cells: Sequence[Cell]) -> str:
+    """Return the marks of some cells."""
+    return "".join(mark.symbol for mark in reservations(cells))
 
 
 def draw_marks(axis: Axes, found: Cell, at: tuple[float, float]) -> None:
     """Write the marks of a cell beside its point."""
-    if marks := reservations(found):
-        symbols = "".join(mark.symbol for mark in marks)
+    if symbols := mark_symbols([found]):
         axis.annotate(plain(symbols), at, (4, 3), textcoords="offset points", fontsize="small")
 
 
@@ -138,8 +141,8 @@ def against_sparsity(request: Request) -> Iterator[Drawing]:
             axis.set_ylabel(request.metric.name)
         cells = [p.cell for lines, _ in found.values() for each in lines.values() for p in each]
         words = (
-            f"{CENTER_WORDS[request.center]} over seeds; {interval_words(cells)}; faint "
-            f"marks: single seeds{mark_words(cells)}"
+            f"{CENTER_WORDS[request.center]} over seeds; "
+            f"{interval_words(cells, request.center)}; faint marks: single seeds{mark_words(cells)}"
         )
         figure.suptitle(plain(algo.upper()))
         canvas.legend(figure, axes, words)
@@ -216,8 +219,8 @@ def interquartile_means(request: Request) -> Iterator[Drawing]:
             axes[-1].set_xlabel(NORMALIZED[request.normalize or "dense"], fontsize="small")
         every = [each for cells in found.values() for each in cells.values()]
         figure.suptitle(plain(section.title))
-        words = f"interquartile mean over seeds; {interval_words(every)}; ticks: single seeds"
-        words += mark_words(every)
+        bars, marks = interval_words(every, "iqm"), mark_words(every)
+        words = f"{CENTER_WORDS['iqm']} over seeds; {bars}; ticks: single seeds{marks}"
         canvas.legend(figure, [], words)
         yield Drawing(f"iqm-{section.name}", figure)
 
@@ -232,8 +235,9 @@ def _overall_iqm(request: Request, section: Section) -> Rows:
         return {}
     found = {}
     for line in section.lines:
-        strata = _strata(request, section, line, envs)
-        if strata is not None:
+        cells = _scaled_cells(request, section, line, envs)
+        if cells is not None:
+            strata = _values(cells)
             found[line] = (
                 intervals.estimate(strata, "iqm"),
                 intervals.interval(strata, "iqm"),
@@ -241,14 +245,21 @@ def _overall_iqm(request: Request, section: Section) -> Rows:
     return found
 
 
-def _strata(
+def _scaled_cells(
     request: Request, section: Section, line: Line, envs: Sequence[str]
-) -> list[Array] | None:
-    """Return a line's values in each environment on the common scale; None where it lacks one."""
+) -> list[Cell] | None:
+    """Return a line's cell in each environment on the common scale; None where it lacks one.
+
+    A cell without finished runs is none here: lines are compared over all environments.
+    """
     cells = [request.scaled_cell(section, line, env) for env in envs]
-    if any(each is None or Mark.UNFINISHED in each.marks for each in cells):
-        return None
-    return [np.array(list(each.values.values())) for each in cells if each is not None]
+    found = [each for each in cells if each is not None and Mark.UNFINISHED not in each.marks]
+    return found if len(found) == len(envs) else None
+
+
+def _values(cells: Sequence[Cell]) -> list[Array]:
+    """Return the values of each cell [seeds]."""
+    return [np.array(list(each.values.values())) for each in cells]
 
 
 def _draw_rows(axis: Axes, request: Request, names: Sequence[Line], rows: Rows) -> None:
@@ -306,35 +317,36 @@ def profiles(request: Request) -> Iterator[Drawing]:
     """
     for section in request.sections:
         envs = environments(runs_of(section))
-        scale, strata = request.metric.name, {}
+        scale, found = request.metric.name, {}
         if request.scaled is not None:
             scale = f"{request.metric.name}, {NORMALIZED[request.normalize or 'dense']}"
             names = [panel.env for panel in envs]
-            strata = {line: _strata(request, section, line, names) for line in section.lines}
+            scaled = {each: _scaled_cells(request, section, each, names) for each in section.lines}
+            found = {line: cells for line, cells in scaled.items() if cells is not None}
         elif len(envs) == 1:
             single = {line: cell(request, section, line, envs[0], "mean") for line in section.lines}
-            strata = {
-                line: [np.array(list(each.values.values()))] if each else None
-                for line, each in single.items()
-            }
-        found = {line: each for line, each in strata.items() if each is not None}
+            found = {line: [each] for line, each in single.items() if each is not None}
         if not found:
             continue
-        every = np.concatenate([values for each in found.values() for values in each])
+        strata = [values for cells in found.values() for values in _values(cells)]
+        every = np.concatenate(strata)
         margin = 0.05 * (np.ptp(every) or abs(every[0]) or 1.0)
         scores = np.linspace(every.min() - margin, every.max() + margin, PROFILE_POINTS)
         figure, (axis,) = canvas.grid(1, 2.9)
         alpha = canvas.faint(0.12, len(found))
-        for number, (line, each) in enumerate(found.items()):
-            _draw_profile(axis, request, line, profile(each, scores), number, each, alpha)
+        for number, (line, cells) in enumerate(found.items()):
+            made = profile(_values(cells), scores)
+            _draw_profile(axis, request, line, made, number, cells, alpha)
         axis.set_xlabel(scale, fontsize="small")
         axis.set_ylabel("share of runs above it")
         axis.set_ylim(-0.03, 1.03)
         missing = [line.label for line in section.lines if line not in found]
         figure.suptitle(plain(section.title))
-        words = "band: 95 % interval at each score (stratified expanded bootstrap)"
-        few = min(len(values) for each in found.values() for values in each)
-        canvas.legend(figure, [axis], words if few >= intervals.MIN_SEEDS else "")
+        enough = min(len(values) for values in strata) >= intervals.MIN_SEEDS
+        words = "95 % interval at each score (stratified expanded bootstrap)"
+        words = f"band: {words}" if enough else f"no bands: fewer than {intervals.MIN_SEEDS} seeds"
+        words += mark_words([each for cells in found.values() for each in cells])
+        canvas.legend(figure, [axis], words)
         note = f"profile of {section.title}: left out, unfinished or not in all environments: "
         noted = (note + ", ".join(missing),) if missing else ()
         yield Drawing(f"profile-{section.name}", figure, noted)
@@ -346,12 +358,12 @@ def _draw_profile(
     line: Line,
     found: Profile,
     number: int,
-    strata: Sequence[Array],
+    cells: Sequence[Cell],
     alpha: float,
 ) -> None:
     style = request.styles[line.method]
     every = PROFILE_POINTS // 6
-    label = plain(counted_label(line.label, [len(values) for values in strata]))
+    label = counted_label(line.label, [each.n for each in cells]) + mark_symbols(cells)
     axis.plot(
         found.scores,
         found.share,
@@ -359,7 +371,7 @@ def _draw_profile(
         drawstyle="steps-post",
         markersize=4,
         markevery=(3 * number % every, every),
-        label=label,
+        label=plain(label),
     )
     if found.low is not None and found.high is not None:
         axis.fill_between(

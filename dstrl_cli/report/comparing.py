@@ -112,8 +112,9 @@ def make_plan(alpha: float, max_seeds: int | None, seeds_per_round: int | None) 
         )
     if max_seeds % seeds_per_round:
         raise InputError(
-            f"--max-seeds {max_seeds}: no multiple of --seeds-per-round {seeds_per_round}; give "
-            f"{seeds_per_round * math.ceil(max_seeds / seeds_per_round)}"
+            f"--max-seeds {max_seeds}: rounds have {counted(seeds_per_round, 'seed')}; give "
+            f"{seeds_per_round * math.ceil(max_seeds / seeds_per_round)}, or another "
+            "--seeds-per-round"
         )
     return Plan(rounds=max_seeds // seeds_per_round, seeds=seeds_per_round, alpha=alpha)
 
@@ -162,11 +163,15 @@ def cell_names(section: Section, env: str, first: Row, second: Row) -> tuple[Cel
 
 def _parse_pairs(test: Asked, sections: Sequence[Section]) -> set[tuple[str, str]] | None:
     methods = {row.method for section in sections for row in section.rows}
-    wanted = set()
+    wanted: set[tuple[str, str]] = set()
     for pair in test.pairs:
         first, _, second = pair.partition(":")
         if not (first and second) or first == second:
             raise InputError(f"{test.flag} {pair!r}: give two methods as our-rlx2:rlx2")
+        if (second, first) in wanted:
+            raise InputError(
+                f"{test.flag}: {second}:{first} and {pair} are one comparison; give one of them"
+            )
         for method in (first, second):
             if method not in methods:
                 raise InputError(suggest(f"method of {test.flag}", method, methods))

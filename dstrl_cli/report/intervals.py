@@ -101,6 +101,11 @@ def choose(center: str, counts: Sequence[int]) -> Method | None:
     return next((method for least, method in CELL[center] if fewest >= least), None)
 
 
+def least_seeds(center: str) -> int:
+    """Return the fewest seeds with which a center has an interval."""
+    return CELL[center][-1][0]
+
+
 # --- formulas -------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.words import counted
 
 Array = NDArray[np.float64]
+
+Of = Literal["evaluations", "training episodes"]
+"""What returns are of: of a policy alone, or of one that explores."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,15 @@ class Value:
 class Metric:
     """A metric with its parameter filled in: `compute(run)` is None where nothing is logged yet.
 
-    `needs` is what a run must have logged for it, as `evaluation after step 0`.
+    `needs` is what a run must have logged for it, as `evaluation after step 0`; `returns` says what
+    its value is a mean return of, and is None where it is no return.
     """
 
     name: str
     description: str
     needs: str
     compute: Callable[[LoggedRun], Value | None]
+    returns: Of | None
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,7 @@ class _Kind:
     reduce: Callable[[Returns, int], Value]
     log: Callable[[LoggedRun], Returns] = evaluation_returns
     needs: str = "evaluation after step 0"
+    returns: Of | None = "evaluations"
 
 
 KINDS: dict[str, _Kind] = {
@@ -167,18 +174,24 @@ KINDS: dict[str, _Kind] = {
     ),
     "all-evals": _Kind("mean return of all evaluations", _mean),
     "all-episodes": _Kind(
-        "mean return of all training episodes (XU)", _mean, episode_returns, "training episode"
+        "mean return of all training episodes (XU)",
+        _mean,
+        episode_returns,
+        "training episode",
+        "training episodes",
     ),
     "first-episodes": _Kind(
         "mean return of the first {0:,} training episodes",
         _first,
         episode_returns,
         "training episode",
+        "training episodes",
     ),
     "lca": _Kind(
         "learning curve area: sum of evaluation returns / environment steps (SOK; printed there as "
         "x5000: times 5,000 it is the mean evaluation return)",
         _learning_curve_area,
+        returns=None,
     ),
     "final": _Kind("mean return of the last evaluation", _final),
     "best": _Kind("mean return of the best evaluation", _best),
@@ -187,6 +200,7 @@ KINDS: dict[str, _Kind] = {
         _final,
         evaluation_success,
         "evaluation after step 0 whose environment says whether its task is solved",
+        None,
     ),
 }
 
@@ -212,7 +226,8 @@ def parse(text: str) -> Metric:
         untrained = returns.steps[-1] <= returns.started
         return replace(value, marks=value.marks | {Mark.UNTRAINED}) if untrained else value
 
-    return Metric(canonical_metric(text), kind.description.format(parameter), kind.needs, compute)
+    description = kind.description.format(parameter)
+    return Metric(canonical_metric(text), description, kind.needs, compute, kind.returns)
 
 
 # --- which metric runs ask for ------------------------------------------------------------------

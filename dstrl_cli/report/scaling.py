@@ -31,9 +31,6 @@ NORMALIZED = {
 }
 """How values may be normalised, by the name that asks for it."""
 
-NO_RETURN = ("lca", "success")
-"""Metrics that are no returns, so that the return of random actions has another scale."""
-
 Task = tuple[str, str]
 """Algorithm and environment: what has a scale of its own."""
 
@@ -66,7 +63,7 @@ def normalize(
     if look.normalize is None:
         return dict(cells), []
     from_random = look.normalize == "random-dense"
-    if from_random and metric.name.partition(":")[0] in NO_RETURN:
+    if from_random and metric.returns is None:
         raise InputError(
             f"--normalize random-dense and metric '{metric.name}': it is no return, of which alone "
             "that of random actions is known; give another metric, or --normalize dense"

@@ -153,12 +153,7 @@ def build(
     inside = critics.of_runs(chain(*used.values())) if NEURONS in extra else {}
     every = critics.with_neurons(every, used, inside) if inside else every
     logged = {key: every[key] for key in shown}
-    labels = told_apart(
-        {
-            run.identity.method: method_label(run.identity.method, run.config)
-            for run in reversed(results.runs)
-        }
-    )
+    labels = method_labels(results.runs)
     methods = {method for _, _, method, _ in logged}
     if look.against is not None and look.against not in methods:
         raise InputError(suggest("method of --against", look.against, methods))
@@ -256,6 +251,18 @@ def _without_value(
 
 
 Labels = Mapping[str, MethodLabel]
+
+
+def method_labels(runs: Iterable[LoggedRun]) -> dict[str, MethodLabel]:
+    """Return the label of every method, in the order of rows.
+
+    Where runs of one method have different labels, it is that of the first.
+    """
+    firsts: dict[str, LoggedRun] = {}
+    for run in runs:
+        firsts.setdefault(run.identity.method, run)
+    labels = told_apart({name: method_label(name, run.config) for name, run in firsts.items()})
+    return dict(sorted(labels.items(), key=lambda item: (item[1].order, item[0])))
 
 
 def told_apart(labels: Labels) -> Labels:

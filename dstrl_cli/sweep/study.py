@@ -187,9 +187,6 @@ def _cells(each: Comparison) -> tuple[CellName, CellName]:
 
 def _named_methods(test: Asked, valid: set[str]) -> set[str]:
     """Return the methods that the pairs name, checked; how a pair looks is checked later."""
-    orders = [tuple(pair.split(":")) for pair in test.pairs]
-    if twice := [":".join(pair) for pair in orders if pair[::-1] in orders and pair[0] != pair[-1]]:
-        raise InputError(f"{test.flag}: {' and '.join(twice)} are one comparison; give one of them")
     named = {name for pair in test.pairs for name in pair.split(":") if name}
     for name in sorted(named):
         if name not in valid:

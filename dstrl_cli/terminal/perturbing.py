@@ -19,10 +19,10 @@ from rich.text import Text
 
 from dstrl_cli.config.identity import noise_label
 from dstrl_cli.errors import InputError
-from dstrl_cli.plots.groups import method_labels
 from dstrl_cli.report.documents import harmless
 from dstrl_cli.report.runs import LoggedRun, load
 from dstrl_cli.report.table import DENSE
+from dstrl_cli.report.tables import method_labels
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.files import write
 from dstrl_cli.runs.folder import check_writable
