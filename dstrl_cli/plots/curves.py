@@ -16,6 +16,7 @@ from dstrl_cli.plots.request import FEW_RUNS, Drawing, Request, counted_label
 from dstrl_cli.report.grids import CENTER_WORDS
 from dstrl_cli.report.intervals import least_seeds
 from dstrl_cli.report.runs import LoggedRun
+from dstrl_cli.report.statistics import mean_by_step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,12 +29,8 @@ Curves = dict[tuple[Line, Panel], Curve]
 
 
 def evaluations(run: LoggedRun) -> tuple[Array, Array]:
-    """Return the mean return of each evaluation, step 0 included, and its step."""
-    logged = run.evaluations
-    steps, where = np.unique(logged["step"], return_inverse=True)
-    count = np.bincount(where, minlength=len(steps))
-    sums = np.bincount(where, weights=logged["return"], minlength=len(steps))
-    return steps, sums / np.maximum(count, 1)
+    """Return the step of each evaluation, step 0 included, and its mean return."""
+    return mean_by_step(run.evaluations["step"], run.evaluations["return"])
 
 
 def column(name: str) -> Read:

@@ -21,6 +21,9 @@ from dstrl_cli.report.permutation import Decision, Plan, decide
 from dstrl_cli.report.table import DENSE, Comparison, Comparisons, Row, Section
 from dstrl_cli.report.words import counted
 
+BETTER = {1: "first", -1: "second", 0: "undecided"}
+"""Which method of a comparison is better, by the sign of its decision: for programs."""
+
 MAX_LISTED = 5
 ALPHA = 0.05
 

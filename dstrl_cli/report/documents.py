@@ -13,16 +13,13 @@ from typing import Any
 from dstrl_cli.config.printable import printable
 from dstrl_cli.report.bold import ALL, bold_cells
 from dstrl_cli.report.chance import Chance
+from dstrl_cli.report.comparing import BETTER
 from dstrl_cli.report.extra import EXTRA_COLUMNS, NEURONS
 from dstrl_cli.report.intervals import Interval
 from dstrl_cli.report.marks import ordered
 from dstrl_cli.report.table import Cell, Comparison, Comparisons, Overall, Row, Section, Table
 
 FORMULA_SIGNS = ("=", "+", "-", "@")
-
-RESULTS = {1: "first", -1: "second", 0: "undecided"}
-"""Which of two methods is better."""
-
 
 # --- CSV ------------------------------------------------------------------------------------------
 
@@ -132,7 +129,7 @@ def _flat_comparison(comparison: Comparison, tests: Comparisons) -> dict[str, An
         "env": comparison.env,
         "first": comparison.first.method,
         "second": comparison.second.method,
-        "better": RESULTS[decision.sign],
+        "better": BETTER[decision.sign],
         "difference": None if math.isnan(decision.difference) else decision.difference,
         "p": decision.p,
         "first_n": decision.seeds[0],

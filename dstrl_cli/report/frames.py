@@ -19,6 +19,7 @@ from dstrl_cli.config.metrics import DEFAULT_METRIC
 from dstrl_cli.report.labels import method_label
 from dstrl_cli.report.metrics import WITHOUT_PARAMETER, Value, parse, stored_metric
 from dstrl_cli.report.runs import LoggedRun, Results, load
+from dstrl_cli.report.statistics import mean_by_step
 from dstrl_cli.report.words import counted
 
 SUMMARY_KEYS = ("sparsity", "parameters", "flops", "wall_time_s")
@@ -75,19 +76,15 @@ def read_evaluations(folder: Path | str) -> pd.DataFrame:
 
 def _evaluations(run: LoggedRun) -> pd.DataFrame:
     logged = run.evaluations
-    steps, where = np.unique(logged["step"], return_inverse=True)
-    count = np.bincount(where, minlength=len(steps))
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.bincount(where, weights=values, minlength=len(steps)) / count
-
-    means = mean(logged["return"])
+    steps, means = mean_by_step(logged["step"], logged["return"])
+    where = np.searchsorted(steps, logged["step"])
+    squares = (logged["return"] - means[where]) ** 2
     columns = {
         "step": steps.astype(np.int64),
         "return_mean": means,
-        "return_std": np.sqrt(mean((logged["return"] - means[where]) ** 2)),
-        "length_mean": mean(logged["length"]),
-        "episodes": count,
+        "return_std": np.sqrt(mean_by_step(logged["step"], squares)[1]),
+        "length_mean": mean_by_step(logged["step"], logged["length"])[1],
+        "episodes": np.bincount(where, minlength=len(steps)),
     }
     return pd.DataFrame({**_identity(run, steps_trained=False), **columns}, index=range(len(steps)))
 

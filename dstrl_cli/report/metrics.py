@@ -18,6 +18,7 @@ from dstrl_cli.config.metrics import DEFAULT_METRIC, METRICS, canonical_metric, 
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.marks import Mark
 from dstrl_cli.report.runs import LoggedRun
+from dstrl_cli.report.statistics import mean_by_step
 from dstrl_cli.report.words import counted
 
 Array = NDArray[np.float64]
@@ -87,10 +88,7 @@ def _by_evaluation(run: LoggedRun, values: Array) -> Returns:
     """Return the mean of each evaluation after step 0 over its episodes with a value [episodes]."""
     steps = run.evaluations["step"]
     used = (steps > 0) & np.isfinite(values)
-    at, where = np.unique(steps[used], return_inverse=True)
-    sums = np.bincount(where, weights=values[used], minlength=len(at))
-    means = sums / np.bincount(where, minlength=len(at))
-    return Returns(at, means, _last_untrained_step(run))
+    return Returns(*mean_by_step(steps[used], values[used]), _last_untrained_step(run))
 
 
 def _last_untrained_step(run: LoggedRun) -> int:

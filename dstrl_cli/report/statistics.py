@@ -20,6 +20,13 @@ def mean(values: Array) -> Array:
     return np.asarray(np.mean(values, axis=-1))
 
 
+def mean_by_step(steps: Array, values: Array) -> tuple[Array, Array]:
+    """Return the distinct steps [m], ascending, and the mean of the values [n] at each of them."""
+    distinct, where = np.unique(steps, return_inverse=True)
+    sums = np.bincount(where, weights=values, minlength=len(distinct))
+    return distinct, sums / np.bincount(where, minlength=len(distinct))
+
+
 def median(values: Array) -> Array:
     """Return the median over the last axis: [..., n] -> [...]."""
     return np.asarray(np.median(values, axis=-1))

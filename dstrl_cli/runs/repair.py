@@ -18,8 +18,8 @@ from typing import Any
 from dstrl_cli.config.readfile import MAX_TABLE, check_file
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, has_state
 from dstrl_cli.runs.provenance import origin
+from dstrl_cli.runs.status import FINISHED
 
-FINISHED = "finished"
 REPAIRED = "repaired"
 """The key of a summary that was made again."""
 

@@ -25,7 +25,7 @@ from dstrl_cli.runs.checksums import check_policy
 from dstrl_cli.runs.files import is_file
 from dstrl_cli.runs.folder import read_config
 from dstrl_cli.runs.policy import INITIAL_FILE, Tensors, read
-from dstrl_cli.runs.repair import FINISHED
+from dstrl_cli.runs.status import FINISHED
 from dstrl_cli.runs.summary import CONFIG_FILE, read_status, read_summary
 
 FILES = {what: f"{row.usual}.safetensors" for what, row in STARTS.items()}

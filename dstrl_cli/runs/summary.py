@@ -19,14 +19,10 @@ from dstrl_cli.registry import algorithm_name
 from dstrl_cli.runs import checksums, lock, repair
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, has_state
 from dstrl_cli.runs.files import as_json, is_file, write
+from dstrl_cli.runs.status import DAMAGED, FINISHED, RUNNING, UNFINISHED
 
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = checksums.SUMMARY
-
-RUNNING = "running"
-UNFINISHED = "unfinished"
-DAMAGED = "damaged"
-"""Status of a run whose summary is there but cannot be read, and that may have finished or not."""
 
 UNITS = {
     "steps": "environment steps",
@@ -81,7 +77,7 @@ def last_status(path: Path) -> str:
     summary = read_summary(path)
     if summary is not None and "status" in summary:
         return printable(str(summary["status"]))
-    return repair.FINISHED if _from_files(path) else missing_status(path)
+    return FINISHED if _from_files(path) else missing_status(path)
 
 
 def missing_status(path: Path) -> str:

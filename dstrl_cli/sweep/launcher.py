@@ -18,6 +18,7 @@ from typing import Any
 
 from dstrl_cli.machine import WORKER_KILLED
 from dstrl_cli.report.words import counted
+from dstrl_cli.runs.status import FAILED, INTERRUPTED
 from dstrl_cli.runs.summary import mark_ended
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.interrupts import interrupts_held
@@ -379,7 +380,7 @@ class _Sweep:
 
     def mark_interrupted(self) -> None:
         """Mark the runs that could not write themselves that they were interrupted."""
-        end = End("interrupted")
+        end = End(INTERRUPTED)
         for population in self.running.values():
             for run in population.runs:
                 self.end(run, summary_of(run, end, self.folders.left(run)))
@@ -391,12 +392,12 @@ class _Sweep:
 def summary_of(run: Run, end: End, left: Summary | None) -> Summary:
     """Return the summary that a run left before its population ended, or mark how that did."""
     if end.status == "refused":  # the folder is not this run's to write
-        return {"status": "failed", "error": end.error}
+        return {"status": FAILED, "error": end.error}
     if left:
         return left
     if end.status == "done":
-        return mark_ended(run.path, "failed", "it left no summary", run.config)
-    status = "failed" if end.status == "lost" else end.status
+        return mark_ended(run.path, FAILED, "it left no summary", run.config)
+    status = FAILED if end.status == "lost" else end.status
     return mark_ended(run.path, status, end.error, run.config)
 
 
@@ -408,5 +409,5 @@ def outside_cause(end: End, left: Summary | None) -> str | None:
     """
     if left:
         error = str(left.get("error"))
-        return error if left.get("status") == "failed" and WORKER_KILLED in error else None
+        return error if left.get("status") == FAILED and WORKER_KILLED in error else None
     return end.error if end.status == "lost" else None

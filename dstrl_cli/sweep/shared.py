@@ -13,13 +13,14 @@ from typing import Any
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.files import is_file
 from dstrl_cli.runs.lock import holder
+from dstrl_cli.runs.status import DIVERGED, FAILED, FINISHED
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
 from dstrl_cli.sweep.states import resumed
 from dstrl_cli.training.run import Run
 
 Summary = Mapping[str, Any]
 
-ENDED = ("finished", "failed", "diverged")
+ENDED = (FINISHED, FAILED, DIVERGED)
 """A run that another process ended like this is not trained again; an interrupted one is."""
 
 
@@ -73,7 +74,7 @@ class SharedFolders:
         try:
             (planned,) = resumed([replace(run, start="new")], overwrite=False)
         except InputError as error:
-            return Ended({"status": "failed", "error": str(error)})
+            return Ended({"status": FAILED, "error": str(error)})
         if not planned.to_do:
             return Ended(summary or {})
         return planned.run

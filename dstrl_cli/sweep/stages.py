@@ -19,8 +19,8 @@ from dstrl_cli.config.stages import Reference, is_meant, reference
 from dstrl_cli.config.starts import STARTS
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.words import counted
-from dstrl_cli.runs.repair import FINISHED
 from dstrl_cli.runs.starting import FILES
+from dstrl_cli.runs.status import FINISHED
 from dstrl_cli.runs.summary import read_status
 from dstrl_cli.sweep.request import RunRequest, wanted_runs
 from dstrl_cli.sweep.starting import Promised

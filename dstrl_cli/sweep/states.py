@@ -16,9 +16,8 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.runs.checksums import differing_logs, own_difference
 from dstrl_cli.runs.folder import check_free, check_same, check_writable, read_config
 from dstrl_cli.runs.lock import InUse, check_unused, in_use
+from dstrl_cli.runs.status import DAMAGED, FINISHED, RUNNING
 from dstrl_cli.runs.summary import (
-    DAMAGED,
-    RUNNING,
     SUMMARY_FILE,
     read_status,
     read_summary,
@@ -117,7 +116,7 @@ def _as_it_is(run: Run, overwrite: bool, lengthen: bool) -> Planned:
             f"run {run.path}: its {SUMMARY_FILE} cannot be read, and its other files do not show "
             "whether it finished: train it again with --overwrite, or after removing its folder"
         )
-    if status == "finished":
+    if status == FINISHED:
         summary = read_summary(run.path) or {}
         damage = [f"{name} is {cause}" for name, cause in differing_logs(run.path, summary)]
         if cause := own_difference(summary):

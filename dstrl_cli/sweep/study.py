@@ -26,11 +26,10 @@ from dstrl_cli.report.labels import MethodLabel, method_label
 from dstrl_cli.report.metrics import Metric, parse
 from dstrl_cli.report.table import Comparison, Comparisons
 from dstrl_cli.report.words import counted
+from dstrl_cli.runs.status import DIVERGED
 from dstrl_cli.sweep.request import RunRequest, wanted_runs
 from dstrl_cli.sweep.study_file import Record, StudyFile
 from dstrl_cli.training.run import Outcome, Run
-
-DIVERGED = "diverged"
 
 Train = Callable[[Sequence[Run], str], tuple[Sequence[Outcome], bool]]
 """Trains what is left to do of some runs, under a heading; returns how runs ended, and whether

@@ -15,7 +15,7 @@ from typing import Any
 
 from dstrl_cli.config.readfile import MAX_JSON, parse_json, read_text
 from dstrl_cli.errors import InputError
-from dstrl_cli.report.comparing import CellName
+from dstrl_cli.report.comparing import BETTER, CellName
 from dstrl_cli.runs import files
 
 FOLDER = "until-decided"
@@ -23,9 +23,6 @@ FORMAT = 1
 
 Compared = tuple[CellName, CellName]
 """The two cells of a comparison."""
-
-WORDS = {1: "first", -1: "second", 0: "undecided"}
-"""Which method of a comparison is better."""
 
 FLAGS = {
     "max_seeds": "--max-seeds",
@@ -126,7 +123,7 @@ class StudyFile:
         for each in stored["comparisons"]:
             pair = _pair(each)
             record = now[frozenset(pair)]
-            sign = {word: sign for sign, word in WORDS.items()}[each["better"]]
+            sign = {word: sign for sign, word in BETTER.items()}[each["better"]]
             then = (sign if record.first == pair[0] else -sign, each["seeds"])
             taken_again = record.sign or record.seeds >= each["seeds"]
             if sign and taken_again and (record.sign, record.seeds) != then:
@@ -145,7 +142,7 @@ class StudyFile:
                 {
                     "first": list(each.first),
                     "second": list(each.second),
-                    "better": WORDS[each.sign],
+                    "better": BETTER[each.sign],
                     "difference": each.difference,
                     "seeds": each.seeds,
                 }
@@ -180,7 +177,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         for each in stored["comparisons"]:
             _pair(each)
             int(each["seeds"])
-            if each["better"] not in WORDS.values():
+            if each["better"] not in BETTER.values():
                 raise ValueError(f"better: {each['better']}")
         {_cell(each) for each in stored["given_up"]}
         dict(stored["plan"])

@@ -15,6 +15,7 @@ from typing import Any
 
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.runs.lock import InUse
+from dstrl_cli.runs.status import FAILED, INTERRUPTED
 from dstrl_cli.sweep.interrupts import WorkerInterrupts
 from dstrl_cli.sweep.kept import all_finished, flush_output, put_back
 from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Message, Note, Progress
@@ -94,7 +95,7 @@ def _train_all(first: Work, pipes: Pipes, interrupts: WorkerInterrupts) -> None:
             interrupts.ignore()
             kept = work.kept and end.status == "done" and all_finished(work.runs)
         except KeyboardInterrupt:
-            end = End("interrupted")
+            end = End(INTERRUPTED)
         flush_output()
         pipes.messages.send(end)
         if not kept:
@@ -105,7 +106,7 @@ def _train_all(first: Work, pipes: Pipes, interrupts: WorkerInterrupts) -> None:
             interrupts.heed()
             work = pipes.work.recv()
         except KeyboardInterrupt:
-            pipes.messages.send(End("interrupted"))  # of work that was on its way, if there was any
+            pipes.messages.send(End(INTERRUPTED))  # of work that was on its way, if there was any
             return
 
 
@@ -127,7 +128,7 @@ def _train(work: Work, messages: Connection) -> End:
     except Exception as error:  # becomes the runs' outcome
         if not isinstance(error, DstrlError) or error.__cause__ is not None:
             traceback.print_exception(error)
-        return End("failed", explain(error))
+        return End(FAILED, explain(error))
     return End("done")
 
 

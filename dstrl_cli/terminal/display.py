@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from dstrl_cli.runs.status import FINISHED
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.place import Placement
 from dstrl_cli.terminal import curve
@@ -106,7 +107,7 @@ class LineDisplay(Display):
         if self._runs == 1:
             return
         text = Text(f"{ending(label, summary)}  ({self._ended}/{self._runs})")
-        finished = summary.get("status") == "finished"
+        finished = summary.get("status") == FINISHED
         (self._console if finished else self._errors).print(text, soft_wrap=True)
 
 

@@ -14,12 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dstrl_cli.report.words import counted
+from dstrl_cli.runs.status import FINISHED, RUNNING
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.terminal.columns import NARROW
 from dstrl_cli.terminal.pace import Pace, clock_time, seconds_left
 from dstrl_cli.terminal.wording import Row, ending, number, progress
 
-RUNNING, WAITING, FINISHED = "running", "waiting", "finished"
+WAITING = "waiting"
 
 HEADINGS = ("run", "state", "step", "return", "left")
 NODE = "on"

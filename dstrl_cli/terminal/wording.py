@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dstrl_cli.runs.status import FINISHED
+
 Row = Mapping[str, Any]
 
 
@@ -12,7 +14,7 @@ def ending(label: str, summary: Row) -> str:
     """Return in one line how a run ended."""
     status = str(summary.get("status"))
     parts = [f"{status:<11}", label]
-    if (result := final_return(summary)) is not None and status == "finished":
+    if (result := final_return(summary)) is not None and status == FINISHED:
         parts.append(f"return {result}")
     if error := summary.get("error"):
         parts.append(str(error))

@@ -19,6 +19,7 @@ from dstrl_cli.errors import DstrlError, InputError, raised_at
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.provenance import provenance
+from dstrl_cli.runs.status import FAILED, FINISHED, INTERRUPTED
 from dstrl_cli.runs.summary import about, read_summary
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ OUT_OF_MEMORY_REMEDY = (
     "out of memory: use --replay-device cpu, fewer --members-per-device, or a smaller buffer_size"
 )
 
-_NO_SUMMARY: Summary = {"status": "failed", "error": "its summary.json cannot be read"}
+_NO_SUMMARY: Summary = {"status": FAILED, "error": "its summary.json cannot be read"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Outcome:
     @property
     def finished(self) -> bool:
         """Whether the run reached its last step."""
-        return self.summary.get("status") == "finished"
+        return self.summary.get("status") == FINISHED
 
 
 def find_device(name: str) -> str:
@@ -160,7 +161,7 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
             raise
         summaries = [read_summary(run.path) or _NO_SUMMARY for run in runs]
         for folder, config, summary in zip(opened, configs, summaries, strict=True):
-            if summary.get("status") == "finished" and not config.keep_checkpoint:
+            if summary.get("status") == FINISHED and not config.keep_checkpoint:
                 with suppress(DstrlError, OSError):  # it then stays, which does no harm
                     folder.remove_checkpoint()
     return summaries
@@ -207,8 +208,8 @@ def _leave_summaries(
 
     With `over_failed`, the error in the summaries of failed runs is replaced by this one.
     """
-    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-    end = {"status": status, "error": explain(error) if status == "failed" else None}
+    status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+    end = {"status": status, "error": explain(error) if status == FAILED else None}
     for folder, config in zip(folders, configs, strict=True):
         written = read_summary(folder.path)
         if written is None or (over_failed and written.get("status") == status):

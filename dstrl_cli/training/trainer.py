@@ -32,6 +32,7 @@ from dstrl_cli.nets.choice import choose, torch_threads
 from dstrl_cli.registry import algorithm_class
 from dstrl_cli.replay.capacity import CapacityControl
 from dstrl_cli.replay.choice import is_on_host, make_replay
+from dstrl_cli.runs.status import DIVERGED, FAILED, FINISHED, INTERRUPTED
 from dstrl_cli.training import checkpoint
 from dstrl_cli.training.capture import Capture, capture
 from dstrl_cli.training.episodes import EpisodeCount
@@ -279,7 +280,7 @@ class Population:
         if complete and not evaluated:
             self.evaluate(None if complete == self.training else complete)
         for member in self.episodes.complete(self.training):
-            self.end(member, "finished", None)
+            self.end(member, FINISHED, None)
 
     def freeze(self, member: int, status: str, error: str) -> None:
         """End the training of a member that went wrong, and say so."""
@@ -293,10 +294,10 @@ class Population:
         alive = self.algorithm.alive.tolist()
         for member in [m for m in members if not alive[m]]:
             error = f"the loss or the actions became NaN or infinite before step {self.steps}"
-            self.freeze(member, "diverged", error)
+            self.freeze(member, DIVERGED, error)
         for member, cause in self.replay.faults().items():
             if member in self.training and member in members:
-                self.freeze(member, "failed", cause)
+                self.freeze(member, FAILED, cause)
 
     def freeze_failed(
         self, env: BatchEnv, per_member: int, only: Sequence[int] | None = None
@@ -308,7 +309,7 @@ class Population:
         for index, cause in env.failures.items():
             member = index // per_member
             if member in self.training and (only is None or member in only):
-                self.freeze(member, "failed", cause)
+                self.freeze(member, FAILED, cause)
 
     def evaluate(self, only: Sequence[int] | None = None) -> None:
         """Evaluate every member; write and report the rows of those that still train.
@@ -390,7 +391,7 @@ class Population:
         """
         error = f"{who} failed: {cause}"
         with torch.no_grad(), contextlib.suppress(Exception):
-            self.finish("failed", error)
+            self.finish(FAILED, error)
         say(who, cause)
 
     def close(self) -> None:
@@ -433,17 +434,17 @@ def train(
     try:
         with listening(population.stop):
             population.run(states)
-            population.finish("finished")
+            population.finish(FINISHED)
     except (KeyboardInterrupt, Stopped):
         with contextlib.suppress(RuntimeError, DstrlError, OSError):
-            population.finish("interrupted")
+            population.finish(INTERRUPTED)
         raise KeyboardInterrupt from None
     except Exception as error:
         known = isinstance(error, DstrlError)
         reason = str(error) if known else stopped_by(error)
         # A lost device cannot be read, a full disk not written; `run.train` marks what it can.
         with contextlib.suppress(RuntimeError, DstrlError, OSError):
-            population.finish("failed", reason)
+            population.finish(FAILED, reason)
         if known:
             raise
         raise DstrlError(reason) from error

@@ -24,6 +24,7 @@ from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, read_values
 from dstrl_cli.runs.files import refuse_link, write
 from dstrl_cli.runs.folder import RUN_FILES
 from dstrl_cli.runs.output import OUTPUT_FILE
+from dstrl_cli.runs.status import FINISHED
 from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, read_status
 from dstrl_cli.training.run import Run
 
@@ -145,7 +146,7 @@ def is_further(step: float, folder: Path) -> bool:
 
 def _step(folder: Path) -> float:
     """Return from which step a run's folder goes on; -1: from none."""
-    if read_status(folder) == "finished":
+    if read_status(folder) == FINISHED:
         return math.inf
     try:
         return int(read_values(folder / CHECKPOINT_FOLDER)["steps"])
