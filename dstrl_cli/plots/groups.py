@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.report import intervals
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.statistics import CENTERS
 from dstrl_cli.report.table import DENSE, OWN, OWN_WORDS, sparsity_title
-from dstrl_cli.report.tables import method_labels, own_sparsities
+from dstrl_cli.report.tables import divided, method_labels, row_label
 
 Array = NDArray[np.float64]
 
@@ -82,26 +81,21 @@ class Panel:
 def sections(runs: Sequence[LoggedRun]) -> list[Section]:
     """Return a section for each algorithm and sparsity, as tables have them (`arrange`)."""
     labels = method_labels(runs)
-    identities = [run.identity for run in runs]
-    algos = sorted({each.algo for each in identities}, key=lambda name: (name != "td3", name))
     made = []
-    for algo in algos:
-        own = own_sparsities((each.sparsity, each.env) for each in identities if each.algo == algo)
+    identities = [run.identity for run in runs]
+    for algo, sparsity, own in divided((each.algo, each.sparsity, each.env) for each in identities):
         found: dict[tuple[str, str], list[LoggedRun]] = defaultdict(list)
         for run in runs:
             if run.identity.algo == algo:
-                sparsity = OWN if own and run.identity.sparsity != DENSE else run.identity.sparsity
-                found[sparsity, run.identity.method].append(run)
-        different = {sparsity for sparsity, _ in found} - {DENSE}
-        for sparsity in [OWN] if own else sorted(different, key=parse_sparsity_label) or [DENSE]:
-            lines = []
-            for method, label in labels.items():
-                here = [each for each in (DENSE, sparsity) if (each, method) in found]
-                for each in dict.fromkeys(here):
-                    twice = len(set(here)) > 1 and each == DENSE
-                    text = f"{label.label} (dense)" if twice else label.label
-                    lines.append(Line(method, each, text, tuple(found[each, method])))
-            made.append(Section(algo, sparsity, tuple(lines)))
+                of_run = run.identity.sparsity
+                found[OWN if own and of_run != DENSE else of_run, run.identity.method].append(run)
+        lines = []
+        for method, label in labels.items():
+            here = [each for each in dict.fromkeys((DENSE, sparsity)) if (each, method) in found]
+            for each in here:
+                text = row_label(label, each, here)
+                lines.append(Line(method, each, text, tuple(found[each, method])))
+        made.append(Section(algo, sparsity, tuple(lines)))
     return made
 
 

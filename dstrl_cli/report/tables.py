@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 
 from dstrl_cli.config.labels import parse_sparsity_label
 from dstrl_cli.errors import InputError, suggest
@@ -275,23 +274,32 @@ def told_apart(labels: Labels) -> Labels:
 
 
 def arrange(cells: Mapping[Key, Cell], labels: Labels) -> tuple[Section, ...]:
-    """Return a section per algorithm and sparsity, each with the algorithm's dense rows.
+    """Return a section per algorithm and sparsity, each with the algorithm's dense rows."""
+    return tuple(
+        Section(algo, sparsity, _rows(cells, labels, algo, sparsity, own), own)
+        for algo, sparsity, own in divided((algo, each, env) for algo, each, _, env in cells)
+    )
 
-    Where every environment has a sparsity of its own, an algorithm has one section of all.
+
+def divided(found: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Yield the algorithm and sparsity of each section, and the sparsities of its environments.
+
+    `found` has algorithms, sparsities and environments of runs. Where every environment has a
+    sparsity of its own, an algorithm has one section of all, `OWN`; elsewhere no environment has.
     """
-    sections = []
-    for algo in sorted({algo for algo, *_ in cells}, key=lambda name: (name != "td3", name)):
-        found = {sparsity for name, sparsity, *_ in cells if name == algo}
-        own = own_sparsities((each, env) for name, each, _, env in cells if name == algo)
-        if own:
-            sections.append(Section(algo, OWN, _rows(cells, labels, algo, OWN, own), own))
+    by_algo: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for algo, sparsity, env in found:
+        by_algo[algo].add((sparsity, env))
+    for algo, each in sorted(by_algo.items(), key=lambda item: (item[0] != "td3", item[0])):
+        if own := _own_sparsities(each):
+            yield algo, OWN, own
             continue
-        for sparsity in sorted(found - {DENSE}, key=parse_sparsity_label) or [DENSE]:
-            sections.append(Section(algo, sparsity, _rows(cells, labels, algo, sparsity)))
-    return tuple(sections)
+        sparse = {sparsity for sparsity, _ in each} - {DENSE}
+        for sparsity in sorted(sparse, key=parse_sparsity_label) or [DENSE]:
+            yield algo, sparsity, {}
 
 
-def own_sparsities(found: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _own_sparsities(found: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the one sparsity of each environment, from the sparsities and environments of runs.
 
     Nothing where an environment has several, or all have the same.
@@ -306,12 +314,20 @@ def own_sparsities(found: Iterable[tuple[str, str]]) -> dict[str, str]:
     return own if len(set(own.values())) > 1 else {}
 
 
+def row_label(label: MethodLabel, sparsity: str, sparsities: Collection[str]) -> str:
+    """Return the text of a method's row at one of the sparsities that it has in a section.
+
+    A method that also ran without sparsity has two rows, which must be told apart.
+    """
+    return f"{label.label} (dense)" if sparsity == DENSE and len(sparsities) > 1 else label.label
+
+
 def _rows(
     cells: Mapping[Key, Cell],
     labels: Labels,
     algo: str,
     sparsity: str,
-    sparsities: Mapping[str, str] = MappingProxyType({}),
+    sparsities: Mapping[str, str],
 ) -> tuple[Row, ...]:
     found: dict[tuple[str, str], dict[str, Cell]] = defaultdict(dict)
     for (name, own, method, env), cell in sorted(cells.items(), key=lambda item: item[0]):
@@ -321,9 +337,7 @@ def _rows(
     rows = []
     for (method, own), by_env in found.items():
         label = labels[method]
-        # A method that also ran without sparsity needs two rows that can be told apart.
-        twice = own == DENSE != sparsity and (method, sparsity) in found
-        text = f"{label.label} (dense)" if twice else label.label
+        text = row_label(label, own, {each for name, each in found if name == method})
         rows.append(
             (label.order, method, own != DENSE, Row(method, text, by_env, dense=own == DENSE))
         )
