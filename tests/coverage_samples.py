@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from dstrl_cli.report import chance, intervals
+from dstrl_cli.report import improvement, intervals
 from dstrl_cli.report.statistics import CENTERS
 
 Array = NDArray[np.float64]
@@ -70,13 +70,13 @@ def coverage(
     return 100 * covered / studies
 
 
-def chance_coverage(shift: float, n: int, envs: int, studies: int, seed: int = 0) -> float:
+def improvement_coverage(shift: float, n: int, envs: int, studies: int, seed: int = 0) -> float:
     """The same of the probability that normal runs beat others that are `shift` std worse."""
     rng = np.random.default_rng(seed)
     target, covered = NormalDist().cdf(shift / 2**0.5), 0
     for _ in range(studies):
         better, worse = rng.normal(size=(2, envs, n))
-        interval = chance.chance(list(better + shift), list(worse)).interval
+        interval = improvement.improvement(list(better + shift), list(worse)).interval
         assert interval is not None
         covered += interval[0] <= target <= interval[1]
     return 100 * covered / studies

@@ -20,7 +20,7 @@ from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError
 from dstrl_cli.nets import choice
 from dstrl_cli.sweep.plan import prepare
-from dstrl_cli.topology.extensions import check_scores
+from dstrl_cli.topology.extensions import check_extensions
 from dstrl_cli.topology.moves import Budget
 
 MOVING = ("gmp", "gmp-dst", "granet", "granet-random", "set-dense", "rigl-dense", "ne")
@@ -264,7 +264,7 @@ class Short(Budget):
 
 def with_budget(name: str, method: str = "gmp") -> RunConfig:
     config = run(method, sets=[f"topology.budget=test_budget_methods:{name}"])
-    check_scores(config)
+    check_extensions(config)
     return config
 
 

@@ -8,11 +8,11 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from coverage_samples import POPULATIONS, chance_coverage, coverage
+from coverage_samples import POPULATIONS, coverage, improvement_coverage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstrl_cli.report import chance, intervals
+from dstrl_cli.report import improvement, intervals
 from dstrl_cli.report.intervals import bootstrap, estimate, interval
 from dstrl_cli.report.statistics import CENTERS, iqm, mean
 
@@ -209,19 +209,19 @@ def test_intervals_of_skewed_data_cover_less_but_most(population: str, n: int) -
         assert coverage(population, center, n, studies=2000) >= 87
 
 
-# --- chances --------------------------------------------------------------------------------------
+# --- improvement ----------------------------------------------------------------------------------
 
 
-def test_a_chance_counts_pairs_and_half_of_ties() -> None:
+def test_an_improvement_counts_pairs_and_half_of_ties() -> None:
     """Of 6 pairs, 3 beats 1 and 2, 2 beats 1 and ties with 2, 1 ties with 1."""
-    found = chance.chance([[1.0, 2.0, 3.0]], [[1.0, 2.0]])
+    found = improvement.improvement([[1.0, 2.0, 3.0]], [[1.0, 2.0]])
     assert found.value == pytest.approx((2 + 1 + 0.5 + 0.5) / 6)
     assert found.interval is None
 
 
-def test_runs_that_all_win_leave_a_chance_to_lose() -> None:
+def test_runs_that_all_win_leave_a_probability_to_lose() -> None:
     """Newcombe's lower end: 1 - theta = 1.96 sqrt(theta (1 - theta) (1 + 4 s) / 25)."""
-    found = chance.chance([[6.0, 7.0, 8.0, 9.0, 10.0]], [[1.0, 2.0, 3.0, 4.0, 5.0]])
+    found = improvement.improvement([[6.0, 7.0, 8.0, 9.0, 10.0]], [[1.0, 2.0, 3.0, 4.0, 5.0]])
     assert found.interval is not None
     low, high = found.interval
     shared = (1 - low) / (2 - low) + low / (1 + low)
@@ -230,19 +230,19 @@ def test_runs_that_all_win_leave_a_chance_to_lose() -> None:
     assert 1 - low == pytest.approx(1.959964 * error)
 
 
-def test_chances_are_averaged_over_environments() -> None:
-    found = chance.chance([[2.0] * 3, [0.0] * 3], [[1.0] * 3, [1.0] * 3])
+def test_improvements_are_averaged_over_environments() -> None:
+    found = improvement.improvement([[2.0] * 3, [0.0] * 3], [[1.0] * 3, [1.0] * 3])
     assert found.value == 0.5
     assert found.interval is not None
     assert sum(found.interval) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("n", [5, 10, 20])
-def test_intervals_of_chances_cover_the_truth(n: int) -> None:
+def test_intervals_of_improvements_cover_the_truth(n: int) -> None:
     rng = np.random.default_rng(n)
     first, second = rng.normal(1.0, size=(2000, n)), rng.normal(size=(2000, n))
     truth = NormalDist().cdf(1 / 2**0.5)
-    low, high = chance.bounds(chance.probability(first, second), n, n)
+    low, high = improvement.bounds(improvement.probability(first, second), n, n)
     assert 0.92 <= np.mean((low <= truth) & (truth <= high)) <= 0.98
 
 
@@ -250,7 +250,7 @@ def test_intervals_of_chances_cover_the_truth(n: int) -> None:
 @pytest.mark.parametrize("envs", [1, 4])
 @pytest.mark.parametrize("n", [5, 10, 20])
 @pytest.mark.parametrize("shift", [0.0, 0.5, 1.0, 2.0])
-def test_intervals_of_chances_cover_the_truth_in_many_studies(
+def test_intervals_of_improvements_cover_the_truth_in_many_studies(
     shift: float, n: int, envs: int
 ) -> None:
-    assert 91 <= chance_coverage(shift, n, envs, studies=2000) <= 98.5
+    assert 91 <= improvement_coverage(shift, n, envs, studies=2000) <= 98.5

@@ -22,7 +22,7 @@ from dstrl_cli.config.parse import from_dict, to_dict
 from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import SCORES, load
-from dstrl_cli.topology.extensions import check_scores
+from dstrl_cli.topology.extensions import check_extensions
 from dstrl_cli.topology.rule import Score, ScoreParams
 
 
@@ -30,7 +30,7 @@ def outside(name: str, **keys: Any) -> RunConfig:
     """A run whose critic drops by a score of `outside_samples`, every third of 20 updates."""
     topology = {"drop": f"outside_samples:{name}", "schedule": "constant", "update_interval": 3}
     config = run(0, 0.5, topology=topology | keys, steps=20, learning_starts=0)
-    check_scores(config)
+    check_extensions(config)
     return config
 
 
@@ -167,13 +167,15 @@ def test_what_does_not_fit_is_refused_by_its_key(
     write_score(tmp_path, monkeypatch)
     config = resolve(Path("saliency.yaml"), sets=sets)  # reading a configuration imports nothing
     with pytest.raises(InputError, match=message):
-        check_scores(config)
+        check_extensions(config)
 
 
 def test_what_has_no_effect_is_not_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_score(tmp_path, monkeypatch)
     for key in ("critic.topology.schedule=static", "critic.dense=true"):
-        check_scores(resolve(Path("saliency.yaml"), sets=["critic.topology.params.pwer=1", key]))
+        check_extensions(
+            resolve(Path("saliency.yaml"), sets=["critic.topology.params.pwer=1", key])
+        )
 
 
 def test_two_scores_share_the_parameters() -> None:

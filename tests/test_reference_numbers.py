@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dstrl_cli.report.chance import chance, probability
+from dstrl_cli.report.improvement import improvement, probability
 from dstrl_cli.report.intervals import bootstrap, estimate, interval
 from dstrl_cli.report.statistics import iqm
 
@@ -52,7 +52,7 @@ def test_the_probability_of_improvement_is_rliable_s() -> None:
     """`metrics.probability_of_improvement(A, B)`, of each environment and of all."""
     by_env = [0.9333333333333333, 0.8833333333333333, 0.8666666666666667]
     assert probability(A.T, B.T).tolist() == pytest.approx(by_env)
-    assert chance(list(A.T), list(B.T)).value == pytest.approx(0.8944444444444445)
+    assert improvement(list(A.T), list(B.T)).value == pytest.approx(0.8944444444444445)
 
 
 def test_ties_count_half_as_in_rliable() -> None:

@@ -11,7 +11,7 @@ from wandb_samples import history
 import dstrl_cli
 from dstrl_cli.cli import main
 from dstrl_cli.training import writers
-from dstrl_cli.training.scalars import ScalarSink, replay
+from dstrl_cli.training.scalars import ScalarSink, write_logged
 
 SMALL = {
     "learning_starts": 100,
@@ -111,7 +111,7 @@ def test_replayed_files_give_the_curves_that_training_gave(tmp_path: Path, monke
     monkeypatch.setattr(writers, "check", lambda _: None)
     run = trained(tmp_path, tensorboard=True)
     again = Kept()
-    replay(run, ScalarSink(again, "again", print))
+    write_logged(run, ScalarSink(again, "again", print))
     assert again.points.keys() == live.points.keys()
     assert again.points == live.points
     assert {"eval/mean_reward", "train/critic_loss", "topology/actor_grown"} <= again.points.keys()

@@ -1,4 +1,4 @@
-"""What tables may show of their cells: centers, spreads, percent of dense, chances, bold, notes."""
+"""What tables may show of their cells: centers, spreads, scales, improvement, bold, notes."""
 
 from __future__ import annotations
 
@@ -185,20 +185,20 @@ def test_values_that_no_number_holds_are_left_out_and_said(tmp_path: Path) -> No
     json.loads(render(table, "json"))
 
 
-# --- chances and bold -----------------------------------------------------------------------------
+# --- improvement and bold -------------------------------------------------------------------------
 
 
-def test_the_chance_to_beat_a_method(two_envs: Path) -> None:
+def test_the_probability_of_improvement_over_a_method(two_envs: Path) -> None:
     """RLx2's 85, 95 and 120 against 90, 100 and 110: 0 + 1 + 3 of 9 pairs."""
     table = final(two_envs, against="dense")
-    found = cell(table, "rlx2", "Ant-v5").beats
+    found = cell(table, "rlx2", "Ant-v5").improvement
     assert found is not None
     assert found.value == pytest.approx(4 / 9)
-    assert cell(table, "dense", "Ant-v5").beats is None
+    assert cell(table, "dense", "Ant-v5").improvement is None
     overall = row(table, "rlx2").overall
     assert overall is not None
-    assert overall.beats is not None
-    assert (overall.center, overall.beats.value) == (None, pytest.approx(4 / 9))
+    assert overall.improvement is not None
+    assert (overall.center, overall.improvement.value) == (None, pytest.approx(4 / 9))
     text = render(table, "rich", Console(width=160))
     assert "P(> Dense)" in text
     assert "all environments: P(> Dense)" in text
@@ -233,7 +233,7 @@ def test_csv_holds_what_was_asked_for(two_envs: Path) -> None:
     ]
     assert float(overall["center"]) == pytest.approx(100.0)
     assert (overall["interval"], overall["n"]) == ("Satterthwaite's t", "3")
-    assert float(overall["beats"]) == pytest.approx(4 / 9)
+    assert float(overall["improvement"]) == pytest.approx(4 / 9)
     assert {each["bold"] for each in rows} == {"True", "False"}
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from dstrl_cli.config.printable import printable
 from dstrl_cli.report.bold import ALL as OVERALL
-from dstrl_cli.report.chance import Chance
 from dstrl_cli.report.extra import EXTRA_COLUMNS, Parts
+from dstrl_cli.report.improvement import Improvement
 from dstrl_cli.report.intervals import Interval
 from dstrl_cli.report.marks import Mark, ordered
 from dstrl_cli.report.papers import Match, Published
@@ -107,7 +107,8 @@ def env_columns(table: Table, section: Section, env: str) -> list[Column]:
 
     found = [Column(printable(env), of_cell(lambda cell: _result_parts(cell, look)), env)]
     if look.against is not None:
-        found.append(Column(_beats(section, look), of_cell(lambda cell: _chance(cell.beats))))
+        heading = _improvement_heading(section, look)
+        found.append(Column(heading, of_cell(lambda cell: _improvement(cell.improvement))))
     if paper is not None:
         found.append(Column(paper.name, of_cell(lambda cell: _paper_parts(cell.paper, paper))))
     for name in table.extra:
@@ -140,14 +141,14 @@ def overall_columns(table: Table, section: Section) -> list[Column]:
         if table.paper is not None and table.paper.has_average:
             found.append(Column(table.paper.name, _published_average(section, table.paper)))
     if look.against is not None:
-        heading = _beats(section, look)
+        heading = _improvement_heading(section, look)
         heading = heading if found else f"{OVERALL}: {heading}"
-        found.append(Column(heading, of_all(lambda overall: _chance(overall.beats))))
+        found.append(Column(heading, of_all(lambda overall: _improvement(overall.improvement))))
     return found
 
 
-def _beats(section: Section, look: Look) -> str:
-    """Return the heading of the chances to beat a method."""
+def _improvement_heading(section: Section, look: Look) -> str:
+    """Return the heading of the probabilities of improvement over a method."""
     labels = [row.label for row in section.rows if row.method == look.against]
     return printable(f"P(> {labels[-1] if labels else look.against})")
 
@@ -177,7 +178,7 @@ def _bracketed(interval: Interval | None, digits: int) -> str:
     return f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]" if interval else ""
 
 
-def _chance(found: Chance | None) -> Parts | None:
+def _improvement(found: Improvement | None) -> Parts | None:
     if found is None:
         return None
     interval = found.interval

@@ -12,9 +12,9 @@ from typing import Any
 
 from dstrl_cli.config.printable import printable
 from dstrl_cli.report.bold import ALL, bold_cells
-from dstrl_cli.report.chance import Chance
 from dstrl_cli.report.comparing import BETTER
 from dstrl_cli.report.extra import EXTRA_COLUMNS, NEURONS
+from dstrl_cli.report.improvement import Improvement
 from dstrl_cli.report.intervals import Interval
 from dstrl_cli.report.marks import ordered
 from dstrl_cli.report.table import Cell, Comparison, Comparisons, Overall, Row, Section, Table
@@ -49,12 +49,12 @@ def _flat_section(section: Section, table: Table) -> Iterator[dict[str, Any]]:
             sparsity = section.sparsity_in(env)
             where = {"algo": section.algo, "sparsity": sparsity, "method": row.method}
             flat = where | {"label": row.label, "env": env} | _flat_cell(cell, table)
-            yield flat | _flat_look(table, cell.beats, (row.label, env) in bold)
+            yield flat | _flat_look(table, cell.improvement, (row.label, env) in bold)
     for row in section.rows:
         if row.overall is not None:
             where = {"algo": section.algo, "sparsity": section.sparsity, "method": row.method}
             flat = where | {"label": row.label, "env": ALL} | _flat_overall(row.overall, table)
-            yield flat | _flat_look(table, row.overall.beats, (row.label, ALL) in bold)
+            yield flat | _flat_look(table, row.overall.improvement, (row.label, ALL) in bold)
 
 
 def harmless(value: Any) -> Any:
@@ -106,16 +106,16 @@ def _flat_overall(overall: Overall, table: Table) -> dict[str, Any]:
     }
 
 
-def _flat_look(table: Table, beats: Chance | None, bold: bool) -> dict[str, Any]:
+def _flat_look(table: Table, improvement: Improvement | None, bold: bool) -> dict[str, Any]:
     """Return the columns that only some tables have."""
     flat: dict[str, Any] = {}
     if table.look.against is not None:
-        low, high = (beats.interval if beats else None) or (None, None)
+        low, high = (improvement.interval if improvement else None) or (None, None)
         flat |= {
             "against": table.look.against,
-            "beats": beats.value if beats else None,
-            "beats_low": low,
-            "beats_high": high,
+            "improvement": improvement.value if improvement else None,
+            "improvement_low": low,
+            "improvement_high": high,
         }
     return flat | ({"bold": bold} if table.look.bold else {})
 
@@ -187,7 +187,7 @@ def _json_row(row: Row, bold: set[tuple[str, str]], extra: Collection[str]) -> d
             "center": row.overall.center,
             **_json_interval(row.overall.interval),
             "n": list(row.overall.counts),
-            "beats": _json_chance(row.overall.beats),
+            "improvement": _json_improvement(row.overall.improvement),
             "bold": (row.label, ALL) in bold,
         }
     return found
@@ -208,7 +208,7 @@ def _json_cell(cell: Cell, extra: Collection[str]) -> dict[str, Any]:
         "tasks": list(cell.tasks),
         "marks": list(ordered(cell.marks)),
         "differing": list(cell.differing),
-        "beats": _json_chance(cell.beats),
+        "improvement": _json_improvement(cell.improvement),
         "paper": asdict(paper.entry) | {"marks": list(ordered(paper.marks))} if paper else None,
         "cost": asdict(cell.cost) if cell.cost else None,
     }
@@ -224,12 +224,12 @@ def _json_interval(interval: Interval | None) -> dict[str, Any]:
     }
 
 
-def _json_chance(chance: Chance | None) -> dict[str, Any] | None:
-    if chance is None:
+def _json_improvement(found: Improvement | None) -> dict[str, Any] | None:
+    if found is None:
         return None
     return {
-        "probability": chance.value,
-        "interval": list(chance.interval) if chance.interval else None,
+        "probability": found.value,
+        "interval": list(found.interval) if found.interval else None,
     }
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from dstrl_cli.config.printable import printable
 from dstrl_cli.report import comparing
 from dstrl_cli.report.bold import bold_cells
-from dstrl_cli.report.chance import METHOD
 from dstrl_cli.report.columns import (
     ALL_PARTS,
     MISSING,
@@ -23,6 +22,7 @@ from dstrl_cli.report.columns import (
 )
 from dstrl_cli.report.crosswise import task_grids, turned_grids
 from dstrl_cli.report.extra import Parts
+from dstrl_cli.report.improvement import METHOD
 from dstrl_cli.report.scaling import NORMALIZED
 from dstrl_cli.report.table import (
     Comparison,

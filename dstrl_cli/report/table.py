@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dstrl_cli.config.labels import format_sparsity_label, parse_sparsity_label
-from dstrl_cli.report.chance import Chance
+from dstrl_cli.report.improvement import Improvement
 from dstrl_cli.report.intervals import Interval
 from dstrl_cli.report.marks import Mark, ordered
 from dstrl_cli.report.metrics import Metric
@@ -40,7 +40,7 @@ class Look:
         spread: `std`, `sem` or `interval`.
         normalize: None, `dense` or `random-dense` (`scaling`).
         bold: None, `best`, or `within`: also what lies within the best one's interval.
-        against: the method whose chance to be beaten is shown, or None.
+        against: the method over which the probability of improvement is shown, or None.
         by_task: whether tasks are shown beside the average over them.
     """
 
@@ -122,7 +122,7 @@ class Cell:
         std: their standard deviation (ddof=0).
         sem: the standard error of their mean (ddof=1); None of one seed.
         interval: 95 % confidence interval of `center`; None with too few seeds.
-        beats: the chance that a run here beats one of the method that was asked for.
+        improvement: the probability of improvement over the method that was asked for.
         neurons: None where they were not asked for, or no run has them.
     """
 
@@ -138,7 +138,7 @@ class Cell:
     std: float = 0.0
     sem: float | None = None
     interval: Interval | None = None
-    beats: Chance | None = None
+    improvement: Improvement | None = None
     neurons: Neurons | None = None
 
     @property
@@ -161,13 +161,13 @@ class Overall:
         center: the mean of their means; median and interquartile mean of all seeds pooled. None
             where values of different environments have no common scale.
         interval: its 95 % confidence interval.
-        beats: the chance to beat the method that was asked for, averaged over environments.
+        improvement: the probability of improvement, averaged over environments.
     """
 
     counts: tuple[int, ...]
     center: float | None
     interval: Interval | None
-    beats: Chance | None
+    improvement: Improvement | None
 
 
 @dataclass(frozen=True)

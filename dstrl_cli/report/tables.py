@@ -67,7 +67,7 @@ def table(
         spread: `std`, `sem` or `interval`; None takes `std` for a mean, else `interval`.
         normalize: `dense`, `random-dense` or `none`; None normalises where `compare` does.
         bold: `best` or `within`.
-        against: the method whose chance to be beaten is shown.
+        against: the method over which the probability of improvement is shown.
         compare: a published table to show beside, such as `xu2024:I`.
         columns: `params`, `flops` and `neurons` add their columns, `none` adds nothing; None adds
             those that the published table has.

@@ -331,9 +331,9 @@ def sized(config: RunConfig, spec: EnvSpec) -> RunConfig:
         feasible.check_limits(role, getattr(config, role), shapes)
     refuse_unreached_sparsity(config)
     if config.actor.is_extended or config.critic.is_extended:
-        from dstrl_cli.topology.extensions import check_scores
+        from dstrl_cli.topology.extensions import check_extensions
 
-        check_scores(config)
+        check_extensions(config)
     return config
 
 

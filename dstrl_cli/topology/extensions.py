@@ -22,7 +22,7 @@ from dstrl_cli.topology.rule import Score
 from dstrl_cli.topology.schedules import Schedule
 
 
-def check_scores(config: RunConfig) -> None:
+def check_extensions(config: RunConfig) -> None:
     """Check what a run names outside of dstrl, and the parameters of its scores.
 
     Keys that have no effect are not checked: those of a rule that never acts, and the initial mask

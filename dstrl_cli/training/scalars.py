@@ -154,7 +154,7 @@ class ScalarSink:
             self._say(f"warning: {self._name} ended early, training goes on: {cause}")
 
 
-def replay(folder: Path, sink: ScalarSink) -> None:
+def write_logged(folder: Path, sink: ScalarSink) -> None:
     """Give a sink the rows that the CSV files of a run hold, as if it had been there.
 
     A run that goes on gets new curves this way, without points that are there twice.

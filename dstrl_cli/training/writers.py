@@ -20,7 +20,7 @@ from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import algorithm_name
 from dstrl_cli.runs.folder import TENSORBOARD_FOLDER, WANDB_FOLDER
-from dstrl_cli.training.scalars import ScalarSink, Writer, replay
+from dstrl_cli.training.scalars import ScalarSink, Writer, write_logged
 
 
 class TensorBoard:
@@ -147,6 +147,6 @@ def open_sinks(
             say(f"warning: no curves of {label} for {name}: {' '.join(str(error).split())}")
             continue
         if resumed:
-            replay(folder, sink)
+            write_logged(folder, sink)
         sinks.append(sink)
     return sinks

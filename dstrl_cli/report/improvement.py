@@ -25,8 +25,8 @@ METHOD = "Newcombe's score interval"
 
 
 @dataclass(frozen=True)
-class Chance:
-    """A probability that one method beats another; no interval below three seeds of either."""
+class Improvement:
+    """One method's probability of improvement over another; no interval below three seeds."""
 
     value: float
     interval: tuple[float, float] | None
@@ -69,7 +69,7 @@ def _standard_error(theta: Array, n: int, m: int) -> Array:
     return np.asarray(np.sqrt(theta * (1 - theta) * (1 + others * shared) / (n * m)))
 
 
-def chance(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> Chance:
+def improvement(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> Improvement:
     """Return the probability that the first method beats the second, averaged over environments.
 
     The two sequences have the runs of each environment. The interval of an average adds up the
@@ -82,7 +82,7 @@ def chance(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> Chance:
     values = np.array([float(probability(a, b)) for a, b in pairs])
     middle = float(values.mean())
     if min(min(len(a), len(b)) for a, b in pairs) < MIN_SEEDS:
-        return Chance(middle, None)
+        return Improvement(middle, None)
     ends = []
     for value, (a, b) in zip(values, pairs, strict=True):
         width = NORMAL if len(pairs) == 1 else critical(len(a) + len(b) - 2)
@@ -90,4 +90,4 @@ def chance(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> Chance:
     lows, highs = np.array(ends, dtype=float).T
     low = middle - math.sqrt(((values - lows) ** 2).sum()) / len(pairs)
     high = middle + math.sqrt(((highs - values) ** 2).sum()) / len(pairs)
-    return Chance(middle, (low, high))
+    return Improvement(middle, (low, high))
