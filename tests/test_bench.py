@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -366,7 +367,8 @@ def test_a_step_is_done_at_least_once():
 def test_plot_has_a_panel_for_each_algorithm_and_width(tmp_path):
     pytest.importorskip("matplotlib")
     rows = [
-        {
+        dict.fromkeys(plot.APART, "")
+        | {
             "algo": "td3",
             "width": width,
             "engine": engine,
@@ -381,6 +383,18 @@ def test_plot_has_a_panel_for_each_algorithm_and_width(tmp_path):
     rows.append(rows[-1] | {"sparsity": "a0.5-c0.95"})  # actor and critics differ
     plot.growth(rows, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_methods_and_threads_have_a_line_each_and_peers_their_name(monkeypatch):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr(plot.canvas, "save", lambda figure, path: drawn.append(figure))
+    row = dict.fromkeys(plot.APART, "") | {"algo": "td3", "width": "16", "engine": "sparse"}
+    row |= {"arithmetic_floor_ms": None, "sparsity": "0.5", "ms_median": 1.0}
+    rows = [row | {"dst": name, "sparsity": s} for name in ("dst", "rigl") for s in ("0", "0.9")]
+    plot.growth([*rows, row | {"engine": "sb3", "dst": "sb3"}], Path("growth.png"))
+    (axis,) = drawn[0].axes
+    assert [line.get_label() for line in axis.get_lines()] == ["sparse, dst", "sparse, rigl", "sb3"]
 
 
 # --- wrong input --------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +201,23 @@ def test_a_person_reads_a_table_and_where_half_is_lost(capsys: Any, runs: list[P
     assert "TD3 SST s0.5 n=2" in shown.out
     assert "action_delay: half of what training gained is lost by TD3 Dense at " in shown.out
     assert "2 episodes from the starts of training's evaluations" in shown.err
+
+
+def test_a_mean_of_runs_that_differ_in_more_than_their_seed_is_said(
+    capsys: Any, runs: list[Path], tmp_path: Path
+) -> None:
+    place = runs[1].parents[2].name
+    other = tmp_path / place / runs[1].relative_to(runs[1].parents[2])
+    shutil.copytree(runs[1], other)
+    config = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(re.sub(r"(?m)^gamma: .*", "gamma: 0.5", config))
+    notes = perturbed(capsys, runs[1], other, "--perturb=mass=2")["notes"]
+    assert [each.partition(": ")[2] for each in notes] == [
+        "the mean of runs that differ in more than their seed: gamma"
+    ]
+    policy = shutil.copy(runs[1] / "policy.safetensors", tmp_path)
+    (note,) = perturbed(capsys, policy, "--perturb=mass=2")["notes"]
+    assert "is lost is not known" in note
 
 
 def test_a_figure_shows_the_mean_of_each_run(tmp_path: Path) -> None:

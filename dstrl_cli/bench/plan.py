@@ -208,12 +208,19 @@ def _varied(vary: str) -> list[tuple[str, list[str]]]:
     """
     if not vary:
         return [("", [])]
-    key, _, values = vary.partition("=")
+    key, _, values = (part.strip() for part in vary.partition("="))
+    if key == "threads":
+        raise InputError("--vary threads: give --threads 1,2, which measures several, instead")
+    if "[" in values:
+        raise InputError(
+            f"--vary {vary}: lists cannot be varied; widths can, by --width 64,256, and other "
+            "lists with --set, one command for each"
+        )
     found = [value.strip() for value in values.split(",") if value.strip()]
-    if not key.strip() or len(set(found)) < 2:
+    if not key or len(set(found)) < 2:
         raise InputError(f"--vary {vary}: must be a key with two values or more, KEY=VALUE,VALUE")
-    leaf = key.strip().rpartition(".")[2]
-    return [(f"{leaf}={value}", [f"{key.strip()}={value}"]) for value in found]
+    leaf = key.rpartition(".")[2]
+    return [(f"{leaf}={value}", [f"{key}={value}"]) for value in found]
 
 
 def check_peers(names: Sequence[str], kind: str) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 FORMATS = tuple(f".{name}" for name in canvas.FORMATS)
+APART = ("dst", "env", "batch", "threads", "members", "jobs", "varied")
+"""What rows may differ in beside engine and sparsity, within a panel."""
+
 COLORS = {"masked": "tab:blue", "sparse": "tab:orange", "sb3": "tab:green", "sbx": "tab:red"}
 
 
@@ -50,13 +53,23 @@ def growth(rows: Sequence[Row], path: Path) -> None:
 
 
 def _panel(axis: Axes, rows: Sequence[Row]) -> None:
-    """Draw the engines as lines, and as dashed lines the dense network and the arithmetic."""
+    """Draw the engines as lines, and as dashed lines the dense network and the arithmetic.
+
+    What else differs among `rows` has a line of its own, too: methods, threads, ...
+    """
     axis.set_xscale("log")
     axis.set_yscale("log")
-    for engine in dict.fromkeys(row["engine"] for row in rows):
-        points = sorted((_density(r), r["ms_median"]) for r in rows if r["engine"] == engine)
-        x, y = zip(*points, strict=True)
-        axis.plot(x, y, marker="o", markersize=3, color=COLORS.get(engine), label=engine)
+    own = [row for row in rows if row["dst"] != row["engine"]]  # those of peers have one name
+    differing = [name for name in APART if len({row[name] for row in own}) > 1]
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        said = differing if row in own else ()
+        label = ", ".join(str(row[name]) for name in ("engine", *said))
+        lines.setdefault(label, []).append(row)
+    for label, found in lines.items():
+        x, y = zip(*sorted((_density(row), row["ms_median"]) for row in found), strict=True)
+        color = None if differing else COLORS.get(label)
+        axis.plot(x, y, marker="o", markersize=3, color=color, label=label)
     dense = [r["ms_median"] for r in rows if r["engine"] == "masked" and _density(r) == 1]
     if dense:
         axis.axhline(min(dense), linestyle="--", color="tab:gray", label="dense, masked")

@@ -111,10 +111,10 @@ def plan(
             often = prepare(
                 resolve(method, algo, sets=[*SETTINGS, *sets, *MEASURED], flags=flags), Path()
             )
-            if not algorithm(algo).critics or not any(
-                getattr(own.config, role).changes_topology for role in OFTEN
-            ):
-                raise InputError(f"--dst {method}: no topology of its changes, or {algo} has none")
+            if not algorithm(algo).critics:
+                raise InputError(f"--algo {algo}: it has no critics, whose topology is measured")
+            if not any(getattr(own.config, role).changes_topology for role in OFTEN):
+                raise InputError(f"--dst {method}: no topology of its changes")
             found.append((own.config, often))
     return found
 

@@ -22,7 +22,8 @@ from dstrl_cli.runs.checksums import check_policy
 from dstrl_cli.runs.folder import read_config
 from dstrl_cli.runs.logs import COLUMNS
 from dstrl_cli.runs.policy import Policy
-from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, read_summary
+from dstrl_cli.runs.status import SUMMARY_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
 
 AT_ONCE = 10
 """Environments that run side by side."""

@@ -210,8 +210,16 @@ def _header(network: Network, name: str, about: Sequence[str]) -> Iterator[str]:
     yield f"#define {name.upper()}_OBSERVATIONS {network.observation_size}"
     yield f"#define {name.upper()}_ACTIONS {network.action_size}"
     yield ""
+    yield "#ifdef __cplusplus"
+    yield 'extern "C" {'
+    yield "#endif"
+    yield ""
     yield "/* Computes the action for an observation. It keeps nothing between calls. */"
     yield f"{_signature(network, name)};"
+    yield ""
+    yield "#ifdef __cplusplus"
+    yield "}"
+    yield "#endif"
     yield ""
     yield "#endif"
 

@@ -13,9 +13,16 @@ import numpy as np
 
 from dstrl_cli.page.html import Markup, element, joined
 from dstrl_cli.plots.canvas import COLORS, Style, short
-from dstrl_cli.plots.curves import evaluations, footnote, runs_of, section_curves
+from dstrl_cli.plots.curves import (
+    evaluations,
+    footnote,
+    label,
+    panels_with,
+    runs_of,
+    section_curves,
+)
 from dstrl_cli.plots.groups import Array, Curve, Line, Panel, Section, panels
-from dstrl_cli.plots.request import FEW_RUNS, Request, counted_label
+from dstrl_cli.plots.request import FEW_RUNS, Request
 
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 56, 22, 12, 40
@@ -67,8 +74,7 @@ def figures(request: Request) -> list[Figure]:
         shown = panels(runs_of(section))
         curves = section_curves(section, shown, evaluations, request.center)
         if curves:
-            used = [panel for panel in shown if any(each is panel for _, each in curves)]
-            found.append(Figure(section, used, curves))
+            found.append(Figure(section, panels_with(curves, shown), curves))
     return found
 
 
@@ -78,9 +84,7 @@ def drawn(figure: Figure, request: Request, count: int) -> Markup:
     single = count <= MOST_SINGLE
     charts = [_chart(figure, panel, request.styles, most, single) for panel in figure.panels]
     made = list(figure.curves.values())
-    said = footnote(made, request.center)
-    if not single:
-        said = said.replace("; thin lines: single seeds", "")
+    said = footnote(made, request.center, single)
     if any(len(curve.steps) > most for curve in made):
         said += f"; at most {most} evaluations of a curve are shown, evenly spaced"
     return element(
@@ -96,9 +100,6 @@ def drawn(figure: Figure, request: Request, count: int) -> Markup:
 def _legend(figure: Figure, styles: Mapping[str, Style]) -> Iterator[Markup]:
     """Yield a button for each line, which hides and shows it."""
     for number, line in enumerate(figure.lines):
-        made = [curve for (each, _), curve in figure.curves.items() if each is line]
-        mark = "" if all(curve.finished for curve in made) else "*"
-        label = counted_label(line.label, [curve.seeds for curve in made]) + mark
         swatch = element(
             "svg",
             element("path", d="M1 6H31", **_look(styles[line.method])),
@@ -107,7 +108,13 @@ def _legend(figure: Figure, styles: Mapping[str, Style]) -> Iterator[Markup]:
             aria_hidden="true",
         )
         yield element(
-            "button", swatch, " ", label, type="button", data_line=str(number), aria_pressed="true"
+            "button",
+            swatch,
+            " ",
+            label(line, figure.curves),
+            type="button",
+            data_line=str(number),
+            aria_pressed="true",
         )
 
 

@@ -91,12 +91,12 @@ def _hash(content: str) -> str:
 
 def _body(title: str, found: Gathered) -> Markup:
     chapters = found.chapters
-    curves = iter(all_drawn([each.request for each in chapters if each.request is not None]))
+    curves = all_drawn([each.request for each in chapters])
     budget = Budget()
-    parts = []
-    for number, chapter in enumerate(chapters):
-        drawn = next(curves) if chapter.request is not None else None
-        parts.append(_chapter(chapter, f"chapter{number}", drawn, budget))
+    parts = [
+        _chapter(chapter, f"chapter{number}", drawn, budget)
+        for number, (chapter, drawn) in enumerate(zip(chapters, curves, strict=True))
+    ]
     unread = element("ul", *(element("li", each) for each in found.unread), class_="missing")
     return joined(
         [

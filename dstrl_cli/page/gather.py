@@ -14,7 +14,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.plots.request import Request
 from dstrl_cli.plots.targets import Targets
 from dstrl_cli.report import tables
-from dstrl_cli.report.metrics import Metric
+from dstrl_cli.report.metrics import Metric, parse
 from dstrl_cli.report.runs import LoggedRun, Results, load
 from dstrl_cli.report.sources import ARCHIVE, archives_below, deeper_results, find_runs
 from dstrl_cli.report.table import Table
@@ -47,11 +47,9 @@ class Chapter:
         return self.results.runs
 
     @cached_property
-    def request(self) -> Request | None:
-        """What its curves are drawn from."""
-        if self.table is None:
-            return None
-        return Request(self.runs, self.table.metric, "mean", Targets())
+    def request(self) -> Request:
+        """What its curves are drawn from; they show evaluations, whatever the metric is."""
+        return Request(self.runs, parse("final"), "mean", Targets())
 
     def folder(self, run: LoggedRun) -> Path:
         """Return the folder of a run; in an archive there is none."""

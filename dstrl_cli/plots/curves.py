@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MARKERS_A_LINE = 6
 
-Curves = dict[tuple[Line, Panel], Curve]
+Curves = Mapping[tuple[Line, Panel], Curve]
 """The curves of a figure's lines in its panels, where anything is logged."""
 
 
@@ -49,13 +49,18 @@ def section_curves(
     section: Section, panels: Sequence[Panel], read: Read, center: str = "mean"
 ) -> Curves:
     """Return the curves of a section's lines in some panels."""
-    found: Curves = {}
+    found: dict[tuple[Line, Panel], Curve] = {}
     for line in section.lines:
         for panel in panels:
             made = curve(line.within(panel), read, center)
             if made is not None:
                 found[line, panel] = made
     return found
+
+
+def panels_with(found: Curves, panels: Sequence[Panel]) -> list[Panel]:
+    """Return those of the panels that have a curve."""
+    return [panel for panel in panels if any(each is panel for _, each in found)]
 
 
 def runs_of(section: Section) -> list[LoggedRun]:
@@ -66,9 +71,9 @@ def runs_of(section: Section) -> list[LoggedRun]:
 def learning_curves(request: Request) -> Iterator[Drawing]:
     """Yield a figure per section: return over steps, a panel per environment and task."""
     for section in request.sections:
-        panels = panels_of(runs_of(section))
-        found = section_curves(section, panels, evaluations, request.center)
-        panels = [panel for panel in panels if any(each is panel for _, each in found)]
+        every = panels_of(runs_of(section))
+        found = section_curves(section, every, evaluations, request.center)
+        panels = panels_with(found, every)
         if not panels:
             continue
         figure, axes = canvas.grid(len(panels))
@@ -110,7 +115,7 @@ def draw(axis: Axes, found: Curves, panel: Panel, styles: dict[str, Style]) -> N
             markersize=4,
             linewidth=1.4,
             markevery=(number % every, every),
-            label=label(line, found),
+            label=plain(label(line, found)),
         )
     low, high = _range(found, panel)
     axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
@@ -118,14 +123,14 @@ def draw(axis: Axes, found: Curves, panel: Panel, styles: dict[str, Style]) -> N
 
 
 def label(line: Line, found: Curves) -> str:
-    """Return the legend's text of a line, with its seeds and a `*` where it has not finished."""
+    """Return the text of a line, with its seeds and a `*` where it has not finished."""
     of_line = [made for (each, _), made in found.items() if each is line]
     mark = "" if all(made.finished for made in of_line) else "*"
-    return plain(counted_label(line.label, [made.seeds for made in of_line])) + mark
+    return counted_label(line.label, [made.seeds for made in of_line]) + mark
 
 
-def footnote(curves: Iterable[Curve], center: str) -> str:
-    """Return what lines and bands are."""
+def footnote(curves: Iterable[Curve], center: str, single: bool = True) -> str:
+    """Return what lines and bands are; `single`: whether few seeds are drawn one by one."""
     curves = list(curves)
     methods = sorted({made.method for made in curves if made.method})
     parts = [f"{CENTER_WORDS[center]} over seeds"]
@@ -133,7 +138,7 @@ def footnote(curves: Iterable[Curve], center: str) -> str:
         parts.append(f"band: 95 % interval ({', '.join(methods)}), within the range of the runs")
     else:
         parts.append(f"no intervals: fewer than {least_seeds(center)} seeds")
-    if any(1 < made.seeds <= FEW_RUNS for made in curves):
+    if single and any(1 < made.seeds <= FEW_RUNS for made in curves):
         parts.append("thin lines: single seeds")
     if not all(made.finished for made in curves):
         parts.append("*: not finished")

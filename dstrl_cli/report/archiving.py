@@ -18,7 +18,8 @@ from dstrl_cli.report.identity import LAYOUT
 from dstrl_cli.report.sources import find_runs, nothing_found
 from dstrl_cli.runs.files import check_output, create, not_written, replacing
 from dstrl_cli.runs.logs import COLUMNS
-from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE
+from dstrl_cli.runs.status import SUMMARY_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE
 
 TOPOLOGY = "topology.csv"
 

@@ -41,7 +41,7 @@ def make_cell(key: Key, members: Sequence[Member], look: Look, paper: Published 
     used = _with_values({seed: seeds[seed] for seed in sorted(finished or seeds)})
     runs = [run for tasks in used.values() for run, _ in tasks]
     values = {seed: float(np.mean([v.value for _, v in tasks])) for seed, tasks in used.items()}
-    differing = _differing([run.settings for run in runs])
+    differing = differing_settings([run.settings for run in runs])
     conditions = {
         Mark.UNFINISHED: not finished,
         Mark.LEFT_OUT: bool(finished) and len(finished) < len(seeds),
@@ -88,7 +88,7 @@ def _with_values(
     return {seed: tasks for seed, tasks in used.items() if tasks}
 
 
-def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+def differing_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
     """Return the keys in which runs differ, each with the values that occur."""
     if all(each == settings[0] for each in settings):
         return {}

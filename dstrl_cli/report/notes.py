@@ -44,7 +44,12 @@ def _some(values: Sequence[Any]) -> str:
 
 
 def cost_notes(extra: Collection[str], cells: Iterable[Cell]) -> Iterator[str]:
-    """Yield what is to be known of the FLOPs, where they are shown."""
+    """Yield what is to be known of the sizes and FLOPs, where they are shown."""
+    if "params" in extra and any(cell.cost for cell in cells):
+        yield (
+            "parameters: active weights of the actor and two critics (SOK: Sokar et al. 2022), and "
+            "of their targets too (RLX: Tan et al. 2023); in brackets their share of dense ones"
+        )
     if "flops" in extra and any(cell.cost and cell.cost.notably_more for cell in cells):
         yield (
             "FLOPs: 'full' adds the gradients of inactive connections that growing by gradient "

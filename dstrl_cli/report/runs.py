@@ -37,8 +37,8 @@ from dstrl_cli.runs import checksums, lock, repair
 from dstrl_cli.runs.files import is_file
 from dstrl_cli.runs.policy import POLICY_FILE
 from dstrl_cli.runs.policy import read as read_policy
-from dstrl_cli.runs.status import FINISHED
-from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, missing_status
+from dstrl_cli.runs.status import FINISHED, SUMMARY_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE, missing_status
 
 EPISODE_COLUMNS = ("step", "episode", "return", "length")
 PROGRESS_COLUMNS = ("step",)

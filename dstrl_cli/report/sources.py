@@ -13,7 +13,8 @@ from pathlib import Path
 from dstrl_cli.errors import InputError
 from dstrl_cli.report.archive import ArchivedPath, open_archive, runs_in
 from dstrl_cli.report.identity import LAYOUT, LEVELS
-from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE
+from dstrl_cli.runs.status import SUMMARY_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE
 
 MARKER_FILES = (CONFIG_FILE, SUMMARY_FILE, "eval.csv")
 """A folder with any of these is taken for a run's."""

@@ -17,11 +17,11 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.runs.files import as_json
 from dstrl_cli.runs.logs import COLUMNS
 from dstrl_cli.runs.policy import POLICY_FILES
+from dstrl_cli.runs.status import SUMMARY_FILE
 
 KEY = "files"
 """Where a summary holds the checksums."""
 
-SUMMARY = "summary.json"
 
 ALWAYS_THERE = ("progress.csv", "eval.csv", "episodes.csv")
 """Logs that archives hold, too."""
@@ -40,13 +40,13 @@ def of_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 def with_own(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return a summary, which holds the checksums of the other files, with one of itself."""
-    files = {**_known(summary), SUMMARY: {"sha256": _own(summary)}}
+    files = {**_known(summary), SUMMARY_FILE: {"sha256": _own(summary)}}
     return {**summary, KEY: files}
 
 
 def own_difference(summary: Mapping[str, Any]) -> str | None:
     """Return in words that a summary is not what the run wrote; None where it is, or unchecked."""
-    known = _known(summary).get(SUMMARY)
+    known = _known(summary).get(SUMMARY_FILE)
     if known is None or known.get("sha256") == _own(summary):
         return None
     return "not as the run wrote it: its checksum is not the one that it holds"
@@ -54,7 +54,7 @@ def own_difference(summary: Mapping[str, Any]) -> str | None:
 
 def _own(summary: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a summary without the checksum of itself."""
-    files = {name: known for name, known in _known(summary).items() if name != SUMMARY}
+    files = {name: known for name, known in _known(summary).items() if name != SUMMARY_FILE}
     return hashlib.sha256(as_json({**summary, KEY: files})).hexdigest()
 
 

@@ -27,7 +27,8 @@ from dstrl_cli.runs.files import as_yaml, refuse_link, sync_file, sync_folder, w
 from dstrl_cli.runs.output import OUTPUT_FILE
 from dstrl_cli.runs.policy import POLICY_FILES, dump
 from dstrl_cli.runs.provenance import origin
-from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, last_status, write_summary
+from dstrl_cli.runs.status import SUMMARY_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE, last_status, write_summary
 
 TENSORBOARD_FOLDER, WANDB_FOLDER = "tensorboard", "wandb"
 """Folders of curves, which other packages write."""

@@ -23,6 +23,7 @@ from dstrl_cli.config.parts import EnvConfig
 from dstrl_cli.config.readfile import MAX_POLICY, check_file, parse_json
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.files import is_file
+from dstrl_cli.runs.status import SUMMARY_FILE
 
 FORMAT = "dstrl-policy-1"
 POLICY_FILE = "policy.safetensors"
@@ -145,11 +146,20 @@ def find_policy(run: Path) -> Path:
     if not os.path.isdir(run):  # noqa: PTH112
         raise InputError(f"run '{run}' does not exist: give a run folder or a policy file")
     if not (run / POLICY_FILE).is_file():
-        raise InputError(
-            f"run '{run}' holds no {POLICY_FILE}: it is written at the first evaluation; give the "
-            "folder of one run (.../s0.95/seed0) or a policy file"
-        )
+        raise InputError(f"run '{run}' holds no {POLICY_FILE}: {_why_none(run)}")
     return run / POLICY_FILE
+
+
+def _why_none(run: Path) -> str:
+    if (run / SUMMARY_FILE).is_file():
+        return (
+            "archives of runs have logs alone; train it again (dstrl train --config "
+            f"'{run}/config.yaml' --out FOLDER)"
+        )
+    return (
+        "it is written at the first evaluation; give the folder of one run (.../s0.95/seed0) or a "
+        "policy file"
+    )
 
 
 @dataclass(frozen=True)

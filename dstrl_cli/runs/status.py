@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+SUMMARY_FILE = "summary.json"
+
 FINISHED = "finished"
 DIVERGED = "diverged"
 """Its networks have values that are no numbers."""

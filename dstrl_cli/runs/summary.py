@@ -19,10 +19,9 @@ from dstrl_cli.registry import algorithm_name
 from dstrl_cli.runs import checksums, lock, repair
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, has_state
 from dstrl_cli.runs.files import as_json, is_file, write
-from dstrl_cli.runs.status import DAMAGED, FINISHED, RUNNING, UNFINISHED
+from dstrl_cli.runs.status import DAMAGED, FINISHED, RUNNING, SUMMARY_FILE, UNFINISHED
 
 CONFIG_FILE = "config.yaml"
-SUMMARY_FILE = checksums.SUMMARY
 
 UNITS = {
     "steps": "environment steps",

@@ -16,13 +16,8 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.runs.checksums import differing_logs, own_difference
 from dstrl_cli.runs.folder import check_free, check_same, check_writable, read_config
 from dstrl_cli.runs.lock import InUse, check_unused, in_use
-from dstrl_cli.runs.status import DAMAGED, FINISHED, RUNNING
-from dstrl_cli.runs.summary import (
-    SUMMARY_FILE,
-    read_status,
-    read_summary,
-    repair_summary,
-)
+from dstrl_cli.runs.status import DAMAGED, FINISHED, RUNNING, SUMMARY_FILE
+from dstrl_cli.runs.summary import read_status, read_summary, repair_summary
 from dstrl_cli.sweep.going_on import going_on, is_longer, longer
 from dstrl_cli.training.run import Run
 

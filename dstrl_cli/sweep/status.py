@@ -13,8 +13,8 @@ from typing import Any
 from dstrl_cli.config.readfile import MAX_TABLE, check_file
 from dstrl_cli.runs.lock import holder
 from dstrl_cli.runs.logs import COLUMNS
-from dstrl_cli.runs.status import RUNNING
-from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, read_status, read_summary
+from dstrl_cli.runs.status import RUNNING, SUMMARY_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE, read_status, read_summary
 from dstrl_cli.sweep.states import is_another
 from dstrl_cli.training.run import Run
 

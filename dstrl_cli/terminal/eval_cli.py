@@ -48,8 +48,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="Perturb the episodes: observation_noise=0:0.5, action_noise=0:0.5, "
-            "action_delay=0-5, gravity=0.5:1.5:0.25 or mass=0.8,1.2; repeat for more. KIND alone "
-            "takes the range named here.",
+            "action_delay=0-5, gravity=0.5:1.5:0.25 or mass=0.5:1.5:0.25; repeat for more. KIND "
+            "alone takes the range named here; a list, as mass=0.8,1.2, is taken too.",
             metavar="KIND=RANGE",
         ),
     ] = None,

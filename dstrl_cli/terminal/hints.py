@@ -15,7 +15,7 @@ FLAGS = {
     **dict.fromkeys(
         (
             *("total_timesteps", "timesteps", "n_timesteps", "max_timesteps", "num_timesteps"),
-            *("total_steps", "max_steps", "num_steps", "n_steps", "num_env_steps"),
+            *("total_steps", "max_steps", "num_steps", "num_env_steps"),
         ),
         "--steps N",
     ),
@@ -43,7 +43,7 @@ FLAGS = {
     **dict.fromkeys(("force", "restart"), "--overwrite"),
     **dict.fromkeys(("restore", "load_checkpoint", "from_checkpoint", "continue"), "--resume"),
     **dict.fromkeys(("checkpoint_freq", "save_freq", "save_every"), "--checkpoint-every N|TIME"),
-    "track": "--out FOLDER: every run is logged there",
+    "track": "--wandb",
 }
 """Flags of other tools, and what to write instead."""
 

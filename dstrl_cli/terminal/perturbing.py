@@ -19,6 +19,7 @@ from rich.text import Text
 
 from dstrl_cli.config.identity import noise_label
 from dstrl_cli.errors import InputError
+from dstrl_cli.report.cells import differing_settings
 from dstrl_cli.report.documents import harmless
 from dstrl_cli.report.runs import LoggedRun, load
 from dstrl_cli.report.table import DENSE
@@ -133,15 +134,16 @@ def perturb(
         done.append(replace(each, responses=tuple(made)))
     answers = _answers(done)
     lost = list(_half_lost(done, answers))
+    notes = list(_notes(done))
     files = [] if out is None else _write(out, done, answers)
     if as_json:
-        _print_json(done, lost, files)
+        _print_json(done, lost, notes, files)
         return
     console = screen()
     for heading, table in _tables(answers):
         describe.print_lines(console, [heading])
         console.print(table)
-    describe.print_lines(console, [*_lost_lines(lost), *map(str, files)])
+    describe.print_lines(console, [*_lost_lines(lost), *notes, *map(str, files)])
 
 
 def _policy(request: EvalRequest) -> Policy:
@@ -177,16 +179,21 @@ def _check_apart(policies: Sequence[Policy]) -> None:
 # --- runs side by side ----------------------------------------------------------------------------
 
 
+def _groups(done: Sequence[Policy]) -> dict[tuple[str, str], list[Policy]]:
+    """Return the runs that are averaged, by environment and what they have in common."""
+    groups: dict[tuple[str, str], list[Policy]] = defaultdict(list)
+    for each in done:
+        groups[each.env, each.group].append(each)
+    return groups
+
+
 def _answers(done: Sequence[Policy]) -> list[Answer]:
     """Return the mean returns of every group of runs, environment and kind."""
     from dstrl_cli.evaluation.perturbations import KINDS
     from dstrl_cli.plots.perturbed import Answer
 
-    groups: dict[tuple[str, str], list[Policy]] = defaultdict(list)
-    for each in done:
-        groups[each.env, each.group].append(each)
     answers = []
-    for (env, group), runs in groups.items():
+    for (env, group), runs in _groups(done).items():
         for name in dict.fromkeys(response.kind for response in runs[0].responses):
             of_kind = [[one for one in run.responses if one.kind == name] for run in runs]
             returns = np.array([[one.mean for one in run] for run in of_kind]).T  # [S, runs]
@@ -204,8 +211,9 @@ def _half_lost(done: Sequence[Policy], answers: Sequence[Answer]) -> Iterator[di
     """Yield where each group loses half of what training gained, where that is known."""
     from dstrl_cli.evaluation.perturbations import half_lost
 
+    groups = _groups(done)
     for answer in answers:
-        runs = [each for each in done if (each.env, each.group) == (answer.env, answer.group)]
+        runs = groups[answer.env, answer.group]
         untrained = [each.untrained for each in runs]
         known = [each for each in untrained if each is not None]
         if len(known) < len(untrained):
@@ -216,6 +224,23 @@ def _half_lost(done: Sequence[Policy], answers: Sequence[Answer]) -> Iterator[di
         gained = returns[strengths.index(answer.neutral)] - untrained_mean
         about = {"env": answer.env, "policy": answer.group, "perturbation": answer.kind}
         yield about | {"gained": gained} | found
+
+
+def _notes(done: Sequence[Policy]) -> Iterator[str]:
+    """Yield of which groups it is not known what training gained, and which mix different runs."""
+    for (env, group), runs in _groups(done).items():
+        if any(each.untrained is None for each in runs):
+            yield (
+                f"{env}, {group}: where half of what training gained is lost is not known, as no "
+                "evaluation before training in this environment is logged"
+            )
+        logged = [each.logged for each in runs if each.logged is not None]
+        differing = differing_settings([run.settings for run in logged]) if logged else {}
+        if differing:
+            keys = ", ".join(differing)
+            yield f"{env}, {group}: the mean of runs that differ in more than their seed: {keys}"
+        elif len({run.identity.seed for run in logged}) < len(logged):
+            yield f"{env}, {group}: the mean of runs some of which have the same seed"
 
 
 def _lost_lines(lost: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -292,7 +317,9 @@ def _csv(done: Sequence[Policy]) -> str:
     return text.getvalue()
 
 
-def _print_json(done: Sequence[Policy], lost: Sequence[Any], files: Sequence[Path]) -> None:
+def _print_json(
+    done: Sequence[Policy], lost: Sequence[Any], notes: Sequence[str], files: Sequence[Path]
+) -> None:
     from dstrl_cli.evaluation.perturbations import KINDS, row
 
     kinds = dict.fromkeys(found.kind for each in done for found in each.responses)
@@ -303,6 +330,7 @@ def _print_json(done: Sequence[Policy], lost: Sequence[Any], files: Sequence[Pat
         },
         "rows": [each.about() | row(found) for each in done for found in each.responses],
         "half_lost": lost,
+        "notes": notes,
         "files": list(map(str, files)),
     }
     emit(json.dumps(document, indent=2))

@@ -188,14 +188,19 @@ def damage_lines(planned: Sequence[Planned]) -> list[str]:
 
 
 def length_lines(planned: Sequence[Planned]) -> list[str]:
-    """Return how long the runs that are to do are, where that is given in episodes."""
+    """Return how long each run that is to do is, and all together."""
     configs = [each.run.config for each in planned if each.to_do]
-    lengths = dict.fromkeys(
-        f"{counted(config.episodes, 'episode')}, at most {config.steps:,} steps"
-        for config in configs
-        if config.episodes is not None
-    )
-    return [f"length of each run: {' or '.join(lengths)}"] if lengths else []
+    lengths = dict.fromkeys(map(_length, configs))
+    if not lengths:
+        return []
+    together = f"; {sum(config.steps for config in configs):,} steps in all"
+    return [f"length of each run: {' or '.join(lengths)}{together * (len(configs) > 1)}"]
+
+
+def _length(config: RunConfig) -> str:
+    if config.episodes is None:
+        return f"{config.steps:,} steps"
+    return f"{counted(config.episodes, 'episode')}, at most {config.steps:,} steps"
 
 
 def topology_lines(planned: Sequence[Planned]) -> list[str]:

@@ -24,9 +24,16 @@ def lines(found: Verification) -> Iterator[str]:
     else:
         yield from _difference_lines(found.difference)
         yield "where they trained (the run | this repetition):"
+        other_processor = False
         for name, theirs, ours in _origins(found):
             same = "" if theirs == ours else "  <- differs"
             yield f"  {name}: {theirs} | {ours}{same}"
+            other_processor |= name == "processor" and theirs != ours
+        if other_processor:
+            yield (
+                "another processor rounds differently, which is enough: to the last digit a run "
+                "repeats on its own kind of processor"
+            )
     if found.absent:
         yield f"not compared, the run has none: {', '.join(found.absent)}"
     yield from (f"note: {note}" for note in found.notes)

@@ -24,8 +24,8 @@ from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, read_values
 from dstrl_cli.runs.files import refuse_link, write
 from dstrl_cli.runs.folder import RUN_FILES
 from dstrl_cli.runs.output import OUTPUT_FILE
-from dstrl_cli.runs.status import FINISHED
-from dstrl_cli.runs.summary import CONFIG_FILE, SUMMARY_FILE, read_status
+from dstrl_cli.runs.status import FINISHED, SUMMARY_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE, read_status
 from dstrl_cli.training.run import Run
 
 Files = Mapping[str, bytes]
