@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,19 @@ def test_c_adds_as_numpy_does_in_the_same_order(tmp_path, sizes, density, seed):
     np.testing.assert_array_equal(outputs, sums_in_order(network, seen))
     expected = policy.unit_action(seen)
     np.testing.assert_allclose(np.tanh(outputs), expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_program_in_cpp_links_the_code(tmp_path):
+    policy = random_policy(tmp_path / "p", [3, 4, 2], 0.5, 0)
+    for path, content in c_code.files(needed_part(policy), tmp_path / "policy", []).items():
+        path.write_bytes(content)
+    main = "int main() { float seen[3] = {}, action[2]; policy_act(seen, action); }"
+    (tmp_path / "main.cpp").write_text(f'#include "policy.h"\n{main}\n')
+    for command in ("gcc -c policy.c", "g++ -c main.cpp", "g++ main.o policy.o -lm -o program"):
+        subprocess.run(command.split(), cwd=tmp_path, check=True)
+    subprocess.run([tmp_path / "program"], check=True)
 
 
 @needs_compiler

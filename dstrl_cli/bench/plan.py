@@ -18,7 +18,7 @@ from dstrl_cli.config.resolving import resolve
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.machine import cores
 from dstrl_cli.nets.choice import choose
-from dstrl_cli.registry import ENGINES, algorithm_name
+from dstrl_cli.registry import ENGINES, algorithm, algorithm_name
 from dstrl_cli.sweep.plan import prepare
 from dstrl_cli.training.run import find_device
 
@@ -258,6 +258,8 @@ def _configs(request: BenchRequest) -> list[RunConfig]:
         wanted += [] if request.batch is None else [f"batch_size={request.batch}"]
         flags = {"env.id": env, "sparsity": sparsity, "device": request.device, "threads": threads}
         config = resolve(method, algo, sets=[*SETTINGS, *request.sets, *wanted], flags=flags)
+        if algorithm(config.algo).needs:
+            raise InputError(f"--algo {algo}: it learns from a trained run, which bench has not")
         config = prepare(config, Path()).config
         found[config.model_copy(update={"device": find_device(config.device)})] = None
     return list(found)
