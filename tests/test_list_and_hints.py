@@ -8,8 +8,9 @@ import pytest
 
 from dstrl_cli.cli import main
 from dstrl_cli.config.foreign import KEYS
-from dstrl_cli.config.keys import MACROS, keys
+from dstrl_cli.config.keys import FREE_FORM, MACROS, keys
 from dstrl_cli.config.resolving import resolve
+from dstrl_cli.config.starts import STARTS
 from dstrl_cli.registry import SCORES
 
 
@@ -31,8 +32,15 @@ def test_methods_scores_envs_and_presets_are_listed(capsys):
 
 def test_every_key_is_listed_with_type_and_default(capsys):
     found = listed(capsys, "keys")
-    assert set(keys()) - {"algo", "method"} <= found.keys()
-    assert found["nstep"] == {"name": "nstep", "type": "whole number >= 1, <= 20", "default": 3}
+    hidden = {"algo", "method", *(row.source for row in STARTS.values())}
+    assert set(found) == {*keys(), *FREE_FORM, *MACROS} - hidden
+    assert found["nstep"] == {
+        "name": "nstep",
+        "type": "whole number >= 1, <= 20",
+        "default": 3,
+        "meaning": "Steps of the critics' targets (RLx2).",
+    }
+    assert all(each["meaning"].endswith(".") for each in found.values())
     assert found["tau"]["type"] == "number > 0, <= 1"
     assert found["rewire"]["type"] == "after_step|instead_of_step"
     assert (

@@ -78,26 +78,34 @@ what it holds."""
 class NetworkConfig(Model):
     """One network (the actor, or the twin critics): how sparse, how wide, and its topology rule.
 
-    `dense` ignores `sparsity`. `match_parameters` makes the network dense and so narrow that it has
-    about as many weights as a network of that sparsity has connections. `hidden_sizes: null` means
-    the run's. A budget that moves begins at `initial_sparsity`. `layers` are the sparsities of
-    single layers, from the input on, for `allocation: layers`. Every `redo_interval` of its own
-    updates the network's dormant units begin anew, those whose activity is at most
-    `redo_threshold` of their layer's; null: never (`training.recycling`).
+    Dormant units are recycled by `training.recycling`; `redo_interval` counts the network's own
+    updates.
     """
 
     sparsity: Sparsity = 0.0
+    """Share of its connections that are inactive; at the end, where the budget moves."""
     initial_sparsity: Sparsity | None = None
+    """The sparsity that a moving budget begins at."""
     dense: bool = False
+    """All connections are active, whatever `sparsity` says."""
     match_parameters: bool = False
+    """Dense, and so narrow that it has as many weights as one of that sparsity has connections."""
     hidden_sizes: Widths | None = None
+    """Units of its hidden layers; null: the run's."""
     allocation: Annotated[str, one_of("allocation", ALLOCATIONS)] = "erdos_renyi"
+    """How the sparsity is divided among layers."""
     lambdas: Lambdas | None = None
+    """One per layer from the input on, for `allocation: lambda` (XU eq. 11)."""
     layers: Sparsities | None = None
+    """The sparsity of each layer from the input on, for `allocation: layers`."""
     initial_mask: Annotated[str, named("initial mask", INITIAL_MASKS)] = "random"
+    """Which connections are active at first."""
     topology: TopologyConfig = TopologyConfig()
+    """How the topology changes."""
     redo_interval: PositiveInt | None = None
+    """Updates after which its dormant units begin anew (ReDo); null: never."""
     redo_threshold: NonNegativeFloat = 0.025
+    """Mean activity, over that of their layer, up to which those units are dormant."""
 
     @property
     def all_active(self) -> bool:
@@ -202,108 +210,157 @@ class RunConfig(Model):
     """One run: an algorithm, a method, an environment and a seed, with every key resolved.
 
     Defaults are TD3's of the shared base; `presets/algos` states every one with its source.
-    Training ends after `steps` or after `episodes`, whichever comes first; null leaves it to the
-    steps, which also bound the replay buffer.
-    `gradient_steps` updates (-1: as many as environment steps since) follow every `train_freq`
-    steps, or episodes: as in Stable-Baselines3.
-    `init_mask_from` and `init_weights_from` are a run's folder or policy file: the networks start
-    with its masks, those at its end, and with its weights, those that it began with. `expert` is
-    the run whose policy behaviour cloning imitates, `expert_q` the one whose critics give the
-    targets of this run's critics, and `prefill_from` the one whose policy takes the first
-    `learning_starts` steps, with normal noise of `prefill_noise`. `{seed}` in these five stands for
-    the run's seed. What was found there (`init_mask_source`, ...) is filled in.
-    `init_weights_from: fresh` draws other weights than a run of this seed does.
-    `threads: auto` gives a run a second thread where the machine has two cores for it and it gains
-    time (`nets.choice.threads_for`). `env_workers` are processes that step environments (0: none,
-    the run's own process), and `replay_device: auto` keeps the replay buffer beside the networks.
-    An episode that terminates at exactly its time limit counts as terminated, or as cut off by the
-    limit with `limit_wins`; an evaluation episode that has not ended after `eval_max_steps` is
-    ended there. A hidden unit counts as dormant in `neurons.csv` whose activity is at most
-    `dormant_threshold` of its layer's.
-    `checkpoint_every` is a number of steps or a time (`10m`; 0: never), and `keep_checkpoint` keeps
-    the last checkpoint of a finished run. `tensorboard` and `wandb` also write curves for these
-    two. `metric` is what tables of the run show unless they are
-    asked for another; `method_label` and `method_order` are how they name and sort a user's own
-    method.
+    `steps` also bound the replay buffer. A run that another one starts from (`init_mask_from`, ...)
+    is named by its folder or its policy file. `nets.choice` chooses engine and threads for `auto`.
     """
 
     algo: Annotated[str, named("algorithm", ALGORITHMS)]
+    """The algorithm."""
     method: Name
+    """The method, whose file gives the other keys."""
     env: Annotated[EnvConfig, BeforeValidator(env_shorthand)]
+    """The environment."""
     seed: Seed = 0
+    """The seed of everything that is random."""
     steps: Length = 1_000_000
+    """Environment steps of the run."""
     episodes: Length | None = None
+    """Training episodes; the run ends with them or with `steps`, whichever comes first."""
 
     learning_starts: NonNegativeInt = 25_000
+    """Environment steps before the first update, with random actions."""
     train_freq: TrainFreq = 1
+    """Environment steps, or episodes, between trainings."""
     gradient_steps: GradientSteps = 1
+    """Updates of a training; -1: as many as environment steps since the last."""
     learning_rate: LearningRate = 3e-4
+    """Adam's; `{linear: X}` falls from X to 0 at the last step."""
     weight_decay: NonNegativeFloat = 0.0
+    """L2 penalty that Adam adds to gradients."""
     batch_size: Annotated[Whole, Field(ge=1, le=10_000_000)] = 256
+    """Transitions of an update."""
     gamma: Annotated[Real, Field(ge=0, le=1)] = 0.99
+    """Discount of a step."""
     limit_wins: bool = False
+    """An episode that terminates at exactly its time limit counts as cut off by it."""
     tau: Fraction = 0.005
+    """Share of the online weights that target networks take over."""
     policy_delay: PositiveInt = 2
+    """Updates of the critics for one of the actor."""
     target_update_interval: PositiveInt = 1
+    """Updates between those of the target networks."""
     buffer_size: PositiveInt = 1_000_000
+    """Transitions of the replay buffer, at most."""
     hidden_sizes: Widths = (256, 256)
+    """Units of the hidden layers of both networks."""
     weight_init: Literal["fan_in", "orthogonal", "xavier"] = "fan_in"
+    """How first weights are drawn."""
     init_mask_from: Name | None = None
+    """A run whose last masks the networks start with; `{seed}` is the run's seed."""
     init_mask_source: Name | None = None
+    """What was found there, filled in."""
     init_weights_from: Name | None = None
+    """A run whose first weights the networks start with; `fresh`: other ones than the seed's."""
     init_weights_source: Name | None = None
+    """What was found there, filled in."""
     expert: Name | None = None
+    """A run whose policy behaviour cloning imitates."""
     expert_source: Name | None = None
+    """What was found there, filled in."""
     expert_q: Name | None = None
+    """A run whose critics give the targets of this run's."""
     expert_q_source: Name | None = None
+    """What was found there, filled in."""
     prefill_from: Name | None = None
+    """A run whose policy takes the first `learning_starts` steps."""
     prefill_source: Name | None = None
+    """What was found there, filled in."""
     prefill_noise: NonNegativeFloat = 0.1
+    """Standard deviation of the noise on that policy's actions."""
 
     exploration_noise: NonNegativeFloat = 0.1
+    """TD3: standard deviation of the noise on actions in [-1, 1]."""
     target_noise: NonNegativeFloat = 0.2
+    """TD3: standard deviation of the noise on target actions."""
     target_noise_clip: NonNegativeFloat = 0.5
+    """TD3: where that noise is clipped."""
 
     temperature: Literal["learned", "fixed"] = "learned"
+    """SAC: whether alpha is learned."""
     alpha: PositiveFloat = 1.0
+    """SAC: the temperature, or where its learning begins."""
     target_entropy: TargetEntropy = None
+    """SAC: what learning alpha aims at; null: minus the size of an action."""
     log_std_squash: Literal["tanh", "clamp"] = "tanh"
+    """SAC: how the logarithm of the standard deviation is kept in its bounds."""
     log_std_bounds: Bounds = (-5.0, 2.0)
+    """SAC: these bounds."""
     collect: Literal["stochastic", "mean"] = "stochastic"
+    """SAC: whether training acts by samples or by means."""
 
     nstep: Annotated[Whole, Field(ge=1, le=MAX_NSTEP)] = 1
+    """Steps of the critics' targets (RLx2)."""
     nstep_delay: NonNegativeInt = 0
+    """Environment steps with one-step targets before those."""
     buffer: BufferConfig = BufferConfig()
+    """The dynamic replay buffer."""
     rewire: Literal["after_step", "instead_of_step"] = "after_step"
+    """Whether an update that changes the topology also updates the weights."""
     target_masking: Literal["none", "online_mask", "magnitude_trim"] = "none"
+    """How masks act on target networks."""
     target_trim: Literal["budget", "nonzero"] = "budget"
+    """What `magnitude_trim` keeps: as many as the budget, or as are not zero."""
     gradients: Literal["masked", "dense"] = "masked"
+    """Whether Adam sees the gradients of inactive connections (authors' code)."""
     moments: Literal["reset", "keep"] = "reset"
+    """Whether a grown connection's moments begin anew."""
     grown_bias_correction: Literal["network", "connection"] = "network"
+    """Whether Adam's bias correction of a grown connection begins anew, too."""
     initial_targets: Literal["sparse", "dense"] = "sparse"
+    """Whether target networks begin masked."""
 
     actor: NetworkConfig = NetworkConfig()
+    """The actor."""
     critic: NetworkConfig = NetworkConfig()
+    """The critics."""
 
     eval_every: PositiveInt = 5_000
+    """Environment steps between evaluations."""
     eval_episodes: Annotated[Whole, Field(ge=1, le=1_000_000)] = 10
+    """Episodes of an evaluation."""
     eval_max_steps: PositiveInt | None = 10_000
+    """Steps after which an evaluation episode is ended; null: never."""
     dormant_threshold: NonNegativeFloat = 0.025
+    """The same for units that `neurons.csv` counts as dormant."""
     checkpoint_every: Interval = "10m"
+    """Environment steps or time between checkpoints; 0: none."""
     keep_checkpoint: bool = False
+    """Keep the last checkpoint of a finished run."""
     device: Device = "auto"
+    """Where networks are trained."""
     engine: Annotated[str, one_of("engine", ("auto", *ENGINES))] = "auto"
+    """Dense tensors with masks, or active connections alone (CPU); auto: the faster one."""
     threads: Threads = "auto"
+    """Threads of the run; auto: two where it has the cores and gains time."""
     env_workers: Workers = "auto"
+    """Processes that step environments; 0: the run's own."""
     replay_device: Literal["auto", "cpu"] = "auto"
+    """Where the replay buffer lies; auto: beside the networks."""
     compile: bool = False
+    """Compile updates with torch.compile (accelerators)."""
     tensorboard: bool = False
+    """Also write curves for TensorBoard."""
     wandb: bool = False
+    """Also write curves for Weights & Biases."""
     out: Name = "results"
+    """The results folder."""
 
     metric: MetricName | None = None
+    """What tables of the run show unless they are asked for another."""
     method_label: Name | None = None
+    """How tables name a method of your own."""
     method_order: Whole | None = None
+    """Where tables sort it."""
 
     @property
     def thread_count(self) -> int:

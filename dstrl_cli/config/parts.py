@@ -19,25 +19,34 @@ from dstrl_cli.config.fields import (
 
 
 class Model(BaseModel):
-    """A part of a configuration: it cannot be changed, and takes no key that it does not know."""
+    """A part of a configuration: it cannot be changed, and takes no key that it does not know.
+
+    What stands below a key says what it means; `dstrl list keys` shows it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class BufferConfig(Model):
-    """RLx2's dynamic-capacity buffer (RLX Alg. 2); `check_interval` is in environment steps.
+    """RLx2's dynamic-capacity buffer (RLX Alg. 2).
 
-    The oldest `check_batches * batch_size` transitions are compared with the current policy. The
-    largest size is the run's `buffer_size`; a `min_size` beyond it never lets the buffer shrink.
+    Its largest size is the run's `buffer_size`; with a `min_size` beyond it, it never shrinks.
     """
 
     dynamic: bool = False
+    """Whether the buffer shrinks while its oldest transitions are far from the policy."""
     min_size: PositiveInt = 100_000
+    """Transitions down to which it may shrink."""
     check_interval: PositiveInt = 10_000
+    """Environment steps between comparisons."""
     check_batches: PositiveInt = 8
+    """How many batches of the oldest transitions are compared."""
     shrink: Annotated[Real, Field(gt=0, lt=1)] = 0.1
+    """The share that shrinking takes away."""
     distance_threshold: NonNegativeFloat = 0.2
+    """The distance of actions above which it shrinks."""
     distance: Literal["mean_squared", "l2"] = "mean_squared"
+    """How distances of actions are measured."""
 
     @property
     def smallest(self) -> int:
@@ -60,22 +69,23 @@ def _plain(value: Any) -> Any:
 
 
 class EnvConfig(Model):
-    """The environment: a Gymnasium id (the `dstrl/` prefix may be left out) and its task.
+    """The environment and its task.
 
-    `kwargs` are given to the environment when it is made (`gymnasium.make`): arguments of its
-    constructor, or `max_episode_steps`; `seed: run` stands for the run's seed. `flatten` makes
-    vectors of dictionaries and arrays that an environment observes. `noise_features` is the share
-    of the entries of an observation that is noise, which follows what is observed. An environment
-    fails if one call of its `step` or `reset` takes longer than `timeout`, in seconds or as in
-    `10m`.
+    `kwargs` are those of `gymnasium.make`: arguments of its constructor, or `max_episode_steps`.
     """
 
     id: Name
+    """Gymnasium id; `dstrl/` may be left out."""
     task: Annotated[Whole, Field(ge=0, le=9)] = 0
+    """Task of a navigation environment."""
     kwargs: dict[str, Annotated[Any, PlainValidator(_plain)]] = {}
+    """Arguments given to the environment; `seed: run` is the run's seed."""
     flatten: bool = False
+    """Make vectors of dictionaries and arrays that are observed."""
     noise_features: Sparsity = 0.0
+    """The share of an observation's entries that is noise (ANF)."""
     timeout: Duration = 600.0
+    """How long one call of the environment may take before it counts as failed."""
 
     def __hash__(self) -> int:
         return hash(

@@ -24,43 +24,60 @@ from dstrl_cli.registry import BUDGETS, DROP_SCORES, GROW_SCORES, SCHEDULES
 class TopologyConfig(Model):
     """How one network's topology changes: a drop score, a grow score and a schedule.
 
-    `update_interval` and `update_offset` count that network's own updates; `stop_before_end` is
-    in environment steps. The budget of a layer is its number of connections. By default it stays;
-    another `budget` moves it, between two shares of the network's own updates, from what
-    `initial_sparsity` gives to what `sparsity` gives. Connections are swapped (some dropped and as
-    many grown) after the share `swap_start` and before `swap_end`. `swap_of_growth` is the share of
-    what a rising budget grows that is dropped elsewhere at the same time. A neuron keeps the share
-    `importance_decay` of its importance whenever some is added. `fan_in` limits the inputs of
-    neurons, and `n_of_m` keeps N of every M consecutive ones, which fixes the sparsity.
-    `ablate_below` empties neurons that have fewer salient connections (SRigL): a number or, below
-    1, a share of a neuron's inputs. `params` are parameters of a user's own scores, which check
-    them when a run is about to start.
+    The budget of a layer is its number of connections. By default it stays; another `budget` moves
+    it from what `initial_sparsity` gives to what `sparsity` gives. Shares of training are shares of
+    the network's own updates. A user's own scores check their `params` when a run is about to
+    start.
     """
 
     drop: Annotated[str, named("drop score", DROP_SCORES)] = "magnitude"
+    """The score by which connections are dropped."""
     grow: Annotated[str, named("grow score", GROW_SCORES)] = "random"
+    """The score by which connections are grown."""
     schedule: Annotated[str, named("schedule", SCHEDULES)] = "static"
+    """How the share that is exchanged changes over training; static: nothing is exchanged."""
     drop_fraction: Fraction = 0.5
+    """The share of active connections that an update of the topology exchanges, at first."""
     budget: Annotated[str, named("budget", BUDGETS)] = "constant"
+    """How the number of connections moves over training."""
     budget_start: Share = 0.0
+    """The share of training after which it begins to move."""
     budget_end: Share = 1.0
+    """The share of training after which it has arrived."""
     swap_start: Share = 0.0
+    """The share of training after which connections are exchanged."""
     swap_end: Share = 1.0
+    """The share of training before which they are."""
     swap_of_growth: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    """The share of what a rising budget grows that is dropped elsewhere."""
     update_interval: PositiveInt = 10_000
+    """The network's own updates from one change of the topology to the next."""
     update_offset: NonNegativeInt = 0
+    """The network's own update of the first change; 0: after one interval."""
     stop_before_end: NonNegativeInt = 0
+    """Environment steps before the end without changes."""
     final_drop: bool = False
+    """The last change, at the end of the schedule, drops without growing (SOK's code)."""
     regrow_dropped: bool = True
+    """Whether what was just dropped may be grown again."""
     grow_init: Literal["zero", "adam_step"] = "zero"
+    """The value of a grown connection."""
     sign_split: Literal["fraction", "half", "official"] = "fraction"
+    """How many positive and negative weights the score `sign` drops."""
     accumulate: Literal["topology_update", "critic_update"] = "topology_update"
+    """When importance is added up."""
     td_error: Literal["sum", "mean", "off"] = "sum"
+    """How the TD error of a batch weighs importance."""
     importance_decay: Share = 1.0
+    """The share of its importance that a neuron keeps whenever some is added."""
     fan_in: FanIn = "free"
+    """A limit on the inputs of a neuron."""
     ablate_below: PositiveFloat | None = None
+    """Salient connections, or their share, below which a neuron is emptied (SRigL); null: none."""
     n_of_m: NOfMs | None = None
+    """N of every M consecutive inputs of a neuron are kept, which fixes the sparsity."""
     params: dict[str, Any] = {}  # noqa: RUF012  # pydantic copies it
+    """Parameters of scores of your own."""
 
     def __hash__(self) -> int:
         """Hash all keys but `params`, a dict and so unhashable; equality still compares it."""

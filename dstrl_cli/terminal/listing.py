@@ -5,7 +5,10 @@ Nothing here imports torch; only the environments import gymnasium.
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,6 +22,7 @@ from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.config.presets import list_presets, load_sweep_preset
 from dstrl_cli.config.resolving import resolve
+from dstrl_cli.config.starts import STARTS
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.registry import (
     ALGORITHMS,
@@ -113,15 +117,35 @@ def _presets() -> list[Item]:
 
 
 def _keys() -> list[Item]:
-    """Return every key with its type and what a bare `dstrl train` has."""
+    """Return every key with its type, what a bare `dstrl train` has, and what it means.
+
+    Keys that a run fills in itself are left out.
+    """
     schema, used = RunConfig.model_json_schema(), flatten(to_dict(resolve()))
+    meanings = dict(_meanings(RunConfig))
+    own = {"algo", "method", *(row.source for row in STARTS.values())}
     found: list[Item] = [
-        {"name": key, "type": type_, "default": used.get(key)}
+        {"name": key, "type": type_, "default": used.get(key), "meaning": meanings[key]}
         for key, type_ in _types(RunConfig, schema, schema)
-        if key not in ("algo", "method")
+        if key not in own
     ]
-    macros = ({"name": key, "type": "sets it for both", "default": None} for key in MACROS)
+    both = {"type": "sets it for both", "default": None, "meaning": "The actor's and the critics'."}
+    macros = ({"name": key, **both} for key in MACROS)
     return [*found, *macros]
+
+
+def _meanings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the dotted key and the description, which stands below it, of every key of a model."""
+    (definition,) = ast.parse(inspect.getsource(model)).body
+    statements = definition.body if isinstance(definition, ast.ClassDef) else []
+    for key, below in pairwise(statements):
+        match key, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=text)):
+                kind = model.model_fields[name].annotation
+                if isinstance(kind, type) and issubclass(kind, BaseModel):
+                    yield from _meanings(kind, f"{prefix}{name}.")
+                else:
+                    yield f"{prefix}{name}", str(text)
 
 
 def _types(
