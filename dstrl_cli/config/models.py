@@ -105,7 +105,7 @@ class NetworkConfig(Model):
     redo_interval: PositiveInt | None = None
     """Updates after which its dormant units begin anew (ReDo); null: never."""
     redo_threshold: NonNegativeFloat = 0.025
-    """Mean activity, over that of their layer, up to which those units are dormant."""
+    """Mean activity, over its layer's, up to which a unit is dormant and begins anew."""
 
     @property
     def all_active(self) -> bool:
@@ -276,14 +276,14 @@ class RunConfig(Model):
     prefill_source: Name | None = None
     """What was found there, filled in."""
     prefill_noise: NonNegativeFloat = 0.1
-    """Standard deviation of the noise on that policy's actions."""
+    """Standard deviation of the noise on the actions of `prefill_from`."""
 
     exploration_noise: NonNegativeFloat = 0.1
     """TD3: standard deviation of the noise on actions in [-1, 1]."""
     target_noise: NonNegativeFloat = 0.2
     """TD3: standard deviation of the noise on target actions."""
     target_noise_clip: NonNegativeFloat = 0.5
-    """TD3: where that noise is clipped."""
+    """TD3: the largest noise on target actions."""
 
     temperature: Literal["learned", "fixed"] = "learned"
     """SAC: whether alpha is learned."""
@@ -294,14 +294,14 @@ class RunConfig(Model):
     log_std_squash: Literal["tanh", "clamp"] = "tanh"
     """SAC: how the logarithm of the standard deviation is kept in its bounds."""
     log_std_bounds: Bounds = (-5.0, 2.0)
-    """SAC: these bounds."""
+    """SAC: bounds of the logarithm of the standard deviation."""
     collect: Literal["stochastic", "mean"] = "stochastic"
     """SAC: whether training acts by samples or by means."""
 
     nstep: Annotated[Whole, Field(ge=1, le=MAX_NSTEP)] = 1
     """Steps of the critics' targets (RLx2)."""
     nstep_delay: NonNegativeInt = 0
-    """Environment steps with one-step targets before those."""
+    """T_0: updates of the critics with one-step targets, before those of `nstep` begin."""
     buffer: BufferConfig = BufferConfig()
     """The dynamic replay buffer."""
     rewire: Literal["after_step", "instead_of_step"] = "after_step"
@@ -331,7 +331,7 @@ class RunConfig(Model):
     eval_max_steps: PositiveInt | None = 10_000
     """Steps after which an evaluation episode is ended; null: never."""
     dormant_threshold: NonNegativeFloat = 0.025
-    """The same for units that `neurons.csv` counts as dormant."""
+    """Mean activity, over its layer's, up to which `neurons.csv` counts a unit as dormant."""
     checkpoint_every: Interval = "10m"
     """Environment steps or time between checkpoints; 0: none."""
     keep_checkpoint: bool = False
