@@ -13,7 +13,8 @@ from typing import Any
 
 from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.ranges import parse_steps
-from dstrl_cli.errors import DstrlError
+from dstrl_cli.envs.calls import generators_restored
+from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
 from dstrl_cli.registry import only_asked
 from dstrl_cli.runs.checksums import check_policy
@@ -22,7 +23,7 @@ from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes
 from dstrl_cli.sweep.request import RunRequest, plan_training
-from dstrl_cli.sweep.states import Planned
+from dstrl_cli.sweep.states import Planned, ended, repaired
 from dstrl_cli.terminal import describe
 from dstrl_cli.training.run import Outcome
 from dstrl_cli.training.run import train as train_runs
@@ -66,6 +67,7 @@ def train(
 
     What is left out has the default of the command line. A script needs no
     `if __name__ == "__main__"`, as no further process is started unless `env_workers` asks for it.
+    So an environment that hangs for longer than `env.timeout`, or crashes, ends this process.
 
     Args:
         algo: `td3`, `sac` or `bc`.
@@ -141,20 +143,28 @@ def train(
     named = None if preset is None else str(preset)
     request = RunRequest(axes, flags, ours, named, texts, overwrite, resume, stored)
     with only_asked((algo, env, *texts), trust):
-        outcome = _carried_out(plan_training(request), quiet)
+        outcome = _carried_out(_only(plan_training(request)), quiet)
     if failures := describe.failures([outcome]):
         raise DstrlError(failures)
     return describe.outcome_json(outcome)
 
 
-def _carried_out(planned: Sequence[Planned], quiet: bool) -> Outcome:
-    """Train the only run of a plan, unless nothing is left to do; return how it ended."""
-    placement = place_runs(planned, Limits(), this_host())
+def _only(planned: Sequence[Planned]) -> Planned:
+    """Return the only run of a plan. Raises InputError where a preset names several seeds."""
+    if len(planned) > 1:
+        seeds = ", ".join(str(each.run.config.seed) for each in planned)
+        raise InputError(f"seed: the preset names several ({seeds}); choose one, as seed=0")
+    return planned[0]
+
+
+def _carried_out(planned: Planned, quiet: bool) -> Outcome:
+    """Train a run, unless nothing is left to do; return how it ended."""
+    placement = place_runs([planned], Limits(), this_host())
     if not placement.runs:
-        run, status = planned[0].run, planned[0].status
-        return Outcome(run, read_summary(run.path) or {"status": status})
+        repaired([planned])
+        return ended(planned)
     (run,) = placement.runs
-    with _torch_settings_restored():
+    with _torch_settings_restored(), generators_restored():
         (summary,) = train_runs([run], placement.devices[0].name, _Lines(quiet))
     return Outcome(run, summary)
 
@@ -198,7 +208,7 @@ def _yaml(value: Any) -> str:
     def plain(other: Any) -> Any:  # NumPy's numbers and arrays; paths
         return other.tolist() if hasattr(other, "tolist") else str(other)
 
-    return json.dumps(value, default=plain)
+    return json.dumps(value, default=plain, ensure_ascii=False)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from dstrl_cli.report.comparing import Asked, asked_test
 from dstrl_cli.report.render import render
 from dstrl_cli.report.table import Comparisons
 from dstrl_cli.report.words import counted
-from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
+from dstrl_cli.runs.summary import CONFIG_FILE
 from dstrl_cli.sweep import launcher, local, stages, study
 from dstrl_cli.sweep.again import stored_config
 from dstrl_cli.sweep.launcher import OnFailure
@@ -31,7 +31,7 @@ from dstrl_cli.sweep.memory import format_bytes
 from dstrl_cli.sweep.place import Limits, Placement
 from dstrl_cli.sweep.plan import Axes, prepare
 from dstrl_cli.sweep.request import Rounds, RunRequest, plan_training, wanted_runs
-from dstrl_cli.sweep.states import Planned, repaired, resumed
+from dstrl_cli.sweep.states import Planned, ended, repaired, resumed
 from dstrl_cli.sweep.status import look
 from dstrl_cli.terminal import deciding, describe, exported, listing, plan, staged, status, verified
 from dstrl_cli.terminal.display import make_display
@@ -96,18 +96,13 @@ def train(request: RunRequest, options: RunOptions) -> None:
     if outcomes is None:
         return
     if options.as_json:
-        ended = {each.run.label: each for each in [*map(_ended_before, planned), *outcomes]}
-        _print_json({"runs": [describe.outcome_json(each) for each in ended.values()]})
+        every = {each.run.label: each for each in [*map(ended, planned), *outcomes]}
+        _print_json({"runs": [describe.outcome_json(each) for each in every.values()]})
     else:
         for outcome in outcomes:
             options.console.print()
             options.console.print(describe.outcome_overview(outcome))
     _raise_failures(outcomes)
-
-
-def _ended_before(planned: Planned) -> Outcome:
-    """Return how a run ended that was there before."""
-    return Outcome(planned.run, read_summary(planned.run.path) or {"status": planned.status})
 
 
 def sweep(request: RunRequest, options: RunOptions, compare: str | None, rounds: Rounds) -> None:

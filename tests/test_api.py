@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,42 @@ def test_the_settings_of_the_process_are_as_before():
         assert tiny * 1 == 0
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_program_draws_on_from_its_own_random_numbers():
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    expected = [(random.random(), np.random.random()) for _ in range(3)]  # noqa: NPY002
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    drawn = []
+    for seed in range(3):
+        drawn.append((random.random(), np.random.random()))  # noqa: NPY002
+        train(seed=seed, steps=1)
+    assert drawn == expected
+
+
+def test_presets_of_several_runs_are_refused():
+    with pytest.raises(dstrl_cli.InputError, match=r"seed: the preset names several \(0, 1\)"):
+        train(preset="quick", dst="rlx2")
+    Path("two.yaml").write_text(
+        "config: {env.id: 2DNav-v1}\nsweep: {variants: [{config: {gamma: 0.9}}]}\n"
+    )
+    with pytest.raises(dstrl_cli.InputError, match="has variants of a run"):
+        train(preset="two.yaml", dst="rlx2")
+
+
+def test_a_finished_run_that_lost_its_summary_is_repaired():
+    run = train()
+    summary = Path(run["path"]) / "summary.json"
+    summary.unlink()
+    again = train(resume=True)
+    assert again["final_return"]["mean"] == pytest.approx(run["final_return"]["mean"])
+    assert summary.is_file()
+
+
+def test_text_beyond_the_first_plane_is_taken():
+    assert train(steps=1, sets={"out": "\U0001f600"})["path"].startswith("\U0001f600")
 
 
 def test_a_script_needs_no_main_guard():

@@ -79,3 +79,14 @@ def close_quietly(env: object) -> None:
     """Close an environment; what that raises does not matter any more."""
     with suppress(Exception, SystemExit), contained():
         env.close()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def generators_restored() -> Iterator[None]:
+    """Leave the generators of Python and NumPy as they were: a program may draw from them."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002

@@ -7,10 +7,8 @@ it from then on.
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -18,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dstrl_cli.envs.actions import ActionScale
-from dstrl_cli.envs.calls import explain, seed_globals
+from dstrl_cli.envs.calls import explain, generators_restored, seed_globals
 from dstrl_cli.envs.specs import RUN_SEED, EnvSpec
 from dstrl_cli.envs.watch import Watch
 from dstrl_cli.errors import InputError
@@ -50,7 +48,7 @@ def check(env: gymnasium.Env, spec: EnvSpec, watch: Watch) -> tuple[str, ...]:
         InputError: something that it does or returns cannot be trained on, with the remedy.
     """
     probe = _Probe(env, spec, watch)
-    with _generators_restored():
+    with generators_restored():
         starts = [probe.start(), probe.start()]
         probe.step()
         if np.array_equal(starts[0], starts[1]):
@@ -189,14 +187,3 @@ def _described(value: Any) -> str:
     if isinstance(value, tuple):
         return f"{len(value)} values"
     return repr(value)[:80]
-
-
-@contextmanager
-def _generators_restored() -> Iterator[None]:
-    """Leave the generators of Python and NumPy as they were: a program may draw from them."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002

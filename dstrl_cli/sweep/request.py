@@ -125,6 +125,11 @@ def plan_training(request: RunRequest) -> list[Planned]:
     if preset is not None:
         refuse_several(request.axes, request.flags, request.sets, preset)
     runs = wanted_runs(request, preset)
+    if preset is not None and len({run.config.seed for run in runs}) < len(runs):
+        raise InputError(
+            f"preset '{preset.name}' has variants of a run: train them with dstrl sweep, or give "
+            "what one of them changes with --set"
+        )
     if request.resume:
         return resumed(runs, overwrite=False, lengthen=True)
     return fresh(runs, request.overwrite)

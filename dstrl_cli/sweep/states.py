@@ -19,7 +19,7 @@ from dstrl_cli.runs.lock import InUse, check_unused, in_use
 from dstrl_cli.runs.status import DAMAGED, FINISHED, RUNNING, SUMMARY_FILE
 from dstrl_cli.runs.summary import read_status, read_summary, repair_summary
 from dstrl_cli.sweep.going_on import going_on, is_longer, longer
-from dstrl_cli.training.run import Run
+from dstrl_cli.training.run import Outcome, Run
 
 HELD = RUNNING
 """The status of a run that another process trains."""
@@ -132,6 +132,11 @@ def _writable(run: Run, status: str) -> Planned:
     """Plan a run that goes on. Raises InputError where its folder cannot be written."""
     check_writable(run.path, run.config.out)
     return Planned(run, status)
+
+
+def ended(planned: Planned) -> Outcome:
+    """Return how a run ended that was there before."""
+    return Outcome(planned.run, read_summary(planned.run.path) or {"status": planned.status})
 
 
 def repaired(planned: Iterable[Planned]) -> list[str]:
