@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import yaml
 
+from dstrl_cli import cli, commands
 from dstrl_cli.cli import main
 from dstrl_cli.evaluation import video as evaluation
 
@@ -44,6 +45,11 @@ def dstrl(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 # --- help and version ---------------------------------------------------------------------------
+
+
+def test_the_commands_that_the_command_line_calls_are_public():
+    called = set(re.findall(r"\bcommands\.(\w+)", Path(cli.__file__).read_text()))
+    assert called <= set(commands.__all__)
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["sweep"], ["eval"], ["table"], ["list"]])

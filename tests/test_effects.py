@@ -141,6 +141,79 @@ def test_a_first_change_beyond_the_run_is_told():
     )
 
 
+@pytest.mark.parametrize(
+    ("method", "sets", "said"),
+    [
+        (
+            "rigl",
+            ["topology.swap_start=0.5", "topology.swap_end=0.5"],
+            "no update lies between swap_start = 0.5 and swap_end = 0.5; lower swap_start, or "
+            "raise swap_end",
+        ),
+        (
+            "dst",
+            ["topology.update_offset=5", "topology.swap_end=0"],
+            "no update lies between swap_start = 0 and swap_end = 0; lower swap_start, or raise "
+            "swap_end",
+        ),
+        (
+            "dst",
+            ["topology.swap_start=0.9", "topology.stop_before_end=500000"],
+            "stop_before_end (500,000 steps) leaves no update after swap_start = 0.9; lower "
+            "stop_before_end, or swap_start",
+        ),
+        (  # 975,000 updates of the critics, 487,500 of the actor
+            "rigl",
+            ["topology.swap_end=0.005"],
+            "update_interval is 10,000, and updates between swap_start and swap_end are 2,437 from "
+            "1 on (actor) and 4,874 from 1 on (critics); lower it with --set "
+            "topology.update_interval=N",
+        ),
+        (
+            "rigl",
+            ["topology.swap_start=0.999"],
+            "update_interval is 10,000, and updates between swap_start and swap_end are 486 from "
+            "487,014 on (actor) and 974 from 974,026 on (critics); lower it with --set "
+            "topology.update_interval=N",
+        ),
+        (  # the first change is before the window: its offset is no hindrance
+            "dst",
+            [
+                "topology.update_offset=5",
+                "topology.swap_start=0.999",
+                "topology.update_interval=10000",
+            ],
+            "update_interval is 10,000, and updates between swap_start and swap_end are 486 from "
+            "487,014 on (actor) and 974 from 974,026 on (critics); lower it with --set "
+            "topology.update_interval=N",
+        ),
+    ],
+)
+def test_a_window_without_changes_is_told(method, sets, said):
+    found = [text for text in told(method, *sets) if "never changes" in text]
+    assert found == [f"the topology of the actor and the critics never changes: {said}"]
+
+
+def test_more_steps_help_where_there_are_too_few_updates_for_any_change():
+    (said, *_) = told("rigl", "topology.update_interval=2", steps=25_001)
+    assert said.endswith("never changes: the run has too few updates; raise --steps")
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.integers(0, 5))
+def test_an_interval_is_blamed_only_where_another_one_helps(updates, start, length, stop):
+    rule = {"swap_start": start / 80, "swap_end": (start + length) / 80, "stop_before_end": stop}
+    topology = TopologyConfig(schedule="constant", update_interval=1, **rule)
+    config = resolve().model_copy(
+        update={
+            "steps": 100 + updates,
+            "learning_starts": 100,
+            "critic": NetworkConfig(sparsity=0.5, topology=topology),
+        }
+    )
+    never = not topology_changes(config, "critic").count
+    assert never == (effects._without_swaps(config, "critic") is not None)
+
+
 def test_an_offset_is_the_first_change():
     sets = ["topology.update_offset=1000", "topology.update_interval=300"]
     config = resolve("dst", sets=sets, flags={"steps": 27_000})

@@ -136,6 +136,11 @@ def planned(method: str, *sets: str, **flags: Any) -> RunConfig:
         ),
         ("dst", ["topology.fan_in=at_most:0"], "must be free, constant, at_most:K"),
         ("dst", ["topology.ablate_below=0.3"], r"ablate_below = 0\.3 needs fan_in: constant"),
+        (
+            "srigl",
+            ["topology.ablate_below=1.5"],
+            r"ablate_below = 1\.5 is neither .*; write a whole number from 1 on, or a share below",
+        ),
         ("dst", ["topology.n_of_m=5:4"], "'5:4' must be N:M, as in 2:4"),
         ("dst", ["topology.n_of_m=[]"], "must hold at least one N:M"),
         ("srigl", ["topology.n_of_m=2:4"], "gives every neuron its number of inputs already"),

@@ -164,6 +164,17 @@ def test_dropping_alone_leaves_the_last_connection_of_a_layer() -> None:
     assert nothing.spared.tolist() == [[False]]
 
 
+def test_a_falling_budget_spares_no_connection() -> None:
+    active = (torch.arange(16) < 12).view(4, 4)
+    scores = one(torch.arange(16.0).view(4, 4))
+    twelve, target = torch.tensor([[12]]), torch.tensor([[6]])
+    for regrow_dropped in (False, True):
+        found = masks.rewire(
+            one(active), scores, scores, twelve, regrow_dropped=regrow_dropped, target=target
+        )
+        assert (found.mask.sum(), found.spared.tolist()) == (6, [[False]])
+
+
 @pytest.mark.parametrize("regrow_dropped", [False, True])
 def test_the_last_change_of_sok_code_drops_without_growing(regrow_dropped: bool) -> None:
     found = rewired(2, grow=False, regrow_dropped=regrow_dropped)

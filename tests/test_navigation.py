@@ -76,8 +76,10 @@ def test_impossible_choices_are_refused() -> None:
         choose_task("obstacles", 0, centre)
     with pytest.raises(InputError, match="two finite numbers"):
         choose_task("box", 0, (0.0, float("nan")))
-    with pytest.raises(InputError, match="unknown task set 'disk'; did you mean 'disc'"):
+    with pytest.raises(InputError, match="unknown goal_range 'disk'; did you mean 'disc'"):
         make("ReacherNav", goal_range="disk")
+    with pytest.raises(InputError, match=r"unknown goal_range 'obstacles'\. Valid: box, disc$"):
+        make("ReacherNav", goal_range="obstacles")
     with pytest.raises(InputError, match=r"env.task 10 does not exist: choose 0 to 9"):
         make("AntNav", task=10)
 

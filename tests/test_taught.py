@@ -206,6 +206,34 @@ def test_importance_needs_critics():
         plain("our-rigl", "bc")
 
 
+@pytest.mark.parametrize(
+    ("method", "sets", "message"),
+    [
+        ("rigl", ["critic.topology.update_interval=1"], "the critics would never learn"),
+        ("tiny", ["critic.hidden_sizes=[4]"], "the widths follow from hidden_sizes"),
+        (
+            "sst",
+            ["critic.topology.schedule=constant", "train_freq=[1,episode]"],
+            "the number of updates depends on the episodes",
+        ),
+        ("rigl", ["critic.topology.fan_in=at_most:1"], "has up to .* connections"),
+        (
+            "rigl",
+            [
+                "critic.initial_sparsity=0",
+                "critic.topology.budget=cubic",
+                "critic.topology.stop_before_end=20",
+            ],
+            "the critic would not reach its final sparsity",
+        ),
+    ],
+)
+def test_keys_of_critics_refuse_nothing_where_there_are_none(expert, method, sets, message):
+    with pytest.raises(InputError, match=message):
+        planned(plain(method, "td3", *sets))
+    planned(plain(method, "bc", f"expert={expert}", *sets))
+
+
 def test_other_observations_are_refused(expert, tmp_path):
     tensors, metadata = read(expert / "policy.safetensors")
     tensors["actor.weight.0"] = np.ones((5, 12), np.float32)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
+from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.config.starts import FRESH
-from dstrl_cli.config.windows import Windows
+from dstrl_cli.config.windows import Windows, update_at
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import ALGORITHMS, algorithm, is_outside
 
@@ -172,7 +173,7 @@ def _idle_rules(config: RunConfig) -> Iterator[str]:
     """Say which rules never act, or act once at the most because they are stopped before."""
     training = config.steps - config.learning_starts
     stopped: dict[str, list[str]] = {}
-    too_late: dict[tuple[str, int], list[str]] = {}  # by the key that sets the first change
+    too_late: dict[tuple[str, int, str], list[str]] = {}  # by the key that sets the first change
     for role in roles_of(config):
         network: NetworkConfig = getattr(config, role)
         if not network.changes_topology:
@@ -185,23 +186,53 @@ def _idle_rules(config: RunConfig) -> Iterator[str]:
             stop = f"stop_before_end ({rule.stop_before_end:,} steps)"
             said = f"{often}: {stop} is no less than the {training:,} steps of training"
             stopped.setdefault(said, []).append(role)
+        elif not changes.count and (reason := _without_swaps(config, role)):
+            stopped.setdefault(f"never changes: {reason}", []).append(role)
         elif not changes.count:
-            key = "update_offset" if rule.update_offset else "update_interval"
-            too_late.setdefault((key, getattr(rule, key)), []).append(role)
+            beyond = rule.update_offset >= windows(config, role).swap[1]
+            key = "update_offset" if beyond else "update_interval"
+            which = "" if _swaps_always(rule) else " between swap_start and swap_end"
+            too_late.setdefault((key, getattr(rule, key), which), []).append(role)
     for said, roles in stopped.items():
         yield f"the topology of the {named_networks(roles)} {said}"
-    for (key, first), roles in too_late.items():
+    for (key, first, which), roles in too_late.items():
         prefix = "" if len(roles) > 1 else f"{roles[0]}."
-        have = " and ".join(f"{_changeable(config, r):,} ({NAMES[r]})" for r in roles)
+        have = " and ".join(f"{_changeable(config, r)} ({NAMES[r]})" for r in roles)
         yield (
             f"the topology of the {named_networks(roles)} never changes: {key} is {first:,}, and "
-            f"updates are {have}; lower it with --set {prefix}topology.{key}=N"
+            f"updates{which} are {have}; lower it with --set {prefix}topology.{key}=N"
         )
 
 
-def _changeable(config: RunConfig, role: str) -> int:
-    """Return the updates of a network at which its topology may change."""
-    return min(updates(config, role), end_of_changes(config, role))
+def _without_swaps(config: RunConfig, role: str) -> str | None:
+    """Return why no interval lets a network swap connections, and what helps; None if one does."""
+    rule, found = getattr(config, role).topology, windows(config, role)
+    start, end = found.swap
+    if end - start > 1:
+        return None
+    if found.total < 2:
+        return "the run has too few updates; raise --steps"
+    if found.end < update_at(rule.swap_end, found.total):
+        return (
+            f"stop_before_end ({rule.stop_before_end:,} steps) leaves no update after swap_start = "
+            f"{rule.swap_start:g}; lower stop_before_end, or swap_start"
+        )
+    return (
+        f"no update lies between swap_start = {rule.swap_start:g} and swap_end = "
+        f"{rule.swap_end:g}; lower swap_start, or raise swap_end"
+    )
+
+
+def _swaps_always(rule: TopologyConfig) -> bool:
+    return (rule.swap_start, rule.swap_end) == (0, 1)
+
+
+def _changeable(config: RunConfig, role: str) -> str:
+    """Return in words how many updates of a network may swap connections, and which."""
+    start, end = windows(config, role).swap
+    if _swaps_always(getattr(config, role).topology):
+        return f"{end:,}"
+    return f"{end - start - 1:,} from {start + 1:,} on"
 
 
 def named_networks(roles: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ def refusals(config: RunConfig) -> list[str]:
         found.append(f"episodes = {config.episodes}: they end it, not its steps")
     if isinstance(config.learning_rate, LinearRate):
         found.append("learning_rate: it falls over the whole length of the run")
-    for role in effects.ROLES:
+    for role in effects.roles_of(config):
         network: NetworkConfig = getattr(config, role)
         if network.changes_topology and effects.updates(config, role):
             key = f"{role}.topology"

@@ -35,7 +35,7 @@ def refuse_short_buffer(config: RunConfig, origins: Mapping[str, Origin]) -> Non
 
 def refuse_widths_beside_match(config: RunConfig, origins: Mapping[str, Origin]) -> None:
     """Widths of a network that `match_parameters` finds from those of the run cannot be given."""
-    for role in effects.ROLES:
+    for role in effects.roles_of(config):
         key = f"{role}.hidden_sizes"
         if getattr(config, role).match_parameters and key in origins:
             origin = origins[key]
@@ -65,7 +65,7 @@ def refuse_standstill(config: RunConfig, origins: Mapping[str, Origin]) -> None:
     if config.rewire != "instead_of_step":
         return
     found: dict[Origin, list[str]] = {}
-    for role in effects.ROLES:
+    for role in effects.roles_of(config):
         network: NetworkConfig = getattr(config, role)
         if network.changes_topology and network.topology.update_interval == 1:
             origin = _origin(origins, f"{role}.topology.update_interval")
@@ -85,7 +85,7 @@ def refuse_unknown_end(config: RunConfig, origins: Mapping[str, Origin]) -> None
 
     A fixed number of updates after every episode depends on how many episodes there are.
     """
-    changing = config.actor.changes_topology or config.critic.changes_topology
+    changing = any(getattr(config, role).changes_topology for role in effects.roles_of(config))
     if not changing or not config.trains_after_episodes or config.gradient_steps < 0:
         return
     steps, freq = _origin(origins, "gradient_steps"), _origin(origins, "train_freq")
@@ -103,7 +103,7 @@ def refuse_unreached_sparsity(config: RunConfig) -> None:
 
     To be called when the length of the run is known.
     """
-    for role in effects.ROLES:
+    for role in effects.roles_of(config):
         network: NetworkConfig = getattr(config, role)
         if not network.moves_budget:
             continue

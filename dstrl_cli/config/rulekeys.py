@@ -100,6 +100,16 @@ class TopologyConfig(Model):
         return self
 
     @model_validator(mode="after")
+    def _whole_number_or_share(self) -> TopologyConfig:
+        least = self.ablate_below
+        if least is not None and least >= 1 and not least.is_integer():
+            raise ValueError(
+                f"ablate_below = {least:g} is neither a number of connections nor a share of them; "
+                "write a whole number from 1 on, or a share below 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _windows_ordered(self) -> TopologyConfig:
         for what in ("budget", "swap"):
             start, end = getattr(self, f"{what}_start"), getattr(self, f"{what}_end")

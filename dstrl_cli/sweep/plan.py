@@ -383,9 +383,10 @@ def limit_notes(config: RunConfig, spec: EnvSpec) -> list[str]:
 
 
 def network_shapes(config: RunConfig, spec: EnvSpec) -> dict[str, list[budgets.Shape]]:
-    """Return (inputs, outputs) of the layers of the actor and of a critic."""
+    """Return (inputs, outputs) of the layers of the actor and, where there are any, of a critic."""
     sizes = network_sizes(config, spec.observation_size, spec.action_size)
-    return {role: list(pairwise(each)) for role, each in zip(effects.ROLES, sizes, strict=True)}
+    shapes = dict(zip(effects.ROLES, sizes, strict=True))
+    return {role: list(pairwise(shapes[role])) for role in effects.roles_of(config)}
 
 
 def layers_in_words(budgets: Sequence[int]) -> str:

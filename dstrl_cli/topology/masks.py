@@ -170,7 +170,7 @@ def rewire(
     if grow and not regrow_dropped:
         count = torch.minimum(count, inactive - more)
     most = available - fewer if grow else (available - 1).clamp(min=0)
-    spared = (count > most) & (inactive > 0) & (available > most)
+    spared = (count >= available) & (available > 0) & (inactive > 0) & (not grow)
     has_room = (inactive > more) | (fewer > 0)
     count = torch.where(has_room, torch.minimum(count, most), torch.zeros_like(count))
 

@@ -15,8 +15,12 @@ from gymnasium.utils import EzPickle
 from dstrl_cli.envs.tasks.mujoco import Ant, Reacher
 from dstrl_cli.envs.tasks.navigation import GOAL_TOLERANCE
 from dstrl_cli.envs.tasks.task_sets import Point, choose_task
+from dstrl_cli.errors import InputError, suggest
 
 StepResult = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
+
+GOAL_RANGES = ("disc", "box")
+"""The task sets that ReacherNav's goals may come from."""
 
 
 class ReacherNav(Reacher):
@@ -43,6 +47,8 @@ class ReacherNav(Reacher):
         goal_range: str = "disc",
         **kwargs: Any,
     ) -> None:
+        if goal_range not in GOAL_RANGES:
+            raise InputError(suggest("goal_range", goal_range, GOAL_RANGES))
         self.task = choose_task(goal_range, task, goal)
         super().__init__(**kwargs)
         EzPickle.__init__(self, task, goal, goal_range, **kwargs)

@@ -14,8 +14,10 @@ A worker ends when its parent does, since its pipe closes then; it ignores Ctrl-
 the parent learns of its death in the same way. The memory is an unnamed file, so that no crash
 leaves anything behind.
 
-The numbers are those of one process, bit for bit, with one exception: training sets denormal
-numbers to zero (`torch.set_flush_denormal`) and a worker does not. No torch.
+The numbers are those of one process, bit for bit, with two exceptions: training sets denormal
+numbers to zero (`torch.set_flush_denormal`) and a worker does not; and an environment that draws
+from Python's or NumPy's own generators finds them seeded otherwise in each worker
+(`global_seed` + its index). No torch.
 """
 
 from __future__ import annotations
