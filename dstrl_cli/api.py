@@ -142,7 +142,7 @@ def train(
     stored = None if config is None else Path(config)
     named = None if preset is None else str(preset)
     request = RunRequest(axes, flags, ours, named, texts, overwrite, resume, stored)
-    with only_asked((algo, env, *texts), trust):
+    with only_asked((algo, env, *texts), trust, by_flags=config is None):
         outcome = _carried_out(_only(plan_training(request)), quiet)
     if failures := describe.failures([outcome]):
         raise DstrlError(failures)

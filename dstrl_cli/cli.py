@@ -159,8 +159,8 @@ def train(
     )
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
-    asked = (algo, env, *(set_ or ()))
-    with interruptible(), kept_for_json(as_json), only_asked(asked, trust):
+    code = only_asked((algo, env, *(set_ or ())), trust, by_flags=config is None)
+    with interruptible(), kept_for_json(as_json), code:
         commands.train(request, options)
 
 
@@ -354,7 +354,7 @@ def verify(
     """
     from dstrl_cli import commands
 
-    with interruptible(), kept_for_json(as_json), only_asked((), trust):
+    with interruptible(), kept_for_json(as_json), only_asked((), trust, by_flags=False):
         commands.verify(run, updates, as_json)
 
 

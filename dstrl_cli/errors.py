@@ -30,12 +30,17 @@ def raised_at(error: BaseException, before: str = "", after: str = "") -> str:
     return f"{before}{Path(frames[-1].filename).name}:{frames[-1].lineno}{after}"
 
 
+def described(error: BaseException) -> str:
+    """Return an error of unexpected code in one line: `KeyError: 'x', agent.py:12`."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{raised_at(error, ', ')}"
+
+
 def stopped_by(error: Exception) -> str:
-    """Return in one line what stopped the training."""
+    """Return in one line what stopped the training, and where."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
-    return f"{type(error).__name__}: {error}"
+    return described(error)
 
 
 MAX_NAME = 100

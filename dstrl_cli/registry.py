@@ -22,10 +22,10 @@ from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from dstrl_cli.errors import InputError, raised_at
+from dstrl_cli.errors import InputError, described
 
 # --- algorithms ---------------------------------------------------------------------------------
 
@@ -177,15 +177,25 @@ ENGINES: dict[str, str] = {
 
 # --- whose code may run -------------------------------------------------------------------------
 
-_asked: ContextVar[frozenset[str] | None] = ContextVar("asked", default=None)
-"""The modules that may be imported besides installed ones; None: any."""
+
+class _Asked(NamedTuple):
+    """The modules that may be imported besides installed ones, and what allows others."""
+
+    modules: frozenset[str]
+    remedy: str
+
+
+_asked: ContextVar[_Asked | None] = ContextVar("asked", default=None)
+"""What `only_asked` allows; None: any module."""
 
 _named_in: dict[str, str] = {}
 """Modules that files name, and the last file that did, for messages."""
 
 
 @contextmanager
-def only_asked(words: Iterable[str | None], trust: bool = False) -> Iterator[None]:
+def only_asked(
+    words: Iterable[str | None], trust: bool = False, *, by_flags: bool = True
+) -> Iterator[None]:
     """While the block runs, import only modules that the user asks for, or that are installed.
 
     A module that merely lies in the current folder, or in one of `PYTHONPATH`, may have come there
@@ -194,9 +204,11 @@ def only_asked(words: Iterable[str | None], trust: bool = False) -> Iterator[Non
     Args:
         words: what the user wrote: values of flags, in which each `module:` is asked for.
         trust: whether everything may be imported.
+        by_flags: whether the command has other flags than `--trust` that could ask, for messages.
     """
     named = frozenset(each for word in words if word for each in _modules(word))
-    token = _asked.set(None if trust else named)
+    flags = "name the module in a flag of yours (--env, --algo or --set), or " if by_flags else ""
+    token = _asked.set(None if trust else _Asked(named, f"{flags}add --trust"))
     try:
         yield
     finally:
@@ -218,13 +230,18 @@ def _modules(text: str) -> set[str]:
 def _refuse_unasked(module: str) -> None:
     """Raise InputError where a module may not be imported (`only_asked`)."""
     asked = _asked.get()
-    if asked is None or module in asked or module in sys.modules or _may_be_imported(module):
+    if (
+        asked is None
+        or module in asked.modules
+        or module in sys.modules
+        or _may_be_imported(module)
+    ):
         return
     source = _named_in.get(module)
     raise InputError(
         f"{f'{source} names' if source else 'a file names'} module '{module}', which is not "
-        "installed beside dstrl: what files name is run only where you ask for it; name the module "
-        "in a flag of yours (--env, --algo or --set), or add --trust if you know what it does"
+        "installed beside dstrl: what files name is run only where you ask for it; "
+        f"{asked.remedy} if you know what it does"
     )
 
 
@@ -296,8 +313,10 @@ def import_problem(module: str, error: BaseException) -> str:
             f"module '{module}' is not found; check its name, and that it is installed or lies in "
             "the current folder"
         )
-    cause = f"{type(error).__name__}: {' '.join(str(error).split())}{raised_at(error, ', ')}"
-    return f"module '{module}' cannot be imported ({cause}); mend it, or install what it needs"
+    return (
+        f"module '{module}' cannot be imported ({described(error)}); mend it, or install what it "
+        "needs"
+    )
 
 
 def load(table: Mapping[str, Any], name: str) -> Any:
@@ -317,8 +336,8 @@ def load_outside(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         found = import_here(module)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"'{name}': {error}") from None
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         raise InputError(f"'{name}': {import_problem(module, error)}") from error
     try:

@@ -126,12 +126,18 @@ def test_a_stored_run_is_trained_again_only_where_its_environment_is_trusted(
     for command in (["verify", run], ["train", f"--config={run}/config.yaml", "--out=again"]):
         refused = dstrl(tmp_path, *command, code=2)
         assert f"{run}/config.yaml names module 'planted_env'" in refused.stderr
-        assert "--trust" in refused.stderr
+        assert "ask for it; add --trust if you know" in refused.stderr
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "again").exists()
     shown = json.loads(dstrl(tmp_path, "verify", run, "--trust", "--json").stdout)
     assert shown["equal"] is True
     assert (tmp_path / "ran").exists()
+
+
+def test_a_refused_score_is_said_with_its_key_and_its_name(here: Path, capsys) -> None:
+    assert main(["train", "--dst=method.yaml", "--env=2DNav-v1", "--dry-run"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "topology.drop = 'planted_score:Planted': method.yaml names module 'plan" in said
 
 
 def test_a_table_imports_nothing_that_results_name(here: Path, capsys) -> None:

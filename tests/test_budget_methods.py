@@ -262,6 +262,13 @@ class Short(Budget):
         return progress / 2
 
 
+class Unmade(Short):
+    """Cannot be made."""
+
+    def __init__(self, config: Any) -> None:
+        raise KeyError("unmade")
+
+
 def with_budget(name: str, method: str = "gmp") -> RunConfig:
     config = run(method, sets=[f"topology.budget=test_budget_methods:{name}"])
     check_extensions(config)
@@ -278,6 +285,7 @@ def test_a_way_of_moving_of_somebody_else(tmp_path: Path) -> None:
     for name, method, message in (
         ("Backwards", "gmp", "topology.grow is none"),
         ("Short", "gmp", r"would not reach the final sparsity: moved\(1\) must be 1, not 0.5"),
+        ("Unmade", "gmp", r"Unmade' failed \(KeyError: 'unmade', test_budget_methods.py:\d+\)"),
         ("TRAIN", "gmp", "must be a subclass of"),
     ):
         with pytest.raises(InputError, match=message):

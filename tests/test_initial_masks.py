@@ -108,6 +108,9 @@ def numbers(weight, density, budget, generator):
 
 def nothing(weight, density, budget, generator):
     return torch.zeros_like(weight, dtype=torch.bool)
+
+def broken(weight, density, budget, generator):
+    raise KeyError("boom")
 """
 
 
@@ -128,4 +131,9 @@ def test_a_function_of_somebody_else_draws_masks(
     empty = run(0, 0.5, initial_mask="my_masks:nothing")
     plan = NetworkPlan("critic", (4, 6, 2), 2, [empty], 1, "cpu")
     with pytest.raises(DstrlError, match=r"my_masks:nothing' leaves layer 0 of critic1 without"):
+        initial_layers(plan, 0)
+    broken = run(0, 0.5, initial_mask="my_masks:broken")
+    plan = NetworkPlan("critic", (4, 6, 2), 2, [broken], 1, "cpu")
+    failed = r"critic.initial_mask = 'my_masks:broken' failed \(KeyError: 'boom', my_masks.py:16\)"
+    with pytest.raises(DstrlError, match=failed):
         initial_layers(plan, 0)

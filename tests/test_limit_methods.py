@@ -143,6 +143,12 @@ def planned(method: str, *sets: str, **flags: Any) -> RunConfig:
         ),
         ("dst", ["topology.n_of_m=5:4"], "'5:4' must be N:M, as in 2:4"),
         ("dst", ["topology.n_of_m=[]"], "must hold at least one N:M"),
+        (
+            "dst",
+            ["topology.n_of_m=3"],
+            r"^topology\.n_of_m = 3: must be N:M, as in 2:4, or a list .* \(set by --set\)$",
+        ),
+        ("dst", ["topology.n_of_m=[2:4,3]"], r"^topology\.n_of_m = \['2:4', 3\]: must be N:M"),
         ("srigl", ["topology.n_of_m=2:4"], "gives every neuron its number of inputs already"),
         ("gmp", ["topology.n_of_m=2:4"], "keeps the number of connections, which budget: cubic"),
         ("dst", ["topology.n_of_m=2:4", "topology.final_drop=true"], "which final_drop: true"),

@@ -144,6 +144,28 @@ class Flat(Score):
 class Broken(Score):
     def drop(self, view, layer, fraction):
         raise KeyError("boom")
+
+
+class Blind(Broken):
+    observes_updates = True
+
+    def observe(self, view):
+        raise KeyError("unseen")
+
+
+class Unprepared(Broken):
+    def prepare(self, view):
+        raise KeyError("unready")
+
+
+class Unmade(Broken):
+    def __init__(self, config):
+        raise KeyError("unmade")
+
+
+class Counts(Score):
+    def drop(self, view, layer, fraction):
+        return view.weights[layer].long()
 """
 
 
@@ -153,6 +175,10 @@ class Broken(Score):
         ("schedule", "Seven", "(ValueError: a fraction must lie in [0, 1], not be 7.0"),
         ("drop", "Flat", "(ValueError: a score must be [M, K, in, out], here [1, 1, "),
         ("drop", "Broken", "(KeyError: 'boom', users_code.py:"),
+        ("drop", "Blind", "(KeyError: 'unseen', users_code.py:"),
+        ("drop", "Unprepared", "(KeyError: 'unready', users_code.py:"),
+        ("drop", "Unmade", "(KeyError: 'unmade', users_code.py:"),
+        ("drop", "Counts", "(ValueError: a score must be of floats, not torch.int64; return"),
     ],
 )
 def test_what_fails_in_a_users_code_is_said_with_its_name(

@@ -157,7 +157,22 @@ def test_a_method_without_keys_for_an_algorithm_is_refused_by_name(tmp_path: Pat
     child.write_text("extends: ./mine.yaml\nall:\n  tau: 0.1\nsac:\n  nstep: 2\n")
     assert [resolve(child, algo).nstep for algo in ("td3", "sac")] == [4, 2]
     assert [resolve(child, algo).gamma for algo in ("td3", "sac")] == [0.9, 0.9]
+    with pytest.raises(InputError, match=r"such as sst, or give its file a block 'sac:'"):
+        resolve(mine, "sac")
     assert resolve("sst", "sac").method == "sst"  # all: alone fits any
+
+
+@pytest.mark.parametrize("name", ["our-rlx2", "rlx2"])
+def test_what_a_method_without_keys_for_an_algorithm_advises_can_be_done(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InputError, match=f"'extends: {name}' and a block 'bc:'"):
+        resolve(name, "bc")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"extends: {name}\nbc:\n  batch_size: 32\n")
+    assert find_method(mine).refusal("bc") is None
+    mine.write_text(f"extends: {name}\nall:\n  tau: 0.1\n")
+    assert resolve(mine).critic.topology == resolve(name).critic.topology
 
 
 def test_a_file_may_hold_keys_for_an_algorithm_of_the_users_own(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from dstrl_cli.algos.td3 import TD3
 from dstrl_cli.envs import EnvSpec
 from dstrl_cli.envs.base import Step
 from dstrl_cli.envs.tasks.navigation_batch import NavigationBatch
+from dstrl_cli.errors import DstrlError
 from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.plan import prepare
 from dstrl_cli.terminal.describe import outcome_overview
@@ -153,6 +154,17 @@ def test_an_actor_that_overflows_at_the_very_end_is_noticed(
     monkeypatch.setattr(TD3, "update_actor", overflowing)
     (folder,) = train([run("sst", env="Pendulum-v1")], tmp_path)
     assert status(folder) == "diverged"
+
+
+def test_what_nobody_expected_is_said_with_where_it_was_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(TD3, "update_actor", lost)
+    with pytest.raises(DstrlError, match=r"^KeyError: 'lost', test_training\.py:\d+$"):
+        train([run("sst")], tmp_path)
 
 
 def test_a_failed_environment_freezes_its_member_alone(

@@ -80,24 +80,21 @@ def by_layer(written: str | Sequence[str], layers: int) -> list[NOfM]:
     return [n_of_m(text) for text in texts]
 
 
-def _one_or_several(value: Any) -> Any:
+def _one_or_several(value: Any) -> str | tuple[str, ...]:
     """Accept `2:4` for all layers, and `1:1,2:4,2:4` or a list for one after the other."""
     if isinstance(value, str) and "," in value:
         value = [part.strip() for part in value.split(",")]
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _known_n_of_m(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    by_layer(value, 1)
-    if not value:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("must be N:M, as in 2:4, or a list of them, one for each layer")
+    if not texts:
         raise ValueError("must hold at least one N:M")
-    return value
+    by_layer(texts, len(texts))
+    return value if isinstance(value, str) else tuple(texts)
 
 
 FanIn = Annotated[str, AfterValidator(_known_fan_in)]
-NOfMs = Annotated[
-    str | tuple[str, ...], BeforeValidator(_one_or_several), AfterValidator(_known_n_of_m)
-]
+NOfMs = Annotated[str | tuple[str, ...], BeforeValidator(_one_or_several)]
 
 
 # --- what does not go together ------------------------------------------------------------------

@@ -163,13 +163,19 @@ class Method:
             )
         if self.blocks and algo not in self.blocks:
             only = " and ".join(self.blocks)
-            listed = "" if algo in ALGORITHMS else f", 'algos: [{algo}]'"
             return (
                 f"method '{self.name}' has keys for {only}, but none for {algo}; choose another "
-                f"--dst, such as sst, or write a method file with 'extends: {self.name}'{listed} "
-                f"and a block '{algo}:'"
+                f"--dst, such as sst, or {self._fitting(algo)} a block '{algo}:'"
             )
         return None
+
+    def _fitting(self, algo: str) -> str:
+        """Return where a block for one more algorithm may be written: `refusal` ends with it."""
+        if self.shipped:
+            listed = "" if algo in ALGORITHMS else f", 'algos: [{algo}]'"
+            return f"write a method file with 'extends: {self.name}'{listed} and"
+        algos = ", ".join((*self.blocks, algo))
+        return "give its file" + ("" if algo in ALGORITHMS else f" 'algos: [{algos}]' and")
 
     def layer(self, algo: str) -> Layer:
         """Return the keys for an algorithm that it exists for."""
@@ -207,7 +213,7 @@ def _read_method(path: Path, seen: tuple[Path, ...] = ()) -> Method:
     blocks = {name: layer(block, str(path)) for name, block in file.by_algo.items()}
     algos = tuple(file.algos) if file.algos else None
     if file.extends is not None:
-        base = _read_method(_method_path(file.extends, path.parent), (*seen, path))
+        base = _base(file.extends, path, seen)
         # what this file says for all algorithms beats what its base says for one
         inherited = {name: base.layer(name) | shared for name in base.blocks}
         fresh = {name: base.shared | shared for name in blocks if name not in base.blocks}
@@ -224,6 +230,13 @@ def _read_method(path: Path, seen: tuple[Path, ...] = ()) -> Method:
         overlay=file.overlay,
         prefix=file.prefix,
     )
+
+
+def _base(name: str, path: Path, seen: tuple[Path, ...]) -> Method:
+    """Return the method that the file `path` extends: of a name (`our-rlx2`), or of a file."""
+    if _host_and_overlay(name):
+        return find_method(name)
+    return _read_method(_method_path(name, path.parent), (*seen, path))
 
 
 def _method_path(name: str | Path, folder: Path = Path()) -> Path:
@@ -300,6 +313,17 @@ def _overlays() -> list[Method]:
     return [method for path in _files("methods").values() if (method := _shipped(path)).overlay]
 
 
+def _host_and_overlay(name: str | Path) -> tuple[str, Method] | None:
+    """Return what a name such as `our-rlx2` is made of; None for a file, and for other names."""
+    if isinstance(name, Path) or _is_path(name) or name in _files("methods"):
+        return None
+    for overlay in _overlays():
+        host = name.removeprefix(overlay.prefix)
+        if overlay.prefix and host != name and host in _files("methods"):
+            return host, overlay
+    return None
+
+
 def method_name(name: str) -> str:
     """Return the name that the runs of a method have: of a file that is its own without suffix."""
     return Path(name).stem if _is_path(name) else name
@@ -312,16 +336,11 @@ def find_method(name: str | Path, *, ours: bool | None = None) -> Method:
     refuses names that do. Raises InputError for an unknown name, a faulty file, or a host that the
     overlay does not fit.
     """
-    overlays = _overlays()
-    if isinstance(name, str) and name not in _files("methods") and not _is_path(name):
-        for overlay in overlays:
-            host = name.removeprefix(overlay.prefix)
-            if overlay.prefix and host != name and host in _files("methods"):
-                if ours is False:
-                    raise InputError(
-                        f"--dst {name} and --no-ours: give one of them, or --dst {host}"
-                    )
-                return _covered(find_method(host), overlay)
+    if composed := _host_and_overlay(name):
+        host, overlay = composed
+        if ours is False:
+            raise InputError(f"--dst {name} and --no-ours: give one of them, or --dst {host}")
+        return _covered(find_method(host), overlay)
     path = _method_path(name)
     method = _own(path) if _is_path(name) else _shipped(path)
     if method.overlay:
@@ -330,7 +349,7 @@ def find_method(name: str | Path, *, ours: bool | None = None) -> Method:
             f"--dst {method.prefix}{DEFAULT_METHOD}"
         )
     if ours:
-        return _covered(method, next(each for each in overlays if each.name == OVERLAY))
+        return _covered(method, next(each for each in _overlays() if each.name == OVERLAY))
     return method
 
 

@@ -14,6 +14,7 @@ from dstrl_cli.errors import DstrlError
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.registry import INITIAL_MASKS, load
 from dstrl_cli.runs import starting
+from dstrl_cli.topology.blame import blamed
 from dstrl_cli.topology.budgets import exact_budgets, initial_densities
 from dstrl_cli.topology.initial import BY_WEIGHT, InitialMask
 from dstrl_cli.topology.initial.stored import stored_masks
@@ -138,7 +139,8 @@ def initial_masks(
         heads: the dense weights [in, out] per head and layer.
         tell: hears of masks that were drawn again.
 
-    Raises DstrlError for a function of somebody else's that returns no mask, or only empty ones.
+    Raises DstrlError for a function of somebody else's that fails, or returns no mask, or only
+    empty ones.
     """
     config = plan.network_config(member)
     generator = streams.generator(plan.configs[member].seed, f"{plan.role}/masks")
@@ -146,7 +148,8 @@ def initial_masks(
     densities = initial_densities(config, plan.shapes)
     budgets = exact_budgets(plan.shapes, densities)
     draw: InitialMask = load(INITIAL_MASKS, config.initial_mask)
-    setting = f"{plan.role}.initial_mask = '{config.initial_mask}'"
+    key = f"{plan.role}.initial_mask"
+    setting = f"{key} = '{config.initial_mask}'"
 
     def limited(drawn: Tensor, weight: Tensor, layer: int) -> Tensor:
         limit = layer_limit(config.topology, *plan.shapes[layer], layer, len(plan.shapes))
@@ -161,12 +164,13 @@ def initial_masks(
         if budgets[layer] == weight.numel():
             return torch.ones_like(weight, dtype=torch.bool)
         for empty in range(MAX_DRAWS):
-            drawn = draw(weight, densities[layer], budgets[layer], generator)
-            if drawn.shape != weight.shape or drawn.dtype != torch.bool:
-                raise DstrlError(
-                    f"{setting} must return a bool mask of shape {list(weight.shape)}, not "
-                    f"{drawn.dtype} of shape {list(drawn.shape)}"
-                )
+            with blamed(key, config.initial_mask):
+                drawn = draw(weight, densities[layer], budgets[layer], generator)
+                if drawn.shape != weight.shape or drawn.dtype != torch.bool:
+                    raise DstrlError(
+                        f"{setting} must return a bool mask of shape {list(weight.shape)}, not "
+                        f"{drawn.dtype} of shape {list(drawn.shape)}"
+                    )
             if drawn.any():
                 if empty and tell:
                     times = "once" if empty == 1 else f"{empty:,} times"

@@ -1,4 +1,4 @@
-"""What goes wrong in somebody else's score or schedule is said with its key and its name."""
+"""What goes wrong in somebody else's score, schedule or mask is said with its key and its name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from dstrl_cli.errors import DstrlError, raised_at
+from dstrl_cli.errors import DstrlError, described
 from dstrl_cli.registry import is_outside
 
 
@@ -21,14 +21,18 @@ def blamed(key: str, name: str) -> Iterator[None]:
     except Exception as error:
         if not is_outside(name):
             raise
-        cause = f"{type(error).__name__}: {error}{raised_at(error, ', ')}"
-        raise DstrlError(f"topology.{key} = '{name}' failed ({cause})") from error
+        raise DstrlError(f"{key} = '{name}' failed ({described(error)})") from error
 
 
 def checked(score: Tensor, mask: Tensor) -> Tensor:
-    """Return a score. Raises ValueError unless its shape is the mask's [M, K, in, out]."""
+    """Return a score.
+
+    Raises ValueError unless its shape is the mask's [M, K, in, out], and its numbers are floats.
+    """
     if score.shape != mask.shape:
         raise ValueError(
             f"a score must be [M, K, in, out], here {list(mask.shape)}, not {list(score.shape)}"
         )
+    if not score.is_floating_point():
+        raise ValueError(f"a score must be of floats, not {score.dtype}; return score.float()")
     return score

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import explain
 from dstrl_cli.config.rulekeys import TopologyConfig
-from dstrl_cli.errors import InputError, suggest
+from dstrl_cli.errors import InputError, described, suggest
 from dstrl_cli.registry import BUDGETS, INITIAL_MASKS, SCHEDULES, SCORES, is_outside, load
 from dstrl_cli.topology.moves import SAMPLES, Budget
 from dstrl_cli.topology.rule import Score
@@ -64,7 +64,7 @@ def _check_budget(setting: str, rule: TopologyConfig) -> None:
     try:
         way = [float(budget(rule).moved(sample / SAMPLES)) for sample in range(SAMPLES + 1)]
     except Exception as error:
-        raise InputError(f"{setting}: `moved` failed ({type(error).__name__}: {error})") from error
+        raise InputError(f"{setting} failed ({described(error)})") from error
     if not all(0 <= share <= 1 for share in way):
         raise InputError(f"{setting}: `moved` must return shares in [0, 1]")
     if way[-1] != 1:

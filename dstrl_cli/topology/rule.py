@@ -198,20 +198,26 @@ class Rule:
         self.run = Span((0, total), (0.0, 1.0))
         self.move = Span(windows.move, config.budget_window)
         self.swap = Span(windows.swap, (config.swap_start, min(end_share, config.swap_end)))
-        self.budget: Budget = load(BUDGETS, config.budget)(config)
+        self.budget: Budget = self.made("budget", BUDGETS)
         self.arrived = not moves
         self.episode_share = 0.0
         same = config.drop == config.grow  # one score, one state
-        self.drop: Score = load(SCORES, config.drop)(config)
-        self.grow: Score = self.drop if same else load(SCORES, config.grow)(config)
+        self.drop: Score = self.made("drop", SCORES)
+        self.grow: Score = self.drop if same else self.made("grow", SCORES)
         self.scores = (self.drop,) if same else (self.drop, self.grow)
-        self.schedule: Schedule = load(SCHEDULES, config.schedule)(config)
+        self.schedule: Schedule = self.made("schedule", SCHEDULES)
         self.needs_gradient = any(score.needs_gradient for score in self.scores)
         self.needs_moments = any(score.observes_moments for score in self.scores)
         self.observers = [score for score in self.scores if score.observes_updates]
         self.observes_gradients = any(score.observes_gradients for score in self.observers)
         self.observes_weights = any(score.observes_weights for score in self.observers)
         self.finished = False
+
+    def made(self, key: str, table: Mapping[str, Any]) -> Any:
+        """Return an instance of the class that a key of the rule names."""
+        name = getattr(self.config, key)
+        with blamed(f"topology.{key}", name):
+            return load(table, name)(self.config)
 
     def state(self, row: int, members: int) -> dict[str, Any]:
         """Return the state of the member at `row` of this rule, which has so many members.
@@ -235,8 +241,12 @@ class Rule:
 
     def owners(self) -> list[tuple[str, Score]]:
         """Return the scores, each after the key and the name that chose it."""
-        names = [f"topology.{key} = '{getattr(self.config, key)}'" for key in ("drop", "grow")]
-        return list(zip(names, self.scores, strict=False))
+        return [(f"{key} = '{name}'", score) for key, name, score in self.named()]
+
+    def named(self) -> list[tuple[str, str, Score]]:
+        """Return the key that chose each score, its name, and the score."""
+        rows = [("topology.drop", self.config.drop), ("topology.grow", self.config.grow)]
+        return [(*row, score) for row, score in zip(rows, self.scores, strict=False)]
 
     def due(self, update: int) -> bool:
         """Return whether the network's `update` (from 1) is one of this rule's topology updates.
@@ -288,7 +298,7 @@ class Rule:
         planned = self.windows.planned(update) and self.swapping(update)
         if self.config.moves_budget and not planned:
             return 0.0
-        with blamed("schedule", self.config.schedule):
+        with blamed("topology.schedule", self.config.schedule):
             fraction = self.schedule.fraction(self.progress(update))
             if not 0 <= fraction <= 1:
                 raise ValueError(f"a fraction must lie in [0, 1], not be {fraction!r}")
@@ -296,8 +306,10 @@ class Rule:
 
     def observe(self, view: NetworkView) -> None:
         """Let the scores that observe updates see one."""
-        for score in self.observers:
-            score.observe(view)
+        for key, name, score in self.named():
+            if score.observes_updates:
+                with blamed(key, name):
+                    score.observe(view)
 
     def change(self, view: NetworkView, update: int) -> list[masks.Rewired]:
         """Carry out the topology update that is due at `update`: return each layer's new mask.
@@ -311,8 +323,9 @@ class Rule:
         if self.moving(update):
             view = replace(view, targets=self.targets(view, update))
             self.arrived = self.arrives(update)
-        for score in self.scores:
-            score.prepare(view)
+        for key, name, score in self.named():
+            with blamed(key, name):
+                score.prepare(view)
         return [self.rewired(view, layer, fraction, last) for layer in range(len(view.masks))]
 
     def targets(self, view: NetworkView, update: int) -> list[Tensor]:
@@ -336,7 +349,7 @@ class Rule:
 
     def moved(self, update: int) -> float:
         """Return which share of their way the budgets have gone at `update`, in [0, 1]."""
-        with blamed("budget", self.config.budget):
+        with blamed("topology.budget", self.config.budget):
             moved = self.budget.moved(self.move.done(update, self.episode_share))
             if not 0 <= moved <= 1:
                 raise ValueError(f"a share of the way must lie in [0, 1], not be {moved!r}")
@@ -344,10 +357,10 @@ class Rule:
 
     def rewired(self, view: NetworkView, layer: int, fraction: float, last: bool) -> masks.Rewired:
         """Return the new mask of one layer."""
-        with blamed("drop", self.config.drop):
+        with blamed("topology.drop", self.config.drop):
             drop_score = checked(self.drop.drop(view, layer, fraction), view.masks[layer])
             count = self.drop.count(view, layer, fraction)
-        with blamed("grow", self.config.grow):
+        with blamed("topology.grow", self.config.grow):
             grow_score = checked(self.grow.grow(view, layer), view.masks[layer])
         target = None if view.targets is None else view.targets[layer]
         if target is not None and self.config.swap_of_growth:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
-from dstrl_cli.errors import DstrlError, InputError, raised_at
+from dstrl_cli.errors import DstrlError, InputError, described
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.provenance import provenance
@@ -228,9 +228,7 @@ def device_name(device: str) -> str:
 
 def explain(error: BaseException) -> str:
     """Return an error in one line; for an unexpected one also its type, file and line."""
-    if isinstance(error, DstrlError):
-        return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{raised_at(error, ' (', ')')}"
+    return str(error) if isinstance(error, DstrlError) else described(error)
 
 
 def quiet() -> None:
