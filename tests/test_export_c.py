@@ -60,16 +60,21 @@ def test_c_adds_as_numpy_does_in_the_same_order(tmp_path, sizes, density, seed):
 
 
 @needs_compiler
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("g++")), reason="needs gcc and g++")
 def test_a_program_in_cpp_links_the_code(tmp_path):
-    policy = random_policy(tmp_path / "p", [3, 4, 2], 0.5, 0)
+    policy = random_policy(tmp_path / "p", [3, 4, 2], 1.0, 0)
     for path, content in c_code.files(needed_part(policy), tmp_path / "policy", []).items():
         path.write_bytes(content)
-    main = "int main() { float seen[3] = {}, action[2]; policy_act(seen, action); }"
-    (tmp_path / "main.cpp").write_text(f'#include "policy.h"\n{main}\n')
+    (tmp_path / "main.cpp").write_text(
+        '#include <cstdio>\n#include "policy.h"\n'
+        "int main() { float seen[3] = {1, 2, 3}, action[2]; policy_act(seen, action);"
+        ' std::printf("%.9g %.9g", action[0], action[1]); }\n'
+    )
     for command in ("gcc -c policy.c", "g++ -c main.cpp", "g++ main.o policy.o -lm -o program"):
         subprocess.run(command.split(), cwd=tmp_path, check=True)
-    subprocess.run([tmp_path / "program"], check=True)
+    done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=True)
+    expected = policy.act(np.array([1, 2, 3], np.float32))
+    np.testing.assert_allclose([*map(float, done.stdout.split())], expected, rtol=1e-5)
 
 
 @needs_compiler
