@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from dstrl_cli.config.keys import flatten
-from dstrl_cli.config.ranges import parse_steps
 from dstrl_cli.envs.calls import generators_restored
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import this_host
@@ -25,6 +24,7 @@ from dstrl_cli.sweep.plan import Axes
 from dstrl_cli.sweep.request import RunRequest, plan_training
 from dstrl_cli.sweep.states import Planned, ended, repaired
 from dstrl_cli.terminal import describe
+from dstrl_cli.terminal.flags import train_flags
 from dstrl_cli.training.run import Outcome
 from dstrl_cli.training.run import train as train_runs
 
@@ -114,35 +114,15 @@ def train(
         InputError: a key or value is wrong, or the folder holds a run; nothing was written.
         DstrlError: the run did not reach its last step.
     """
-    flags = {
-        "env.id": env,
-        "env.task": task,
-        "sparsity": sparsity,
-        "actor.sparsity": actor_sparsity,
-        "critic.sparsity": critic_sparsity,
-        "seed": seed,
-        "steps": None if steps is None else parse_steps(steps),
-        "episodes": None if episodes is None else parse_steps(episodes, "--episodes", "episodes"),
-        "init_mask_from": None if init_mask_from is None else str(init_mask_from),
-        "init_weights_from": None if init_weights_from is None else str(init_weights_from),
-        "expert": None if expert is None else str(expert),
-        "expert_q": None if expert_q is None else str(expert_q),
-        "prefill_from": None if prefill_from is None else str(prefill_from),
-        "device": device,
-        "engine": engine,
-        "replay_device": replay_device,
-        "checkpoint_every": checkpoint_every,
-        "keep_checkpoint": keep_checkpoint or None,
-        "tensorboard": tensorboard or None,
-        "wandb": wandb or None,
-        "out": None if out is None else str(out),
-    }
+    given = {key: str(each) if isinstance(each, Path) else each for key, each in locals().items()}
+    keys = train_flags(given | {"seeds": None})
     axes = Axes(algos=[] if algo is None else [algo], methods=[] if dst is None else [str(dst)])
     texts = [f"{key}={_yaml(value)}" for key, value in flatten(sets or {}).items()]
     stored = None if config is None else Path(config)
     named = None if preset is None else str(preset)
-    request = RunRequest(axes, flags, ours, named, texts, overwrite, resume, stored)
-    with only_asked((algo, env, *texts), trust, by_flags=config is None):
+    request = RunRequest(axes, keys, ours, named, texts, overwrite, resume, stored)
+    flags = "env, algo or sets" if config is None else None
+    with only_asked((algo, env, *texts), trust, flags=flags, trusting="trust=True"):
         outcome = _carried_out(_only(plan_training(request)), quiet)
     if failures := describe.failures([outcome]):
         raise DstrlError(failures)

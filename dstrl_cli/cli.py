@@ -152,14 +152,12 @@ def train(
         methods=[] if dst is None else [dst],
         seeds=[] if seeds is None else parse_integers(seeds, "--seeds"),
     )
-    shared = commands.run_flags(given)
-    one = {"env.id": env, "env.task": task, "sparsity": commands.one_number(sparsity, "--sparsity")}
-    request = commands.RunRequest(
-        axes, one | shared, ours, preset, set_ or [], overwrite, resume, config
-    )
+    keys = commands.train_flags(given)
+    request = commands.RunRequest(axes, keys, ours, preset, set_ or [], overwrite, resume, config)
     limits = commands.limits(jobs, device_memory, members_per_device)
     options = commands.RunOptions(limits, dry_run, as_json)
-    code = only_asked((algo, env, *(set_ or ())), trust, by_flags=config is None)
+    asked = (algo, env, *(set_ or ()))
+    code = only_asked(asked, trust) if config is None else only_asked(asked, trust, flags=None)
     with interruptible(), kept_for_json(as_json), code:
         commands.train(request, options)
 
@@ -223,18 +221,10 @@ def sweep(
     """
     given = locals()
     from dstrl_cli import commands
-    from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers
 
-    axes = commands.Axes(
-        algos=[] if algo is None else parse_names(algo, "--algo"),
-        methods=[] if dst is None else parse_names(dst, "--dst"),
-        envs=[] if env is None else parse_names(env, "--env"),
-        tasks=[] if task is None else parse_integers(task, "--task"),
-        sparsities=[] if sparsity is None else parse_numbers(sparsity, "--sparsity"),
-        seeds=[] if seeds is None else parse_integers(seeds, "--seeds"),
-    )
-    shared = commands.run_flags(given) | {"metric": metric}
-    request = commands.RunRequest(axes, shared, ours, preset, set_ or [], overwrite, scale=scale)
+    axes = commands.sweep_axes(given)
+    keys = commands.run_flags(given) | {"metric": metric}
+    request = commands.RunRequest(axes, keys, ours, preset, set_ or [], overwrite, scale=scale)
     limits = commands.limits(jobs, device_memory, members_per_device)
     where = commands.Where(launcher, address, collect)
     on_failure = commands.OnFailure(fail_fast, where.retries(retries))
@@ -354,7 +344,7 @@ def verify(
     """
     from dstrl_cli import commands
 
-    with interruptible(), kept_for_json(as_json), only_asked((), trust, by_flags=False):
+    with interruptible(), kept_for_json(as_json), only_asked((), trust, flags=None):
         commands.verify(run, updates, as_json)
 
 

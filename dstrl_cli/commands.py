@@ -35,7 +35,7 @@ from dstrl_cli.sweep.states import Planned, ended, repaired, resumed
 from dstrl_cli.sweep.status import look
 from dstrl_cli.terminal import deciding, describe, exported, listing, plan, staged, status, verified
 from dstrl_cli.terminal.display import make_display
-from dstrl_cli.terminal.flags import limits, one_number, run_flags
+from dstrl_cli.terminal.flags import limits, run_flags, sweep_axes, train_flags
 from dstrl_cli.terminal.screen import screen
 from dstrl_cli.terminal.streams import emit
 from dstrl_cli.training.run import Outcome, Run
@@ -53,12 +53,13 @@ __all__ = [
     "export",
     "limits",
     "list_names",
-    "one_number",
     "run_flags",
     "sweep",
+    "sweep_axes",
     "sweep_status",
     "table",
     "train",
+    "train_flags",
     "verify",
 ]
 

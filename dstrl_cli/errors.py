@@ -30,9 +30,13 @@ def raised_at(error: BaseException, before: str = "", after: str = "") -> str:
     return f"{before}{Path(frames[-1].filename).name}:{frames[-1].lineno}{after}"
 
 
-def described(error: BaseException) -> str:
-    """Return an error of unexpected code in one line: `KeyError: 'x', agent.py:12`."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{raised_at(error, ', ')}"
+def described(error: BaseException, longest: int | None = None) -> str:
+    """Return an error of unexpected code in one line: `KeyError: 'x', agent.py:12`.
+
+    `longest` is the number of characters of its own message after which that is cut off.
+    """
+    said = " ".join(str(error).split())[:longest]
+    return f"{type(error).__name__}: {said}{raised_at(error, ', ')}"
 
 
 def stopped_by(error: Exception) -> str:

@@ -194,7 +194,11 @@ _named_in: dict[str, str] = {}
 
 @contextmanager
 def only_asked(
-    words: Iterable[str | None], trust: bool = False, *, by_flags: bool = True
+    words: Iterable[str | None],
+    trust: bool = False,
+    *,
+    flags: str | None = "a flag of yours (--env, --algo or --set)",
+    trusting: str = "--trust",
 ) -> Iterator[None]:
     """While the block runs, import only modules that the user asks for, or that are installed.
 
@@ -204,11 +208,12 @@ def only_asked(
     Args:
         words: what the user wrote: values of flags, in which each `module:` is asked for.
         trust: whether everything may be imported.
-        by_flags: whether the command has other flags than `--trust` that could ask, for messages.
+        flags: where the user could name a module, for messages; None: nowhere.
+        trusting: what the user writes to import everything, for messages.
     """
     named = frozenset(each for word in words if word for each in _modules(word))
-    flags = "name the module in a flag of yours (--env, --algo or --set), or " if by_flags else ""
-    token = _asked.set(None if trust else _Asked(named, f"{flags}add --trust"))
+    remedy = f"name the module in {flags}, or add {trusting}" if flags else f"add {trusting}"
+    token = _asked.set(None if trust else _Asked(named, remedy))
     try:
         yield
     finally:

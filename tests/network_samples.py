@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from update_samples import finish_update
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import from_dict
@@ -62,7 +63,7 @@ def official_dst(**topology: Any) -> RunConfig:
 
 
 def build(*runs: RunConfig, heads: int = 2, sizes: tuple[int, ...] = SIZES) -> MaskedNetwork:
-    return MaskedNetwork(NetworkPlan("critic", sizes, heads, runs, 1, "cpu"))
+    return MaskedNetwork(NetworkPlan("critic", sizes, heads, runs, "cpu"))
 
 
 class Data:
@@ -84,9 +85,7 @@ def step(network: MaskedNetwork, data: Data, alive: Tensor | None = None) -> Non
     x, y = data.next()
     error = network.forward(x) - y
     network.backward(2 * error)
-    everyone = torch.ones(network.plan.members, dtype=torch.bool)
-    td_error = error.abs().sum((-2, -1))
-    network.update(everyone if alive is None else alive, td_error, ROWS)
+    finish_update(network, alive, error.abs().sum((-2, -1)), ROWS)
 
 
 def as_module(network: Network, head: int = 0) -> nn.Sequential:

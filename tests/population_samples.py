@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from update_samples import take_update
 
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.models import RunConfig
@@ -135,4 +136,4 @@ def targets(algorithm: Algorithm, index: int) -> Tensor:
 def train(algorithm: Algorithm, sequence: Sequence[Batch]) -> None:
     with torch.no_grad():
         for batch in sequence:
-            algorithm.update(batch)
+            take_update(algorithm, batch)

@@ -10,6 +10,7 @@ import torch
 from network_samples import as_module, soft_update
 from torch import nn
 from torch.nn import functional
+from update_samples import take_update
 
 from dstrl_cli import streams
 from dstrl_cli.algos.sac import SAC
@@ -108,7 +109,7 @@ def test_dense_td3_equals_a_plain_td3(weight_decay: float) -> None:
             for theirs, ours in zip(critic_targets, critics, strict=True):
                 soft_update(theirs, ours, 0.005)
         with torch.no_grad():
-            algorithm.update(batch)
+            take_update(algorithm, batch)
     assert_same(algorithm.actor, [actor])
     assert_same(algorithm.critic, critics)
 
@@ -182,7 +183,7 @@ def test_dense_sac_equals_a_plain_sac(nstep: int, keys: dict) -> None:
             for theirs, ours in zip(critic_targets, critics, strict=True):
                 soft_update(theirs, ours, run.tau)
         with torch.no_grad():
-            algorithm.update(batch)
+            take_update(algorithm, batch)
     assert_same(algorithm.actor, [actor])
     assert_same(algorithm.critic, critics)
     torch.testing.assert_close(algorithm.log_alpha[0, 0], log_alpha.detach(), rtol=1e-4, atol=1e-5)
@@ -207,7 +208,7 @@ def test_a_member_whose_loss_is_not_finite_is_frozen_and_the_others_train_on() -
     before = [[part.clone() for part in layer] for layer in algorithm.critic.layers(1)]
     with torch.no_grad():
         for batch in batches(replay, 1, 4):
-            algorithm.update(batch)
+            take_update(algorithm, batch)
     assert algorithm.alive.tolist() == [True, False]
     for was, now in zip(before, algorithm.critic.layers(1), strict=True):
         for a, b in zip(was, now, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from network_samples import Data, build, dst, masks_of, ours, rlx2, run, step
+from update_samples import finish_update
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.nets.adam import BETA1, BETA2
@@ -27,7 +28,7 @@ def by_connection(config: RunConfig) -> RunConfig:
 
 
 def network(engine: Engine, config: RunConfig) -> MaskedNetwork | SparseNetwork:
-    return engine(NetworkPlan("critic", (2, 1), 1, [config], 1, "cpu"))
+    return engine(NetworkPlan("critic", (2, 1), 1, [config], "cpu"))
 
 
 def after_steps(found: MaskedNetwork | SparseNetwork, steps: int) -> None:
@@ -52,7 +53,7 @@ def steps_of_a_grown_weight(engine: Engine, config: RunConfig, count: int) -> li
     for _ in range(count):
         found.forward(torch.ones(1, 1, 2))
         found.backward(torch.full((1, 1, 1, 1), 3.0))
-        found.update(torch.ones(1, dtype=torch.bool))
+        finish_update(found)
         positions.append(found.layers(0)[0][0][0, 1, 0].item())
     return [(before - after) / RATE for before, after in pairwise(positions)]
 
@@ -79,7 +80,7 @@ def test_connections_that_stay_keep_their_count(engine: Engine) -> None:
     found.forward(torch.ones(1, 1, 2))
     start = found.layers(0)[0][0][0, 0, 0].item()
     found.backward(torch.full((1, 1, 1, 1), 3.0))
-    found.update(torch.ones(1, dtype=torch.bool))
+    finish_update(found)
     moved = (start - found.layers(0)[0][0][0, 0, 0].item()) / RATE
     # its moments are zero here: .1 / (1 - .9^101) / sqrt(.001 / (1 - .999^101)) = .9803
     expected = 0.1 / (1 - 0.9**101) / (0.001 / (1 - 0.999**101)) ** 0.5
@@ -105,7 +106,7 @@ def test_both_engines_agree_while_connections_come_and_go(make: Callable[..., An
 @pytest.mark.parametrize("engine", ENGINES)
 def test_without_growth_both_corrections_are_the_same_numbers(engine: Engine) -> None:
     plain, counted = (
-        engine(NetworkPlan("critic", (5, 8, 7, 2), 2, [config], 1, "cpu"))
+        engine(NetworkPlan("critic", (5, 8, 7, 2), 2, [config], "cpu"))
         for config in (run(0), by_connection(run(0)))
     )
     for found in (plain, counted):

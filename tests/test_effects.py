@@ -286,6 +286,13 @@ def test_keys_of_one_reason_are_told_together_and_only_where_they_were_set():
     ]
 
 
+def test_a_learning_rate_that_follows_steps_where_episodes_end_the_run_is_told():
+    falling = "learning_rate={linear: 1e-3}"
+    assert told("sst", falling) == told("sst", "episodes=200") == []
+    (said,) = told("sst", falling, "episodes=200", steps=40_000)
+    assert "falls to 0 at step 40,000, at whichever step the 200 episodes end" in said
+
+
 def test_an_outside_score_may_use_any_key():
     assert told("rlx2", "topology.drop=mine:Mine", "topology.sign_split=half") == []
 

@@ -180,7 +180,7 @@ def test_the_topology_stays_as_it_is_from_t_end_on(tmp_path: Path) -> None:
 
 def test_members_that_count_episodes_share_no_rule_and_see_their_own_progress() -> None:
     configs = [small(10, 1040, "rlx2", seed) for seed in (0, 1)]
-    first, second = rule_groups(NetworkPlan("critic", (4, 4, 1), 2, configs, 1, "cpu"))
+    first, second = rule_groups(NetworkPlan("critic", (4, 4, 1), 2, configs, "cpu"))
     assert (first.members, second.members) == ([0], [1])
     first.rule.episode_share = 0.7
     assert [group.rule.run_progress(250) for group in (first, second)] == [

@@ -46,7 +46,7 @@ KINDS = ("sign", "importance", "gradient", *RULES)
 def alone(
     engine: type[Network], run: RunConfig, sizes: tuple[int, ...] = SIZES, heads: int = 2
 ) -> Network:
-    return engine(NetworkPlan("critic", sizes, heads, [run], 1, "cpu"))
+    return engine(NetworkPlan("critic", sizes, heads, [run], "cpu"))
 
 
 def fan_ins(network: Network, member: int = 0) -> list[Tensor]:
@@ -285,7 +285,7 @@ def test_members_of_other_groups_train_together() -> None:
 
 
 def first_masks(run: RunConfig, sizes: tuple[int, ...] = (20, 30, 40, 1)) -> list[Any]:
-    return initial_layers(NetworkPlan("critic", sizes, 2, [run], 1, "cpu"), 0)
+    return initial_layers(NetworkPlan("critic", sizes, 2, [run], "cpu"), 0)
 
 
 @pytest.mark.parametrize("mask", ["random", "magnitude", "bernoulli"])

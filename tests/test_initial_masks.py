@@ -74,7 +74,7 @@ def test_a_bernoulli_mask_without_connections_is_drawn_again_and_it_is_said() ->
     assert 0 < len(empty) < 20
     for seed in range(20):
         network = {"sparsity": 0.99, "allocation": "uniform", "initial_mask": "bernoulli"}
-        plan = NetworkPlan("actor", sizes, 1, [run(seed, actor=network)], 2, "cpu")
+        plan = NetworkPlan("actor", sizes, 1, [run(seed, actor=network)], "cpu")
         told: list[str] = []
         masks = [mask for _, _, mask in initial_layers(plan, 0, told.append)]
         assert all(mask.any() for mask in masks)
@@ -86,7 +86,7 @@ def test_a_bernoulli_mask_without_connections_is_drawn_again_and_it_is_said() ->
 def test_engines_tell_of_masks_that_were_drawn_again() -> None:
     (seed, *_) = seeds_with_an_empty_layer(20, (4, 32, 1), 0.99)
     network = {"sparsity": 0.99, "allocation": "uniform", "initial_mask": "bernoulli"}
-    plan = NetworkPlan("actor", (4, 32, 1), 1, [run(seed, actor=network)], 2, "cpu")
+    plan = NetworkPlan("actor", (4, 32, 1), 1, [run(seed, actor=network)], "cpu")
     masked, sparse = MaskedNetwork(plan), SparseNetwork(plan)
     assert torch.equal(masked.active(), sparse.active())
     assert (masked.active() > 0).all()
@@ -121,19 +121,19 @@ def test_a_function_of_somebody_else_draws_masks(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     config = run(0, 0.5, initial_mask="my_masks:first_rows")
-    plan = NetworkPlan("critic", (4, 6, 2), 2, [config], 1, "cpu")
+    plan = NetworkPlan("critic", (4, 6, 2), 2, [config], "cpu")
     masks = [mask for _, _, mask in initial_layers(plan, 0)]
     assert masks[0].tolist() == [[[True] * 6] * 2 + [[False] * 6] * 2] * 2  # 12 of 24, both heads
     wrong = run(0, 0.5, initial_mask="my_masks:numbers")
-    plan = NetworkPlan("critic", (4, 6, 2), 2, [wrong], 1, "cpu")
+    plan = NetworkPlan("critic", (4, 6, 2), 2, [wrong], "cpu")
     with pytest.raises(DstrlError, match=r"critic.initial_mask = 'my_masks:numbers' must return"):
         initial_layers(plan, 0)
     empty = run(0, 0.5, initial_mask="my_masks:nothing")
-    plan = NetworkPlan("critic", (4, 6, 2), 2, [empty], 1, "cpu")
+    plan = NetworkPlan("critic", (4, 6, 2), 2, [empty], "cpu")
     with pytest.raises(DstrlError, match=r"my_masks:nothing' leaves layer 0 of critic1 without"):
         initial_layers(plan, 0)
     broken = run(0, 0.5, initial_mask="my_masks:broken")
-    plan = NetworkPlan("critic", (4, 6, 2), 2, [broken], 1, "cpu")
+    plan = NetworkPlan("critic", (4, 6, 2), 2, [broken], "cpu")
     failed = r"critic.initial_mask = 'my_masks:broken' failed \(KeyError: 'boom', my_masks.py:16\)"
     with pytest.raises(DstrlError, match=failed):
         initial_layers(plan, 0)

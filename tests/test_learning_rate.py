@@ -12,6 +12,7 @@ from graph_stand_in import Recordings, eager
 from network_samples import run
 from population_samples import member, state
 from torch import nn
+from update_samples import finish_update
 
 from dstrl_cli import envs
 from dstrl_cli.algos.base import Algorithm
@@ -130,14 +131,14 @@ def test_adam_at_a_changing_rate_equals_torch() -> None:
 def test_both_engines_step_by_the_rate_that_was_set(engine: type, correction: str) -> None:
     config = run(0, 0.5, topology={"schedule": "constant"})
     config = config.model_copy(update={"grown_bias_correction": correction})
-    found = engine(NetworkPlan("critic", (2, 1), 1, [config], 1, "cpu"))
+    found = engine(NetworkPlan("critic", (2, 1), 1, [config], "cpu"))
     found.set_masks([0], [torch.ones(1, 1, 2, 1, dtype=torch.bool)])
     before = found.layers(0)[0][0].clone()
     for rate in (4e-3, 1e-3, 0.0):
         found.set_learning_rate(rate)
         found.forward(torch.ones(1, 1, 2))
         found.backward(torch.full((1, 1, 1, 1), 3.0))
-        found.update(torch.ones(1, dtype=torch.bool))
+        finish_update(found)
         after = found.layers(0)[0][0].clone()
         # Adam's step by a gradient that stays the same is the rate itself
         torch.testing.assert_close(

@@ -42,7 +42,7 @@ FULL = [5 * 8, 8 * 7, 7 * 2]
 
 
 def plan(*runs: RunConfig) -> NetworkPlan:
-    return NetworkPlan("critic", SIZES, 2, runs, 1, "cpu")
+    return NetworkPlan("critic", SIZES, 2, runs, "cpu")
 
 
 def alone(engine: type[Network], run: RunConfig) -> Network:

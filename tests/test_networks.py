@@ -24,6 +24,7 @@ from network_samples import (
     take_events,
 )
 from torch import Tensor
+from update_samples import finish_update
 
 from dstrl_cli.nets.initial import initial_layers
 from dstrl_cli.nets.masked import MaskedNetwork
@@ -111,7 +112,7 @@ def test_members_and_heads_start_differently_and_a_seed_decides() -> None:
 
 def test_initial_masks_fill_the_budgets_and_weights_are_not_rescaled() -> None:
     runs = [run(0, 0.5), rlx2(1, 0.8), run(2, 0.9, allocation="erdos_renyi")]
-    plan = NetworkPlan("critic", (17, 64, 64, 1), 2, runs, 1, "cpu")
+    plan = NetworkPlan("critic", (17, 64, 64, 1), 2, runs, "cpu")
     for member, config in enumerate(runs):
         budgets = layer_budgets(config.critic, plan.shapes)
         for layer, (weight, _, mask) in enumerate(initial_layers(plan, member)):
@@ -189,7 +190,7 @@ def test_gradient_growth_takes_the_batch_of_the_update_itself() -> None:
     x, y = data.next()
     network.backward(2 * (network.forward(x) - y))
     gradients = copies(network.grads.weights)
-    network.update(torch.ones(1, dtype=torch.bool))
+    finish_update(network)
     for layer, mask in enumerate(masks_of(network)):
         for head in range(2):
             grown = mask[0, head] & ~before[layer][0, head]
@@ -240,7 +241,7 @@ def test_a_member_that_is_not_alive_keeps_everything() -> None:
         x, y = data.next()
         error = (network.forward(x) - y) * torch.where(alive, 1.0, math.nan).view(4, 1, 1, 1)
         network.backward(error)
-        network.update(alive, error.abs().sum((-2, -1)), ROWS)
+        finish_update(network, alive, error.abs().sum((-2, -1)), ROWS)
     for part, was in zip(parts, before, strict=True):
         assert torch.equal(part[1:], was[1:])
         assert not torch.equal(part[0], was[0])

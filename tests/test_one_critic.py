@@ -15,6 +15,7 @@ from population_samples import ACT, OBS, batches, member
 from safetensors import safe_open
 from torch import nn
 from training_samples import train
+from update_samples import take_update
 
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.config.models import RunConfig
@@ -58,7 +59,7 @@ def test_a_dense_ddpg_equals_a_plain_one(engine: str) -> None:
         soft_update(actor_target, actor, run.tau)
         soft_update(critic_target, critic, run.tau)
         with torch.no_grad():
-            algorithm.update(batch)
+            take_update(algorithm, batch)
     for network, plain in ((algorithm.actor, actor), (algorithm.critic, critic)):
         for found, expected in zip(
             as_module(network).parameters(), plain.parameters(), strict=True
@@ -74,8 +75,8 @@ def test_both_engines_train_one_sparse_critic_alike(method: str) -> None:
     masked, sparse = build([run]), build([run], "sparse")
     with torch.no_grad():
         for batch in batches([run], 12):
-            masked.update(batch)
-            sparse.update(batch)
+            take_update(masked, batch)
+            take_update(sparse, batch)
     for ours, theirs in ((masked.actor, sparse.actor), (masked.critic, sparse.critic)):
         assert ours.active().shape == (1, 1, 3)
         for a, b in zip(ours.layers(0), theirs.layers(0), strict=True):

@@ -15,6 +15,7 @@ import torch
 from network_samples import ROWS, Data, build, copies, masks_of, moments, run, step
 from program_samples import REPOSITORY, dstrl
 from rule_samples import rule
+from update_samples import finish_update
 
 from dstrl_cli.config.identity import differences, identity
 from dstrl_cli.config.models import RunConfig
@@ -46,7 +47,7 @@ def test_an_observer_sees_active_gradients_moments_and_progress_at_every_update(
         x, y = data.next()
         network.backward(2 * (network.forward(x) - y))
         dense = copies(network.grads.weights)
-        network.update(torch.ones(1, dtype=torch.bool), torch.full((1, 2), 3.0), ROWS)
+        finish_update(network, None, torch.full((1, 2), 3.0), ROWS)
         view = score.observed[-1]
         assert view.progress == number / 20
         assert (view.batch_size, view.td_error.tolist()) == (ROWS, [[3.0, 3.0]])

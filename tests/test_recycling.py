@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from training_samples import run, train
+from update_samples import finish_update
 
 from dstrl_cli.config.effects import never_acting, without_effect
 from dstrl_cli.config.parse import Origin
@@ -90,7 +91,7 @@ def test_fresh_weights_of_a_sparse_layer_go_by_its_connections():
 
 def network(engine: type[Network]) -> Network:
     config = run("sst", sets=["grown_bias_correction=connection"])
-    return engine(NetworkPlan("critic", (4, 12, 12, 1), 2, [config], 1, "cpu"))
+    return engine(NetworkPlan("critic", (4, 12, 12, 1), 2, [config], "cpu"))
 
 
 def moments_and_steps(of: Network) -> list[np.ndarray]:
@@ -119,7 +120,7 @@ def test_both_engines_overwrite_the_same_and_nothing_else():
         inputs = torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(1))
         for _ in range(3):
             made.backward(2 * made.forward(inputs))
-            made.update(torch.ones(1, dtype=torch.bool))
+            finish_update(made)
         before = [tuple(part.clone() for part in layer) for layer in made.layers(0)]
         parts = []
         for layer, (weight, bias, mask) in enumerate(before):
@@ -141,7 +142,7 @@ def test_both_engines_overwrite_the_same_and_nothing_else():
         assert not steps[touched].any()
         assert (steps[~touched] == 3).sum() > 0
         made.backward(2 * made.forward(inputs))  # and training goes on
-        made.update(torch.ones(1, dtype=torch.bool))
+        finish_update(made)
         found[engine] = made.layers(0)
     for (weight, bias, _), (other, its_bias, _) in zip(*found.values(), strict=True):
         torch.testing.assert_close(weight, other)

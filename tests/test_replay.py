@@ -138,16 +138,16 @@ def test_an_nstep_return_by_hand() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"reward": torch.ones(2, 3)}, r"reward must be .* of rank 3, not .* shape \(2, 3\)"),
-        ({"not_done": ONES.bool()}, "not_done must be a torch.float32 tensor"),
-        ({"nstep": torch.ones(2, 1)}, "nstep must be a torch.int64 tensor"),
-        ({"discounts": torch.ones(1, 3)}, "discounts must be .* of rank 1"),
+        ({"reward": torch.ones(2, 3)}, r"reward must be \[P, B, n\], not of shape \[2, 3\]"),
+        ({"not_done": ONES.bool()}, "not_done must be floating point, not torch.bool"),
+        ({"nstep": torch.ones(2, 1)}, "nstep must be torch.int64, not torch.float32"),
+        ({"discounts": torch.ones(1, 3)}, r"discounts must be \[n\], not of shape \[1, 3\]"),
     ],
 )
 def test_arguments_of_another_rank_or_type_are_refused(changes: Any, message: str) -> None:
     steps = {"reward": ONES, "not_terminated": ONES, "not_done": ONES}
     n = torch.ones(2, 1, dtype=torch.long)
-    with pytest.raises(ValueError, match=f"nstep_return: {message}"):
+    with pytest.raises((ValueError, TypeError), match=message):
         nstep_return(**(steps | {"nstep": n, "gamma": 0.5, "discounts": DISCOUNTS} | changes))
 
 
@@ -156,7 +156,7 @@ def test_a_batch_of_another_rank_or_type_is_refused() -> None:
     assert Batch.from_tensors(parts, 1).reward.shape == (1, 1)
     for number, name in enumerate(("state_action", "reward", "discount", "last")):
         wrong = [part[0] if index == number else part for index, part in enumerate(parts)]
-        with pytest.raises(ValueError, match=f"Batch.of: {name} must be"):
+        with pytest.raises(ValueError, match=f"{name} must be"):
             Batch.from_tensors(wrong, 1)
 
 

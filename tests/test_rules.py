@@ -30,7 +30,7 @@ def plan(role: str, topology: dict[str, Any], **keys: Any) -> NetworkPlan:
         }
         | keys
     )
-    return NetworkPlan(role, (4, 4, 1), 1, [run], 2 if role == "actor" else 1, "cpu")
+    return NetworkPlan(role, (4, 4, 1), 1, [run], "cpu")
 
 
 def only_rule(found: NetworkPlan) -> Rule:
@@ -152,9 +152,10 @@ def test_members_share_a_rule_only_with_the_same_keys_end_and_order() -> None:
         single.model_copy(update={"steps": 500_000}),
         single.model_copy(update={"rewire": "instead_of_step"}),
     ]
-    groups = rule_groups(NetworkPlan("critic", (4, 4, 1), 1, [single, *others], 1, "cpu"))
+    groups = rule_groups(NetworkPlan("critic", (4, 4, 1), 1, [single, *others], "cpu"))
     assert [group.members for group in groups] == [[0, 1], [2], [3]]
     assert [group.instead_of_step for group in groups] == [False, False, True]
+    assert groups[0].rule.named()[0][0] == "critic.topology.drop"
 
 
 # --- drop by magnitude, grow by gradient, grow at random ------------------------------------------

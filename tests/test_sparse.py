@@ -12,6 +12,7 @@ import pytest
 import torch
 from network_samples import take_events
 from torch import Tensor
+from update_samples import finish_update, take_update
 
 from dstrl_cli.algos.base import Algorithm
 from dstrl_cli.algos.sac import SAC
@@ -71,7 +72,7 @@ def config(masking: str = "none", sparsity: float = 0.9, **keys: Any) -> RunConf
 def network(
     engine: type[Network], run: RunConfig, sizes: tuple[int, ...], heads: int = 2
 ) -> Network:
-    return engine(NetworkPlan("critic", sizes, heads, [run], 1, "cpu"))
+    return engine(NetworkPlan("critic", sizes, heads, [run], "cpu"))
 
 
 def pair(run: RunConfig, sizes: tuple[int, ...], heads: int = 2) -> tuple[Network, Network]:
@@ -109,7 +110,7 @@ def test_forward_and_gradients_agree(sizes: tuple[int, ...], sparsity: float, ro
     for one in (masked, sparse):
         one.forward(x)
         one.backward(grad)
-        one.update(alive)
+        finish_update(one, alive)
     assert_close(masked, sparse)
 
 
@@ -131,7 +132,7 @@ def test_layers_with_every_connection_agree(sizes: tuple[int, ...], rows: int) -
         )
     alive = torch.ones(1, dtype=torch.bool)
     for one in (masked, sparse):
-        one.update(alive)
+        finish_update(one, alive)
     assert_close(masked, sparse)
 
 
@@ -144,7 +145,7 @@ def updated_alike(
         for _ in range(3):
             one.forward(x)
             one.backward(grad)
-            one.update(torch.ones(1, dtype=torch.bool))
+            finish_update(one)
     assert_close(*pair)
 
 
@@ -197,7 +198,7 @@ def test_moments_agree_where_a_score_asks_for_them() -> None:
         for one in (masked, sparse):
             one.forward(x)
             one.backward(grad)
-            one.update(alive)
+            finish_update(one, alive)
     for theirs, ours in zip(masked.moments([0]), sparse.moments([0]), strict=True):
         for a, b in zip(theirs, ours, strict=True):
             assert a.count_nonzero() > 0
@@ -252,8 +253,8 @@ def test_a_hundred_updates_agree(algo: str, masking: str, sparsity: float) -> No
     )
     changed = 0
     for batch in batches(2, 100):
-        masked.update(batch)
-        sparse.update(batch)
+        take_update(masked, batch)
+        take_update(sparse, batch)
         for theirs, ours in (
             (masked.actor, sparse.actor),
             (masked.critic, sparse.critic),
@@ -276,7 +277,7 @@ def test_moments_of_inactive_connections_do_not_exist_and_grown_ones_start_anew(
         error = sparse.forward(x) - 1
         sparse.backward(error)
         before_masks = [mask.copy() for mask in sparse.masks]
-        sparse.update(alive, td_error=error.abs().sum((-2, -1)), batch_size=9)
+        finish_update(sparse, alive, error.abs().sum((-2, -1)), 9)
     assert torch.equal(sparse.active(), before)
     grown = [now & ~was for now, was in zip(sparse.masks, before_masks, strict=True)]
     assert any(layer.any() for layer in grown)
@@ -417,7 +418,7 @@ def test_a_loss_that_is_not_finite_freezes_the_sparse_engine_too() -> None:
     batch = batches(1, 1)[0]
     batch.reward[:] = float("nan")
     with torch.no_grad():
-        algorithm.update(batch)
+        take_update(algorithm, batch)
     assert algorithm.alive.tolist() == [False]
     for was, now in zip(before, state(algorithm), strict=True):
         for old, new in zip(was, now, strict=True):

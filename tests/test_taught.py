@@ -12,6 +12,7 @@ import torch
 from resume_samples import copy_while_training, go_on, make_run, numbers
 from resume_samples import train as train_run
 from training_samples import run, train
+from update_samples import take_update
 
 from dstrl_cli.algos.bc import BC
 from dstrl_cli.config.identity import run_path
@@ -84,10 +85,10 @@ def test_cloning_takes_a_step_on_the_mean_square_distance_to_the_experts_actions
     pairs = torch.cat((observation, action), -1)
     steps = torch.zeros(1, 4, dtype=torch.long)
     batch = Batch.of(4, pairs, nothing, nothing, steps, [observation], [nothing])
-    bc.update(batch)
+    take_update(bc, batch)
     assert float(bc.sums["actor_loss"]) == pytest.approx(loss, rel=1e-5)
     for _ in range(400):
-        bc.update(batch)
+        take_update(bc, batch)
     after = bc.act(observation)[0].numpy()
     assert np.mean((after - wanted) ** 2) < 0.05 * loss
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from network_samples import Data, build, dst, masks_of, ours, rlx2, run, step
 from torch import Tensor
+from update_samples import finish_update
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.nets.masked import MaskedNetwork
@@ -22,7 +23,7 @@ def rigl(seed: int = 0) -> RunConfig:
 
 
 def network(engine: type[Network], config: RunConfig) -> Network:
-    return engine(NetworkPlan("critic", (INPUTS, UNITS, 1), 1, [config], 1, "cpu"))
+    return engine(NetworkPlan("critic", (INPUTS, UNITS, 1), 1, [config], "cpu"))
 
 
 def train_on_constant_inputs(found: Network, updates: int) -> None:
@@ -32,7 +33,7 @@ def train_on_constant_inputs(found: Network, updates: int) -> None:
         x = torch.zeros(1, 6, INPUTS)
         x[..., :VARYING] = torch.randn(1, 6, VARYING, generator=g)
         found.backward(2 * (found.forward(x) - 1))
-        found.update(torch.ones(1, dtype=torch.bool))
+        finish_update(found)
 
 
 def first_mask(found: Network) -> Tensor:
@@ -64,7 +65,7 @@ def test_growth_among_equal_gradients_is_uniform() -> None:
         x = torch.zeros(1, 6, INPUTS)  # every gradient of the first layer is zero
         for _ in range(2):
             found.backward(2 * (found.forward(x) - 1))
-            found.update(torch.ones(1, dtype=torch.bool))
+            finish_update(found)
         grown += first_mask(found) & ~start
     # 16 of 288 free positions are grown, each of the 320 in 5 % of the runs
     assert grown.sum() == 200 * 16
@@ -78,7 +79,7 @@ def test_ties_are_decided_alike_on_both_engines() -> None:
             for found in (masked, sparse):
                 x = torch.zeros(1, 6, INPUTS)
                 found.backward(2 * (found.forward(x) - 1))
-                found.update(torch.ones(1, dtype=torch.bool))
+                finish_update(found)
             assert torch.equal(first_mask(masked), first_mask(sparse))
 
 

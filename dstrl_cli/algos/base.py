@@ -106,11 +106,9 @@ class Algorithm(ABC):
         self.action_size, self.device, self.engine = action_size, device, engine
         actor, critic = network_sizes(self.config, observation_size, action_size)
         build: Callable[[NetworkPlan], Network] = load(ENGINES, engine)
-        self.actor = build(
-            NetworkPlan("actor", actor, 1, configs, self.config.policy_delay, device)
-        )
+        self.actor = build(NetworkPlan("actor", actor, 1, configs, device))
         critics = build if self.row.critics else AbsentNetwork
-        self.critic = critics(NetworkPlan("critic", critic, self.row.critics, configs, 1, device))
+        self.critic = critics(NetworkPlan("critic", critic, self.row.critics, configs, device))
         self.alive = torch.ones(len(configs), dtype=torch.bool, device=device)
         self.updates = 0
         self.sums = {name: torch.zeros(len(configs), device=device) for name in self.METRICS}
@@ -142,11 +140,6 @@ class Algorithm(ABC):
             noise: what `noise` returned for this update.
             due: what `begin_update` returned.
         """
-
-    def update(self, batch: Batch) -> None:
-        """Take one whole update, without capture; see `training.learner.Learner.update`."""
-        due = self.begin_update()
-        self.train_step(batch, self.noise(len(batch.path)), due)
 
     def begin_update(self) -> Due:
         """Count the update and decide what is due in it."""

@@ -11,17 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
-from dstrl_cli import streams
-from dstrl_cli.algos.base import Algorithm, Due
+from dstrl_cli.algos.base import Due
+from dstrl_cli.algos.deterministic import DeterministicPolicy
 from dstrl_cli.nets.frozen import FrozenNetworks
 from dstrl_cli.replay.batch import Batch
 
 
-class BC(Algorithm):
+class BC(DeterministicPolicy):
     """Behaviour cloning from the policy of the run that `expert` names."""
 
     METRICS: ClassVar[dict[str, str]] = {"actor_loss": "actor"}
@@ -31,15 +30,6 @@ class BC(Algorithm):
         super().__init__(*args, **kwargs)
         size, device = self.action_size, self.device
         self.expert = FrozenNetworks.of(self.configs, "expert", ["actor"], size, device)
-        self.exploration = streams.normal(self.seeds, "exploration", (size,), device)
-        self.noise_scale = torch.tensor(
-            [[c.exploration_noise * (c.collect == "stochastic")] for c in self.configs],
-            device=device,
-        )
-
-    @override
-    def act(self, observation: Tensor) -> Tensor:
-        return self.actor.predict(observation).squeeze(1).tanh_()
 
     def expert_action(self, observation: Tensor) -> Tensor:
         """Return the expert's actions [P, B, act] without noise for observations [P, B, obs]."""
@@ -48,7 +38,7 @@ class BC(Algorithm):
     @override
     def sample_action(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         action = self.expert_action(observation.unsqueeze(1)).squeeze(1)
-        return (action + noise * self.noise_scale).clamp_(-1, 1), action
+        return self.explored(action, noise), action
 
     @override
     def noise(self, max_nstep: int) -> tuple[Tensor, ...]:

@@ -14,32 +14,23 @@ from torch import Tensor
 from typing_extensions import override
 
 from dstrl_cli import streams
-from dstrl_cli.algos.base import Algorithm, Due
+from dstrl_cli.algos.base import Due
+from dstrl_cli.algos.deterministic import DeterministicPolicy
 from dstrl_cli.replay.batch import Batch
 
 
-class TD3(Algorithm):
+class TD3(DeterministicPolicy):
     """TD3; n-step targets arrive summed in the batch (RLX Alg. 3)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        config, device = self.config, self.device
-        rows = (config.batch_size, self.action_size)
-        self.exploration = streams.normal(self.seeds, "exploration", (self.action_size,), device)
-        self.smoothing = streams.normal(self.seeds, "target_noise", rows, device)
-        self.noise_scale = torch.tensor(
-            [[c.exploration_noise * (c.collect == "stochastic")] for c in self.configs],
-            device=device,
-        )
-
-    @override
-    def act(self, observation: Tensor) -> Tensor:
-        return self.actor.predict(observation).squeeze(1).tanh_()
+        rows = (self.config.batch_size, self.action_size)
+        self.smoothing = streams.normal(self.seeds, "target_noise", rows, self.device)
 
     @override
     def sample_action(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         action = self.act(observation.unsqueeze(1)).squeeze(1)
-        return (action + noise * self.noise_scale).clamp_(-1, 1), action
+        return self.explored(action, noise), action
 
     @override
     def noise(self, max_nstep: int) -> tuple[Tensor, ...]:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.algos import flops
 from dstrl_cli.bench.plan import SETTINGS, Work
-from dstrl_cli.config.effects import updates_apart
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.network_sizes import network_sizes
 from dstrl_cli.config.resolving import resolve
+from dstrl_cli.config.windows import updates_apart
 from dstrl_cli.errors import InputError
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.registry import algorithm

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from dstrl_cli.config.fields import LinearRate
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
 from dstrl_cli.config.rulekeys import TopologyConfig
 from dstrl_cli.config.starts import FRESH
-from dstrl_cli.config.windows import Windows, update_at
+from dstrl_cli.config.windows import update_at, updates, windows
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import ALGORITHMS, algorithm, is_outside
 
@@ -41,7 +42,8 @@ def notes(config: RunConfig, explicit: Mapping[str, Origin]) -> list[str]:
         explicit: the dotted keys that a preset, `--set` or a flag gave, and how they were written.
     """
     idle = never_acting(config) if updates(config, "critic") else []
-    return [*idle, *replaced_steps(config), *without_effect(config, explicit)]
+    acting = [*replaced_steps(config), *rate_of_steps(config)]
+    return [*idle, *acting, *without_effect(config, explicit)]
 
 
 # --- how often topologies change ----------------------------------------------------------------
@@ -50,29 +52,6 @@ def notes(config: RunConfig, explicit: Mapping[str, Origin]) -> list[str]:
 def roles_of(config: RunConfig) -> tuple[str, ...]:
     """Return the networks that a run has: an algorithm may have no critics."""
     return ROLES if algorithm(config.algo).critics else ("actor",)
-
-
-def updates(config: RunConfig, role: str) -> int:
-    """Return how many updates a network has in the whole run, if steps end it."""
-    return max(0, config.updates_until(config.steps)) // updates_apart(config, role)
-
-
-def updates_apart(config: RunConfig, role: str) -> int:
-    """Return the updates of the critics from one update of a network to the next."""
-    return config.policy_delay if role == "actor" else 1
-
-
-def end_of_changes(config: RunConfig, role: str) -> int:
-    """Return the update of a network at which `stop_before_end` begins; it may be negative."""
-    network: NetworkConfig = getattr(config, role)
-    stop = config.steps - network.topology.stop_before_end
-    return int(config.updates_until(stop) / updates_apart(config, role))
-
-
-def windows(config: RunConfig, role: str) -> Windows:
-    """Return the updates of a network at which its topology may change."""
-    network: NetworkConfig = getattr(config, role)
-    return Windows(network.topology, updates(config, role), end_of_changes(config, role))
 
 
 @dataclass(frozen=True)
@@ -157,6 +136,16 @@ def replaced_steps(config: RunConfig) -> list[str]:
     return [
         f"topology updates replace optimizer steps (rewire is instead_of_step): {said}; raise "
         "topology.update_interval, or set rewire=after_step"
+    ]
+
+
+def rate_of_steps(config: RunConfig) -> list[str]:
+    """Return that a learning rate follows the steps, where episodes may end the run before."""
+    if config.episodes is None or not isinstance(config.learning_rate, LinearRate):
+        return []
+    return [
+        f"learning_rate falls to 0 at step {config.steps:,}, at whichever step the "
+        f"{config.episodes:,} episodes end; set steps to about that many"
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dstrl_cli.config import effects
 from dstrl_cli.config.fields import LinearRate
 from dstrl_cli.config.models import NetworkConfig, RunConfig
+from dstrl_cli.config.windows import updates, windows
 from dstrl_cli.registry import is_outside
 
 UNMOVED = ("static", "constant")
@@ -24,7 +25,7 @@ def refusals(config: RunConfig) -> list[str]:
         found.append("learning_rate: it falls over the whole length of the run")
     for role in effects.roles_of(config):
         network: NetworkConfig = getattr(config, role)
-        if network.changes_topology and effects.updates(config, role):
+        if network.changes_topology and updates(config, role):
             key = f"{role}.topology"
             found += [f"{key}.{reason}" for reason in _rule_refusals(config, role)]
     return found
@@ -46,9 +47,9 @@ def _rule_refusals(config: RunConfig, role: str) -> list[str]:
             found.append(f"{key} = {score}: a score of one's own may read how far the run is")
     if rule.stop_before_end:
         found.append(f"stop_before_end = {rule.stop_before_end}: it is counted from the end")
-    windows = effects.windows(config, role)
-    end = windows.end
-    if windows.first_swap <= end and windows.planned(end):
+    whole = windows(config, role)
+    end = whole.end
+    if whole.first_swap <= end and whole.planned(end):
         found.append(
             f"update_interval = {rule.update_interval}: the last update, number {end:,}, would "
             "have changed the topology in a longer run"

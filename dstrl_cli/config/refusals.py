@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dstrl_cli.config import effects
 from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.parse import Origin
+from dstrl_cli.config.windows import windows
 from dstrl_cli.errors import InputError
 from dstrl_cli.registry import SCORES
 
@@ -108,12 +109,12 @@ def refuse_unreached_sparsity(config: RunConfig) -> None:
         if not network.moves_budget:
             continue
         rule, name = network.topology, f"{role}.topology"
-        windows = effects.windows(config, role)
-        arrival, end = windows.move[1], windows.end
+        found = windows(config, role)
+        arrival, end = found.move[1], found.end
         window = "budget_start" if rule.budget == "at_once" else "budget_end"
         share = getattr(rule, window)
         missed = f"the {role} would not reach its final sparsity"
-        if windows.total < 1:
+        if found.total < 1:
             raise InputError(
                 f"{name}.budget = '{rule.budget}': {missed}, since the run has no updates of it; "
                 "raise --steps, or lower learning_starts"

@@ -8,12 +8,41 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from dstrl_cli.config.models import NetworkConfig, RunConfig
 from dstrl_cli.config.rulekeys import TopologyConfig
 
 
 def update_at(share: float, total: int) -> int:
     """Return the first of `total` updates (from 1) at which `share` of them is done; 0 for none."""
     return math.ceil(round(share * total, 6))
+
+
+def updates_apart(config: RunConfig, role: str) -> int:
+    """Return the updates of the critics from one update of a network to the next."""
+    return config.policy_delay if role == "actor" else 1
+
+
+def updates(config: RunConfig, role: str) -> int:
+    """Return how many updates a network has in the whole run, if steps end it."""
+    return max(0, config.updates_until(config.steps)) // updates_apart(config, role)
+
+
+def last_changing_step(config: RunConfig, role: str) -> int:
+    """Return the environment step at which `stop_before_end` begins; it may be negative."""
+    network: NetworkConfig = getattr(config, role)
+    return config.steps - network.topology.stop_before_end
+
+
+def end_of_changes(config: RunConfig, role: str) -> int:
+    """Return the update of a network at which `stop_before_end` begins; it may be negative."""
+    until = config.updates_until(last_changing_step(config, role))
+    return int(until / updates_apart(config, role))
+
+
+def windows(config: RunConfig, role: str) -> Windows:
+    """Return the updates of a network at which its topology may change."""
+    network: NetworkConfig = getattr(config, role)
+    return Windows(network.topology, updates(config, role), end_of_changes(config, role))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dstrl_cli.config.rulekeys import TopologyConfig
+from dstrl_cli.config.windows import end_of_changes, last_changing_step, updates
 from dstrl_cli.nets.plan import NetworkPlan
 from dstrl_cli.topology.budgets import layer_moves
 from dstrl_cli.topology.moves import LayerMove
@@ -43,22 +44,21 @@ def rule_groups(plan: NetworkPlan) -> list[Group]:
         config = plan.network_config(member)
         if not config.changes_topology:
             continue
-        stop = run.steps - config.topology.stop_before_end
-        end = int(run.updates_until(stop) / plan.updates_apart)
-        run_updates = max(0, run.updates_until(run.steps) // plan.updates_apart)
+        end, total = end_of_changes(run, plan.role), updates(run, plan.role)
         alone, end_share = None, 1.0
         if run.episodes is not None:
-            alone, end_share = member, stop / run.steps
-        key = (config.topology, end, end_share, run_updates, run.rewire, alone)
-        found.setdefault(key, []).append(member)
+            alone, end_share = member, last_changing_step(run, plan.role) / run.steps
+        shared = (config.topology, end, end_share, total, run.rewire, alone)
+        found.setdefault(shared, []).append(member)
+    key = f"{plan.role}.topology"
     return [
         Group(
-            Rule(topology, end, end_share, run_updates, budget_moves(plan, members)),
+            Rule(topology, end, end_share, total, budget_moves(plan, members), key),
             members,
             torch.tensor(members, device=plan.device),
             rewire == "instead_of_step",
         )
-        for (topology, end, end_share, run_updates, rewire, _), members in found.items()
+        for (topology, end, end_share, total, rewire, _), members in found.items()
     ]
 
 

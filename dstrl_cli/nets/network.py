@@ -38,9 +38,9 @@ class Network(ABC):
     """The network of one role for all members.
 
     Shapes: inputs `[P, B, in]`, outputs `[P, K, B, out]`; `heads=1` restricts to the first head.
-    An update is `forward`, `backward` with the gradient of the loss with respect to the output,
-    then `update`, which has two halves: `begin_update` decides on the host what is due, and
-    `apply_update` works on tensors, so that it can be captured where no rule looks at the update.
+    An update is `begin_update`, which decides on the host what is due, then `forward`, `backward`
+    with the gradient of the loss with respect to the output, and `apply_update`. All but the first
+    work on tensors, so that they can be captured where no rule looks at the update.
     On an accelerator, parameters, masks and moments stay at their addresses.
     """
 
@@ -63,8 +63,8 @@ class Network(ABC):
     def backward(self, grad: Tensor, *, weights: bool = True, inputs: bool = False) -> Tensor:
         """Backpropagate `grad` [P, K, B, out] through the last `forward`.
 
-        With `weights` the parameters' gradients are kept for `update`. Returns the gradient with
-        respect to the input [P, B, in], summed over heads, if `inputs`; else an empty tensor.
+        With `weights` the parameters' gradients are kept for `apply_update`. Returns the gradient
+        with respect to the input [P, B, in], summed over heads, if `inputs`; else an empty tensor.
         """
 
     @abstractmethod
@@ -135,11 +135,6 @@ class Network(ABC):
         """Take up what `weights_state` returned, of all members in order."""
 
     # What every network does.
-
-    def update(self, alive: Tensor, td_error: Tensor | None = None, batch_size: int = 1) -> None:
-        """Take one whole update after `backward`; for the arguments see `apply_update`."""
-        self.begin_update()
-        self.apply_update(alive, td_error, batch_size)
 
     def begin_update(self) -> None:
         """Count the update and find the rules whose topology update is due (on the host)."""

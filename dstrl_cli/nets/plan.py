@@ -19,7 +19,6 @@ class NetworkPlan:
         sizes: input, hidden and output sizes.
         heads: stacked networks K per member.
         configs: the members' configurations.
-        updates_apart: updates of the critics from one update of this network to the next.
         device: torch device.
     """
 
@@ -27,7 +26,6 @@ class NetworkPlan:
     sizes: tuple[int, ...]
     heads: int
     configs: Sequence[RunConfig]
-    updates_apart: int
     device: str
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dstrl_cli.replay import shapes
+from dstrl_cli.shapes import check
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,13 @@ class Batch:
     ) -> Batch:
         """Return the batch of these parts; the other attributes are views of them.
 
-        Raises ValueError where a part has another rank or type.
+        Raises ValueError where a part has another rank, TypeError where it has another type.
         """
-        shapes.check("Batch.of", 3, state_action=state_action, next_observation=path[-1])
-        shapes.check("Batch.of", 2, reward=reward, discount=discount)
-        shapes.check("Batch.of", 2, torch.int64, last=last)
+        check("state_action", state_action, "P B obs+act")
+        check("path[-1]", path[-1], "P B obs")
+        check("reward", reward, "P B")
+        check("discount", discount, "P B")
+        check("last", last, "P B", torch.int64)
         return cls(
             state_action=state_action,
             observation=state_action[..., :observation_size],

@@ -10,17 +10,19 @@ from torch import Tensor
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parts import BufferConfig
-from dstrl_cli.replay import shapes
 from dstrl_cli.replay.base import Replay
+from dstrl_cli.shapes import check
 
 
 def mean_squared_distance(now: Tensor, action: Tensor, policy_action: Tensor) -> Tensor:
     """Return half the mean square of pi(s) - pi_old(s) over batch and action entries [P].
 
     RLX's code. All arguments are [P, B, act] in [-1, 1]: the policy's actions now, those that were
-    taken, and the policy's at the time, without noise. Raises ValueError for other ranks or types.
+    taken, and the policy's at the time, without noise. Raises ValueError for other ranks and
+    TypeError for other types.
     """
-    shapes.check("mean_squared_distance", 3, now=now, policy_action=policy_action)
+    check("now", now, "P B act")
+    check("policy_action", policy_action, "P B act")
     return 0.5 * (now - policy_action).square().mean((-2, -1))
 
 
@@ -29,7 +31,8 @@ def l2_distance(now: Tensor, action: Tensor, policy_action: Tensor) -> Tensor:
 
     Arguments and errors as of `mean_squared_distance`.
     """
-    shapes.check("l2_distance", 3, now=now, action=action)
+    check("now", now, "P B act")
+    check("action", action, "P B act")
     return (now - action).norm(dim=-1).mean(-1)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dstrl_cli.config.models import RunConfig
-from dstrl_cli.replay import shapes
+from dstrl_cli.shapes import check
 
 
 class NStepReturn(NamedTuple):
@@ -41,11 +41,13 @@ def nstep_return(
         gamma: discount factor.
         discounts: gamma^k [n].
 
-    Raises ValueError where an argument has another rank or type.
+    Raises ValueError where an argument has another rank, TypeError where it has another type.
     """
-    shapes.check("nstep_return", 3, reward=reward, not_terminated=not_terminated, not_done=not_done)
-    shapes.check("nstep_return", 2, torch.int64, nstep=nstep)
-    shapes.check("nstep_return", 1, discounts=discounts)
+    check("reward", reward, "P B n")
+    check("not_terminated", not_terminated, "P B n", like=reward)
+    check("not_done", not_done, "P B n", like=reward)
+    check("nstep", nstep, "P 1", torch.int64)
+    check("discounts", discounts, "n")
     step = torch.arange(reward.shape[-1], device=reward.device)
     within = (step < nstep.unsqueeze(-1)).to(reward.dtype).expand_as(reward)
     before = torch.cat((torch.ones_like(not_terminated[..., :1]), not_done[..., :-1]), dim=-1)

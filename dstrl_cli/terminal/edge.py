@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dstrl_cli.errors import DstrlError, InputError, raised_at
+from dstrl_cli.errors import DstrlError, InputError, described
 from dstrl_cli.machine import leave_terminal
 from dstrl_cli.terminal.streams import patient_streams
 
@@ -92,9 +92,10 @@ def say(text: str, heading: str = "") -> None:
 
 def say_unexpected(error: Exception) -> None:
     """Print in one line what went wrong unforeseen, and where its traceback is."""
-    said = " ".join(str(error).split())[:300]
-    cause = f"{type(error).__name__}: {said}{raised_at(error, ', ')}"
-    say(f"{cause}; this should not happen: {_keep(error)}", heading="error: ")
+    say(
+        f"{described(error, longest=300)}; this should not happen: {_keep(error)}",
+        heading="error: ",
+    )
 
 
 def _keep(error: Exception) -> str:

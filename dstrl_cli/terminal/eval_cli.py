@@ -73,7 +73,7 @@ def evaluate(
     requests = [
         evaluating.EvalRequest(run, episodes, seed, env, task, video, render) for run in runs
     ]
-    with interruptible(), kept_for_json(as_json), only_asked((env,), trust):
+    with interruptible(), kept_for_json(as_json), only_asked((env,), trust, flags="--env"):
         if not perturb:
             _check_one(runs, out)
             evaluating.evaluate(requests[0], as_json)

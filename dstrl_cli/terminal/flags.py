@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from dstrl_cli.config.ranges import parse_numbers, parse_steps
+from dstrl_cli.config.ranges import parse_integers, parse_names, parse_numbers, parse_steps
 from dstrl_cli.errors import InputError
 from dstrl_cli.sweep.memory import parse_size
 from dstrl_cli.sweep.place import Limits
+from dstrl_cli.sweep.plan import Axes
 
 
-def one_number(text: str | None, flag: str) -> float | None:
+def one_number(value: str | float | None, flag: str) -> float | None:
     """Return the one number of a flag. Raises InputError where it names several."""
-    if text is None:
-        return None
-    numbers = parse_numbers(text, flag)
+    if not isinstance(value, str):
+        return value
+    numbers = parse_numbers(value, flag)
     if len(numbers) > 1:
-        raise InputError(f"{flag}: {text!r} is more than one number; only one is taken here")
+        raise InputError(f"{flag}: {value!r} is more than one number; only one is taken here")
     return numbers[0]
 
 
@@ -49,6 +50,34 @@ AS_GIVEN = (
 
 SWITCHES = ("keep_checkpoint", "tensorboard", "wandb")
 """Flags that switch a key of this name on; without them it is left to presets."""
+
+
+AXES: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
+    "algos": ("algo", parse_names),
+    "methods": ("dst", parse_names),
+    "envs": ("env", parse_names),
+    "tasks": ("task", parse_integers),
+    "sparsities": ("sparsity", parse_numbers),
+    "seeds": ("seeds", parse_integers),
+}
+"""What a sweep may vary: the flag of each axis, and how its values are read."""
+
+
+def sweep_axes(given: Mapping[str, Any]) -> Axes:
+    """Return what a sweep's flags vary. Raises InputError for a value that is not valid."""
+    axes: dict[str, Any] = {
+        axis: read(given[name], f"--{name}")
+        for axis, (name, read) in AXES.items()
+        if given[name] is not None
+    }
+    return Axes(**axes)
+
+
+def train_flags(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys that `train` has flags for, as `run_flags` does those of both commands."""
+    sparsity = one_number(given["sparsity"], "--sparsity")
+    one = {"env.id": given["env"], "env.task": given["task"], "sparsity": sparsity}
+    return one | run_flags(given)
 
 
 def run_flags(given: Mapping[str, Any]) -> dict[str, Any]:

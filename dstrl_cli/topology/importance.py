@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dstrl_cli.config.rulekeys import TopologyConfig
+from dstrl_cli.shapes import check
 from dstrl_cli.topology.rule import NetworkView, Score
-from dstrl_cli.topology.shapes import check
 
 TD_ERROR = {
     "sum": lambda view: view.td_error,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dstrl_cli.shapes import check
 from dstrl_cli.topology.limits import Constant, Limit
-from dstrl_cli.topology.shapes import check
 
 
 def whole_part(fraction: float, count: Tensor) -> Tensor:

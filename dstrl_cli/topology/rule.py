@@ -174,6 +174,7 @@ class Rule:
         end_share: the same as a share of the run, for runs whose length is given in episodes.
         total: the network's own updates in the whole run, where not `end`.
         moves: how the budget of each layer moves, of each member in order, where budgets do.
+        key: of `config` in the run's, for messages.
 
     Attributes:
         run, move, swap: the whole run, the way of the budgets, and the time in which connections
@@ -190,8 +191,9 @@ class Rule:
         end_share: float = 1.0,
         total: int | None = None,
         moves: Sequence[Sequence[LayerMove]] = (),
+        key: str = "topology",
     ) -> None:
-        self.config, self.end = config, end
+        self.config, self.end, self.key = config, end, key
         self.moves = moves
         total = end if total is None else total
         self.windows = windows = Windows(config, total, end)
@@ -216,7 +218,7 @@ class Rule:
     def made(self, key: str, table: Mapping[str, Any]) -> Any:
         """Return an instance of the class that a key of the rule names."""
         name = getattr(self.config, key)
-        with blamed(f"topology.{key}", name):
+        with blamed(f"{self.key}.{key}", name):
             return load(table, name)(self.config)
 
     def state(self, row: int, members: int) -> dict[str, Any]:
@@ -245,7 +247,7 @@ class Rule:
 
     def named(self) -> list[tuple[str, str, Score]]:
         """Return the key that chose each score, its name, and the score."""
-        rows = [("topology.drop", self.config.drop), ("topology.grow", self.config.grow)]
+        rows = [(f"{self.key}.{key}", getattr(self.config, key)) for key in ("drop", "grow")]
         return [(*row, score) for row, score in zip(rows, self.scores, strict=False)]
 
     def due(self, update: int) -> bool:
@@ -298,7 +300,7 @@ class Rule:
         planned = self.windows.planned(update) and self.swapping(update)
         if self.config.moves_budget and not planned:
             return 0.0
-        with blamed("topology.schedule", self.config.schedule):
+        with blamed(f"{self.key}.schedule", self.config.schedule):
             fraction = self.schedule.fraction(self.progress(update))
             if not 0 <= fraction <= 1:
                 raise ValueError(f"a fraction must lie in [0, 1], not be {fraction!r}")
@@ -349,7 +351,7 @@ class Rule:
 
     def moved(self, update: int) -> float:
         """Return which share of their way the budgets have gone at `update`, in [0, 1]."""
-        with blamed("topology.budget", self.config.budget):
+        with blamed(f"{self.key}.budget", self.config.budget):
             moved = self.budget.moved(self.move.done(update, self.episode_share))
             if not 0 <= moved <= 1:
                 raise ValueError(f"a share of the way must lie in [0, 1], not be {moved!r}")
@@ -357,10 +359,10 @@ class Rule:
 
     def rewired(self, view: NetworkView, layer: int, fraction: float, last: bool) -> masks.Rewired:
         """Return the new mask of one layer."""
-        with blamed("topology.drop", self.config.drop):
+        with blamed(f"{self.key}.drop", self.config.drop):
             drop_score = checked(self.drop.drop(view, layer, fraction), view.masks[layer])
             count = self.drop.count(view, layer, fraction)
-        with blamed("topology.grow", self.config.grow):
+        with blamed(f"{self.key}.grow", self.config.grow):
             grow_score = checked(self.grow.grow(view, layer), view.masks[layer])
         target = None if view.targets is None else view.targets[layer]
         if target is not None and self.config.swap_of_growth:

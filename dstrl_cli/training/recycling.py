@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dstrl_cli import streams
 from dstrl_cli.algos.base import Algorithm
+from dstrl_cli.config.windows import updates_apart
 from dstrl_cli.nets.network import Network, Overwritten
 from dstrl_cli.nets.neurons import activity, layer_outputs
 from dstrl_cli.replay.base import Replay
@@ -44,7 +45,7 @@ class Recycler:
         due = [
             (network, member)
             for network, member, interval in self.wanted
-            if updates % network.plan.updates_apart == 0
+            if updates % updates_apart(network.plan.configs[member], network.plan.role) == 0
             and network.updates % interval == 0
             and member in training
         ]

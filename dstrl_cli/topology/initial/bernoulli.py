@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dstrl_cli.topology.shapes import check
+from dstrl_cli.shapes import check
 
 
 def bernoulli_mask(

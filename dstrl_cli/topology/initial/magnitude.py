@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dstrl_cli.shapes import check
 from dstrl_cli.topology.masks import highest
-from dstrl_cli.topology.shapes import check
 
 
 def magnitude_mask(
