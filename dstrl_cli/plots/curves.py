@@ -138,8 +138,9 @@ def footnote(curves: Iterable[Curve], center: str, single: bool = True) -> str:
         parts.append(f"band: 95 % interval ({', '.join(methods)}), within the range of the runs")
     else:
         parts.append(f"no intervals: fewer than {least_seeds(center)} seeds")
-    if single and any(1 < made.seeds <= FEW_RUNS for made in curves):
-        parts.append("thin lines: single seeds")
+    few = [1 < made.seeds <= FEW_RUNS for made in curves]
+    if single and any(few):
+        parts.append(f"thin lines: single seeds{'' if all(few) else f', where at most {FEW_RUNS}'}")
     if not all(made.finished for made in curves):
         parts.append("*: not finished")
     return "; ".join(parts)
