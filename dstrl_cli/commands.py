@@ -149,7 +149,10 @@ def _sweep_until_decided(asked: study.Study, options: RunOptions, compare: str |
     if options.dry_run:
         found = asked.look()
         also = deciding.as_json(asked, found)
-        _train_planned(resumed([*asked.others, *asked.runs(found)], False), options, also)
+        if runs := [*asked.others, *asked.runs(found)]:
+            _train_planned(resumed(runs, False), options, also)
+        elif options.as_json:
+            _print_json(also)
         if not options.as_json:
             describe.print_lines(options.console, deciding.lines(asked, found, also))
         return

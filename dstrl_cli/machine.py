@@ -73,5 +73,7 @@ def how_it_ended(process: str, exit_code: int | None) -> str:
     """Return in words how a process ended that said nothing about it."""
     if exit_code is None or exit_code >= 0:
         return f"{process} ended unexpectedly with exit code {exit_code}"
-    name = signal.Signals(-exit_code).name
+    number = -exit_code
+    known = number in {int(each) for each in signal.Signals}  # real-time signals have no name
+    name = signal.Signals(number).name if known else f"signal {number}"
     return f"{process} was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

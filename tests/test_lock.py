@@ -1,5 +1,7 @@
 """The lock of a run folder: held by one process, and by none that has died."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -48,6 +50,22 @@ def test_a_held_folder_is_refused_and_says_who_holds_it_until_that_process_is_ki
     with lock.held(tmp_path):
         assert lock.in_use(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "O_ACCMODE"), reason="tells how a file was opened")
+def test_a_file_system_that_locks_only_what_may_be_written_shows_its_locks(
+    tmp_path, holding, monkeypatch
+):
+    """As NFS does."""
+    real = fcntl.flock
+
+    def flock(descriptor, operation):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert lock.in_use(tmp_path)
 
 
 def test_asking_whether_a_folder_is_held_writes_nothing(tmp_path):

@@ -249,26 +249,61 @@ def test_what_was_left_on_a_disk_is_fetched_where_it_is_further(tmp_path, monkey
     assert collected.is_further(5, other.path)
 
 
-def test_a_run_that_another_driver_holds_is_left_on_its_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(collected.tempfile, "gettempdir", lambda: str(tmp_path / "disk"))
-    one, other = runs(Axes(seeds=(0, 1)), tmp_path / "results")
-    leave_all = collected.receive("abc", [one, other], {})
-    for run in leave_all:
-        leave(run, "finished")
+@pytest.fixture
+def this_disk(tmp_path, monkeypatch):
+    """A machine whose disk is a folder here, as Ray would show it."""
 
     def on_node(_, function):
         return SimpleNamespace(remote=lambda *arguments: function(*arguments))
 
+    monkeypatch.setattr(collected.tempfile, "gettempdir", lambda: str(tmp_path / "disk"))
     ray = SimpleNamespace(get=lambda found, timeout: found)
     monkeypatch.setitem(sys.modules, "ray", ray)
     nodes = SimpleNamespace(on_node=on_node)
     monkeypatch.setitem(sys.modules, "dstrl_cli.sweep.on_ray.nodes", nodes)
+
+
+def test_a_run_that_another_driver_holds_is_left_on_its_machine(tmp_path, this_disk):
+    one, other = runs(Axes(seeds=(0, 1)), tmp_path / "results")
+    leave_all = collected.receive("abc", [one, other], {})
+    for run in leave_all:
+        leave(run, "finished")
     other.path.mkdir(parents=True)
     with lock.held(other.path):
         cluster._fetch_left_behind(SimpleNamespace(ids=["here"]), "abc", tmp_path / "results")
     assert read_status(one.path) == "finished"
     assert read_status(other.path) is None
     assert collected.left_behind("abc") == {other.label: float("inf")}
+
+
+def test_what_was_left_of_a_run_that_has_finished_since_does_not_replace_it(
+    tmp_path, this_disk, monkeypatch
+):
+    (run,) = runs(Axes(), tmp_path / "results")
+    leave(run, "finished")
+    (there,) = collected.receive("abc", [run], {})
+    leave(there, "failed")
+    monkeypatch.setattr(collected, "read_values", lambda folder: {"steps": 1000})
+    assert collected.left_behind("abc") == {run.label: 1000}
+    cluster._fetch_left_behind(SimpleNamespace(ids=["here"]), "abc", tmp_path / "results")
+    assert read_status(run.path) == "finished"
+    assert collected.left_behind("abc") == {}
+
+
+def test_a_run_that_failed_is_fetched(tmp_path, this_disk):
+    (run,) = runs(Axes(), tmp_path / "results")
+    (there,) = collected.receive("abc", [run], {})
+    leave(there, "failed")
+    cluster._fetch_left_behind(SimpleNamespace(ids=["here"]), "abc", tmp_path / "results")
+    assert read_status(run.path) == "failed"
+
+
+def test_files_that_stop_coming_make_no_finished_run(tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr(collected, "write", lambda path, data: names.append(path.name))
+    files = dict.fromkeys(["summary.json", "progress.csv", "config.yaml", "topology.csv"], b"")
+    collected.put(tmp_path, files)
+    assert names[-2:] == ["progress.csv", "summary.json"]
 
 
 def test_a_results_folder_keeps_the_name_under_which_machines_keep_its_runs(tmp_path):

@@ -17,7 +17,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.runs import folder as run_folder
 from dstrl_cli.runs.folder import RunFolder, read_config
 from dstrl_cli.runs.provenance import provenance
-from dstrl_cli.runs.summary import mark_ended, read_status
+from dstrl_cli.runs.summary import mark_ended, read_status, read_summary
 
 
 def config(**changes) -> dict:
@@ -218,10 +218,11 @@ def test_a_run_that_died_is_marked(tmp_path):
     assert not (folder.path / ".lock").exists()
 
 
-def test_a_summary_that_the_run_wrote_itself_is_kept(tmp_path):
+def test_the_mark_of_an_earlier_attempt_is_replaced(tmp_path):
     with RunFolder(tmp_path / "run").create(config()) as folder:
-        folder.summary({"status": "failed", "steps": 7})
-    assert mark_ended(folder.path, "failed", "later")["steps"] == 7
+        folder.summary({"status": "failed", "error": "last week's"})
+    mark_ended(folder.path, "failed", "killed by SIGKILL")
+    assert (read_summary(folder.path) or {})["error"] == "killed by SIGKILL"
 
 
 def test_an_attempt_that_never_began_leaves_a_finished_run_as_it_is(tmp_path):

@@ -183,14 +183,15 @@ def lines(run, name: str) -> list[str]:
 
 def test_what_members_left_outlives_the_death_of_their_population(tmp_path):
     found = runs(Axes(seeds=(0, 1, 2)), tmp_path)
-    leave(found[0], "failed")
+    leave(found[0], "failed")  # an earlier attempt
     folders = SharedFolders(found)
     leave(found[1], "diverged")
     leave(found[2], None)
     end = End("failed", "its process was killed")
     ends = [summary_of(run, end, folders.left(run)) for run in found]
     assert [each["status"] for each in ends] == ["failed", "diverged", "failed"]
-    assert [each.get("error") for each in ends] == [None, None, "its process was killed"]
+    killed = "its process was killed"
+    assert [each.get("error") for each in ends] == [killed, None, killed]
     assert [read_status(run.path) for run in found] == ["failed", "diverged", "failed"]
 
 

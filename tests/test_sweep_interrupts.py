@@ -5,6 +5,8 @@ import select
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +16,38 @@ from sweep_samples import SMALL, wait_for
 
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, has_state
 from dstrl_cli.runs.summary import read_status, read_summary
+from dstrl_cli.sweep.interrupts import interrupts_held
 from dstrl_cli.terminal.edge import interruptible
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="finds processes in /proc"
 )
+
+
+def interrupt_within(blocks: list[str]) -> None:
+    """Interrupt this process within two blocks that hold interruptions, and note their ends."""
+    with interrupts_held():
+        with interrupts_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+        blocks.append("inner")
+        time.sleep(0.1)
+        blocks.append("outer")
+
+
+def test_held_interrupts_arrive_when_the_blocks_end_also_beside_other_threads() -> None:
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()  # the system may give it the signal, and Python then calls the handler
+    blocks: list[str] = []
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_within(blocks)
+    finally:
+        over.set()
+        other.join()
+    assert blocks == ["inner", "outer"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import multiprocessing
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from program_samples import REPOSITORY
@@ -16,12 +17,13 @@ from dstrl_cli.cli import main
 from dstrl_cli.machine import Host
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.summary import read_summary, write_summary
+from dstrl_cli.sweep import shared
 from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Launcher, OnFailure, execute
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes
 from dstrl_cli.sweep.shared import Ended, SharedFolders
-from dstrl_cli.sweep.states import resumed
+from dstrl_cli.sweep.states import Planned, resumed
 from dstrl_cli.sweep.worker import PipeReporter
 from dstrl_cli.terminal.describe import failures
 from dstrl_cli.terminal.display import LineDisplay
@@ -138,6 +140,23 @@ def test_a_run_that_was_to_start_over_is_left_to_who_finished_it(tmp_path):
     assert (folders.left(run) or {})["status"] == "finished"
     assert isinstance(folders.again(planned.run), Ended)
     assert folders.left(run) is None
+
+
+def test_a_run_that_was_to_start_over_goes_on_where_another_sweep_has_left_it(
+    tmp_path, monkeypatch
+):
+    (run,) = runs(Axes(), tmp_path)
+    leave(run, None)
+    (planned,) = resumed([run], overwrite=False)
+    folders = SharedFolders([planned.run])
+    assert folders.look(planned.run) is planned.run
+    (run.path / "checkpoint").mkdir()
+    (run.path / "checkpoint" / "state.safetensors").write_bytes(b"")  # of a sweep that was killed
+    further = replace(run, start="resume", step=500)
+    monkeypatch.setattr(
+        shared, "resumed", lambda found, overwrite: [Planned(further, "unfinished")]
+    )
+    assert folders.look(planned.run) is further
 
 
 def test_a_lost_attempt_that_never_began_to_start_over_is_tried_again(tmp_path):

@@ -12,7 +12,9 @@ import pytest
 from report_samples import write_run
 from sweep_samples import SMALL
 
+from dstrl_cli import commands
 from dstrl_cli.cli import main
+from dstrl_cli.commands import Limits, RunOptions
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.report.comparing import asked_rounds
 from dstrl_cli.report.permutation import Plan, decide
@@ -269,6 +271,24 @@ def test_finished_runs_without_a_score_are_no_reason_to_wait_for_ever(tmp_path: 
         write_run(tmp_path, run.label, {})
     with pytest.raises(DstrlError, match="look 1 waits for runs that are finished"):
         carry_out(asked, Trainer(tmp_path, {}), silent)
+
+
+def test_a_study_of_which_everything_was_given_up_shows_its_first_round_and_trains_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverges(run: Run) -> str:
+        return "diverged" if (method_of(run), run.config.seed) == ("rlx2", 1) else "finished"
+
+    options = {"methods": ("sst", "rlx2")}
+    carry_out(study(tmp_path, **options), Trainer(tmp_path, {}, diverges), silent)
+    asked = study(tmp_path, **options)
+    assert asked.runs(asked.look()) == []
+    again = Trainer(tmp_path, {})
+    shown, outcomes, _ = carry_out(asked, again, silent)
+    assert (len(shown), outcomes, again.rounds) == (8, [], [])
+    plan = RunOptions(Limits(), dry_run=True, as_json=True)
+    commands._sweep_until_decided(asked, plan, None)
+    assert json.loads(capsys.readouterr().out)["until_decided"]["looks"] == 0
 
 
 def test_what_a_round_without_a_comparison_decides_is_what_it_would_have_decided_anyway() -> None:

@@ -144,6 +144,14 @@ def has_state(folder: Path) -> bool:
     return is_file(folder / STATE_FILE)
 
 
+def written_at(folder: Path) -> int | None:
+    """Return when the state in the checkpoint folder `folder` was written, or None without one."""
+    try:
+        return (folder / STATE_FILE).lstat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def _open(folder: Path) -> tuple[Path, dict[str, str]]:
     """Return the file of a state and its metadata. Raises InputError as `read_values`."""
     path = folder / STATE_FILE

@@ -43,12 +43,15 @@ def in_use(path: Path) -> bool:
     """Whether a live process holds the folder; never creates the lock."""
     if not is_file(path / LOCK_FILE):
         return False
-    try:
-        descriptor = os.open(path / LOCK_FILE, os.O_RDONLY | NEVER_A_LINK)
-    except OSError:
+    descriptor = -1
+    for mode in (os.O_RDWR, os.O_RDONLY):  # NFS locks no file that is open for reading alone
+        with suppress(OSError):
+            descriptor = os.open(path / LOCK_FILE, mode | NEVER_A_LINK)
+            break
+    if descriptor < 0:
         return False
     try:
-        return not _lock(descriptor)
+        return not _lock(descriptor, tries=2)
     except OSError:  # a file system without locks
         return False
     finally:
@@ -110,11 +113,11 @@ def held(path: Path) -> Iterator[None]:
         release(path, descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, tries: int = TRIES) -> bool:
     """Lock an open file, and return whether that worked."""
     from filelock import lock_descriptor  # takes longer to import than most folders have a use for
 
-    for _ in range(TRIES - 1):
+    for _ in range(tries - 1):
         if lock_descriptor(descriptor, blocking=False):
             return True
         time.sleep(PAUSE_S)

@@ -128,18 +128,16 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
 def mark_ended(
     path: Path, status: str, error: str | None, config: RunConfig | None = None
 ) -> dict[str, Any]:
-    """Return the summary of a run that ended without finishing; write it if the run did not.
+    """Write and return the summary of a run that ended without finishing and left none.
 
-    A summary that the run itself wrote with this status is kept. Nothing is written where there is
-    no run, where another process holds the folder, or where a run finished: whoever trains it anew
-    removes its summary first, so that one that is there is of a run that this end left alone.
+    That of an earlier attempt is replaced. Nothing is written where there is no run, where another
+    process holds the folder, or where a run finished: whoever trains it anew removes its summary
+    first, so that one that is there is of a run that this end left alone.
     """
     written = read_summary(path)
     before = None if written is None else written.get("status")
-    if written is not None and before == status:
-        return written
     summary = {"status": status, "error": error} | ({} if config is None else about(config))
-    if before != "finished" and is_file(path / CONFIG_FILE):
+    if before != FINISHED and is_file(path / CONFIG_FILE):
         with suppress(DstrlError, OSError), lock.held(path):
             write_summary(path, summary)
     return summary

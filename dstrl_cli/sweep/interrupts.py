@@ -6,10 +6,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from typing import Any
 
 from dstrl_cli.training.stop import SIGNALS
 
@@ -28,17 +29,36 @@ def interrupts_held() -> Iterator[None]:
     """Let interruptions arrive only when the block ends, and never in processes that it starts.
 
     A new process inherits blocked signals. Only the process that starts the others reacts to
-    Ctrl-C or to the end of the terminal, and ends them.
+    Ctrl-C or to the end of the terminal, and ends them. Signals are blocked in this thread alone:
+    where another thread takes one, Python would call its handler here all the same.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # it would unblock signals if the block started it
+    came: list[int] = []
+    handled = []
+    if threading.current_thread() is threading.main_thread():
+        handled = [each for each in SIGNALS if callable(signal.getsignal(each))]
+    handlers = {
+        each: signal.signal(each, lambda number, _: came.append(number)) for each in handled
+    }
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            _set_handlers(handlers)
+        finally:  # one that is back may raise before the others are
+            _set_handlers(handlers)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def _set_handlers(handlers: Mapping[int, Any]) -> None:
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
 
 
 class WorkerInterrupts:

@@ -19,6 +19,7 @@ from dstrl_cli.config.keys import flatten
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.parse import to_dict
 from dstrl_cli.machine import give_memory_back
+from dstrl_cli.runs.status import FINISHED
 from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.packing import PlannedPopulation
 from dstrl_cli.training.run import Run
@@ -46,7 +47,7 @@ def _names_code(config: RunConfig) -> bool:
 
 def all_finished(runs: Sequence[Run]) -> bool:
     """Whether every run reached its last step."""
-    return all((read_summary(run.path) or {}).get("status") == "finished" for run in runs)
+    return all((read_summary(run.path) or {}).get("status") == FINISHED for run in runs)
 
 
 def put_back() -> None:

@@ -208,7 +208,7 @@ def _sharing_cores(
     """Give populations that train at once equal parts of the cores for their environments."""
     if jobs == 1:
         return list(populations)
-    workers = max(1, host.cores // jobs)
+    workers = max(1, min(host.cores_of_a_run, host.cores // jobs))
 
     def shared(run: Run) -> Run:
         if run.config.env_workers != "auto":

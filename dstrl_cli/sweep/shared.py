@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dstrl_cli.errors import InputError
+from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, written_at
 from dstrl_cli.runs.files import is_file
 from dstrl_cli.runs.lock import holder
 from dstrl_cli.runs.status import DIVERGED, FAILED, FINISHED
@@ -42,7 +43,14 @@ class SharedFolders:
     """The folders of runs that are to be trained, compared with what they held before."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
-        self._before = {run.label: read_summary(run.path) for run in runs}
+        self._before: dict[str, Summary | None] = {}
+        self._saved: dict[str, int | None] = {}
+        for run in runs:
+            self._remember(run)
+
+    def _remember(self, run: Run) -> None:
+        self._before[run.label] = read_summary(run.path)
+        self._saved[run.label] = written_at(run.path / CHECKPOINT_FOLDER)
 
     def left(self, run: Run) -> Summary | None:
         """Return the summary that a run left since it was last looked at; None where it is old."""
@@ -57,7 +65,10 @@ class SharedFolders:
         if summary != self._before[run.label]:
             if summary is not None and summary.get("status") in ENDED:
                 return Ended(summary)
-        elif run.start != "new" or not is_file(run.path / CONFIG_FILE):
+        elif run.start == "new":
+            if not is_file(run.path / CONFIG_FILE):
+                return run
+        elif written_at(run.path / CHECKPOINT_FOLDER) == self._saved[run.label]:
             return run  # nobody has been here since the run was planned
         return self.again(run)
 
@@ -70,9 +81,9 @@ class SharedFolders:
         summary, before = read_summary(run.path), self._before[run.label]
         if run.start != "new" and summary is not None and summary == before:
             return run
-        self._before[run.label] = summary
+        self._remember(run)
         try:
-            (planned,) = resumed([replace(run, start="new")], overwrite=False)
+            (planned,) = resumed([replace(run, start="new", step=0, evaluated=-1)], overwrite=False)
         except InputError as error:
             return Ended({"status": FAILED, "error": str(error)})
         if not planned.to_do:

@@ -106,6 +106,12 @@ class Study:
             for run in runs
         ]
 
+    def first_round(self) -> list[Run]:
+        """Return the runs that the first look needs."""
+        size = self.test.plan.seeds or 0
+        cells = self.members.values()
+        return [run for cell in cells for runs in list(cell.values())[:size] for run in runs]
+
     def cell_of(self, run: Run) -> CellName | None:
         """Return the cell of a run; None where its method is compared with nothing."""
         name = cell_name(run)
@@ -208,7 +214,8 @@ def carry_out(
 ) -> tuple[list[Run], list[Outcome], Comparisons]:
     """Train round after round until everything is decided, or the seeds are spent.
 
-    Returns the runs that took part, how those ended that were trained now, and what was decided. It
+    Returns the runs that took part, or those of the first round where all comparisons were given up
+    before it, how those ended that were trained now, and what was decided. It
     also ends where a run failed: what it needs is not there. A run that diverged would do so again,
     so that its comparisons are given up. Raises DstrlError where finished runs have no score.
     """
@@ -220,7 +227,7 @@ def carry_out(
         new = [run for run in wanted if run.label not in known]
         known |= {run.label: run for run in new}
         study.keep(found)
-        ended, trained = train(new, heading(study, found))
+        ended, trained = train(new, heading(study, found)) if new else ((), False)
         outcomes += ended
         bad = [each for each in ended if not each.finished]
         diverged = {study.cell_of(each.run) for each in bad if each.summary["status"] == DIVERGED}
@@ -230,7 +237,7 @@ def carry_out(
         say(look_lines(study, found))
         stops = [each for each in bad if study.cell_of(each.run) not in (None, *diverged)]
         if not found.waiting or stops or (bad and fail_fast):
-            return list(known.values()), outcomes, found
+            return list(known.values()) or study.first_round(), outcomes, found
         if not trained and found.looks == before.looks:
             raise DstrlError(
                 f"look {found.looks + 1} waits for runs that are finished, but whose logs have no "

@@ -24,8 +24,8 @@ from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, read_values
 from dstrl_cli.runs.files import refuse_link, write
 from dstrl_cli.runs.folder import RUN_FILES
 from dstrl_cli.runs.output import OUTPUT_FILE
-from dstrl_cli.runs.status import FINISHED, SUMMARY_FILE
-from dstrl_cli.runs.summary import CONFIG_FILE, read_status
+from dstrl_cli.runs.status import DIVERGED, FAILED, FINISHED, SUMMARY_FILE
+from dstrl_cli.runs.summary import CONFIG_FILE, last_status
 from dstrl_cli.training.run import Run
 
 Files = Mapping[str, bytes]
@@ -63,6 +63,8 @@ def read(folder: Path) -> dict[str, bytes]:
 def put(folder: Path, files: Files) -> None:
     """Replace what a run's folder holds; the summary comes last, and makes the run count as ended.
 
+    Before it comes the log whose last row shows that a run without a summary has finished.
+
     Raises ValueError for a name that is not one of a run's files, DstrlError where one cannot be
     written.
     """
@@ -77,7 +79,8 @@ def put(folder: Path, files: Files) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    for name in sorted(files, key=lambda name: name == SUMMARY_FILE):
+    last = {"progress.csv": 1, SUMMARY_FILE: 2}
+    for name in sorted(files, key=lambda name: last.get(name, 0)):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, files[name])
@@ -129,7 +132,7 @@ def forget(sweep: str, labels: Iterable[str]) -> None:
 def left_behind(sweep: str) -> dict[str, float]:
     """Return the runs on this disk that nobody trains and that ended or can go on, with the step.
 
-    One that ended is further than any that did not.
+    One that finished is further than any that did not.
     """
     found = {}
     for config in folder_of(sweep).glob(f"*/*/*/*/{CONFIG_FILE}"):
@@ -145,10 +148,14 @@ def is_further(step: float, folder: Path) -> bool:
 
 
 def _step(folder: Path) -> float:
-    """Return from which step a run's folder goes on; -1: from none."""
-    if read_status(folder) == FINISHED:
+    """Return from which step a run's folder goes on; -1: from none, and nothing says how it ended.
+
+    Who asks may hold the folder.
+    """
+    status = last_status(folder)
+    if status == FINISHED:
         return math.inf
     try:
         return int(read_values(folder / CHECKPOINT_FOLDER)["steps"])
     except (InputError, KeyError, ValueError):
-        return -1
+        return 0 if status in (FAILED, DIVERGED) else -1

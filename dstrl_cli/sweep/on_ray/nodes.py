@@ -6,7 +6,7 @@ its files are collected.
 
 from __future__ import annotations
 
-import os
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -261,7 +261,7 @@ class Mark:
     """
 
     def __init__(self, out: Path) -> None:
-        self.path = out.absolute() / f".seen-by-all-{os.getpid()}"
+        self.path = out.absolute() / f".seen-by-all-{uuid.uuid4().hex}"
         self._made: list[Path] = []
         self._lock = -1
 
