@@ -32,6 +32,13 @@ def test_the_time_to_a_return_is_that_of_the_first_evaluation_with_it(tmp_path: 
     assert (never.reached, never.logged) == (False, (1500, pytest.approx(1000), 11))
 
 
+def test_an_untrained_policy_reaches_nothing(tmp_path: Path):
+    runs(tmp_path, RLX2, [{0: 9, 500: 9, 1000: 5}], config={"learning_starts": 500})
+    (run,) = load(tmp_path).runs
+    assert not reached(run, 6.0).reached
+    assert reached(run, 5.0).at[0] == 1000
+
+
 def test_training_flops_follow_connections_that_become_fewer(tmp_path: Path):
     flops = {"flops": {"train_total": 700.0}}
     runs(tmp_path, RLX2, [{0: 0, 500: 1, 1000: 2}], summary=flops)

@@ -50,6 +50,14 @@ def test_tasks_are_averaged_within_a_seed_first(tmp_path: Path) -> None:
     assert found.marks == frozenset()
 
 
+def test_methods_with_other_tasks_are_told(tmp_path: Path) -> None:
+    for task in (0, 1):
+        seeds(tmp_path, f"2DNav-v1.task{task}/td3-dst/s0.95", [0.0, 10.0])
+    seeds(tmp_path, "2DNav-v1.task0/td3-rlx2/s0.95", [0.0, 10.0])
+    (said,) = final(tmp_path).notes
+    assert said.startswith("2DNav-v1: RLx2 has no task 1, others have: their values and their comp")
+
+
 def test_seeds_with_other_tasks_are_marked(tmp_path: Path) -> None:
     seeds(tmp_path, "2DNav-v1.task0/td3-dst/s0.95", [0.0, 10.0])
     seeds(tmp_path, "2DNav-v1.task1/td3-dst/s0.95", [2.0])

@@ -213,6 +213,20 @@ def test_other_comparisons_are_another_study(tmp_path: Path) -> None:
     assert len(list((tmp_path / "until-decided").glob("*.json"))) == 2
 
 
+def test_a_pair_that_is_written_the_other_way_is_the_same_study(tmp_path: Path) -> None:
+    carry_out(study(tmp_path), Trainer(tmp_path, {"rlx2": 50.0}), silent)
+    (file,) = (tmp_path / "until-decided").glob("*.json")
+    turned = study(tmp_path, "sst:rlx2")
+    assert turned.file.path == file
+    carry_out(turned, Trainer(tmp_path, {}), silent)
+    assert list((tmp_path / "until-decided").glob("*.json")) == [file]
+    stored = json.loads(file.read_text())
+    stored["comparisons"][0]["better"] = "first"  # sst, which is the worse one
+    file.write_text(json.dumps(stored))
+    with pytest.raises(InputError):
+        study(tmp_path, "sst:rlx2").look()
+
+
 def test_runs_that_are_not_those_that_decided_are_refused(tmp_path: Path) -> None:
     asked = study(tmp_path)
     carry_out(asked, Trainer(tmp_path, {"rlx2": 50.0}), silent)

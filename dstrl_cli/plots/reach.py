@@ -17,7 +17,7 @@ from dstrl_cli.plots.groups import Array, Line, Panel, Section, environments, pa
 from dstrl_cli.plots.request import Drawing, Request
 from dstrl_cli.plots.scores import cell
 from dstrl_cli.registry import ALGORITHMS
-from dstrl_cli.report.metrics import parse
+from dstrl_cli.report.metrics import last_untrained_step, parse
 from dstrl_cli.report.runs import LoggedRun
 from dstrl_cli.report.table import DENSE
 
@@ -43,9 +43,12 @@ class Reached:
 
 
 def reached(run: LoggedRun, target: float) -> Reached | None:
-    """Return when a run reached a target; None where it logged no evaluation after step 0."""
+    """Return when a run reached a target; None where it logged no evaluation after training began.
+
+    What a network does before that, it has not learned.
+    """
     steps, returns = evaluations(run)
-    later = steps > 0
+    later = steps > last_untrained_step(run)
     steps, returns = steps[later], returns[later]
     if not len(steps):
         return None

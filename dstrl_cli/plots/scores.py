@@ -334,15 +334,15 @@ def profiles(request: Request) -> Iterator[Drawing]:
         scores = np.linspace(every.min() - margin, every.max() + margin, PROFILE_POINTS)
         figure, (axis,) = canvas.grid(1, 2.9)
         alpha = canvas.faint(0.12, len(found))
+        made = {line: profile(_values(cells), scores) for line, cells in found.items()}
         for number, (line, cells) in enumerate(found.items()):
-            made = profile(_values(cells), scores)
-            _draw_profile(axis, request, line, made, number, cells, alpha)
+            _draw_profile(axis, request, line, made[line], number, cells, alpha)
         axis.set_xlabel(scale, fontsize="small")
         axis.set_ylabel("share of runs above it")
         axis.set_ylim(-0.03, 1.03)
         missing = [line.label for line in section.lines if line not in found]
         figure.suptitle(plain(section.title))
-        enough = min(len(values) for values in strata) >= intervals.MIN_SEEDS
+        enough = any(each.low is not None for each in made.values())
         words = "95 % interval at each score (stratified expanded bootstrap)"
         words = f"band: {words}" if enough else f"no bands: fewer than {intervals.MIN_SEEDS} seeds"
         words += mark_words([each for cells in found.values() for each in cells])
@@ -375,5 +375,11 @@ def _draw_profile(
     )
     if found.low is not None and found.high is not None:
         axis.fill_between(
-            found.scores, found.low, found.high, color=style.color, alpha=alpha, linewidth=0
+            found.scores,
+            found.low,
+            found.high,
+            step="post",
+            color=style.color,
+            alpha=alpha,
+            linewidth=0,
         )

@@ -105,9 +105,13 @@ def _decision_parts(comparison: Comparison) -> Parts:
         f"{decision.difference:+.{digits_of(decision.difference)}f}"
         if first and second
         else MISSING,
-        *([] if decision.p is None else [f"p={decision.p:.3f}"]),
+        *([] if decision.p is None else [_p_part(decision.p)]),
         count,
     ]
+
+
+def _p_part(p: float) -> str:
+    return "p<0.001" if p < 0.0005 else f"p={p:.3f}"
 
 
 # --- above and below ------------------------------------------------------------------------------

@@ -88,10 +88,10 @@ def _by_evaluation(run: LoggedRun, values: Array) -> Returns:
     """Return the mean of each evaluation after step 0 over its episodes with a value [episodes]."""
     steps = run.evaluations["step"]
     used = (steps > 0) & np.isfinite(values)
-    return Returns(*mean_by_step(steps[used], values[used]), _last_untrained_step(run))
+    return Returns(*mean_by_step(steps[used], values[used]), last_untrained_step(run))
 
 
-def _last_untrained_step(run: LoggedRun) -> int:
+def last_untrained_step(run: LoggedRun) -> int:
     """Return the step before the first training; after episodes, the last one of the warm-up."""
     starts, every = (run.config.get(key) for key in ("learning_starts", "train_freq"))
     if not isinstance(starts, int):

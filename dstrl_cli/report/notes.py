@@ -119,7 +119,7 @@ def _counts(found: Iterable[str]) -> str:
 
 
 def missing_seeds(sections: Iterable[Section]) -> Iterator[str]:
-    """Yield which seeds rows lack that others of their section have.
+    """Yield which seeds and tasks rows lack that others of their section have.
 
     Unfinished ones are marked already.
     """
@@ -130,10 +130,17 @@ def missing_seeds(sections: Iterable[Section]) -> Iterator[str]:
 
 
 def lacking_seeds(section: Section) -> Iterator[str]:
-    """Yield which seeds each row of a section lacks."""
+    """Yield which seeds and which tasks each row of a section lacks."""
     for env in section.envs:
         cells = {row.label: row.cells[env] for row in section.rows if env in row.cells}
         seeds = {seed for cell in cells.values() for seed in cell.seeds}
         for label, cell in cells.items():
             if missing := sorted(seeds - set(cell.seeds) - set(cell.left_out)):
                 yield f"{env}: {label} has no seed {_some(missing)}, others have"
+        tasks = {task for cell in cells.values() for task in cell.tasks}
+        for label, cell in cells.items():
+            if missing := sorted(tasks - set(cell.tasks)):
+                yield (
+                    f"{env}: {label} has no task {_some(missing)}, others have: their values and "
+                    "their comparisons are of different tasks"
+                )

@@ -16,9 +16,6 @@ STUDIES = 1_000
 PERMUTATIONS = 499
 """Fewer than in a real test, which they make a little less powerful, so that it takes seconds."""
 
-MAX_COMPARISONS = 12
-"""With more comparisons the power is that of so many: it hardly falls any further."""
-
 
 @dataclass(frozen=True)
 class Power:
@@ -46,14 +43,13 @@ def power(
     each_round = plan.seeds
     if each_round is None:
         raise ValueError("a plan without a number of seeds has no power")
-    count = min(comparisons, MAX_COMPARISONS)
     plan = replace(plan, permutations=min(plan.permutations, PERMUTATIONS))
-    studies = max(studies // count, 100)
+    studies = max(studies // comparisons, 100)
     rng = np.random.default_rng(0)
     found, seeds = 0, 0
     for _ in range(studies):
-        first, second = rng.normal(size=(2, count, plan.rounds * each_round))
+        first, second = rng.normal(size=(2, comparisons, plan.rounds * each_round))
         decided = decide(list(zip(first + effect, second, strict=True)), plan).decisions
         found += sum(each.sign == 1 for each in decided)
         seeds += sum(each.seeds[0] for each in decided)
-    return Power(found / (studies * count), seeds / (studies * count), studies)
+    return Power(found / (studies * comparisons), seeds / (studies * comparisons), studies)

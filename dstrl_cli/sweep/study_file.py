@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,13 @@ class StudyFile:
         results: the results folder.
         design: what is fixed before the first look, as plain values.
         comparisons: the cells compared.
+        found: the file that holds the study already; pairs may be written the other way there.
     """
 
     results: Path
     design: Mapping[str, Any]
     comparisons: tuple[Compared, ...]
+    found: Path | None = None
 
     @classmethod
     def find(
@@ -75,15 +77,18 @@ class StudyFile:
             theirs = {frozenset(_pair(each)) for each in stored["comparisons"]}
             if own & theirs:
                 file._refuse_other(path, stored, same=own == theirs)
+                file = replace(file, found=path)
         return file
 
     @property
     def path(self) -> Path:
-        """Where it lies; its name follows from the comparisons."""
-        pairs = dict.fromkeys(f"{first[2]}_{second[2]}" for first, second in self.comparisons)
+        """Where it lies, or is to lie: its name follows from the comparisons."""
+        if self.found is not None:
+            return self.found
+        first, second = self.comparisons[0]
         text = json.dumps(sorted(sorted(map(list, each)) for each in self.comparisons))
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return self.results / FOLDER / f"{next(iter(pairs))}.{digest}.json"
+        return self.results / FOLDER / f"{first[2]}_{second[2]}.{digest}.json"
 
     def _refuse_other(self, path: Path, stored: Mapping[str, Any], same: bool) -> None:
         plan = stored["plan"]
