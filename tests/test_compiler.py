@@ -14,6 +14,9 @@ import pytest
 from program_samples import REPOSITORY
 
 from dstrl_cli import compiler
+from dstrl_cli.algos.compiled import sac, td3
+from dstrl_cli.nets import adam
+from dstrl_cli.nets.sparse import passes
 
 PLUS = """
 from dstrl_cli.compiler import jit
@@ -195,3 +198,8 @@ def test_the_compiler_leaves_memory_and_can_be_used_again(tmp_path: Path) -> Non
         command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["2", "True", "2", "2.5"]
+
+
+def test_constants_that_are_compiled_in_belong_to_the_sources() -> None:
+    for module in (passes, td3, sac):
+        assert adam.__file__ in module.SOURCES

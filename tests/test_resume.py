@@ -21,11 +21,13 @@ from resume_samples import (
     train,
 )
 
+from dstrl_cli.errors import DstrlError
 from dstrl_cli.runs import policy
 from dstrl_cli.runs.checkpoint import read_values
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.states import resumed
+from dstrl_cli.training import checkpoint
 from dstrl_cli.training import run as training
 from dstrl_cli.training.reporter import Silent
 
@@ -136,6 +138,31 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path, monk
     said = Lines()
     assert train(make_run(tmp_path / "run", "sst", sets=SAVING), said)["status"] == "finished"
     assert [line for line in said.lines if "no checkpoint was written at step 30" in line]
+    stopped = StopAt(70, functools.partial(signal.raise_signal, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(make_run(tmp_path / "stopped", "sst", sets=SAVING), stopped)
+    assert "stopped at step 70, of which nothing is kept" in stopped.lines
+
+
+def test_a_member_that_cannot_be_kept_costs_the_others_no_checkpoint(tmp_path, monkeypatch):
+    runs = [make_run(tmp_path / str(seed), "sst", sets=SAVING, seed=seed) for seed in range(3)]
+    real, signals = checkpoint.member_state, [signal.SIGINT]
+    said = StopAt(70, lambda: signals and signal.raise_signal(signals.pop()))  # each member asks
+
+    def state(population, member, *rest):
+        if member == 1:
+            raise DstrlError("it holds an open file")
+        return real(population, member, *rest)
+
+    monkeypatch.setattr(checkpoint, "member_state", state)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(runs, "cpu", said)
+    at = [read_values(run.path / "checkpoint")["steps"] for run in (runs[0], runs[2])]
+    assert at == [70, 70]
+    assert not (runs[1].path / "checkpoint" / "state.safetensors").exists()
+    warned = [line for line in said.lines if "no checkpoints of sst seed 1 are written" in line]
+    assert len(warned) == 1
+    assert "stopped at step 70, where 2 of 3 runs can be resumed" in said.lines
 
 
 # --- stopped ------------------------------------------------------------------------------------

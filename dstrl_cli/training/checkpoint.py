@@ -40,6 +40,7 @@ class Schedule:
 
     Attributes:
         on: whether checkpoints are written at all.
+        unkept: members that have something which no checkpoint can hold.
     """
 
     def __init__(self, configs: Sequence[RunConfig]) -> None:
@@ -48,6 +49,7 @@ class Schedule:
         seconds = [interval_seconds(each) for each in wanted]
         self.seconds = min((each for each in seconds if each is not None), default=None)
         self.on = bool(wanted)
+        self.unkept: set[int] = set()
         self.last, self.pause = time.perf_counter(), self.seconds or 0.0
 
     def due(self, step: int) -> bool:
@@ -69,34 +71,52 @@ class Schedule:
 # --- the states of the members ------------------------------------------------------------------
 
 
-def save(population: Population, members: Iterable[int]) -> None:
+def save(population: Population, members: Iterable[int]) -> list[int]:
     """Write a checkpoint of some members of a population that is between two steps.
 
-    Where that fails, the training goes on: the former checkpoint is still there.
+    Where that fails, the training goes on: the former checkpoint is still there. Returns the
+    members of which one was written.
     """
+    unkept, saved = population.checkpoints.unkept, list[int]()
+    wanted = [member for member in members if member not in unkept]
+    if not wanted:
+        return saved
     population.learner.wait()
     started = time.perf_counter()
     step, tell = population.steps, population.reporter.message
     population.recorder.flush()
     environments, problem = environment_texts(population.env)
     broken = population.replay.faults()  # these end as failed at the next look at the device
-    for member in [each for each in members if each not in broken]:
+    for member in [each for each in wanted if each not in broken]:
+        config = population.configs[member]
+        of = f" of {config.method} seed {config.seed}" if len(population.configs) > 1 else ""
         try:
             state = member_state(population, member, environments[member], problem)
         except DstrlError as error:
-            population.checkpoints.on = False
-            tell(f"warning: no checkpoints are written: {error}")
-            break
+            unkept.add(member)
+            tell(f"warning: no checkpoints{of} are written: {error}")
+            continue
         try:
             for sink in population.recorder.sinks[member]:
                 sink.checkpoint(state)
+            saved.append(member)
         except (OSError, DstrlError) as error:
-            tell(f"warning: no checkpoint was written at step {step:,}: {error}")
+            tell(f"warning: no checkpoint{of} was written at step {step:,}: {error}")
     seconds = time.perf_counter() - started
     population.checkpoints.written(seconds)
     population.recorder.checkpoint_took(seconds)
     population.clock += seconds
     population.tell()
+    return saved
+
+
+def goes_on_in_words(saved: int, members: int) -> str:
+    """Return whether a run, or how many of a population, can go on from where it was stopped."""
+    if saved == members:
+        return "where it can be resumed"
+    if not saved:
+        return "of which nothing is kept"
+    return f"where {saved} of {members} runs can be resumed"
 
 
 def environment_texts(env: BatchEnv) -> tuple[list[str | None], str | None]:

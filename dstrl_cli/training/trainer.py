@@ -145,8 +145,9 @@ class Population:
                         checkpoint.save(self, self.training)
         except Stopped:
             if self.checkpoints.on and self.steps:
-                checkpoint.save(self, self.training)
-                self.reporter.message(f"stopped at step {self.steps:,}, where it can be resumed")
+                saved = checkpoint.save(self, self.training)
+                goes_on = checkpoint.goes_on_in_words(len(saved), len(self.training))
+                self.reporter.message(f"stopped at step {self.steps:,}, {goes_on}")
             raise
 
     def begin(self) -> Tensor:

@@ -23,6 +23,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from dstrl_cli.compiler import discard_stale, jit
+from dstrl_cli.nets import adam
 from dstrl_cli.nets.adam import BETA1, BETA2, EPSILON
 from dstrl_cli.nets.sparse import kernels, pieces, single, tables
 from dstrl_cli.nets.sparse.engine import SparseNetwork
@@ -439,7 +440,8 @@ def predict_row(net: int, x: Any) -> Any:
 
 
 FUNCTIONS = (*_CALLED, *kernels.FUNCTIONS)
-SOURCES = (__file__, pieces.__file__, tables.__file__, single.__file__, *kernels.SOURCES)
+_OWN = (__file__, adam.__file__, pieces.__file__, tables.__file__, single.__file__)
+SOURCES = (*_OWN, *kernels.SOURCES)
 
 discard_stale(_forward, SOURCES)
 
