@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -81,12 +82,35 @@ class Whereabouts(gymnasium.Env):
         return np.array([os.getpid(), self.count], np.float32)
 
 
-class Elsewhere(Counter):
-    """Keeps what nobody can read from outside."""
+class Point(NamedTuple):
+    """A plain tuple, but for its class."""
 
-    def __init__(self) -> None:
+    x: float
+
+
+@dataclass(frozen=True)
+class Weather:
+    """May be replaced, though it cannot change."""
+
+    wind: float
+
+
+class Elsewhere(Counter):
+    """Keeps what nobody can read from outside, or what copies would not be like."""
+
+    def __init__(self, what: str = "world") -> None:
         super().__init__()
-        self.world = object()
+        numbers = np.zeros(3)
+        kept = {
+            "world": object(),
+            "rng": np.random.default_rng(0),
+            "point": Point(1.0),
+            "weather": Weather(2.0),
+            "numbers": numbers,
+        }
+        setattr(self, what, kept[what])
+        if what == "numbers":
+            self.tail = [numbers[1:]]
 
 
 class Nested(Counter):
@@ -128,6 +152,8 @@ for fault in FAULTS:
     gymnasium.register(faulty(fault).partition(":")[2], Counter, kwargs={"fault": fault})
 gymnasium.register("Whereabouts-v0", Whereabouts)
 gymnasium.register("Elsewhere-v0", Elsewhere)
+for kept in ("rng", "point", "weather", "numbers"):
+    gymnasium.register(f"Elsewhere-{kept}-v0", Elsewhere, kwargs={"what": kept})
 gymnasium.register("Nested-v0", Nested)
 gymnasium.register("Flattened-v0", lambda **kwargs: FlattenObservation(Nested(**kwargs)))
 gymnasium.register("Remembering-v0", lambda: Remembering(Counter()))

@@ -319,6 +319,10 @@ def test_a_state_cures_a_failure(make: Make) -> None:
     ("name", "reason"),
     [
         ("env_samples:Elsewhere-v0", r"it keeps a object \(world\)"),
+        ("env_samples:Elsewhere-rng-v0", r"it keeps a Generator \(rng\)"),
+        ("env_samples:Elsewhere-point-v0", r"it keeps a Point \(point\)"),
+        ("env_samples:Elsewhere-weather-v0", r"it keeps a Weather \(weather\)"),
+        ("env_samples:Elsewhere-numbers-v0", "tail shares memory with another attribute"),
         ("env_samples:Remembering-v0", "its wrapper Remembering may keep state"),
     ],
 )

@@ -8,6 +8,7 @@ others the error names the attribute or wrapper that is not. No torch.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -138,35 +139,68 @@ def _time_limit(env: gymnasium.Env) -> wrappers.TimeLimit | None:
 
 
 def _fields(inner: gymnasium.Env) -> dict[str, Any]:
-    """Return copies of an environment's attributes; raise for one that is not a plain value."""
+    """Return copies of an environment's attributes.
+
+    Raises DstrlError for one that is not a plain value, and where two share what they hold: copies
+    of theirs would not.
+    """
     fields = {}
     for name, value in vars(inner).items():
-        if name in _NOT_STATE or _is_constant(value):
+        if name in _NOT_STATE or value is inner._np_random or _is_constant(value):
             continue
         if not _is_plain(value):
             raise _refusal(inner, f"it keeps a {type(value).__name__} ({name})")
-        fields[name] = deepcopy(value)
-    return fields
+        fields[name] = value
+    held: list[Any] = []
+    for name, value in fields.items():
+        own = list(_changeable(value))
+        if any(_share(one, other) for one in own for other in held):
+            raise _refusal(inner, f"{name} shares memory with another attribute")
+        held += own
+    return deepcopy(fields)
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
+    """Whether JSON can hold a value; not where its class adds something to that of a plain one."""
+    if type(value) is dict:
         return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return all(_is_plain(item) for item in value)
-    if isinstance(value, np.ndarray):
+    if type(value) is np.ndarray:
         return value.dtype.kind in "biuf"
-    return value is None or isinstance(value, bool | int | float | str | np.number | np.bool_)
+    plain = value is None or type(value) in (bool, int, float, str)
+    return plain or isinstance(value, np.number | np.bool_)
+
+
+def _changeable(value: Any) -> Iterator[Any]:
+    """Yield the arrays, lists and mappings that a plain value is or holds."""
+    if isinstance(value, np.ndarray | list | dict):
+        yield value
+    if isinstance(value, list | tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _changeable(item)
+
+
+def _share(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.may_share_memory(one, other)
+    return one is other
 
 
 def _is_constant(value: Any) -> bool:
-    """Return whether a value never changes after construction, or is read by another function."""
-    if isinstance(value, gymnasium.Space | GymnasiumSpec | np.random.Generator):
+    """Return whether a value never changes after construction, or is read by another function.
+
+    Instances of dstrl's own frozen classes are only ever set when an environment is made; another
+    author's may be replaced as the environment is stepped.
+    """
+    if isinstance(value, gymnasium.Space | GymnasiumSpec):
         return True
-    if type(value).__module__.partition(".")[0] == "mujoco" or _is_renderer(value):
+    author = type(value).__module__.partition(".")[0]
+    if author == "mujoco" or _is_renderer(value):
         return True
     dataclass_params = getattr(type(value), "__dataclass_params__", None)
-    return dataclass_params is not None and dataclass_params.frozen
+    frozen = dataclass_params is not None and dataclass_params.frozen
+    return frozen and author in ("dstrl_cli", "gymnasium")
 
 
 def _is_renderer(value: Any) -> bool:
