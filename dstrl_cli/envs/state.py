@@ -169,7 +169,7 @@ def _is_plain(value: Any) -> bool:
     if type(value) is np.ndarray:
         return value.dtype.kind in "biuf"
     plain = value is None or type(value) in (bool, int, float, str)
-    return plain or isinstance(value, np.number | np.bool_)
+    return plain or isinstance(value, np.number | np.bool_ | np.str_)
 
 
 def _changeable(value: Any) -> Iterator[Any]:
