@@ -92,6 +92,8 @@ def test_a_topology_update_is_summed_over_layers_and_neurons_are_not():
     sink.topology([row, row | {"layer": 1, "grown": 4}])
     sink.neurons([{"step": 8, "network": "actor", "layer": 1, "units": 4, "dormant": 2}])
     assert kept.points["topology/actor_grown"] == [(7, 7.0)]
+    sink.topology([row | {"step": 9}, row | {"step": 9, "grown": 1}])  # two updates after a step
+    assert kept.points["topology/actor_grown"][1:] == [(9, 3.0), (9, 1.0)]
     assert kept.points["neurons/actor_1_dormant"] == [(8, 2.0)]
     assert "neurons/actor_1_units" not in kept.points
 

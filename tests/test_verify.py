@@ -74,6 +74,11 @@ def test_training_ends_at_the_next_evaluation_that_the_run_logged(
     assert found.rows["eval.csv"] == {50: 4, 100: 6, 120: 8}[step]
 
 
+def test_updates_after_episodes_are_counted_by_those_that_ended(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "run", "sst", "train_freq=[1, episode]", "gradient_steps=5")
+    assert verified(folder, 5).step == 100  # where the first episode ends; at 50 there was none
+
+
 def test_updates_are_counted_not_steps(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", "sst", "train_freq=4")
     assert verified(folder, 10).step == 100  # 3 updates until step 50, 15 until 100

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -99,13 +99,19 @@ class ScalarSink:
             self._add(points, row["step"])
 
     def topology(self, rows: Iterable[Row]) -> None:
-        """Write what a topology update changed in each network, over all its layers."""
-        sums: dict[tuple[int, str], float] = {}
+        """Write what topology updates changed in each network, over all its layers.
+
+        A layer that comes again is of another update, also where that is of the same step.
+        """
+        sums: dict[tuple[int, int, str], float] = {}
+        seen: Counter[tuple[str, ...]] = Counter()
         for row in rows:
+            layer = str(row["step"]), str(row["network"]), str(row["layer"])
+            seen[layer] += 1
             for column in ("active", "dropped", "grown"):
-                key = int(row["step"]), f"topology/{row['network']}_{column}"
+                key = int(row["step"]), seen[layer], f"topology/{row['network']}_{column}"
                 sums[key] = sums.get(key, 0.0) + _number(row[column])
-        for (step, name), value in sums.items():
+        for (step, _, name), value in sums.items():
             self._add({name: value}, step)
 
     def neurons(self, rows: Iterable[Row]) -> None:

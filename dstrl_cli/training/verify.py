@@ -21,6 +21,7 @@ from dstrl_cli.config.parse import to_dict
 from dstrl_cli.config.readfile import MAX_TABLE, MAX_YAML, read_text
 from dstrl_cli.config.stored import ADDED_KEYS, FORMAT, parse_document
 from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.report.words import counted
 from dstrl_cli.runs.checksums import differing_logs
 from dstrl_cli.runs.folder import RunFolder
 from dstrl_cli.runs.provenance import origin, provenance
@@ -143,7 +144,13 @@ def _notes(run: Run, document: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
         yield f"it was stopped and went on at step {steps}; shown is where it began"
     if str(theirs.get("device", "cpu")).startswith("cuda"):
         yield "it trained on an accelerator, where equal numbers are not promised"
-    for name, cause in differing_logs(run.path, read_summary(run.path) or {}):
+    summary = read_summary(run.path) or {}
+    if restarts := summary.get("restarts"):
+        yield (
+            f"{counted(restarts, 'episode')} began anew where it was stopped, since the state of "
+            "the environment could not be kept: what follows is not repeated"
+        )
+    for name, cause in differing_logs(run.path, summary):
         yield f"{name} is {cause}"
 
 
@@ -219,8 +226,26 @@ def _last_step(run: Run, updates: int) -> int:
     steps = sorted({int(row["step"]) for row in logged})
     if not steps:
         raise InputError(f"run {run.path} logged no evaluation: there is nothing to compare")
-    enough = (step for step in steps if run.config.updates_until(step) >= updates)
+    done = _updates_by_step(run)
+    enough = (step for step in steps if done(step) >= updates)
     return next(enough, steps[-1])
+
+
+def _updates_by_step(run: Run) -> Callable[[int], int]:
+    """Return a function that gives the updates of the critics up to a step of a run.
+
+    A fixed number after episodes is counted by the episodes that the run logged.
+    """
+    config = run.config
+    if not config.trains_after_episodes or config.gradient_steps < 0:
+        return config.updates_until
+    ends = [int(row["step"]) for row in _rows(run.path / "episodes.csv") or []]
+
+    def until(step: int) -> int:
+        trained = sum(config.learning_starts < end <= step for end in ends)
+        return trained // config.train_every * config.gradient_steps
+
+    return until
 
 
 # --- comparing ----------------------------------------------------------------------------------
