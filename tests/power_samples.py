@@ -1,7 +1,7 @@
 """Simulated studies: how often tests of methods find a difference, or one that is none.
 
-`python tests/power_samples.py` prints the power at a difference of one standard deviation; it takes
-about a minute.
+`python tests/power_samples.py` prints the power at a difference of one standard deviation, and how
+often any of six methods that do not differ is called different; it takes some minutes.
 """
 
 from __future__ import annotations
@@ -22,21 +22,35 @@ class Rates(NamedTuple):
     seeds: float
 
 
-def rates(effects: list[float], plan: Plan, studies: int, deviations: float = 1.0) -> Rates:
-    """Simulate studies of methods with these means, in standard deviations.
+def rates(
+    effects: list[float],
+    plan: Plan,
+    studies: int,
+    deviations: float = 1.0,
+    environments: int = 1,
+    seed: int = 0,
+) -> Rates:
+    """Simulate studies of methods with these means, in standard deviations, in each environment.
 
     `deviations` is the standard deviation of the first method; that of the others is 1.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     assert plan.seeds is not None
-    pairs = list(combinations(range(len(effects)), 2))
+    methods = len(effects)
+    pairs = [
+        (env * methods + a, env * methods + b)
+        for env in range(environments)
+        for a, b in combinations(range(methods), 2)
+    ]
+    groups = [a // methods for a, _ in pairs]
+    effects = effects * environments
     truths = np.array([np.sign(effects[a] - effects[b]) for a, b in pairs])
     wrong, found, seeds = [], [], []
     for _ in range(studies):
         scores = rng.normal(size=(len(effects), plan.rounds * plan.seeds))
-        scores[0] *= deviations
+        scores[::methods] *= deviations
         scores += np.array(effects)[:, None]
-        decisions = decide([(scores[a], scores[b]) for a, b in pairs], plan).decisions
+        decisions = decide([(scores[a], scores[b]) for a, b in pairs], plan, groups).decisions
         signs = np.array([each.sign for each in decisions])
         wrong.append(((signs != 0) & (signs != truths)).any())
         found.append((signs == truths)[truths != 0].mean() if truths.any() else 1.0)
@@ -54,6 +68,16 @@ def main() -> None:
             f"{rounds} look{'s' * (rounds > 1)} of {seeds} seeds: {found.found:.1%} found, "
             f"{found.seeds:.1f} seeds on average"
         )
+    for environments, seeds in ((1, 5), (4, 5), (4, 10)):
+        plan = Plan(1, seeds, permutations=999)
+        wrong = np.mean(
+            [
+                rates([0.0] * 6, plan, studies=1_500, environments=environments, seed=seed).wrong
+                for seed in range(4)
+            ]
+        )
+        named = "environment" if environments == 1 else "environments"
+        print(f"six equal methods in {environments} {named}, {seeds} seeds: {wrong:.1%} wrong")
 
 
 if __name__ == "__main__":
