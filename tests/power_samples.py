@@ -29,10 +29,12 @@ def rates(
     deviations: float = 1.0,
     environments: int = 1,
     seed: int = 0,
+    own_units: bool = False,
 ) -> Rates:
     """Simulate studies of methods with these means, in standard deviations, in each environment.
 
-    `deviations` is the standard deviation of the first method; that of the others is 1.
+    `deviations` is the standard deviation of the first method; that of the others is 1. With
+    `own_units` each comparison has a unit of its own instead of its environment's.
     """
     rng = np.random.default_rng(seed)
     assert plan.seeds is not None
@@ -42,7 +44,7 @@ def rates(
         for env in range(environments)
         for a, b in combinations(range(methods), 2)
     ]
-    groups = [a // methods for a, _ in pairs]
+    groups = list(range(len(pairs))) if own_units else [a // methods for a, _ in pairs]
     effects = effects * environments
     truths = np.array([np.sign(effects[a] - effects[b]) for a, b in pairs])
     wrong, found, seeds = [], [], []
@@ -78,6 +80,17 @@ def main() -> None:
         )
         named = "environment" if environments == 1 else "environments"
         print(f"six equal methods in {environments} {named}, {seeds} seeds: {wrong:.1%} wrong")
+    for own in (False, True):
+        plan = Plan(1, 5, permutations=999)
+        equal = rates([0.0] * 6, plan, studies=2_000, environments=4, own_units=own)
+        apart = rates([0.0, 0.0, 0.0, 2.0, 2.0, 4.0], plan, studies=2_000, own_units=own)
+        noisy = rates([0.0, 0.0, 0.0, 2.0, 2.0, 4.0], plan, 2_000, deviations=5.0, own_units=own)
+        named = "comparison" if own else "environment"
+        print(
+            f"a unit for each {named}: {equal.wrong:.1%} wrong of six equal methods in 4 "
+            f"environments; of means 0, 0, 0, 2, 2, 4 {apart.found:.1%} found, "
+            f"{noisy.found:.1%} with one method five times as noisy"
+        )
 
 
 if __name__ == "__main__":

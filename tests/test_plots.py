@@ -121,6 +121,16 @@ def test_return_against_sparsity_has_a_point_per_sparsity_and_dense_as_a_level(t
     assert [each.get_text() for each in axis.get_xticklabels()] == ["0.5", "0.9"]
 
 
+def test_a_dense_level_bears_the_marks_of_its_runs(tmp_path: Path):
+    for sparsity in ("s0.5", "s0.9"):
+        runs(tmp_path, f"Hopper-v5/td3-rlx2/{sparsity}", [{1000: 10}, {1000: 20}, {1000: 30}])
+    runs(tmp_path, DENSE, [{1000: 50}], status="failed")
+    figure = only(list(against_sparsity(request(tmp_path)))).figure
+    (axis,) = figure.axes
+    assert [each.get_text() for each in axis.texts] == ["*"]
+    assert "* unfinished runs only" in said(figure)
+
+
 def test_interquartile_means_are_those_of_tables_with_their_intervals(tmp_path: Path):
     values = [1.0, 2.0, 3.0, 10.0, 50.0]
     runs(tmp_path, RLX2, [{1000: value} for value in values])

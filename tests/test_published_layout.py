@@ -145,6 +145,17 @@ def test_tasks_have_rows_below_their_average(navigation: Path) -> None:
     assert table.envs == ("2DNav-v1",)
 
 
+def test_tasks_show_the_improvement_over_a_method(navigation: Path) -> None:
+    """RLx2 is below dense in all pairs but one, a tie, of task 1: -5 and -7, -3 and -2.5."""
+    table = final(navigation, by_task=True, against="dense")
+    (section,) = table.by_task
+    (rlx2,) = (row for row in section.rows if row.method == "rlx2")
+    found = rlx2.cells["2DNav-v1.task1"].improvement
+    assert found is not None
+    assert (found.value, rlx2.overall) == (0.0, None)
+    assert "| task 1 | -3.000 ± 0.500 n=2 | – | -6.000 ± 1.000 n=2 | 0.00 |" in render(table, "md")
+
+
 def test_a_task_is_normalised_by_its_own_dense_and_random_returns(navigation: Path) -> None:
     """Task 1: random -25, dense -3, RLx2 -6: 100 x 19/22."""
     table = final(navigation, by_task=True, normalize="random-dense")

@@ -95,7 +95,7 @@ def test_a_summary_without_usable_costs_has_none(tmp_path: Path, parameters: Any
     seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [1.0], summary=summary)
     table = final(tmp_path, columns=["params", "flops"])
     assert cell(table, "dst", "Hopper-v5").cost is None
-    assert "| 1.000 ± 0.000 n=1 | – | – |" in render(table, "md")
+    assert "| 1.000 n=1 | – | – |" in render(table, "md")
 
 
 def test_markdown_and_latex_escape_what_they_must(full: Path) -> None:

@@ -45,7 +45,8 @@ def marked(tmp_path: Path) -> Path:
     """Results whose table has a dagger and other signs beyond ASCII."""
     write_run(tmp_path, "Hopper-v5/td3-rlx2/s0.9/seed0", {1000: [1.0]})
     write_run(tmp_path, "Hopper-v5/td3-rlx2/s0.9/seed1", {1000: [2.0]}, status=None)
-    write_run(tmp_path, "Ant-v5/td3-dst/s0.9/seed0", {1000: [2.0]})
+    for seed in (0, 1):
+        write_run(tmp_path, f"Ant-v5/td3-dst/s0.9/seed{seed}", {1000: [2.0]})
     return tmp_path
 
 

@@ -94,6 +94,26 @@ def test_a_single_seed_has_no_standard_error(tmp_path: Path) -> None:
     assert "| DST | 9.000 n=1\\~ |" in render(table, "md")
 
 
+def test_a_single_seed_has_no_standard_deviation(tmp_path: Path) -> None:
+    seeds(tmp_path, "Hopper-v5/td3-dst/s0.95", [9.0])
+    assert "| DST | 9.000 n=1 |" in render(final(tmp_path), "md")
+
+
+def test_programs_get_the_sparsity_of_dense_methods_as_it_is(two_envs: Path) -> None:
+    found = list(csv.DictReader(io.StringIO(render(final(two_envs), "csv"))))
+    assert {(each["method"], each["section"], each["sparsity"]) for each in found} == {
+        ("dense", "s0.95", "s0"),
+        ("dst", "s0.95", "s0.95"),
+        ("rlx2", "s0.95", "s0.95"),
+    }
+    rows = json.loads(render(final(two_envs), "json"))["sections"][0]["rows"]
+    assert [(each["method"], each["dense"]) for each in rows] == [
+        ("dense", True),
+        ("dst", False),
+        ("rlx2", False),
+    ]
+
+
 # --- percent of dense -----------------------------------------------------------------------------
 
 
@@ -203,6 +223,13 @@ def test_the_probability_of_improvement_over_a_method(two_envs: Path) -> None:
     assert "P(> Dense)" in text
     assert "all environments: P(> Dense)" in text
     assert "0.44 [" in text
+
+
+def test_unfinished_runs_are_no_improvement(two_envs: Path) -> None:
+    seeds(two_envs, "Ant-v5/td3-sst/s0.95", [1.0, 2.0, 3.0], status="interrupted")
+    assert cell(final(two_envs, against="dst"), "sst", "Ant-v5").improvement is None
+    against = final(two_envs, against="sst")
+    assert cell(against, "dst", "Ant-v5").improvement is None
 
 
 def test_only_the_best_is_bold_or_all_within_its_interval(two_envs: Path) -> None:

@@ -135,6 +135,14 @@ def test_too_few_seeds_to_decide_anything_are_said(tmp_path: Path) -> None:
     assert "too few seeds to decide anything: the smallest p is 0.1" in text
 
 
+def test_rounds_after_which_nothing_can_be_decided_are_said(results: Path) -> None:
+    """Two looks of two seeds have 36 deals, of which two are as extreme as can be: 0.056."""
+    table, _ = compared(results, max_seeds=4, seeds_per_round=2)
+    assert "too few seeds to decide anything, even after 2 looks" in render(table, "md")
+    table, _ = compared(results, max_seeds=6, seeds_per_round=2)
+    assert "too few seeds" not in render(table, "md")
+
+
 def test_rounds_look_at_their_seeds_and_say_what_they_wait_for(results: Path) -> None:
     table, tests = compared(results, max_seeds=20, seeds_per_round=5)
     assert (tests.looks, tests.plan.rounds) == (1, 4)

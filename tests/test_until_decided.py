@@ -343,6 +343,11 @@ BASE = ["sweep", "--env=2DNav-v1", "--dst=sst,rlx2", "--steps=200", *[f"--set={s
         (["--until-decided=rlx2:sst", "--overwrite"], "--overwrite and --until-decided"),
         (["--max-seeds=10"], "--max-seeds says how to add seeds: give --until-decided too"),
         (["--until-decided=rlx2:sst", "--max-seeds=0"], "--max-seeds"),
+        (
+            ["--until-decided=rlx2:sst", "--max-seeds=4", "--seeds-per-round=2"],
+            "--max-seeds 4: so few seeds can decide nothing at --alpha 0.05, however far apart "
+            "their scores are; give 6 or more",
+        ),
     ],
 )
 def test_wrong_flags_say_so_in_one_line_and_write_nothing(
@@ -410,12 +415,12 @@ def test_more_seeds_and_larger_differences_are_found_more_often() -> None:
 def test_a_sweep_ends_with_the_table_and_its_comparisons(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--until-decided=rlx2:sst", "--max-seeds=1", "--jobs=2", f"--out={tmp_path}"]
-    command = [*BASE, *flags, "--metric=final", "--json"]
+    flags = ["--until-decided=rlx2:sst", "--max-seeds=2", "--jobs=2", f"--out={tmp_path}"]
+    command = [*BASE, *flags, "--alpha=0.4", "--metric=final", "--json"]
     assert main(command) == 0
     document = json.loads(capsys.readouterr().out)
-    assert len(document["runs"]) == 2
+    assert len(document["runs"]) == 4
     assert len(document["table"]["tests"]["comparisons"]) == 1
     assert document["table"]["tests"]["looks"] == 1
     assert main([*command, "--status"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["runs"]) == 2
+    assert len(json.loads(capsys.readouterr().out)["runs"]) == 4

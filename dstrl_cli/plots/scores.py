@@ -140,6 +140,7 @@ def against_sparsity(request: Request) -> Iterator[Drawing]:
         for axis in axes[:: canvas.MAX_COLUMNS]:
             axis.set_ylabel(request.metric.name)
         cells = [p.cell for lines, _ in found.values() for each in lines.values() for p in each]
+        cells += [each for _, dense in found.values() for each in dense.values()]
         words = (
             f"{CENTER_WORDS[request.center]} over seeds; "
             f"{interval_words(cells, request.center)}; faint marks: single seeds{mark_words(cells)}"
@@ -163,6 +164,7 @@ def _draw_sparsity(
             axis.axhspan(
                 found.interval.low, found.interval.high, color=style.color, alpha=0.08, linewidth=0
             )
+        draw_marks(axis, found, (every[-1], found.center))
     for number, (line, points) in enumerate(lines.items()):
         style = request.styles[line.method]
         shift = (number - (len(lines) - 1) / 2) * gap * 0.5 / max(len(lines), 1)

@@ -155,7 +155,7 @@ def _improvement_heading(section: Section, look: Look) -> str:
 
 def _result_parts(cell: Cell, look: Look) -> Parts:
     digits = digits_of(cell.center)
-    spread = f"± {cell.std:.{digits}f}"
+    spread = f"± {cell.std:.{digits}f}" if cell.n > 1 else ""
     if look.spread == "sem":
         spread = "" if cell.sem is None else f"± {cell.sem:.{digits}f}"
     elif look.spread == "interval":

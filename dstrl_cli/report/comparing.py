@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import combinations, count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dstrl_cli.config.ranges import parse_names
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report.marks import Mark
-from dstrl_cli.report.permutation import Decision, Plan, decide
+from dstrl_cli.report.permutation import Decision, Plan, decide, smallest_p
 from dstrl_cli.report.table import DENSE, Comparison, Comparisons, Row, Section
 from dstrl_cli.report.words import counted
 
@@ -99,6 +99,12 @@ def asked_rounds(
         size = SEEDS_PER_ROUND if max_seeds is None else min(SEEDS_PER_ROUND, max_seeds)
     most = max(MAX_SEEDS // size, 1) * size if max_seeds is None else max_seeds
     plan = make_plan(ALPHA if alpha is None else alpha, most, size)
+    if not plan.can_decide:
+        rounds = next(n for n in count(plan.rounds) if replace(plan, rounds=n).can_decide)
+        raise InputError(
+            f"--max-seeds {most}: so few seeds can decide nothing at --alpha {plan.alpha:g}, "
+            f"however far apart their scores are; give {rounds * size} or more"
+        )
     return Asked(plan, tuple(parse_names(pairs, UNTIL_DECIDED)), UNTIL_DECIDED)
 
 
@@ -220,8 +226,8 @@ def sign(decision: Decision) -> str:
 
 def lines(tests: Comparisons) -> Iterator[str]:
     """Yield what is to be known of the comparisons of a table."""
-    plan, count = tests.plan, len(tests.found)
-    together = "" if count == 1 else f", all {count} comparisons together"
+    plan, number = tests.plan, len(tests.found)
+    together = "" if number == 1 else f", all {number} comparisons together"
     yield "> the first is better, < the second is better, ? not decided"
     yield (
         "group-sequential permutation test (AdaStop): a wrong decision has a probability of "
@@ -281,16 +287,15 @@ def _seeds(comparison: Comparison) -> str:
 
 
 def _too_few(tests: Comparisons) -> Iterator[str]:
-    """Say where no difference, however large, could be decided.
-
-    Of all ways to deal out the scores, the one observed and its mirror image are always as extreme.
-    """
+    """Say where no difference, however large, could be decided."""
     plan = tests.plan
+    if not plan.can_decide:
+        yield f"too few seeds to decide anything, even after {counted(plan.rounds, 'look')}"
     if plan.seeds is not None:
         return
     smallest = []
     for each in tests.found:
         n, m = (row.cells[each.env].n for row in (each.first, each.second))
-        smallest.append((2 if n == m else 1) / math.comb(n + m, n))
+        smallest.append(smallest_p(n, m))
     if min(smallest) > plan.alpha:
         yield f"too few seeds to decide anything: the smallest p is {min(smallest):.3g}"

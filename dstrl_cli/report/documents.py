@@ -17,7 +17,16 @@ from dstrl_cli.report.extra import EXTRA_COLUMNS, NEURONS
 from dstrl_cli.report.improvement import Improvement
 from dstrl_cli.report.intervals import Interval
 from dstrl_cli.report.marks import ordered
-from dstrl_cli.report.table import Cell, Comparison, Comparisons, Overall, Row, Section, Table
+from dstrl_cli.report.table import (
+    DENSE,
+    Cell,
+    Comparison,
+    Comparisons,
+    Overall,
+    Row,
+    Section,
+    Table,
+)
 
 FORMULA_SIGNS = ("=", "+", "-", "@")
 
@@ -46,15 +55,25 @@ def _flat_section(section: Section, table: Table) -> Iterator[dict[str, Any]]:
     bold = bold_cells(section, table.look)
     for row in section.rows:
         for env, cell in row.cells.items():
-            sparsity = section.sparsity_in(env)
-            where = {"algo": section.algo, "sparsity": sparsity, "method": row.method}
+            where = _where(section, row, section.sparsity_in(env))
             flat = where | {"label": row.label, "env": env} | _flat_cell(cell, table)
             yield flat | _flat_look(table, cell.improvement, (row.label, env) in bold)
     for row in section.rows:
         if row.overall is not None:
-            where = {"algo": section.algo, "sparsity": section.sparsity, "method": row.method}
+            where = _where(section, row, section.sparsity)
             flat = where | {"label": row.label, "env": ALL} | _flat_overall(row.overall, table)
             yield flat | _flat_look(table, row.overall.improvement, (row.label, ALL) in bold)
+
+
+def _where(section: Section, row: Row, sparsity: str) -> dict[str, Any]:
+    """Return which section a row stands in, and which method at which sparsity it has."""
+    own = DENSE if row.dense else sparsity
+    return {
+        "algo": section.algo,
+        "section": section.sparsity,
+        "sparsity": own,
+        "method": row.method,
+    }
 
 
 def harmless(value: Any) -> Any:
@@ -135,6 +154,7 @@ def _flat_comparison(comparison: Comparison, tests: Comparisons) -> dict[str, An
         "first_n": decision.seeds[0],
         "second_n": decision.seeds[1],
         "waiting": comparison in tests.waiting,
+        "given_up": comparison in tests.given_up,
         "alpha": tests.plan.alpha,
     }
 
@@ -177,6 +197,7 @@ def _json_row(row: Row, bold: set[tuple[str, str]], extra: Collection[str]) -> d
     found: dict[str, Any] = {
         "method": row.method,
         "label": row.label,
+        "dense": row.dense,
         "cells": {
             env: _json_cell(cell, extra) | {"bold": (row.label, env) in bold}
             for env, cell in row.cells.items()

@@ -136,13 +136,15 @@ def trimmed_t(strata: Sequence[Array]) -> Bounds:
 def order_statistics(strata: Sequence[Array]) -> Bounds:
     """Return two of the values of one stratum between which the median lies in about 95 %.
 
-    The coverage is exact for every continuous distribution: 93.8 % at 5 seeds, 97.9 % at 10, 95.9 %
-    at 20. Of the pairs of equal rank from either end it is the one nearest to 95 %.
+    The coverage is exact for every continuous distribution: 97.9 % at 10 seeds, 95.9 % at 20. Of
+    the pairs of equal rank from either end it is the closest one with 95 % or more; of 5 seeds,
+    where none has so much, the extremes with 93.8 %.
     """
     (values,) = strata
     n = values.shape[-1]
     ranked = np.sort(values, axis=-1)
-    rank = min(range(n // 2), key=lambda rank: abs(_median_coverage(n, rank) - CONFIDENCE))
+    enough = [rank for rank in range(n // 2) if _median_coverage(n, rank) >= CONFIDENCE]
+    rank = max(enough, default=0)
     return ranked[..., rank], ranked[..., n - 1 - rank]
 
 

@@ -11,7 +11,10 @@ Numbers of rounds and seeds and the comparisons must be fixed before the first l
 Two things differ from the authors' package `adastop`. Both the difference and its permutations are
 taken without their sign (in the package only the difference is, which doubles the error). And each
 difference is in units of its environment, a standard deviation that no permutation changes: this
-leaves the test of one environment as it is, and lets several share one error.
+leaves the test of one environment as it is, and lets several share one error. A unit of each
+comparison's own would find more where methods differ in noise and less where they do not: 42 %
+instead of 14 %, and 51 % instead of 66 %, of the differences of six methods with five seeds (the
+same script).
 
 The hypothesis that is rejected is that two methods' scores have one distribution, not that their
 means are equal: equal means with very different spread are told apart too often.
@@ -57,6 +60,25 @@ class Plan:
     seeds: int | None = None
     alpha: float = 0.05
     permutations: int = PERMUTATIONS
+
+    @property
+    def can_decide(self) -> bool:
+        """Whether scores as far apart as can be would be told apart at any of the looks."""
+        if self.seeds is None:
+            return True
+        spent = (self.alpha * look / self.rounds for look in range(1, self.rounds + 1))
+        return any(
+            smallest_p(self.seeds, self.seeds, look) <= each for look, each in enumerate(spent, 1)
+        )
+
+
+def smallest_p(first: int, second: int, looks: int = 1) -> float:
+    """Return the least p of two methods with these numbers of seeds at each look.
+
+    Of all ways to deal out the scores, the one observed is as extreme as any, and so is its mirror
+    image where both have as many.
+    """
+    return (2 if first == second else 1) / math.comb(first + second, first) ** looks
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dstrl_cli.report.comparing import compare as compare_methods
 from dstrl_cli.report.extra import EXTRA_COLUMNS, NEURONS
 from dstrl_cli.report.labels import MethodLabel, method_label
 from dstrl_cli.report.metrics import Metric, common_metric, parse, stored_metric
-from dstrl_cli.report.overall import with_overall
+from dstrl_cli.report.overall import with_improvements, with_overall
 from dstrl_cli.report.papers import Published, published
 from dstrl_cli.report.realised import one_network
 from dstrl_cli.report.runs import Damage, LoggedRun, Results, load, problems
@@ -184,7 +184,7 @@ def build(
         ),
         unchecked=len(notes.unchecked(results.runs)),
         tests=compare_methods(arrange(logged, labels), test) if test else None,
-        by_task=tuple(arrange(of_tasks, labels)),
+        by_task=tuple(with_improvements(each, look) for each in arrange(of_tasks, labels)),
     )
 
 
