@@ -238,7 +238,7 @@ def test_runs_that_are_not_those_that_decided_are_refused(tmp_path: Path) -> Non
         study(tmp_path).look()
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 2}', "[1", '{"format": 1, "plan": {}}'])
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 1}', "[1", '{"format": 2, "plan": {}}'])
 def test_a_damaged_file_of_a_study_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "until-decided").mkdir()
     (tmp_path / "until-decided" / "a_b.json").write_text(text)

@@ -146,11 +146,10 @@ def compare(
     if not found:
         raise InputError("--test: no two methods have finished runs in one section and environment")
     scores = [(_scores(first, env), _scores(second, env)) for _, env, first, second in found]
-    groups = [(section.algo, env) for section, env, _, _ in found]
     ended = [
         slot for slot, each in enumerate(found) if any(name in closed for name in cell_names(*each))
     ]
-    study = decide(scores, test.plan, groups, ended)
+    study = decide(scores, test.plan, ended)
     compared = [
         Comparison(*each, decision) for each, decision in zip(found, study.decisions, strict=True)
     ]

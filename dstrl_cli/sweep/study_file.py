@@ -19,7 +19,8 @@ from dstrl_cli.report.comparing import BETTER, CellName
 from dstrl_cli.runs import files
 
 FOLDER = "until-decided"
-FORMAT = 1
+FORMAT = 2
+"""Raised where the same runs may be decided otherwise: 1 had units shared by environments."""
 
 Compared = tuple[CellName, CellName]
 """The two cells of a comparison."""
@@ -178,7 +179,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         stored = parse_json(read_text(path, MAX_JSON))
         if stored["format"] != FORMAT:
-            raise ValueError(f"format {stored['format']}")
+            raise ValueError(f"format {stored['format']}, written by another dstrl")
         for each in stored["comparisons"]:
             _pair(each)
             int(each["seeds"])
