@@ -77,8 +77,9 @@ def main() -> None:
         )
         named = "environment" if environments == 1 else "environments"
         print(f"six equal methods in {environments} {named}, {seeds} seeds: {wrong:.1%} wrong")
+    plan = Plan(1, 5, permutations=999)
     for named, deviations in (("as noisy", 1.0), ("five times as noisy", 5.0)):
-        found = rates([0.0, 0.0, 0.0, 2.0, 2.0, 4.0], Plan(1, 5), 2_000, deviations)
+        found = rates([0.0, 0.0, 0.0, 2.0, 2.0, 4.0], plan, 2_000, deviations)
         print(
             f"six methods with means 0, 0, 0, 2, 2, 4, one of them {named}, 5 seeds: "
             f"{found.found:.1%} found, {found.wrong:.1%} wrong"

@@ -3,9 +3,9 @@
 As in AdaStop (Mathieu et al., TMLR 2024): seeds come in rounds; after each round all comparisons
 still open are looked at, and those whose difference is beyond what permuted scores show are
 decided. The probability of any wrong decision, over all comparisons and all rounds together, is
-`alpha`: exactly for two methods, a little less for more. Simulated at 0.05 with six methods that do
-not differ (`tests/power_samples.py`): 0.042 in one environment with five seeds, in four environments
-0.040 with five and 0.041 with ten.
+`alpha`: exactly for two methods, a little less for more. Simulated at 0.05 with six methods that
+do not differ (`tests/power_samples.py`): 0.042 in one environment with five seeds, in four
+environments 0.040 with five and 0.041 with ten.
 Numbers of rounds and seeds and the comparisons must be fixed before the first look.
 
 Two things differ from the authors' package `adastop`. Both the difference and its permutations are
