@@ -106,6 +106,23 @@ def test_a_killed_worker_fails_its_environments_and_no_others() -> None:
     evaluation.close()
 
 
+def test_states_are_read_and_set_beside_those_of_a_dead_worker() -> None:
+    batch = make_batch(spec(faulty("dies")), 4, workers=2)
+    batch.reset([0, 2, 4, 6])
+    batch.step(torch.zeros(4, 2))
+    os.kill(batch._group._workers[0][0]._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    lost, also_lost, *read = batch.read_states()
+    assert isinstance(lost, DstrlError)
+    assert lost is also_lost
+    batch.reset([1, 0, 0, 0])
+    batch.set_state([None, None, *read])  # type: ignore[list-item]
+    assert batch.step(torch.zeros(4, 2)).reward.tolist() == [1, 1, 2, 2]
+    assert list(batch.step(torch.zeros(4, 2)).host.reward) == [0, 0, 3, 3]  # type: ignore[union-attr]
+    batch.set_state([None, None, *read])  # type: ignore[list-item]
+    assert list(batch.failures) == [0, 1]
+    batch.close()
+
+
 def test_an_environment_that_kills_its_worker() -> None:
     batch = make_batch(spec(faulty("dies")), 4, workers=4)
     batch.reset([0, 1, 2, 3])

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import os
 import random
 import signal
 from dataclasses import replace
@@ -318,3 +319,28 @@ def test_members_of_a_population_go_on_together_or_alone(tmp_path, monkeypatch):
             assert lengths == [
                 (row["step"], row["length"]) for row in rows(run.path / "episodes.csv")
             ]
+
+
+def test_a_dead_worker_process_takes_only_the_states_of_its_own_environments(tmp_path, monkeypatch):
+    sets = ("checkpoint_every=70", "env_workers=2")
+    members = [make_run(tmp_path / str(seed), "sst", seed=seed, sets=sets) for seed in range(2)]
+    copies = copy_while_training(monkeypatch, tmp_path / "killed", every=10_000)
+    texts = checkpoint.environment_texts
+
+    def killing(env):
+        os.kill(env._group._workers[0][0]._process.pid, signal.SIGKILL)
+        return texts(env)
+
+    monkeypatch.setattr(checkpoint, "environment_texts", killing)
+    training.train(members, "cpu", Silent())
+    statuses = [read_summary(run.path)["status"] for run in members]
+    assert statuses == ["failed", "finished"]
+    killed = [replace(run, path=copy) for run, copy in zip(members, copies(), strict=True)]
+    said = Lines()
+    planned = [each.run for each in resumed(killed, overwrite=False)]
+    summaries = training.train(planned, "cpu", said)
+    ends = [(each["status"], each["restarts"]) for each in summaries]
+    assert ends == [("finished", 1), ("finished", 0)]
+    (told,) = [line for line in said.lines if "new episode" in line]
+    assert "killed by SIGKILL" in told
+    assert numbers(killed[1].path) == numbers(members[1].path)

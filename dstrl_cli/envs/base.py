@@ -98,28 +98,39 @@ class BatchEnv(ABC):
         """
 
     @abstractmethod
-    def get_state(self) -> list[EnvState]:
+    def read_states(self) -> list[EnvState | DstrlError]:
         """Return the state of every environment: all that its next steps depend on.
 
-        Raises:
-            DstrlError: an environment keeps something that cannot be read, or its worker process
-                has died.
+        Where an environment keeps something that cannot be read, or its worker process has died,
+        the error that says so is in its place.
         """
 
     @abstractmethod
-    def set_state(self, states: Sequence[EnvState]) -> torch.Tensor:
+    def set_state(self, states: Sequence[EnvState | None]) -> torch.Tensor:
         """Put every environment into a state [N] that an environment of this specification had.
+
+        An environment stays as it is where its state is None.
 
         Returns:
             The observations [N, obs] to act on next.
 
         Raises:
-            DstrlError: as `get_state`.
+            DstrlError: an environment keeps something that cannot be set, or its worker process
+                has died.
         """
 
     @abstractmethod
     def close(self) -> None:
         """Release what the environments hold; closing twice is allowed."""
+
+    def get_state(self) -> list[EnvState]:
+        """Return `read_states` for callers who need every environment; raise its first error."""
+        states = []
+        for state in self.read_states():
+            if isinstance(state, DstrlError):
+                raise state
+            states.append(state)
+        return states
 
     def check(self) -> None:
         """Raise the first failure as a `DstrlError`, for callers who need every environment."""

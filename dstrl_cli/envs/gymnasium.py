@@ -26,6 +26,7 @@ from dstrl_cli.envs.watch import Hung, Watch, say
 from dstrl_cli.envs.workers.block import Block, make_block, unpack
 from dstrl_cli.envs.workers.group import Causes, EnvGroup
 from dstrl_cli.envs.workers.pool import WorkerGroup
+from dstrl_cli.errors import DstrlError
 
 
 class GymnasiumBatch(BatchEnv):
@@ -84,14 +85,16 @@ class GymnasiumBatch(BatchEnv):
         np.copyto(self._last_observation, block.observation)
         return self._result()
 
-    def get_state(self) -> list[EnvState]:
-        """Return the state of every environment; see `BatchEnv.get_state`."""
-        return self._group.get_state()
+    def read_states(self) -> list[EnvState | DstrlError]:
+        """Return the state of every environment; see `BatchEnv.read_states`."""
+        return self._group.read_states()
 
-    def set_state(self, states: Sequence[EnvState]) -> torch.Tensor:
+    def set_state(self, states: Sequence[EnvState | None]) -> torch.Tensor:
         """Put every environment into a state [N]; return observations [N, obs]."""
         self._group.set_state(list(states))
-        self.failures = {}
+        self.failures = {
+            index: cause for index, cause in self.failures.items() if states[index] is None
+        }
         return self._current_observations()
 
     def close(self) -> None:

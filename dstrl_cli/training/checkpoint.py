@@ -85,13 +85,13 @@ def save(population: Population, members: Iterable[int]) -> list[int]:
     started = time.perf_counter()
     step, tell = population.steps, population.reporter.message
     population.recorder.flush()
-    environments, problem = environment_texts(population.env)
+    environments = environment_texts(population.env)
     broken = population.replay.faults()  # these end as failed at the next look at the device
     for member in [each for each in wanted if each not in broken]:
         config = population.configs[member]
         of = f" of {config.method} seed {config.seed}" if len(population.configs) > 1 else ""
         try:
-            state = member_state(population, member, environments[member], problem)
+            state = member_state(population, member, environments[member])
         except DstrlError as error:
             unkept.add(member)
             tell(f"warning: no checkpoints{of} are written: {error}")
@@ -119,31 +119,31 @@ def goes_on_in_words(saved: int, members: int) -> str:
     return f"where {saved} of {members} runs can be resumed"
 
 
-def environment_texts(env: BatchEnv) -> tuple[list[str | None], str | None]:
-    """Return the states of all environments as text, or why they cannot be read."""
-    try:
-        return [env_to_text(state) for state in env.get_state()], None
-    except DstrlError as error:
-        return [None] * env.num_envs, str(error)
+def environment_texts(env: BatchEnv) -> list[str | DstrlError]:
+    """Return the state of each environment as text, or why it cannot be read."""
+    return [
+        state if isinstance(state, DstrlError) else env_to_text(state)
+        for state in env.read_states()
+    ]
 
 
 def member_state(
-    population: Population, member: int, environment: str | None, problem: str | None
+    population: Population, member: int, environment: str | DstrlError
 ) -> dict[str, Any]:
     """Return the state of a member, all of whose rows are written.
 
     Args:
         population: the population, between two steps.
         member: its index.
-        environment: the state of its environment, or None where that cannot be read.
-        problem: why it cannot.
+        environment: the state of its environment, or why that cannot be read.
     """
+    unread = isinstance(environment, DstrlError)
     return {
         "steps": population.steps,
         "evaluated": population.evaluated,
         "timing": population.timing.state(),
-        "environment": environment,
-        "environment_problem": problem,
+        "environment": None if unread else environment,
+        "environment_problem": str(environment) if unread else None,
         "generators": generators() if len(population.configs) == 1 else None,
         "algorithm": population.algorithm.state(member),
         "replay": population.replay.state(member),
@@ -155,9 +155,9 @@ def restore(population: Population, states: Sequence[dict[str, Any]]) -> Tensor:
     """Give the members of a new population their states; return the observations to act on next.
 
     All states are of the same step and last evaluation. They are emptied, since their arrays lie in
-    the files of the checkpoints, which others are about to replace. Where the state of an
-    environment is missing, the members start new episodes: the ones that they were in are not
-    counted, and their last transitions are cut.
+    the files of the checkpoints, which others are about to replace. Members the state of whose
+    environment is missing start new episodes: the ones that they were in are not counted, and their
+    last transitions are cut.
     """
     population.steps, population.evaluated = states[0]["steps"], states[0]["evaluated"]
     population.clock_step = population.steps
@@ -169,9 +169,9 @@ def restore(population: Population, states: Sequence[dict[str, Any]]) -> Tensor:
     population.learner.nsteps.set(max(1, population.algorithm.updates))
     texts = [state["environment"] for state in states]
     if None in texts:
-        observation = restart_episodes(population, states)
-    else:
-        observation = population.env.set_state([env_from_text(text) for text in texts])
+        restart_episodes(population, states)
+    observation = population.env.set_state([text and env_from_text(text) for text in texts])
+    population.freeze_failed(population.env, 1)
     if len(states) == 1 and states[0]["generators"] is not None:
         set_generators(states[0]["generators"])
     for state in states:
@@ -179,26 +179,26 @@ def restore(population: Population, states: Sequence[dict[str, Any]]) -> Tensor:
     return observation
 
 
-def restart_episodes(population: Population, states: Sequence[Mapping[str, Any]]) -> Tensor:
-    """Start a new episode of every member and say so; return the observations to act on next.
+def restart_episodes(population: Population, states: Sequence[Mapping[str, Any]]) -> None:
+    """Start a new episode of the members whose environment has no state, and say so.
 
-    The start follows from the seed and the step, so that it is the same if it is done again.
+    The start follows from the seed and the step, so that it is the same if it is done again. The
+    environments of the others are reset, too.
     """
     step = population.steps
     for member, (config, state) in enumerate(zip(population.configs, states, strict=True)):
+        if state["environment"] is not None:
+            continue
         population.replay.cut_newest(member)
         population.recorder.restart_episode(member)
-        problem = state["environment_problem"] or "that of another member is missing"
         population.reporter.message(
             f"{config.method} seed {config.seed}: a new episode begins at step {step:,} instead of "
-            f"the one that was stopped, since {problem}"
+            f"the one that was stopped, since {state['environment_problem']}"
         )
     seeds = [
         streams.derived_seed(each.seed, "restart", step) % 2**31 for each in population.configs
     ]
-    observation = population.env.reset(seeds)
-    population.freeze_failed(population.env, 1)
-    return observation
+    population.env.reset(seeds)
 
 
 # --- generators that a process has ---------------------------------------------------------------

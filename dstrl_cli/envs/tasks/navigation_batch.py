@@ -24,6 +24,7 @@ from dstrl_cli.envs.tasks.navigation import (
     GOAL_TOLERANCE,
     POSITION_LIMIT,
 )
+from dstrl_cli.errors import DstrlError
 
 
 class NavigationBatch(BatchEnv):
@@ -102,7 +103,7 @@ class NavigationBatch(BatchEnv):
             reward = -self._length(offset) - costs - paid
         return position, reward, (abs(offset) < GOAL_TOLERANCE).all(-1)
 
-    def get_state(self) -> list[EnvState]:
+    def read_states(self) -> list[EnvState | DstrlError]:
         """Return every point's position and elapsed steps; waits for the device."""
         positions, elapsed = self._tensor(self._position), self._tensor(self._elapsed)
         return [
@@ -112,10 +113,12 @@ class NavigationBatch(BatchEnv):
             )
         ]
 
-    def set_state(self, states: Sequence[EnvState]) -> torch.Tensor:
+    def set_state(self, states: Sequence[EnvState | None]) -> torch.Tensor:
         """Put every point where its state says; return the positions [N, 2]."""
-        self._position = self._array(np.stack([state.observation for state in states]))
-        self._elapsed = self._array(np.array([state.elapsed for state in states], np.int64))
+        now = zip(states, self.get_state(), strict=True)
+        then = [old if new is None else new for new, old in now]
+        self._position = self._array(np.stack([state.observation for state in then]))
+        self._elapsed = self._array(np.array([state.elapsed for state in then], np.int64))
         return self._tensor(self._position).clone()
 
     def close(self) -> None:

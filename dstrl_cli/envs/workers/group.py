@@ -19,6 +19,7 @@ from dstrl_cli.envs.state import EnvState, read_state, write_state
 from dstrl_cli.envs.unwrapped import step_function
 from dstrl_cli.envs.watch import Watch
 from dstrl_cli.envs.workers.block import Block
+from dstrl_cli.errors import DstrlError
 
 Causes = dict[int, str]
 """Which environments failed: row to what they raised."""
@@ -84,18 +85,22 @@ class EnvGroup:
                     self._reset(index, causes)
         return causes
 
-    def get_state(self) -> list[EnvState]:
-        """Return the state of every environment; see `state.read_state` for errors."""
-        return [
-            read_state(env, observation)
-            for env, observation in zip(self._envs, self._block.observation, strict=True)
-        ]
+    def read_states(self) -> list[EnvState | DstrlError]:
+        """Return the state of every environment, or the error of `state.read_state`."""
+        states: list[EnvState | DstrlError] = []
+        for env, observation in zip(self._envs, self._block.observation, strict=True):
+            try:
+                states.append(read_state(env, observation))
+            except DstrlError as error:
+                states.append(error)
+        return states
 
-    def set_state(self, states: Sequence[EnvState]) -> None:
-        """Set the state of every environment; see `state.write_state` for errors."""
+    def set_state(self, states: Sequence[EnvState | None]) -> None:
+        """Set the state of every environment that has one; see `state.write_state` for errors."""
         for index, state in enumerate(states):
-            write_state(self._envs[index], state)
-            self._block.observation[index] = state.observation
+            if state is not None:
+                write_state(self._envs[index], state)
+                self._block.observation[index] = state.observation
 
     def close(self) -> None:
         """Close every environment, whatever that raises; closing twice is allowed."""

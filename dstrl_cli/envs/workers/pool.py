@@ -185,17 +185,22 @@ class WorkerGroup:
         command = bytes([self._batch + MASKED * masked])
         return self._gather(lambda worker, _: worker.wake(command))
 
-    def get_state(self) -> list[EnvState]:
-        """Return the state of every environment."""
-        answers = self._exchange(lambda worker, _: worker.call("get_state", self._batch))
-        return [state for _, states in _checked(answers) for state in states]
+    def read_states(self) -> list[EnvState | DstrlError]:
+        """Return the state of every environment, or why it cannot be read."""
+        states: list[EnvState | DstrlError] = []
+        for rows, answer in self._exchange(lambda each, _: each.call("read_states", self._batch)):
+            dead = isinstance(answer, DstrlError)
+            states += [answer] * (rows.stop - rows.start) if dead else answer
+        return states
 
-    def set_state(self, states: Sequence[EnvState]) -> None:
-        """Set the state of every environment; dead workers are replaced first."""
+    def set_state(self, states: Sequence[EnvState | None]) -> None:
+        """Set the state of every environment that has one; dead workers are replaced first."""
         self._find_workers()
-        _checked(
-            self._exchange(lambda worker, rows: worker.call("set_state", self._batch, states[rows]))
-        )
+        for _, answer in self._exchange(
+            lambda worker, rows: worker.call("set_state", self._batch, states[rows])
+        ):
+            if isinstance(answer, DstrlError):
+                raise answer
         np.copyto(self._last_observation, self.block.observation)
 
     def close(self) -> None:
@@ -232,11 +237,3 @@ class WorkerGroup:
     def _undo(self, rows: slice) -> None:
         """Overwrite what a worker may have written before it died: its environments stay put."""
         self.block.show_unmoved(rows, self._last_observation[rows])
-
-
-def _checked(answers: list[tuple[slice, Any]]) -> list[tuple[slice, Any]]:
-    """Return the answers; raise the first that is an error."""
-    for _, answer in answers:
-        if isinstance(answer, DstrlError):
-            raise answer
-    return answers
