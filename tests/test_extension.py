@@ -92,6 +92,13 @@ def test_a_run_without_a_checkpoint_cannot_be_made_longer(tmp_path):
         lengthen(make_run(tmp_path / "run", "sst", steps=190), tmp_path / "run")
 
 
+def test_what_can_never_be_longer_is_not_asked_for_a_checkpoint(tmp_path):
+    sets = (*KEPT, "episodes=2")
+    train(make_run(tmp_path / "run", "sst", sets=sets))
+    with pytest.raises(InputError, match=r"episodes = 2: they end it, not its steps"):
+        lengthen(make_run(tmp_path / "run", "sst", steps=190, sets=sets), tmp_path / "run")
+
+
 def test_an_unfinished_run_is_finished_before_it_is_made_longer(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run", "sst", sets=("checkpoint_every=60",))
     copies = copy_while_training(monkeypatch, tmp_path / "killed", every=1000)

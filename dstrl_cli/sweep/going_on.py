@@ -55,12 +55,12 @@ def longer(run: Run, stored: RunConfig) -> Run:
     asked = f"--steps {run.config.steps}: {run.path} holds a run of {stored.steps:,} steps"
     over = "choose another --out, or start over with --overwrite"
     folder = run.path / CHECKPOINT_FOLDER
-    if not has_state(folder):
-        raise InputError(f"{asked} without a checkpoint, which --keep-checkpoint keeps: {over}")
     if reasons := extension.refusals(stored):
         raise InputError(
             f"{asked}, and a longer run would have differed before. {'; '.join(reasons)}: {over}"
         )
+    if not has_state(folder):
+        raise InputError(f"{asked} without a checkpoint, which --keep-checkpoint keeps: {over}")
     step = read_values(folder)["steps"]
     if step < stored.steps:
         raise InputError(
