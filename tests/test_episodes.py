@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,6 +20,7 @@ from training_samples import run, status, train
 from dstrl_cli import cli
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.config.presets import load_sweep_preset
+from dstrl_cli.envs.workers.group import EnvGroup
 from dstrl_cli.errors import InputError
 from dstrl_cli.nets.groups import rule_groups
 from dstrl_cli.nets.plan import NetworkPlan
@@ -107,6 +110,27 @@ def test_members_end_at_steps_of_their_own_and_are_the_same_alone(tmp_path: Path
         ours, theirs = (load_file(folder / "policy.safetensors") for folder in (among, alone))
         for name, tensor in ours.items():
             torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-5)
+
+
+def test_environments_of_members_that_ended_are_not_stepped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: Counter[tuple[int, int]] = (
+        Counter()
+    )  # by how many environments the batch has, and which it is
+    step = EnvGroup._step
+
+    def counting(group: EnvGroup, index: int, action: np.ndarray) -> bool:
+        taken[len(group._envs), index] += 1
+        return step(group, index, action)
+
+    monkeypatch.setattr(EnvGroup, "_step", counting)
+    folders = train([small(3, 1000), small(15, 1000, seed=1)], tmp_path)
+    ends = [end_of(folder, episodes) for folder, episodes in zip(folders, (3, 15), strict=True)]
+    assert ends[0] < 50 < ends[1]
+    assert [taken[2, member] for member in (0, 1)] == ends
+    evaluated = [rows(folder, "eval")["length"].sum() for folder in folders]
+    assert [taken[4, 2 * member] + taken[4, 2 * member + 1] for member in (0, 1)] == evaluated
 
 
 def test_the_last_evaluation_of_a_member_does_not_touch_the_others() -> None:

@@ -88,6 +88,7 @@ class Population:
             configs, spec.observation_size, spec.action_size, device, engine
         )
         self.training = list(range(len(configs)))
+        self.stepped: np.ndarray | None = None  # members whose environments move [P]; None: all
         self.recorder = Recorder(self.algorithm, sinks, spec)
         self.episodes = EpisodeCount(configs, self.algorithm)
         seeds = [each.seed for each in configs]
@@ -196,7 +197,7 @@ class Population:
         # with episodes, schedules depend on whether one ends in this step
         if self.timing.one_update_after(self.steps + 1) and not self.episodes.counts:
             self.learner.update_early(self.steps + 1)
-        step = self.env.step(self.actions_for_env(action))
+        step = self.env.step(self.actions_for_env(action), self.stepped)
         self.learner.store(observation, action, step, policy_action)
         self.steps += 1
         self.timing.count(step)
@@ -267,6 +268,8 @@ class Population:
         self.learner.give_up_begun()
         self.recorder.flush()
         self.training.remove(member)
+        if not self.env.on_device:  # there all move together: leaving some out spares nothing
+            self.stepped = self.flags(self.training)
         self.algorithm.alive[member].fill_(False)
         self.recorder.finish(member, status, self.steps, error)
 
@@ -313,7 +316,7 @@ class Population:
                 self.freeze(member, FAILED, cause)
 
     def evaluate(self, only: Sequence[int] | None = None) -> None:
-        """Evaluate every member; write and report the rows of those that still train.
+        """Evaluate the members that still train; write and report their rows.
 
         With `only` some members are evaluated, and nothing changes for the others.
         """
@@ -355,17 +358,19 @@ class Population:
         return actions
 
     def roll_out(self, only: Sequence[int] | None) -> Episodes:
-        """Return the evaluation episodes [P * E], of `only` some members or of all."""
+        """Return the evaluation episodes [P * E], of `only` some members or of all that train."""
         act, seeds, limit = self.evaluation_actions, self.eval_seeds, self.config.eval_max_steps
-        if only is None:
-            return rollout.episodes(self.eval_env, act, seeds, limit)
-        evaluated = np.isin(np.arange(len(self.configs)), only)
+        evaluated = self.flags(self.training if only is None else only)
         active = evaluated.repeat(self.config.eval_episodes)
         alive = self.algorithm.alive.clone()
         episodes = rollout.episodes(self.eval_env, act, seeds, limit, active)
         others = torch.from_numpy(~evaluated).to(alive.device)
         self.algorithm.alive.copy_(torch.where(others, alive, self.algorithm.alive))
         return episodes
+
+    def flags(self, members: Sequence[int]) -> np.ndarray:
+        """Return which of all members are among `members`: [P] bool."""
+        return np.isin(np.arange(len(self.configs)), members)
 
     def policy_actions(self, observation: Tensor) -> Tensor:
         """Return actions without noise [P * E, act] for observations [P * E, obs],
