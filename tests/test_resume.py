@@ -131,6 +131,20 @@ def test_checkpoints_are_written_at_the_steps_or_after_the_time_asked_for(tmp_pa
     assert steps == [50, 100, 100]  # the time is read every 100 steps
 
 
+def test_a_member_that_wants_no_checkpoints_has_none_where_others_have(tmp_path):
+    runs = [
+        make_run(tmp_path / str(seed), "sst", seed=seed, sets=(f"checkpoint_every={every}",))
+        for seed, every in enumerate((0, 30))
+    ]
+    signals = [signal.SIGINT]
+    said = StopAt(70, lambda: signals and signal.raise_signal(signals.pop()))  # each member asks
+    with pytest.raises(KeyboardInterrupt):
+        training.train(runs, "cpu", said)
+    assert not (runs[0].path / "checkpoint").exists()
+    assert read_values(runs[1].path / "checkpoint")["steps"] == 70
+    assert "stopped at step 70, where 1 of 2 runs can be resumed" in said.lines
+
+
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -39,7 +39,8 @@ class Schedule:
     """When a checkpoint of a population is due: as often as the member that wants the most.
 
     Attributes:
-        on: whether checkpoints are written at all.
+        on: whether any member wants checkpoints.
+        unwanted: members that want none (`checkpoint_every: 0`).
         unkept: members that have something which no checkpoint can hold.
     """
 
@@ -49,6 +50,9 @@ class Schedule:
         seconds = [interval_seconds(each) for each in wanted]
         self.seconds = min((each for each in seconds if each is not None), default=None)
         self.on = bool(wanted)
+        self.unwanted = {
+            member for member, config in enumerate(configs) if config.checkpoint_every == 0
+        }
         self.unkept: set[int] = set()
         self.last, self.pause = time.perf_counter(), self.seconds or 0.0
 
@@ -61,6 +65,10 @@ class Schedule:
         if self.seconds is None or step % CHECK_EVERY:
             return False
         return time.perf_counter() - self.last >= self.pause
+
+    def of(self, members: Iterable[int]) -> list[int]:
+        """Return those of some members that want checkpoints."""
+        return [member for member in members if member not in self.unwanted]
 
     def written(self, took: float) -> None:
         """Note that a checkpoint was written now, in `took` seconds."""

@@ -143,10 +143,10 @@ class Population:
                 if self.steps < self.config.steps:
                     self.stop.check()
                     if self.checkpoints.due(self.steps):
-                        checkpoint.save(self, self.training)
+                        checkpoint.save(self, self.checkpoints.of(self.training))
         except Stopped:
             if self.checkpoints.on and self.steps:
-                saved = checkpoint.save(self, self.training)
+                saved = checkpoint.save(self, self.checkpoints.of(self.training))
                 goes_on = checkpoint.goes_on_in_words(len(saved), len(self.training))
                 self.reporter.message(f"stopped at step {self.steps:,}, {goes_on}")
             raise
