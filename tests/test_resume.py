@@ -22,6 +22,8 @@ from resume_samples import (
     train,
 )
 
+from dstrl_cli.algos.compiled.update import CompiledUpdate
+from dstrl_cli.algos.td3 import TD3
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.runs import policy
 from dstrl_cli.runs.checkpoint import read_values
@@ -30,9 +32,11 @@ from dstrl_cli.runs.summary import read_summary
 from dstrl_cli.sweep.states import resumed
 from dstrl_cli.training import checkpoint
 from dstrl_cli.training import run as training
+from dstrl_cli.training.learner import Learner
 from dstrl_cli.training.reporter import Silent
 
 SAVING = ("checkpoint_every=30",)
+LEARNING_STARTS = 40  # of the small runs
 
 
 def rows(path) -> list[dict[str, str]]:
@@ -209,6 +213,38 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path):
         train(run, StopAt(70, twice))
     assert read_summary(run.path)["status"] == "interrupted"
     assert not (run.path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "engine", "sets", "begun"),
+    [
+        (Learner, "store", "sparse", ("threads=2",), 0),  # beside an update that began early
+        (TD3, "train_step", "masked", (), 1),
+        (CompiledUpdate, "__call__", "sparse", ("threads=1",), 1),
+    ],
+)
+def test_an_update_that_a_second_signal_ends_is_not_counted(
+    tmp_path, monkeypatch, owner, name, engine, sets, begun
+):
+    whole = train(make_run(tmp_path / "whole", "sst"))
+    calls, real = 0, getattr(owner, name)
+
+    def interrupted(self, *arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 60:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    run = make_run(tmp_path / "run", "sst", engine=engine, sets=sets)
+    with pytest.raises(KeyboardInterrupt):
+        train(run)
+    summary = read_summary(run.path)
+    share = summary["flops"]["train_total"] / whole["flops"]["train_total"]
+    updates = share * (whole["steps"] - LEARNING_STARTS)
+    assert updates == pytest.approx(summary["steps"] - LEARNING_STARTS - begun)
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path):

@@ -138,8 +138,13 @@ class Learner:
             self.started, self.due = False, None
             return
         self.wait()
-        due = self.algorithm.begin_update() if self.due is None else self.due
+        if self.due is None:
+            self.due = self.algorithm.begin_update()
+        self.take(self.due)
         self.due = None
+
+    def take(self, due: Due) -> None:
+        """Take the update that has begun; it may go on after this returns."""
         nstep, max_nstep = self.nsteps.at(self.algorithm.updates)
         if self.compiled is not None and self.compiled.takes(due):
             self.compiled(due, max_nstep, self.aside)
@@ -165,7 +170,7 @@ class Learner:
             self.moves_policy = False
 
     def give_up_begun(self) -> None:
-        """Wait, and do not count an update that began before its step: the step has failed."""
+        """Wait, and do not count an update that has begun but will not be completed."""
         self.wait()
         if self.due is not None:
             self.algorithm.updates -= 1

@@ -385,7 +385,7 @@ class Population:
 
     def finish(self, status: str, error: str | None = None) -> None:
         """Write the rows that wait and the summaries of the members that still trained."""
-        self.learner.wait()
+        self.learner.give_up_begun()
         self.recorder.flush()
         for member in sorted(self.recorder.recorded.intersection(self.training)):
             self.recorder.finish(member, status, self.steps, error)
