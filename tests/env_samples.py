@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -127,6 +128,21 @@ class Nested(Counter):
         return {"numbers": numbers, "odd": self.count % 2}, *rest
 
 
+class Borrowing(gymnasium.Env):
+    """An environment whose rewards come from NumPy's and Python's global generators."""
+
+    observation_space = Box(-1.0, 1.0, (2,), np.float32)
+    action_space = Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        reward = np.random.rand() + random.gauss(0, 1)  # noqa: NPY002
+        return np.full(2, 0.5, np.float32), reward, False, False, {}
+
+
 class Remembering(gymnasium.ObservationWrapper):
     """A wrapper that may keep something between steps."""
 
@@ -155,5 +171,6 @@ gymnasium.register("Elsewhere-v0", Elsewhere)
 for kept in ("rng", "point", "weather", "numbers"):
     gymnasium.register(f"Elsewhere-{kept}-v0", Elsewhere, kwargs={"what": kept})
 gymnasium.register("Nested-v0", Nested)
+gymnasium.register("Borrowing-v0", Borrowing, max_episode_steps=30)
 gymnasium.register("Flattened-v0", lambda **kwargs: FlattenObservation(Nested(**kwargs)))
 gymnasium.register("Remembering-v0", lambda: Remembering(Counter()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -168,18 +167,3 @@ class Secretive(gymnasium.Env):
         self.count += 1
         seen = self.np_random.uniform(-1, 1, 2).astype(np.float32)
         return seen, float(action[0]), False, self.count == 30, {}
-
-
-class Borrowing(gymnasium.Env):
-    """An environment whose rewards come from NumPy's and Python's global generators."""
-
-    observation_space = Box(-1.0, 1.0, (2,), np.float32)
-    action_space = Box(-1.0, 1.0, (1,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return np.zeros(2, np.float32), {}
-
-    def step(self, action):
-        reward = np.random.rand() + random.gauss(0, 1)  # noqa: NPY002
-        return np.full(2, 0.5, np.float32), reward, False, False, {}

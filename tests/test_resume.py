@@ -314,18 +314,29 @@ def test_an_environment_that_cannot_give_its_state_starts_a_new_episode(tmp_path
     assert ended == [("0", "30"), ("1", "60"), ("2", "100")]  # steps 61 to 70 are in no episode
 
 
-def test_what_an_environment_draws_from_the_process_goes_on_too(tmp_path, monkeypatch):
-    gymnasium.register("Borrowing-v0", "resume_samples:Borrowing", max_episode_steps=30)
-    try:
-        run = make_run(tmp_path / "run", env="Borrowing-v0", sets=("checkpoint_every=70",))
-        copies = copy_while_training(monkeypatch, tmp_path / "killed", every=1000)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_an_environment_draws_from_its_process_goes_on_too(tmp_path, monkeypatch, workers):
+    sets = ("checkpoint_every=50", "eval_episodes=4", f"env_workers={workers}")
+    run = make_run(tmp_path / "run", "sst", env="env_samples:Borrowing-v0", sets=sets)
+    copies = copy_while_training(monkeypatch, tmp_path / "killed", every=1000)
+    train(run)
+    copy, _ = copies()
+    random.random()  # another run of this process would have drawn, too
+    assert go_on(run, copy)["restarts"] == 0
+    assert numbers(copy) == numbers(run.path)
+
+
+def test_what_a_stopped_evaluation_has_drawn_is_drawn_again(tmp_path, monkeypatch):
+    whole = make_run(tmp_path / "whole", "sst", env="env_samples:Borrowing-v0")
+    train(whole)
+    run = replace(whole, path=tmp_path / "run")
+    stop_at_check(monkeypatch, 30 + 69 + 5)  # in the fifth step of the evaluation at step 70
+    with pytest.raises(KeyboardInterrupt):
         train(run)
-        (copy,) = copies()
-        random.random()  # another run of this process would have drawn, too
-        assert go_on(run, copy)["restarts"] == 0
-        assert numbers(copy) == numbers(run.path)
-    finally:
-        del gymnasium.registry["Borrowing-v0"]
+    monkeypatch.undo()
+    assert read_values(run.path / "checkpoint")["evaluated"] == 0
+    go_on(run, run.path)
+    assert numbers(run.path) == numbers(whole.path)
 
 
 # --- populations --------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ Two classes implement it: `gymnasium.GymnasiumBatch` steps any Gymnasium environ
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -117,6 +117,20 @@ class BatchEnv(ABC):
         Raises:
             DstrlError: an environment keeps something that cannot be set, or its worker process
                 has died.
+        """
+
+    @abstractmethod
+    def worker_generators(self) -> list[dict[str, Any] | None]:
+        """Return the states of the global generators of each worker process, where there are any.
+
+        Environments may draw from them (`calls.global_generators`). None: the process cannot start.
+        """
+
+    @abstractmethod
+    def set_worker_generators(self, states: Sequence[Mapping[str, Any] | None]) -> None:
+        """Put the global generators of the worker processes into the states that they had.
+
+        Those of a process without a state stay as they are.
         """
 
     @abstractmethod

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -75,6 +75,18 @@ def seed_globals(seed: int | None) -> None:
         np.random.seed(seed % 2**32)  # noqa: NPY002  # there is no other way to seed it
 
 
+def global_generators() -> dict[str, Any]:
+    """Return the states of the generators of Python and NumPy that a whole process shares."""
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002  # environments of others use it
+    return {"python": random.getstate(), "numpy": numpy}
+
+
+def set_global_generators(states: Mapping[str, Any]) -> None:
+    """Put these generators into the states that `global_generators` returned."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+
+
 def close_quietly(env: object) -> None:
     """Close an environment; what that raises does not matter any more."""
     with suppress(Exception, SystemExit), contained():
@@ -84,9 +96,8 @@ def close_quietly(env: object) -> None:
 @contextmanager
 def generators_restored() -> Iterator[None]:
     """Leave the generators of Python and NumPy as they were: a program may draw from them."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    states = global_generators()
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        set_global_generators(states)

@@ -13,7 +13,8 @@ physics alone: rewards, observations and ends would have to be written again for
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ class GymnasiumBatch(BatchEnv):
         hung: Hung = say,
     ) -> None:
         super().__init__(spec, num_envs, device)
+        self._workers = workers
         self._block: Block = workers.block if workers else make_block(spec, num_envs)
         self._group = workers or EnvGroup(spec, self._block, Watch(spec.name, spec.timeout, hung))
         self._scale = ActionScale(spec)
@@ -96,6 +98,15 @@ class GymnasiumBatch(BatchEnv):
             index: cause for index, cause in self.failures.items() if states[index] is None
         }
         return self._current_observations()
+
+    def worker_generators(self) -> list[dict[str, Any] | None]:
+        """Return the states of the workers' generators; see `BatchEnv.worker_generators`."""
+        return self._workers.generators() if self._workers else []
+
+    def set_worker_generators(self, states: Sequence[Mapping[str, Any] | None]) -> None:
+        """Set the states of the workers' generators; see `BatchEnv.set_worker_generators`."""
+        if self._workers:
+            self._workers.set_generators(states)
 
     def close(self) -> None:
         """Close every environment."""

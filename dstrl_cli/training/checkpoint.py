@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -21,6 +20,7 @@ from dstrl_cli import streams
 from dstrl_cli.config.fields import interval_seconds
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs.base import BatchEnv
+from dstrl_cli.envs.calls import global_generators, set_global_generators
 from dstrl_cli.envs.state import EnvState
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.training.recorder_state import recorder_state, set_recorder_state
@@ -152,7 +152,7 @@ def member_state(
         "timing": population.timing.state(),
         "environment": None if unread else environment,
         "environment_problem": str(environment) if unread else None,
-        "generators": generators() if len(population.configs) == 1 else None,
+        "generators": generators(population),
         "algorithm": population.algorithm.state(member),
         "replay": population.replay.state(member),
         "recorder": recorder_state(population.recorder, member),
@@ -180,8 +180,7 @@ def restore(population: Population, states: Sequence[dict[str, Any]]) -> Tensor:
         restart_episodes(population, states)
     observation = population.env.set_state([text and env_from_text(text) for text in texts])
     population.freeze_failed(population.env, 1)
-    if len(states) == 1 and states[0]["generators"] is not None:
-        set_generators(states[0]["generators"])
+    set_generators(population, states[0]["generators"])
     for state in states:
         state.clear()
     return observation
@@ -209,24 +208,28 @@ def restart_episodes(population: Population, states: Sequence[Mapping[str, Any]]
     population.env.reset(seeds)
 
 
-# --- generators that a process has ---------------------------------------------------------------
+# --- generators that a process has --------------------------------------------------------------
 
 
-def generators() -> str:
-    """Return the states of Python's and NumPy's global generators, as text.
+def generators(population: Population) -> str | None:
+    """Return the states of the global generators of this process and of workers, as text.
 
-    Some environments draw from them. They belong to the process, and so to a run that has it alone.
+    Some environments draw from them. They belong to a process, and so to a run that has it alone:
+    None for several members. All workers evaluate; one of them steps the training's environment.
     """
-    version, numbers, gauss = random.getstate()
-    numpy = np.random.get_state(legacy=False)  # noqa: NPY002  # environments of others use it
-    return json.dumps(_plain({"python": (version, numbers, gauss), "numpy": numpy}))
+    if len(population.configs) > 1:
+        return None
+    states = global_generators() | {"workers": population.eval_env.worker_generators()}
+    return json.dumps(_plain(states))
 
 
-def set_generators(text: str) -> None:
-    """Put the global generators into the states that `generators` returned."""
+def set_generators(population: Population, text: str | None) -> None:
+    """Put the global generators of a run by itself into the states that `generators` returned."""
+    if text is None or len(population.configs) > 1:
+        return
     states = _typed(json.loads(text))
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])  # noqa: NPY002
+    set_global_generators(states)
+    population.eval_env.set_worker_generators(states.get("workers", ()))
 
 
 # --- environments as text -----------------------------------------------------------------------

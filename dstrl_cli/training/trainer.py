@@ -323,10 +323,11 @@ class Population:
         if not self.training:
             return
         self.learner.wait()
-        started = time.perf_counter()
+        started, generators = time.perf_counter(), checkpoint.generators(self)
         try:
             episodes = self.roll_out(only)
         except Stopped:
+            checkpoint.set_generators(self, generators)  # it will be repeated
             self.recorder.evaluation_stopped(time.perf_counter() - started)
             raise
         seconds = time.perf_counter() - started

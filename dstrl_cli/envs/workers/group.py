@@ -13,7 +13,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from dstrl_cli.envs.calls import close_quietly, contained, explain
+from dstrl_cli.envs.calls import (
+    close_quietly,
+    contained,
+    explain,
+    global_generators,
+    set_global_generators,
+)
 from dstrl_cli.envs.specs import EnvSpec, make_env
 from dstrl_cli.envs.state import EnvState, read_state, write_state
 from dstrl_cli.envs.unwrapped import step_function
@@ -101,6 +107,15 @@ class EnvGroup:
             if state is not None:
                 write_state(self._envs[index], state)
                 self._block.observation[index] = state.observation
+
+    def generators(self) -> dict[str, Any]:
+        """Return the states of this process's global generators."""
+        return global_generators()
+
+    def set_generators(self, states: Mapping[str, Any] | None) -> None:
+        """Set the states of this process's global generators; None leaves them as they are."""
+        if states is not None:
+            set_global_generators(states)
 
     def close(self) -> None:
         """Close every environment, whatever that raises; closing twice is allowed."""

@@ -26,7 +26,7 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -196,12 +196,29 @@ class WorkerGroup:
     def set_state(self, states: Sequence[EnvState | None]) -> None:
         """Set the state of every environment that has one; dead workers are replaced first."""
         self._find_workers()
-        for _, answer in self._exchange(
-            lambda worker, rows: worker.call("set_state", self._batch, states[rows])
-        ):
-            if isinstance(answer, DstrlError):
-                raise answer
+        _check(
+            self._exchange(lambda worker, rows: worker.call("set_state", self._batch, states[rows]))
+        )
         np.copyto(self._last_observation, self.block.observation)
+
+    def generators(self) -> list[dict[str, Any] | None]:
+        """Return the states of the workers' global generators; dead workers are replaced first.
+
+        None for one that cannot start.
+        """
+        self._find_workers()
+        answers = self._exchange(lambda worker, _: worker.call("generators", self._batch))
+        return [None if isinstance(answer, DstrlError) else answer for _, answer in answers]
+
+    def set_generators(self, states: Sequence[Mapping[str, Any] | None]) -> None:
+        """Set the states of the workers' global generators; dead workers are replaced first."""
+        self._find_workers()
+        of = {rows.start: state for (_, rows), state in zip(self._workers, states, strict=False)}
+        _check(
+            self._exchange(
+                lambda worker, rows: worker.call("set_generators", self._batch, of.get(rows.start))
+            )
+        )
 
     def close(self) -> None:
         """Tell the pool that this batch needs no workers any more; closing twice is allowed."""
@@ -237,3 +254,10 @@ class WorkerGroup:
     def _undo(self, rows: slice) -> None:
         """Overwrite what a worker may have written before it died: its environments stay put."""
         self.block.show_unmoved(rows, self._last_observation[rows])
+
+
+def _check(answers: list[tuple[slice, Any]]) -> None:
+    """Raise the first of some answers that is an error."""
+    for _, answer in answers:
+        if isinstance(answer, DstrlError):
+            raise answer
