@@ -24,12 +24,10 @@ from dstrl_cli.envs.calls import global_generators, set_global_generators
 from dstrl_cli.envs.state import EnvState
 from dstrl_cli.errors import DstrlError
 from dstrl_cli.training.recorder_state import recorder_state, set_recorder_state
+from dstrl_cli.training.timing import CHECK_EVERY
 
 if TYPE_CHECKING:
     from dstrl_cli.training.trainer import Population
-
-CHECK_EVERY = 100
-"""Steps after which the time is read, where checkpoints are due by time."""
 
 LARGEST_SHARE = 0.03
 """Share of the time that checkpoints may take: slow ones are written less often than asked for."""

@@ -1,4 +1,4 @@
-"""When a run trains, and how many updates it takes then: `train_freq` and `gradient_steps`."""
+"""When a run trains, how many updates it takes then, and when it looks at device and time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Mapping
 
 from dstrl_cli.config.models import RunConfig
 from dstrl_cli.envs.base import Step
+
+CHECK_EVERY = 100
+"""Steps after which device and time are read: to write files, report progress, find members that
+diverged, and write checkpoints that are due by time."""
 
 
 class UpdateTiming:

@@ -43,12 +43,8 @@ from dstrl_cli.training.recycling import Recycler
 from dstrl_cli.training.reporter import Reporter, Silent
 from dstrl_cli.training.sinks import Sink
 from dstrl_cli.training.stop import Stop, Stopped, listening
-from dstrl_cli.training.timing import UpdateTiming
+from dstrl_cli.training.timing import CHECK_EVERY, UpdateTiming
 from dstrl_cli.training.warm_up import WarmUp
-
-CHECK_EVERY = 100
-"""Steps after which the device is read: to write files, report progress, and find members that
-diverged."""
 
 
 class Population:
