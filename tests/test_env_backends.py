@@ -278,6 +278,20 @@ def test_states_may_change_places(make: Make) -> None:
     assert all(same(a, b, 0, 1) for a, b in zip(steps(batch, 30, seed=1), first, strict=True))
 
 
+@pytest.mark.parametrize("name", ["Hopper-v5", "2DNav-v2"])
+def test_an_environment_without_a_state_stays_as_it_is(name: str) -> None:
+    batch = make_batch(spec(name), 2)
+    batch.reset([1, 2])
+    steps(batch, 5)
+    states = batch.get_state()
+    first = steps(batch, 3)
+    batch.set_state([states[0], None])
+    again = steps(batch, 3)
+    assert all(same(a, b, 0) for a, b in zip(again, first, strict=True))
+    assert not same(again[0], first[0], 1)
+    batch.close()
+
+
 def leaves(value: Any) -> Iterator[Any]:
     """Go through everything inside nested containers."""
     if isinstance(value, dict):
