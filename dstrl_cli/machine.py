@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from dstrl_cli import cgroups
 
 _C_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
 
@@ -37,21 +38,21 @@ def this_host() -> Host:
     return Host(cores(), main_memory())
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
+def cores(root: Path = cgroups.ROOT) -> int:
+    """Return the number of cores that this process may use, whose groups lie below `root`."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    return min(allowed, cgroups.core_quota(root) or allowed)
 
 
-def main_memory() -> int | None:
+def main_memory(root: Path = cgroups.ROOT) -> int | None:
     """Return the bytes of main memory that processes here may use at most; None where unknown."""
-    found = []
+    found = [cgroups.memory_limit(root)]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with suppress(OSError, ValueError):  # a container's limit: a number, or "max"
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(found, default=None)
+    return min((each for each in found if each is not None), default=None)
 
 
 def give_memory_back() -> None:
