@@ -117,14 +117,15 @@ def sweep(request: RunRequest, options: RunOptions, compare: str | None, rounds:
     test = rounds.test(preset)
     if test is not None:
         asked = study.plan_study(request, preset, test)
-        with options.where.open(asked.file.results, options.dry_run) as site:
+        runs = [*asked.others, *asked.first_round()]
+        with options.where.open(runs, options.dry_run) as site:
             _sweep_until_decided(asked, replace(options, site=site), compare)
         return
     if preset is not None and preset.stages:
         _sweep_stages(stages.Staged(request, preset), options, compare)
         return
     runs = wanted_runs(request, preset)
-    with options.where.open(Path(runs[0].config.out), options.dry_run) as site:
+    with options.where.open(runs, options.dry_run) as site:
         planned = resumed(runs, request.overwrite)
         outcomes, _ = _train_planned(planned, replace(options, site=site))
     if not options.dry_run:
@@ -133,8 +134,7 @@ def sweep(request: RunRequest, options: RunOptions, compare: str | None, rounds:
 
 def _sweep_stages(asked: stages.Staged, options: RunOptions, compare: str | None) -> None:
     """Train stage after stage; a dry run shows them all."""
-    first = asked.runs()[0]
-    with options.where.open(Path(first.config.out), options.dry_run) as site:
+    with options.where.open(asked.runs(), options.dry_run) as site:
         if options.dry_run:
             place = partial(site.place, limits=options.limits, dry_run=True)
             staged.show_plan(asked, place, options.console, options.as_json, _print_plan)

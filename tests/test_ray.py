@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import socket
 import sys
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,12 +19,12 @@ from rich.console import Console
 from sweep_samples import leave, runs
 
 from dstrl_cli.cli import main
-from dstrl_cli.errors import DstrlError
+from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import Host
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.summary import read_status
 from dstrl_cli.sweep.devices import Device
-from dstrl_cli.sweep.launcher import End, Note, Progress
+from dstrl_cli.sweep.launcher import End, Note, Placed, Progress
 from dstrl_cli.sweep.on_ray import cluster, collected
 from dstrl_cli.sweep.on_ray.seat import without_old
 from dstrl_cli.sweep.packing import PlannedPopulation, one_each
@@ -189,6 +191,104 @@ def test_the_live_view_has_a_column_for_machines_once_there_is_one():
     console.print(view.view())
     assert out.getvalue().splitlines()[1].split()[-1] == "on"
     assert out.getvalue().splitlines()[2].split() == ["a/seed0", "running", "-:--", "node7"]
+
+
+# --- machines -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ray_of(monkeypatch):
+    """Makes a stand-in for Ray of machines that are named."""
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    from ray_stand_in import StandIn
+
+    from dstrl_cli.sweep.on_ray import launcher, nodes
+
+    def make(*machines: str):
+        made = StandIn(list(machines))
+        monkeypatch.setattr(nodes, "ray", made)
+        monkeypatch.setattr(launcher, "ray", made)
+        monkeypatch.setattr(nodes, "on_node", made.on_node)
+        return made
+
+    return make
+
+
+def launched(ray, found, places):
+    """Start runs on machines that have been asked, where the seats come to `places`."""
+    from dstrl_cli.sweep.on_ray.launcher import RayLauncher
+
+    site = cluster._site(found, collect=False)
+    ray.events.clear()
+    ray.places += places
+    launcher = RayLauncher(site._driver, site._nodes)
+    for number, population in enumerate(one_each(found, Device("cpu"))):
+        launcher.start(number, population)
+    return launcher
+
+
+def told(launcher) -> list[tuple[int, object]]:
+    said = []
+    while launcher.busy():
+        said += launcher.receive()
+    return said
+
+
+def test_a_machine_that_joins_later_is_asked_before_its_first_run(tmp_path, ray_of):
+    ray, found = ray_of("first"), runs(Axes(seeds=(0, 1)), tmp_path)
+    launcher = launched(ray, found[:1], ["late"])
+    ray.machines.append("late")
+    assert told(launcher) == [(0, Placed("late")), (0, End("done"))]
+    launcher.start(1, one_each(found, Device("cpu"))[1])
+    assert told(launcher) == [(1, Placed("late")), (1, End("done"))]
+    asked = [name for name, _ in ray.events]
+    assert asked == ["node", "asked", "begin", "receive", "begin", "receive"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "lacks", "message"),
+    [
+        ("late", {"sees_out": False}, "machine late does not see the folder .*results: put it on"),
+        ("late", {"sees_locks": False}, "machine late does not see locks in .*results: mount"),
+        ("late", {"commit": "abc"}, "machine late has commit abc instead of"),
+        (None, {"missing": "no such package"}, r"machine late has no dstrl \(no such package\)"),
+    ],
+)
+def test_a_machine_that_joins_later_and_does_not_fit_trains_nothing(
+    tmp_path, ray_of, place, lacks, message
+):
+    from ray.exceptions import RayActorError
+
+    ray, out = ray_of("first"), tmp_path / "results"
+    launcher = launched(ray, runs(Axes(), out), [place or RayActorError()])
+    ray.machines.append("late")
+    ray.lacks["late"] = lacks
+    with pytest.raises(InputError, match=message):
+        told(launcher)
+    assert [name for name, _ in ray.events] == ["node", "asked", "killed"]
+    assert not launcher.busy()
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "expert", "needed"),
+    [("/results", None, False), ("results", None, True), ("/results", "experts/a", True)],
+)
+def test_the_current_folder_is_needed_where_paths_count_from_it(
+    tmp_path, ray_of, monkeypatch, out, expert, needed
+):
+    ray = ray_of("first")
+    monkeypatch.chdir(tmp_path)
+    (run,) = runs(Axes(), Path(f"{tmp_path}{out}" if out.startswith("/") else out))
+    found = [replace(run, config=run.config.model_copy(update={"expert": expert}))]
+    cluster._site(found, collect=False)
+    assert ray.folders == {"first": str(tmp_path) if needed else None}
+    if needed:
+        ray.lacks["first"] = {"sees_folder": False}
+        remedy = "give --out and runs to start from as absolute paths"
+        with pytest.raises(InputError, match=f"see the current folder {tmp_path}.*{remedy}"):
+            cluster._site(found, collect=False)
 
 
 # --- files that are collected -------------------------------------------------------------------

@@ -162,3 +162,23 @@ def test_a_machine_that_does_not_fit_is_one_line(machines, tmp_path, package, me
     assert message in shown
     assert len(shown.splitlines()) == 1
     assert not (tmp_path / "results").exists()
+
+
+def test_a_machine_that_joins_later_is_asked_before_it_trains(machines, tmp_path):
+    out = tmp_path / "results"
+    theirs = tmp_path / "theirs"
+    (theirs / "dstrl_cli").mkdir(parents=True)
+    (theirs / "dstrl_cli" / "__init__.py").write_text("raise ImportError('no such package')")
+    process = started(machines, out, "--seeds=0-3", *keys(ENDLESS))
+    wait_for(lambda: machine_to_lose(machines, out) is not None)
+    lost = machine_to_lose(machines, out)
+    assert lost is not None
+    machines.add("odd", PYTHONPATH=str(theirs))
+    machines.lose(lost)
+    try:
+        shown = ended(process, code=2)
+    finally:
+        machines.lose("odd")
+        machines.add(lost)
+    assert "machine odd has no dstrl (no such package): " in shown
+    assert "on odd: " not in shown

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from typing_extensions import override
 
@@ -16,6 +15,7 @@ from dstrl_cli.sweep.launcher import Launcher
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
 from dstrl_cli.sweep.states import Planned
+from dstrl_cli.training.run import Run
 
 
 class Site(ABC):
@@ -56,12 +56,12 @@ class Where:
     address: str | None = None
     collect: bool = False
 
-    def open(self, out: Path, dry_run: bool) -> AbstractContextManager[Site]:
-        """Return the machines, to be used while a block runs; `out` is the folder of the results.
+    def open(self, runs: Sequence[Run], dry_run: bool) -> AbstractContextManager[Site]:
+        """Return the machines, to be used while a block runs, for runs like these.
 
         Raises InputError where the block is entered and they cannot be had.
         """
-        return self._kind.open(self, out, dry_run)
+        return self._kind.open(self, runs, dry_run)
 
     def retries(self, asked: int | None) -> int:
         """Return how often a run is tried again whose process or machine died."""
@@ -83,22 +83,22 @@ class Kind:
         retries: how often a run is tried again, unless the user says.
     """
 
-    open: Callable[[Where, Path, bool], AbstractContextManager[Site]]
+    open: Callable[[Where, Sequence[Run], bool], AbstractContextManager[Site]]
     retries: int
 
 
 @contextmanager
-def _this_machine(where: Where, out: Path, dry_run: bool) -> Iterator[Site]:
+def _this_machine(where: Where, runs: Sequence[Run], dry_run: bool) -> Iterator[Site]:
     for flag, given in (("--address", where.address is not None), ("--collect", where.collect)):
         if given:
             raise InputError(f"{flag} is for a Ray cluster: add --launcher ray, or leave it out")
     yield ThisMachine()
 
 
-def _ray_cluster(where: Where, out: Path, dry_run: bool) -> AbstractContextManager[Site]:
+def _ray_cluster(where: Where, runs: Sequence[Run], dry_run: bool) -> AbstractContextManager[Site]:
     from dstrl_cli.sweep.on_ray.cluster import opened
 
-    return opened(where, out, dry_run)
+    return opened(where, runs, dry_run)
 
 
 LAUNCHERS = {"local": Kind(_this_machine, retries=0), "ray": Kind(_ray_cluster, retries=3)}

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from dstrl_cli.config.models import RunConfig
+from dstrl_cli.config.starts import FRESH, PLACES
 from dstrl_cli.errors import InputError
 from dstrl_cli.machine import Host, cores, this_host
 from dstrl_cli.report.words import counted
@@ -27,6 +29,7 @@ from dstrl_cli.sweep.on_ray import collected
 from dstrl_cli.sweep.on_ray.seat import Driver
 from dstrl_cli.sweep.place import Limits, Placement, place_runs
 from dstrl_cli.sweep.states import Planned
+from dstrl_cli.training.run import Run
 
 if TYPE_CHECKING:
     from dstrl_cli.sweep.on_ray.nodes import Nodes
@@ -49,7 +52,7 @@ SURVIVES = {"RAY_kill_child_processes_on_worker_exit": "0"}
 
 
 @contextmanager
-def opened(where: Where, out: Path, dry_run: bool) -> Iterator[Site]:
+def opened(where: Where, runs: Sequence[Run], dry_run: bool) -> Iterator[Site]:
     """Connect to a cluster, or start one for the call, while the block runs.
 
     Raises InputError without the package, where nobody answers at the address, or where a machine
@@ -63,7 +66,7 @@ def opened(where: Where, out: Path, dry_run: bool) -> Iterator[Site]:
         return
     _connect(ray, where.address)
     try:
-        yield _planned_site() if dry_run else _site(out, where.collect)
+        yield _planned_site() if dry_run else _site(runs, where.collect)
     finally:
         ray.shutdown()
 
@@ -77,21 +80,27 @@ def _planned_site() -> Site:
     return RayCluster(found, _driver())
 
 
-def _site(out: Path, collect: bool) -> Site:
+def _site(runs: Sequence[Run], collect: bool) -> Site:
     """Return the cluster that this process is connected to, whose machines fit."""
-    from dstrl_cli.sweep.on_ray.nodes import Mark, Nodes, asked
+    from dstrl_cli.sweep.on_ray.nodes import Nodes, asked
 
+    out = Path(runs[0].config.out)
     if collect:
         found = Nodes(asked())
         found.check_all()
         sweep = collected.name_of(out)
         _fetch_left_behind(found, sweep, out)
         return RayCluster(found, _driver(sweep))
-    with Mark(out) as mark:
-        found = Nodes(asked(str(Path.cwd()), mark))
-        found.check_all()
-    found.seen()
+    relative = any(not path.is_absolute() for run in runs for path in _paths(run.config))
+    found = Nodes(asked(out, str(Path.cwd()) if relative else None))
+    found.check_all()
     return RayCluster(found, _driver())
+
+
+def _paths(config: RunConfig) -> list[Path]:
+    """Return the folder of a run's results, and what it starts from or learns from."""
+    places = [getattr(config, key) for key in PLACES]
+    return [Path(config.out), *(Path(each) for each in places if each not in (None, FRESH))]
 
 
 def _driver(sweep: str | None = None) -> Driver:

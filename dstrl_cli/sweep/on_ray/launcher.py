@@ -1,6 +1,7 @@
 """Starts populations on the machines of a Ray cluster, and hears from them.
 
-Each is trained by a seat (`seat`), which holds the CPUs or the accelerator that it was made with.
+Each is trained by a seat (`seat`), which holds the CPUs or the accelerator that it was made with. A
+new one says first on which machine it is, which is asked whether it fits unless it was before.
 A seat that has nothing to do gets the next population that takes as much. This process asks every
 seat for news, and gets what was said since the last answer.
 """
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError
 from typing_extensions import override
 
+from dstrl_cli.errors import InputError
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.lock import InUse
 from dstrl_cli.sweep.interrupts import interrupts_held
@@ -51,8 +54,7 @@ class _Seat:
         answer: what it is about to say.
         number: of the population that it trains; None: it has nothing to do.
         population: what it trains.
-        node: the machine it is on, once it has one.
-        told: whether it was told that the population is there.
+        node: the machine it is on; None: it has not said so yet, and trains nothing.
         locks: of the folders here, where results are collected.
     """
 
@@ -62,7 +64,6 @@ class _Seat:
     number: int | None = None
     population: PlannedPopulation | None = None
     node: str | None = None
-    told: bool = False
     locks: dict[Path, int] = field(default_factory=dict)
 
 
@@ -85,32 +86,43 @@ class RayLauncher(Launcher):
     def start(self, number: int, population: PlannedPopulation) -> None:
         with interrupts_held():
             try:
-                locks, files = self._here(population)
+                locks = self._locks(population)
             except InUse:
                 self._said.append((number, End("held")))
                 return
             seat = self._free(_takes(population))
-            seat.number, seat.population, seat.locks, seat.told = number, population, locks, False
-            self._ask(seat, seat.actor.begin, number, work_of_all(population), files)
+            seat.number, seat.population, seat.locks = number, population, locks
+            if seat.node is None:
+                self._ask(seat, seat.actor.node)
+            else:
+                self._said.append(self._begin(seat))
 
-    def _here(
-        self, population: PlannedPopulation
-    ) -> tuple[dict[Path, int], dict[str, collected.Files]]:
-        """Take the folders of runs that are collected; return their locks, and files to go on."""
+    def _locks(self, population: PlannedPopulation) -> dict[Path, int]:
+        """Take the folders here of runs that are collected."""
         locks: dict[Path, int] = {}
-        files: dict[str, collected.Files] = {}
         if self._driver.sweep is None:
-            return locks, files
+            return locks
         try:
             for run in population.runs:
                 run.path.mkdir(parents=True, exist_ok=True)
                 locks[run.path] = lock.acquire(run.path)
-                if run.start == "resume":
-                    files[run.label] = collected.read(run.path)
         except BaseException:
             _release(locks)
             raise
-        return locks, files
+        return locks
+
+    def _begin(self, seat: _Seat) -> tuple[int, Message]:
+        """Let a seat begin with its population; return where that is."""
+        number, population = seat.number, seat.population
+        assert number is not None
+        assert population is not None
+        files: dict[str, collected.Files] = {}
+        if self._driver.sweep is not None:
+            files = {
+                r.label: collected.read(r.path) for r in population.runs if r.start == "resume"
+            }
+        self._ask(seat, seat.actor.begin, number, work_of_all(population), files)
+        return number, Placed(self._nodes.name(seat.node))
 
     def _free(self, takes: Mapping[str, float]) -> _Seat:
         """Return a seat with nothing to do, or a new one; those that hold something else go."""
@@ -145,17 +157,23 @@ class RayLauncher(Launcher):
         return said
 
     def _hear(self, seat: _Seat) -> Sequence[tuple[int, Message]]:
-        """Return what a seat says, and ask it again unless its population has ended."""
+        """Return what a seat says, and ask it again unless its population has ended.
+
+        Raises InputError where it is on a machine that joined later and does not fit.
+        """
         assert seat.number is not None
         try:
-            report: Report = ray.get(seat.answer)
+            answer = ray.get(seat.answer)
         except RayError as error:
+            if seat.node is None:
+                self._check(seat, self._nodes.check_new)  # one may not even have dstrl
             return [(seat.number, self._lost(seat, error))]
+        if seat.node is None:
+            self._check(seat, partial(self._nodes.check, answer))
+            seat.node = answer
+            return [self._begin(seat)]
+        report: Report = answer
         said = list(report.said)
-        if not seat.told:
-            seat.told, seat.node = True, report.node
-            self._nodes.check(report.node)
-            said.insert(0, (seat.number, Placed(self._nodes.name(report.node))))
         self._keep(seat, report.files)
         if any(isinstance(message, End) for _, message in said):
             _release(seat.locks)
@@ -167,6 +185,20 @@ class RayLauncher(Launcher):
             every = max(REPORT_EVERY_S, (len(self._seats) + 1) / REPORTS_PER_S)
             self._ask(seat, seat.actor.receive, every)
         return said
+
+    def _check(self, seat: _Seat, check: Callable[[], None]) -> None:
+        """Carry out a check of machines; a seat on one that does not fit ends."""
+        try:
+            check()
+        except InputError:
+            self._abandon(seat)
+            raise
+
+    def _abandon(self, seat: _Seat) -> None:
+        """End a seat that trains nothing yet."""
+        with suppress(RayError):
+            ray.kill(seat.actor)
+        _release(seat.locks)
 
     def _keep(self, seat: _Seat, files: Mapping[str, collected.Files]) -> None:
         """Write files that were sent back."""

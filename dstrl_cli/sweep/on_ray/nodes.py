@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,14 @@ class Asked:
     Attributes:
         versions: of dstrl, Python and packages.
         commit: of dstrl's source, where it is known.
-        folder: the current folder, which all must have; None: they need not.
-        mark: a folder in the results that this process has locked; None: nothing is shared.
+        out: the folder of the results, which all must see with its locks; None: they need not.
+        folder: the current folder, where relative paths count from it; None: none does.
     """
 
     versions: Mapping[str, str | None]
     commit: str | None
+    out: Path | None = None
     folder: str | None = None
-    mark: str | None = None
 
 
 def on_node(node: str, function: Callable[..., Any], **options: Any) -> Any:
@@ -56,6 +56,8 @@ def on_node(node: str, function: Callable[..., Any], **options: Any) -> Any:
 
 class Nodes:
     """The machines that were there when a sweep began, and those that joined since.
+
+    Each is asked once, before it trains anything.
 
     Args:
         asked: what every machine must have.
@@ -114,13 +116,22 @@ class Nodes:
         if node not in self._checked:
             self._check([node])
 
-    def seen(self) -> None:
-        """Note that the mark is gone: machines that join later are not asked for it."""
-        self._asked = replace(self._asked, mark=None)
+    def check_new(self) -> None:
+        """Raise InputError where one of the machines that joined later does not fit."""
+        self.look()
+        if new := [node for node in self.ids if node not in self._checked]:
+            self._check(new)
 
     def _check(self, nodes: Sequence[str]) -> None:
-        probe, asked = _probe(), (self._asked.folder, self._asked.mark)
-        answers = {on_node(node, probe).remote(*asked): node for node in nodes}
+        if self._asked.out is None:
+            self._ask(nodes, mark=None)
+            return
+        with Mark(self._asked.out) as mark:
+            self._ask(nodes, str(mark))
+
+    def _ask(self, nodes: Sequence[str], mark: str | None) -> None:
+        probe = _probe()
+        answers = {on_node(node, probe).remote(self._asked.folder, mark): node for node in nodes}
         ready, waiting = ray.wait(list(answers), num_returns=len(answers), timeout=ANSWER_S)
         for answer in ready:
             name = self.name(answers[answer])
@@ -159,16 +170,22 @@ class Nodes:
                 f"machine {name} has {', '.join(differing)}, and all machines of a sweep need the "
                 f"same: install it there, {take_out}"
             )
-        for place in found["absent"]:
-            folder = Path(place).parent if place == self._asked.mark else place
+        share = "put it on a file system that all machines share"
+        if not found["sees_out"]:
             raise InputError(
-                f"machine {name} does not see the folder {folder}: put it on a file system that "
-                "all machines share, or add --collect, and the files are sent here"
+                f"machine {name} does not see the folder {self._asked.out}: {share}, or add "
+                "--collect, and the files are sent here"
             )
-        if found["unlocked"]:
+        if not found["sees_folder"]:
             raise InputError(
-                f"machine {name} does not see locks in {Path(found['unlocked']).parent}: mount "
-                "that file system with locks, so that no run is trained twice, or add --collect"
+                f"machine {name} does not see the current folder {self._asked.folder}, from which "
+                f"relative paths count: {share}, or give --out and runs to start from as absolute "
+                "paths"
+            )
+        if not found["sees_locks"]:
+            raise InputError(
+                f"machine {name} does not see locks in {self._asked.out}: mount that file system "
+                "with locks, so that no run is trained twice, or add --collect"
             )
 
     def free_memory(self) -> int:
@@ -230,14 +247,12 @@ def _probe() -> Callable[[str | None, str | None], dict[str, Any]]:
             return {"missing": str(error)}
         from pathlib import Path
 
-        places = [each for each in (folder, mark) if each is not None]
-        absent = [each for each in places if not Path(each).is_dir()]
-        seen = mark is None or bool(absent) or in_use(Path(mark))
         return {
             "versions": versions(),
             "commit": git_commit(),
-            "absent": absent,
-            "unlocked": None if seen else mark,
+            "sees_folder": folder is None or Path(folder).is_dir(),
+            "sees_out": mark is None or Path(mark).is_dir(),
+            "sees_locks": mark is None or in_use(Path(mark)),
         }
 
     return probe
@@ -249,9 +264,9 @@ def _free_memory() -> int:
     return free_memory("cuda:0")
 
 
-def asked(folder: str | None = None, mark: Path | None = None) -> Asked:
+def asked(out: Path | None = None, folder: str | None = None) -> Asked:
     """Return what this machine has, which all others must have."""
-    return Asked(versions(), git_commit(), folder, None if mark is None else str(mark))
+    return Asked(versions(), git_commit(), None if out is None else out.absolute(), folder)
 
 
 class Mark:
@@ -261,7 +276,7 @@ class Mark:
     """
 
     def __init__(self, out: Path) -> None:
-        self.path = out.absolute() / f".seen-by-all-{uuid.uuid4().hex}"
+        self.path = out / f".seen-by-all-{uuid.uuid4().hex}"
         self._made: list[Path] = []
         self._lock = -1
 

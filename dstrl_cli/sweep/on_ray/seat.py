@@ -43,26 +43,26 @@ class Driver:
 
 @dataclass(frozen=True)
 class Report:
-    """What a seat has to say: messages by population, and files of the runs that ended.
-
-    `node` is the machine it is on, as Ray calls it.
-    """
+    """What a seat has to say: messages by population, and files of the runs that ended."""
 
     said: Said
     files: Mapping[str, Files]
-    node: str
 
 
 class Seat:
     """Trains one population at a time. `stop` and `kill` may be called while `receive` waits."""
 
     def __init__(self, driver: Driver) -> None:
-        from ray import get_runtime_context
-
         self._launcher = LocalLauncher(main=train_apart)
-        self._driver, self._node = driver, get_runtime_context().get_node_id()
+        self._driver = driver
         self._labels: list[str] = []
         _pass_for(driver)
+
+    def node(self) -> str:
+        """Return the machine that this is on, as Ray calls it."""
+        from ray import get_runtime_context
+
+        return str(get_runtime_context().get_node_id())
 
     def begin(self, number: int, work: worker.Work, files: Mapping[str, Files]) -> Report:
         """Start a population; `files` are of runs that go on, by label, where nothing is shared."""
@@ -71,7 +71,7 @@ class Seat:
             runs = collected.receive(self._driver.sweep, work.runs, files)
             work = replace(work, runs=runs, folders=SharedFolders(runs))
         self._launcher.begin(number, work)
-        return Report([], {}, self._node)
+        return Report([], {})
 
     def receive(self, for_s: float) -> Report:
         """Return what the population said within a time, at once when it ended."""
@@ -83,7 +83,7 @@ class Seat:
         files = {}
         if ended and self._driver.sweep is not None:
             files = collected.send(self._driver.sweep, self._labels)
-        return Report(without_old(said), files, self._node)
+        return Report(without_old(said), files)
 
     def stop(self, at_once: bool) -> None:
         """Ask the population to save and to end; `at_once`: to end without saving."""
