@@ -271,6 +271,22 @@ def test_a_machine_that_joins_later_and_does_not_fit_trains_nothing(
     assert not out.exists()
 
 
+def test_seats_that_wait_for_resources_end_at_once_when_all_are_stopped(tmp_path, ray_of):
+    from ray_stand_in import PENDING
+
+    ray, found = ray_of("first"), runs(Axes(seeds=(0, 1)), tmp_path)
+    launcher = launched(ray, found, ["first", PENDING])
+    assert launcher.receive() == [(0, Placed("first"))]
+    launcher.stop()
+    assert launcher.receive() == [(1, End("interrupted"))]
+    assert launcher.receive() == []  # the first has begun
+    assert launcher.receive() == [(0, End("done"))]
+    assert not launcher.busy()
+    assert ("killed", PENDING) in ray.events
+    assert ("stop", "first") in ray.events
+    assert ("stop", PENDING) not in ray.events
+
+
 @pytest.mark.parametrize(
     ("out", "expert", "needed"),
     [("/results", None, False), ("results", None, True), ("/results", "experts/a", True)],

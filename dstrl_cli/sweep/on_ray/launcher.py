@@ -23,6 +23,7 @@ from typing_extensions import override
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.lock import InUse
+from dstrl_cli.runs.status import INTERRUPTED
 from dstrl_cli.sweep.interrupts import interrupts_held
 from dstrl_cli.sweep.launcher import End, Launcher, Message, Placed
 from dstrl_cli.sweep.local import work_of
@@ -236,8 +237,14 @@ class RayLauncher(Launcher):
 
     @override
     def stop(self, at_once: bool = False) -> None:
-        for seat in self._seats.values():
-            seat.actor.stop.remote(at_once)
+        for answer, seat in list(self._seats.items()):
+            if seat.node is None:  # it has nothing to save, and may never get its resources
+                assert seat.number is not None
+                del self._seats[answer]
+                self._abandon(seat)
+                self._said.append((seat.number, End(INTERRUPTED)))
+            else:
+                seat.actor.stop.remote(at_once)
 
     @override
     def busy(self) -> bool:
