@@ -22,7 +22,7 @@ from dstrl_cli.cli import main
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.machine import Host
 from dstrl_cli.runs import lock
-from dstrl_cli.runs.summary import read_status
+from dstrl_cli.runs.summary import read_status, write_summary
 from dstrl_cli.sweep.devices import Device
 from dstrl_cli.sweep.launcher import End, Note, Placed, Progress
 from dstrl_cli.sweep.on_ray import cluster, collected
@@ -269,6 +269,22 @@ def test_a_machine_that_joins_later_and_does_not_fit_trains_nothing(
     assert [name for name, _ in ray.events] == ["node", "asked", "killed"]
     assert not launcher.busy()
     assert not out.exists()
+
+
+def test_a_collected_run_that_another_driver_trained_since_it_was_planned_is_not_started(
+    tmp_path, ray_of
+):
+    from dstrl_cli.sweep.on_ray.launcher import RayLauncher
+
+    ray, (run,) = ray_of("first"), runs(Axes(), tmp_path)
+    leave(run, "interrupted")
+    (planned,) = resumed([run], overwrite=False)
+    write_summary(run.path, {"status": "finished"})
+    launcher = RayLauncher(cluster._driver("abc"), SimpleNamespace())
+    launcher.start(0, one_each([planned.run], Device("cpu"))[0])
+    assert told(launcher) == [(0, End("held"))]
+    assert ray.events == []
+    assert not lock.in_use(run.path)
 
 
 def test_seats_that_wait_for_resources_end_at_once_when_all_are_stopped(tmp_path, ray_of):

@@ -21,7 +21,7 @@ from dstrl_cli.sweep.launcher import End, Launcher, Note, execute, summary_of
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes
-from dstrl_cli.sweep.shared import SharedFolders
+from dstrl_cli.sweep.shared import new_summary
 from dstrl_cli.sweep.states import resumed
 from dstrl_cli.terminal.display import LineDisplay
 from dstrl_cli.terminal.sweepview import SweepDisplay
@@ -184,11 +184,11 @@ def lines(run, name: str) -> list[str]:
 def test_what_members_left_outlives_the_death_of_their_population(tmp_path):
     found = runs(Axes(seeds=(0, 1, 2)), tmp_path)
     leave(found[0], "failed")  # an earlier attempt
-    folders = SharedFolders(found)
+    found = [each.run for each in resumed(found, overwrite=False)]
     leave(found[1], "diverged")
     leave(found[2], None)
     end = End("failed", "its process was killed")
-    ends = [summary_of(run, end, folders.left(run)) for run in found]
+    ends = [summary_of(run, end, new_summary(run)) for run in found]
     assert [each["status"] for each in ends] == ["failed", "diverged", "failed"]
     killed = "its process was killed"
     assert [each.get("error") for each in ends] == [killed, None, killed]

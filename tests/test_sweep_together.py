@@ -14,6 +14,7 @@ from rich.console import Console
 from sweep_samples import SMALL, leave, runs
 
 from dstrl_cli.cli import main
+from dstrl_cli.errors import InputError
 from dstrl_cli.machine import Host
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.summary import read_summary, write_summary
@@ -22,12 +23,12 @@ from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Launcher, OnFail
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes
-from dstrl_cli.sweep.shared import Ended, SharedFolders
+from dstrl_cli.sweep.shared import Ended
 from dstrl_cli.sweep.states import Planned, resumed
 from dstrl_cli.sweep.worker import PipeReporter
 from dstrl_cli.terminal.describe import failures
 from dstrl_cli.terminal.display import LineDisplay
-from dstrl_cli.training.run import Outcome
+from dstrl_cli.training.run import Outcome, train
 
 KEEP_GOING = OnFailure()
 
@@ -75,7 +76,10 @@ class Screen(io.StringIO):
 
 
 def carry_out(found, launcher, screen: Screen, on_failure=KEEP_GOING) -> list[Outcome]:
-    planned = resumed(found, overwrite=False)
+    return carry_out_planned(resumed(found, overwrite=False), launcher, screen, on_failure)
+
+
+def carry_out_planned(planned, launcher, screen: Screen, on_failure=KEEP_GOING) -> list[Outcome]:
     placement = place_runs(planned, Limits(jobs=1), Host(cores=2))
     display = LineDisplay(Console(file=screen, width=200), runs=3, evaluations=False)
     return execute(placement, launcher, display, on_failure)
@@ -135,11 +139,9 @@ def test_a_run_that_was_to_start_over_is_left_to_who_finished_it(tmp_path):
     leave(run, "interrupted")
     (planned,) = resumed([run], overwrite=False)
     assert planned.run.start == "over"
-    folders = SharedFolders([planned.run])
     write_summary(run.path, {"status": "finished"})
-    assert (folders.left(run) or {})["status"] == "finished"
-    assert isinstance(folders.again(planned.run), Ended)
-    assert folders.left(run) is None
+    assert (shared.new_summary(planned.run) or {})["status"] == "finished"
+    assert isinstance(shared.again(planned.run), Ended)
 
 
 def test_a_run_that_was_to_start_over_goes_on_where_another_sweep_has_left_it(
@@ -148,25 +150,56 @@ def test_a_run_that_was_to_start_over_goes_on_where_another_sweep_has_left_it(
     (run,) = runs(Axes(), tmp_path)
     leave(run, None)
     (planned,) = resumed([run], overwrite=False)
-    folders = SharedFolders([planned.run])
-    assert folders.look(planned.run) is planned.run
+    assert shared.look(planned.run) is planned.run
     (run.path / "checkpoint").mkdir()
     (run.path / "checkpoint" / "state.safetensors").write_bytes(b"")  # of a sweep that was killed
     further = replace(run, start="resume", step=500)
     monkeypatch.setattr(
         shared, "resumed", lambda found, overwrite: [Planned(further, "unfinished")]
     )
-    assert folders.look(planned.run) is further
+    assert shared.look(planned.run) is further
+
+
+def test_what_another_sweep_finished_since_it_was_planned_is_not_trained_again(tmp_path):
+    found = runs(Axes(seeds=(0, 1)), tmp_path)
+    for run in found:
+        leave(run, "interrupted")
+    planned = resumed(found, overwrite=False)
+    assert [each.run.start for each in planned] == ["over", "over"]
+    write_summary(found[0].path, {"status": "finished"})
+    launcher = Pretended(End("done"))
+    outcomes = carry_out_planned(planned, launcher, Screen())
+    assert statuses(outcomes) == ["finished", "finished"]
+    assert launcher.started == [found[1].label]
+
+
+def test_what_had_finished_when_it_was_planned_starts_over_where_that_is_wished(tmp_path):
+    (run,) = runs(Axes(), tmp_path)
+    leave(run, "finished")
+    launcher = Pretended(End("done"))
+    carry_out_planned(resumed([run], overwrite=True), launcher, Screen())
+    assert launcher.started == [run.label]
+
+
+@pytest.mark.parametrize("begins", ["over", "resume"])
+def test_a_run_that_changed_before_its_folder_was_locked_keeps_what_it_has(tmp_path, begins):
+    (run,) = runs(Axes(), tmp_path)
+    leave(run, "interrupted")
+    (planned,) = resumed([run], overwrite=False)
+    write_summary(run.path, {"status": "finished"})
+    with pytest.raises(InputError, match="another dstrl has trained its run since it was planned"):
+        train([replace(planned.run, start=begins)], "cpu", PipeReporter(None))
+    assert (read_summary(run.path) or {})["status"] == "finished"
+    assert not lock.in_use(run.path)
 
 
 def test_a_lost_attempt_that_never_began_to_start_over_is_tried_again(tmp_path):
     (run,) = runs(Axes(), tmp_path)
     leave(run, "finished")
     (planned,) = resumed([run], overwrite=True)
-    folders = SharedFolders([planned.run])
-    assert folders.again(planned.run) == planned.run  # not that of the run that lies there
+    assert shared.again(planned.run) == planned.run  # not that of the run that lies there
     (run.path / "summary.json").unlink()  # which is what an attempt that begins does first
-    assert folders.again(planned.run).start == "over"
+    assert shared.again(planned.run).start == "over"
 
 
 def test_a_run_that_another_sweep_took_while_its_process_started_is_that_ones(tmp_path):

@@ -24,6 +24,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.runs import lock, logs
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, State, has_state, read_state, write_state
 from dstrl_cli.runs.files import as_yaml, refuse_link, sync_file, sync_folder, write
+from dstrl_cli.runs.left import Left, left_in
 from dstrl_cli.runs.output import OUTPUT_FILE
 from dstrl_cli.runs.policy import POLICY_FILES, dump
 from dstrl_cli.runs.provenance import origin
@@ -56,13 +57,16 @@ class RunFolder:
         self._run: Mapping[str, Any] = {}  # the block `run` of this process
         self._extended_from: int | None = None  # steps of the run before it was made longer
 
-    def create(self, config: Mapping[str, Any], overwrite: bool = False) -> RunFolder:
+    def create(
+        self, config: Mapping[str, Any], overwrite: bool = False, planned: Left | None = None
+    ) -> RunFolder:
         """Make the folder with `config.yaml` and the headers of every CSV file, and lock it.
 
         config: the whole resolved configuration, with where it runs under `run:` (`provenance`);
         the number of the format is written before it.
+        planned: what the folder held when the run was planned; None: that does not matter.
         Raises InputError, having changed nothing, where the folder is in use, holds files that are
-        not a run's, or holds a run and `overwrite` is not set.
+        not a run's, holds a run and `overwrite` is not set, or was changed since it was planned.
         """
         wanted = from_dict(config)
         refuse_links(self.path, wanted.out)
@@ -70,6 +74,7 @@ class RunFolder:
         self.lock()
         try:
             _check_content(self.path, wanted, overwrite)
+            _check_unchanged(self.path, planned)
         except InputError:
             self.close()
             raise
@@ -79,7 +84,7 @@ class RunFolder:
         logs.create(self.path)
         return self
 
-    def resume(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def resume(self, config: Mapping[str, Any], planned: Left | None = None) -> dict[str, Any]:
         """Lock the folder and put its files back to where its checkpoint is; return the state.
 
         What was written after the checkpoint is removed. Nothing is lost if this is interrupted:
@@ -87,11 +92,13 @@ class RunFolder:
 
         config: as for `create`; more steps than the run had make it longer. Its block `run` is
         added to the stored one as an entry of the list `resumed`.
-        Raises InputError, having changed nothing, where the folder is in use, or its checkpoint or
-        what belongs to it cannot be read.
+        planned: as for `create`.
+        Raises InputError, having changed nothing, where the folder is in use or was changed since
+        the run was planned, or its checkpoint or what belongs to it cannot be read.
         """
         self.lock()
         try:
+            _check_unchanged(self.path, planned)
             state = read_state(self.path / CHECKPOINT_FOLDER)
             document = self._resumed_document(config, state["steps"])
             logs.check(self.path, state["logs"], state.get("log_checksums", {}))
@@ -289,6 +296,15 @@ def _check_content(path: Path, config: RunConfig, overwrite: bool) -> None:
         f"folder {path} already holds this run ({last_status(path)}): "
         f"{'--resume goes on with it, ' if resumable else ''}--overwrite starts it over"
     )
+
+
+def _check_unchanged(path: Path, planned: Left | None) -> None:
+    """Raise InputError where a locked folder does not hold what it did when its run was planned."""
+    if planned is not None and left_in(path) != planned:
+        raise InputError(
+            f"folder {path}: another dstrl has trained its run since it was planned; give the same "
+            "command again to go on from there"
+        )
 
 
 def check_same(path: Path, stored: RunConfig, config: RunConfig) -> None:

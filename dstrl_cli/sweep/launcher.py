@@ -20,12 +20,13 @@ from dstrl_cli.machine import WORKER_KILLED
 from dstrl_cli.report.words import counted
 from dstrl_cli.runs.status import FAILED, INTERRUPTED
 from dstrl_cli.runs.summary import mark_ended
+from dstrl_cli.sweep import shared
 from dstrl_cli.sweep.display import Display
 from dstrl_cli.sweep.interrupts import interrupts_held
 from dstrl_cli.sweep.output import RunLogs
 from dstrl_cli.sweep.packing import PlannedPopulation, groups
 from dstrl_cli.sweep.place import Placement
-from dstrl_cli.sweep.shared import Ended, Held, SharedFolders
+from dstrl_cli.sweep.shared import Ended, Held
 from dstrl_cli.training.run import Outcome, Run
 
 Summary = Mapping[str, Any]
@@ -185,7 +186,6 @@ class _Sweep:
     ) -> None:
         self.launcher, self.display, self.on_failure = launcher, display, on_failure
         self.queues = placement.queues()
-        self.folders = SharedFolders(placement.runs)
         self.running: dict[int, PlannedPopulation] = {}
         self.queue_of: dict[int, int] = {}
         self.logs: dict[int, RunLogs] = {}
@@ -236,7 +236,7 @@ class _Sweep:
         """Return the members that can be started now; the others are held, or have ended."""
         free, held = [], []
         for run in population.runs:
-            match self.folders.look(run):
+            match shared.look(run):
                 case Held(holder):
                     held.append(run)
                     self.display.state(run.label, f"held by {holder}")
@@ -322,9 +322,9 @@ class _Sweep:
             logs.end(end.error)
         again = []
         for run in population.runs:
-            left = self.folders.left(run)
+            left = shared.new_summary(run)
             if self.tries_again(run, end, left):
-                match self.folders.again(run):
+                match shared.again(run):
                     case Held():
                         again.append(run)
                     case Ended(summary):
@@ -383,7 +383,7 @@ class _Sweep:
         end = End(INTERRUPTED)
         for population in self.running.values():
             for run in population.runs:
-                self.end(run, summary_of(run, end, self.folders.left(run)))
+                self.end(run, summary_of(run, end, shared.new_summary(run)))
 
 
 # --- how a run ended ----------------------------------------------------------------------------

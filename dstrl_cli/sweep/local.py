@@ -22,7 +22,6 @@ from dstrl_cli.sweep.kept import may_share
 from dstrl_cli.sweep.launcher import End, Launcher, Message, Printed
 from dstrl_cli.sweep.packing import PlannedPopulation
 from dstrl_cli.sweep.place import Placement
-from dstrl_cli.sweep.shared import SharedFolders
 from dstrl_cli.training.run import Outcome, train
 
 CHUNK = 1 << 16
@@ -230,10 +229,8 @@ class LocalLauncher(Launcher):
 
 
 def work_of(population: PlannedPopulation) -> worker.Work:
-    """Return what a process needs to know of a population, with what the folders hold now."""
-    folders = SharedFolders(population.runs)
-    kept = may_share(population)
-    return worker.Work(population.runs, folders, population.device.name, kept)
+    """Return what a process needs to know of a population."""
+    return worker.Work(population.runs, population.device.name, may_share(population))
 
 
 def _start_process(number: int, work: worker.Work, main: Main) -> _Job:

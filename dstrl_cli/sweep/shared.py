@@ -6,13 +6,13 @@ looked at again: another process may hold it, or may have trained the run since 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dstrl_cli.errors import InputError
-from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, written_at
 from dstrl_cli.runs.files import is_file
+from dstrl_cli.runs.left import left_in
 from dstrl_cli.runs.lock import holder
 from dstrl_cli.runs.status import DIVERGED, FAILED, FINISHED
 from dstrl_cli.runs.summary import CONFIG_FILE, read_summary
@@ -39,53 +39,36 @@ class Ended:
     summary: Summary
 
 
-class SharedFolders:
-    """The folders of runs that are to be trained, compared with what they held before."""
+def new_summary(run: Run) -> Summary | None:
+    """Return the summary that a run left since it was planned; None where it is old."""
+    summary = read_summary(run.path)
+    return None if summary == run.left.summary else summary
 
-    def __init__(self, runs: Iterable[Run]) -> None:
-        self._before: dict[str, Summary | None] = {}
-        self._saved: dict[str, int | None] = {}
-        for run in runs:
-            self._remember(run)
 
-    def _remember(self, run: Run) -> None:
-        self._before[run.label] = read_summary(run.path)
-        self._saved[run.label] = written_at(run.path / CHECKPOINT_FOLDER)
+def look(run: Run) -> Run | Held | Ended:
+    """Return the run as it can be started now, itself where nothing changed, or why it need not."""
+    if (who := holder(run.path)) is not None:
+        return Held(who)
+    summary = new_summary(run)
+    if summary is not None and summary.get("status") in ENDED:
+        return Ended(summary)
+    begun = run.start == "new" and is_file(run.path / CONFIG_FILE)
+    return again(run) if begun or left_in(run.path) != run.left else run
 
-    def left(self, run: Run) -> Summary | None:
-        """Return the summary that a run left since it was last looked at; None where it is old."""
-        summary = read_summary(run.path)
-        return None if summary == self._before[run.label] else summary
 
-    def look(self, run: Run) -> Run | Held | Ended:
-        """Return the run as it can be started now, or why it need not be."""
-        if (who := holder(run.path)) is not None:
-            return Held(who)
-        summary = read_summary(run.path)
-        if summary != self._before[run.label]:
-            if summary is not None and summary.get("status") in ENDED:
-                return Ended(summary)
-        elif run.start == "new":
-            if not is_file(run.path / CONFIG_FILE):
-                return run
-        elif written_at(run.path / CHECKPOINT_FOLDER) == self._saved[run.label]:
-            return run  # nobody has been here since the run was planned
-        return self.again(run)
+def again(run: Run) -> Run | Held | Ended:
+    """Return the run planned anew, from what its folder holds now.
 
-    def again(self, run: Run) -> Run | Held | Ended:
-        """Return the run planned anew, from what its folder holds now.
-
-        Whoever trains a run removes the summary in its folder first: where that is still there, the
-        attempt never came so far, and the plan stays.
-        """
-        summary, before = read_summary(run.path), self._before[run.label]
-        if run.start != "new" and summary is not None and summary == before:
-            return run
-        self._remember(run)
-        try:
-            (planned,) = resumed([replace(run, start="new", step=0, evaluated=-1)], overwrite=False)
-        except InputError as error:
-            return Ended({"status": FAILED, "error": str(error)})
-        if not planned.to_do:
-            return Ended(summary or {})
-        return planned.run
+    Whoever trains a run removes the summary in its folder first: where that is still there, the
+    attempt never came so far, and the plan stays.
+    """
+    now = left_in(run.path)
+    if run.start != "new" and now.summary is not None and now == run.left:
+        return run
+    try:
+        (planned,) = resumed([replace(run, start="new", step=0, evaluated=-1)], overwrite=False)
+    except InputError as error:
+        return Ended({"status": FAILED, "error": str(error)})
+    if not planned.to_do:
+        return Ended(now.summary or {})
+    return planned.run

@@ -15,6 +15,7 @@ from dstrl_cli.config.identity import differences
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs.checksums import differing_logs, own_difference
 from dstrl_cli.runs.folder import check_free, check_same, check_writable, read_config
+from dstrl_cli.runs.left import left_in
 from dstrl_cli.runs.lock import InUse, check_unused, in_use
 from dstrl_cli.runs.status import DAMAGED, FINISHED, RUNNING, SUMMARY_FILE
 from dstrl_cli.runs.summary import read_status, read_summary, repair_summary
@@ -51,7 +52,7 @@ def fresh(runs: Iterable[Run], overwrite: bool) -> list[Planned]:
 
     Raises InputError for the first folder that is taken.
     """
-    return [_from_the_start(run, overwrite) for run in runs]
+    return [_from_the_start(_with_left(run), overwrite) for run in runs]
 
 
 def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> list[Planned]:
@@ -77,7 +78,13 @@ def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> lis
     return planned
 
 
+def _with_left(run: Run) -> Run:
+    """Return a run with what its folder holds, noted before anything else of it is read."""
+    return replace(run, left=left_in(run.path))
+
+
 def _resumed(run: Run, overwrite: bool, lengthen: bool) -> Planned:
+    run = _with_left(run)
     try:
         return _as_it_is(run, overwrite, lengthen)
     except InputError as error:

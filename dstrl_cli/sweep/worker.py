@@ -19,7 +19,7 @@ from dstrl_cli.runs.status import FAILED, INTERRUPTED
 from dstrl_cli.sweep.interrupts import WorkerInterrupts
 from dstrl_cli.sweep.kept import all_finished, flush_output, put_back
 from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Message, Note, Progress
-from dstrl_cli.sweep.shared import SharedFolders
+from dstrl_cli.sweep.shared import look
 from dstrl_cli.training import stop
 from dstrl_cli.training.run import Run, explain, quiet, train
 
@@ -49,19 +49,17 @@ class Work:
 
     Attributes:
         runs: the members of a population.
-        folders: what they held when the process got its work.
         device: the device to train on.
         kept: whether the process waits for further work when all of them have finished.
     """
 
     runs: Sequence[Run]
-    folders: SharedFolders
     device: str
     kept: bool = False
 
     def is_taken(self) -> bool:
-        """Whether another process trains a member, or did so since this process was started."""
-        return any(self.folders.look(run) is not run for run in self.runs)
+        """Whether another process trains a member, or did so since it was planned."""
+        return any(look(run) is not run for run in self.runs)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from dstrl_cli.config.parse import to_dict
 from dstrl_cli.errors import DstrlError, InputError, described
 from dstrl_cli.nets.choice import choose
 from dstrl_cli.runs.folder import RunFolder
+from dstrl_cli.runs.left import NOTHING, Left
 from dstrl_cli.runs.provenance import provenance
 from dstrl_cli.runs.status import FAILED, FINISHED, INTERRUPTED
 from dstrl_cli.runs.summary import about, read_summary
@@ -49,6 +50,7 @@ class Run:
             in it goes on from its checkpoint.
         step: where it goes on.
         evaluated: the step of its last evaluation before that.
+        left: what its folder held when it was planned.
         notes: what the user should know before it starts.
         needs: runs that must have finished before, since it takes something from them.
     """
@@ -60,6 +62,7 @@ class Run:
     start: Literal["new", "over", "resume"] = "new"
     step: int = 0
     evaluated: int = -1
+    left: Left = NOTHING
     notes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
@@ -113,8 +116,8 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
     The engine is chosen here: what is trained, and each `config.yaml`, has it instead of `auto`.
 
     Raises:
-        InputError: before anything is trained, for a folder that may not be written or an engine
-            that cannot be had.
+        InputError: before anything is trained, for a folder that may not be written or that another
+            process has changed since the run was planned, or an engine that cannot be had.
         DstrlError: where memory did not suffice, with the remedy.
         Exception: whatever else stopped the training.
 
@@ -139,10 +142,10 @@ def train(runs: Sequence[Run], device: str, reporter: Reporter) -> list[Summary]
             document, folder = to_dict(config) | {"run": now}, RunFolder(run.path)
             opened.append(folders.enter_context(folder))
             if run.start == "resume":
-                states.append(folder.resume(document))
+                states.append(folder.resume(document, run.left))
                 _say_changed(run, states[-1]["made_by"], now, reporter)
             else:
-                folder.create(document, overwrite=run.start == "over")
+                folder.create(document, run.start == "over", run.left)
         try:
             sinks: list[list[Sink]] = []
             for run, config, folder in zip(runs, configs, opened, strict=True):

@@ -17,12 +17,14 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from dstrl_cli.errors import DstrlError, InputError
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.checkpoint import CHECKPOINT_FOLDER, read_values
 from dstrl_cli.runs.files import refuse_link, write
 from dstrl_cli.runs.folder import RUN_FILES
+from dstrl_cli.runs.left import left_in
 from dstrl_cli.runs.output import OUTPUT_FILE
 from dstrl_cli.runs.status import DIVERGED, FAILED, FINISHED, SUMMARY_FILE
 from dstrl_cli.runs.summary import CONFIG_FILE, last_status
@@ -114,7 +116,8 @@ def receive(sweep: str, runs: Iterable[Run], files: Mapping[str, Files]) -> list
         if run.start == "resume":
             folder.mkdir(parents=True)
             put(folder, files[run.label])
-        moved.append(replace(run, path=folder, start="resume" if run.start == "resume" else "new"))
+        start: Literal["new", "resume"] = "resume" if run.start == "resume" else "new"
+        moved.append(replace(run, path=folder, start=start, left=left_in(folder)))
     return moved
 
 

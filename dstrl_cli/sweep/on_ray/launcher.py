@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from dstrl_cli.errors import InputError
 from dstrl_cli.runs import lock
+from dstrl_cli.runs.left import left_in
 from dstrl_cli.runs.lock import InUse
 from dstrl_cli.runs.status import INTERRUPTED
 from dstrl_cli.sweep.interrupts import interrupts_held
@@ -107,6 +108,8 @@ class RayLauncher(Launcher):
             for run in population.runs:
                 run.path.mkdir(parents=True, exist_ok=True)
                 locks[run.path] = lock.acquire(run.path)
+                if left_in(run.path) != run.left:  # another sweep was here since it was planned
+                    raise InUse(run.path)
         except BaseException:
             _release(locks)
             raise

@@ -20,7 +20,6 @@ from dstrl_cli.sweep.launcher import End, Message, Progress
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.on_ray import collected
 from dstrl_cli.sweep.on_ray.collected import Files
-from dstrl_cli.sweep.shared import SharedFolders
 
 Said = Sequence[tuple[int, Message]]
 
@@ -69,7 +68,7 @@ class Seat:
         if self._driver.sweep is not None:
             self._labels = [run.label for run in work.runs]
             runs = collected.receive(self._driver.sweep, work.runs, files)
-            work = replace(work, runs=runs, folders=SharedFolders(runs))
+            work = replace(work, runs=runs)
         self._launcher.begin(number, work)
         return Report([], {})
 
