@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.systems import check_system
 
 if TYPE_CHECKING:
     from dstrl_cli.api import load_policy, train
@@ -43,6 +44,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    check_system()
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value  # the next use finds it without this function
     return value

@@ -10,7 +10,6 @@ caches, or, where neither can be written, from a folder for temporary files. The
 from __future__ import annotations
 
 import ctypes
-import getpass
 import mmap
 import os
 import stat
@@ -130,15 +129,13 @@ def _temporary_folder() -> str | None:
 
     It is the user's alone: loading compiled code runs it.
     """
-    owner = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
-    folder = Path(tempfile.gettempdir(), f"{_PREFIX}{owner}")
+    folder = Path(tempfile.gettempdir(), f"{_PREFIX}{os.getuid()}")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
-        if hasattr(os, "getuid"):
-            ours = stat.S_ISDIR(status.st_mode) and status.st_uid == owner
-            if not ours or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                return tempfile.mkdtemp(prefix=_PREFIX)
+        ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+        if not ours or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return tempfile.mkdtemp(prefix=_PREFIX)
     except OSError:
         return None
     return str(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dstrl_cli import cgroups
 
-_C_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
+_C_LIBRARY = ctypes.CDLL(None)
 
 WORKER_KILLED = "its worker process was killed by"
 """Begins the cause where a process was killed that stepped the environments of a run."""
@@ -40,7 +40,7 @@ def this_host() -> Host:
 
 def cores(root: Path = cgroups.ROOT) -> int:
     """Return the number of cores that this process may use, whose groups lie below `root`."""
-    if hasattr(os, "sched_getaffinity"):
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
         allowed = len(os.sched_getaffinity(0))
     else:
         allowed = os.cpu_count() or 1
@@ -50,7 +50,7 @@ def cores(root: Path = cgroups.ROOT) -> int:
 def main_memory(root: Path = cgroups.ROOT) -> int | None:
     """Return the bytes of main memory that processes here may use at most; None where unknown."""
     found = [cgroups.memory_limit(root)]
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+    if "SC_PHYS_PAGES" in os.sysconf_names:
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min((each for each in found if each is not None), default=None)
 

@@ -123,7 +123,6 @@ def test_an_archive_is_replaced_only_where_that_is_wished(results, tmp_path, cap
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "results", "runs.zip"]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_an_archive_takes_the_place_of_no_pipe_or_device(results, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
     assert main(["archive", str(results), f"--out={tmp_path / 'pipe'}", "--overwrite"]) == 2

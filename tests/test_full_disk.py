@@ -38,7 +38,6 @@ def assert_rows_are_whole(folder: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
 def test_a_run_that_meets_a_limit_on_the_size_of_files_fails_whole(tmp_path: Path) -> None:
     import resource
 

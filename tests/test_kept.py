@@ -121,7 +121,6 @@ def test_what_a_run_changes_in_its_process_is_put_back():
         torch.set_rng_state(before[2])
 
 
-@pytest.mark.skipif(os.name != "posix", reason="C's buffers are flushed on POSIX only")
 def test_what_c_code_printed_goes_to_the_log_of_its_own_run(capfd):
     ctypes.CDLL(None).puts(b"a warning of a library")
     flush_output()

@@ -104,7 +104,6 @@ for work in (
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
 def test_a_limit_on_the_size_of_files_leaves_whole_rows_and_old_files(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=False
@@ -198,7 +197,6 @@ def test_a_log_that_lacks_rows_of_before_is_damage_and_nothing_is_changed(
     assert not file.is_file() or file.read_text() == content
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
 def test_rows_are_never_written_through_a_link(tmp_path: Path) -> None:
     """A folder that comes from others may hold a link to any file of the user's."""
     logs.create(tmp_path)

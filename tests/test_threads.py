@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -118,7 +117,6 @@ partner.words[BUSY], partner.words[ENDED] = 0, 1
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 def test_a_forked_process_does_not_wait_for_a_thread_that_it_does_not_have() -> None:
     command = [sys.executable, "-c", FORKS]
     done = subprocess.run(

@@ -63,7 +63,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": cores(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load": round(os.getloadavg()[0], 2),
         "versions": versions((*PACKAGES, *PEER_PACKAGES)),
     }
 

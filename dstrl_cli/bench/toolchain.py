@@ -12,8 +12,7 @@ from pathlib import Path
 
 from dstrl_cli.config.models import RunConfig
 
-COMPILERS = {"win32": ("cl",)}
-UNIX_COMPILERS = ("g++", "clang++")
+COMPILERS = ("g++", "clang++")
 MKL = ("mkl", "mkl-include")
 """Intel's linear algebra, with which RLtools computes on Linux; on macOS it takes Accelerate."""
 
@@ -22,10 +21,9 @@ ALGORITHMS = ("td3", "sac")
 
 def missing() -> str | None:
     """Return in one line what RLtools lacks on this machine, and the remedy; None: nothing."""
-    names = COMPILERS.get(sys.platform, UNIX_COMPILERS)
     chosen = os.environ.get("RL_TOOLS_COMPILER")
-    if not any(map(shutil.which, [chosen] if chosen else names)):
-        wanted = chosen or " or ".join(names)
+    if not any(map(shutil.which, [chosen] if chosen else COMPILERS)):
+        wanted = chosen or " or ".join(COMPILERS)
         return f"RLtools is compiled for every run, and no C++ compiler ({wanted}) is found"
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         return "RLtools is compiled for every run, and Python's C headers (python3-dev) are missing"

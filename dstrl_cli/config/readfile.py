@@ -61,7 +61,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """Return the content of a regular file. Raises OSError where it is none, or larger."""
     check_file(path, limit)
     # Should a pipe have taken its place since, opening it does not wait.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         _check(os.fstat(descriptor), limit)
         content = file.read(limit + 1)

@@ -28,8 +28,8 @@ CAUSES = {
 }
 """Why a file cannot be written, in words that say more than the system's."""
 
-NEVER_A_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-"""Flags for `os.open` of a file as it is, bytes alone, that must not be a link to another one."""
+NEVER_A_LINK = os.O_NOFOLLOW
+"""Flag for `os.open` of a file that must not be a link to another one."""
 
 
 def write(path: Path, data: bytes) -> None:
@@ -92,9 +92,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can. Raises OSError."""
-    if os.name != "posix":
-        return
+    """Bring the names in a folder to the disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

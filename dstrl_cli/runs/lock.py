@@ -97,7 +97,7 @@ def acquire(path: Path) -> int:
 
 def release(path: Path, descriptor: int) -> None:
     """Give back the lock that `acquire` returned."""
-    with suppress(OSError):  # Windows removes no open file: it is then left, and holds nothing
+    with suppress(OSError):  # somebody has removed the folder
         (path / LOCK_FILE).unlink()
     _held.discard(descriptor)
     os.close(descriptor)
@@ -143,5 +143,4 @@ def _leave_locks_to_the_parent() -> None:
     _held.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_locks_to_the_parent)
+os.register_at_fork(after_in_child=_leave_locks_to_the_parent)

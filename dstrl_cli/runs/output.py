@@ -11,7 +11,7 @@ from dstrl_cli.runs.files import NEVER_A_LINK
 OUTPUT_FILE = "log.txt"
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NEVER_A_LINK
-_FLAGS |= getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody reads is not waited for
+_FLAGS |= os.O_NONBLOCK  # a pipe that nobody reads is not waited for
 
 
 def append(path: Path, data: bytes) -> None:

@@ -32,15 +32,12 @@ def interrupts_held() -> Iterator[None]:
     Ctrl-C or to the end of the terminal, and ends them. Signals are blocked in this thread alone:
     where another thread takes one, Python would call its handler here all the same.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     resource_tracker.ensure_running()  # it would unblock signals if the block started it
     came: list[int] = []
-    handled = []
+    handled: list[int] = []
     if threading.current_thread() is threading.main_thread():
         handled = [each for each in SIGNALS if callable(signal.getsignal(each))]
-    handlers = {
+    handlers: dict[int, Any] = {
         each: signal.signal(each, lambda number, _: came.append(number)) for each in handled
     }
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -76,8 +73,8 @@ class WorkerInterrupts:
         self._over = False  # whether nothing is left to interrupt
         signal.signal(signal.SIGTERM, self._on_signal)
         threading.Thread(target=self._watch, daemon=True).start()
-        if hasattr(signal, "pthread_sigmask"):  # blocked since the start of the process
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        # blocked since the start of the process
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def ignore(self) -> None:
         """Ignore interruptions from now on: the run has ended."""
@@ -106,8 +103,7 @@ class WorkerInterrupts:
         for descriptor in (1, 2):  # nobody reads what is printed: writing would fail
             os.dup2(null, descriptor)
         self._stop()
-        if hasattr(signal, "alarm"):
-            signal.alarm(ORPHAN_S)  # ends the process even if no Python code can run
+        signal.alarm(ORPHAN_S)  # ends the process even if no Python code can run
         time.sleep(ORPHAN_S + 0.5)
         os._exit(1)
 
@@ -119,7 +115,5 @@ class WorkerInterrupts:
 
     def _wake(self) -> None:
         """Interrupt the main thread, whatever it waits for."""
-        if hasattr(signal, "pthread_kill") and self._main.ident is not None:
-            signal.pthread_kill(self._main.ident, signal.SIGTERM)
-        else:
-            signal.raise_signal(signal.SIGTERM)
+        assert self._main.ident is not None
+        signal.pthread_kill(self._main.ident, signal.SIGTERM)

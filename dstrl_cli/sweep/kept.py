@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import random
 import re
 import sys
@@ -71,5 +70,4 @@ def flush_output() -> None:
     """Write out all that was printed, by C code too, so that it goes to the log of its run."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    if os.name == "posix":
-        ctypes.CDLL(None).fflush(None)
+    ctypes.CDLL(None).fflush(None)

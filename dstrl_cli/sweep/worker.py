@@ -74,8 +74,7 @@ class Waiting:
 
 def main(work: Work, pipes: Pipes) -> None:
     """Train one population, and others as long as they may share a process: its whole life."""
-    if os.name == "posix":
-        _print_to(pipes.output)
+    _print_to(pipes.output)
     interrupts = WorkerInterrupts(pipes.orders, stop.ask)
     with suppress(OSError, EOFError):  # the process that started this one is gone
         _train_all(work, pipes, interrupts)

@@ -17,7 +17,7 @@ from dstrl_cli.terminal.streams import patient_streams
 INTERRUPTED = 130
 
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = [signal.SIGTERM, signal.SIGHUP]
 """What is treated as Ctrl-C: a job's time is up, or the terminal has gone."""
 
 

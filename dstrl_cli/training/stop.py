@@ -13,9 +13,7 @@ from contextlib import contextmanager
 
 from dstrl_cli.machine import leave_terminal
 
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 class Stopped(Exception):

@@ -140,7 +140,7 @@ def _not_started(spec: EnvSpec, error: DstrlError) -> DstrlError:
 
 def _shared_file(size: int) -> int:
     """Return the descriptor of an unnamed file; it vanishes with the last process that has it."""
-    if hasattr(os, "memfd_create"):
+    if hasattr(os, "memfd_create"):  # not on macOS
         file = os.memfd_create("dstrl-envs")
     else:
         with tempfile.TemporaryFile() as named:

@@ -99,7 +99,7 @@ class Partner:
         compile_all()
         words = np.zeros(WORDS, np.int64)
         words[[ACQUIRE, RELEASE]] = _address("PyThread_acquire_lock"), _address(_RELEASE)
-        words[YIELD] = _address("sched_yield") if os.name == "posix" else 0
+        words[YIELD] = _address("sched_yield")
         words[[GO, DONE]] = _held_lock(), _held_lock()
         words[ENDED] = 1
         self.words = words  # kept, so that waiting is allowed when the thread has ended

@@ -100,9 +100,7 @@ def folder_of(sweep: str) -> Path:
     own = Path(tempfile.gettempdir()) / f"dstrl-{getpass.getuser()}"
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = own.lstat()
-    if not stat.S_ISDIR(found.st_mode) or (
-        hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022)
-    ):
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise DstrlError(f"{own} can be written by others: remove it, or set TMPDIR")
     return own / sweep
 

@@ -107,8 +107,7 @@ def train_apart(work: worker.Work, pipes: worker.Pipes) -> None:
 
     It sees that the seat has gone, and saves before it ends.
     """
-    if hasattr(os, "setsid"):
-        os.setsid()
+    os.setsid()
     worker.main(work, pipes)
 
 
