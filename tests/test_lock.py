@@ -7,6 +7,7 @@ import os
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,6 +67,27 @@ def test_a_file_system_that_locks_only_what_may_be_written_shows_its_locks(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     assert lock.in_use(tmp_path)
+
+
+def test_of_many_folders_those_that_are_held_are_found_with_one_pause(tmp_path, monkeypatch):
+    found = [tmp_path / name for name in "abcd"]
+    for each in found:
+        each.mkdir()
+    descriptors = {each: lock.acquire(each) for each in found[:3]}
+    pauses = []
+
+    def sleep(seconds):  # who only asked has let go
+        pauses.append(seconds)
+        lock.release(found[0], descriptors.pop(found[0]))
+
+    monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=sleep))
+    here = f"process {os.getpid()} on {os.uname().nodename}"
+    assert lock.holders(iter(found)) == {found[1]: here, found[2]: here}
+    assert pauses == [lock.PAUSE_S]
+    for each, descriptor in descriptors.items():
+        lock.release(each, descriptor)
+    assert lock.holders(found) == {}
+    assert pauses == [lock.PAUSE_S]
 
 
 def test_asking_whether_a_folder_is_held_writes_nothing(tmp_path):

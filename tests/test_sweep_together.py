@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from program_samples import REPOSITORY
@@ -18,13 +19,14 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.machine import Host
 from dstrl_cli.runs import lock
 from dstrl_cli.runs.summary import read_summary, write_summary
-from dstrl_cli.sweep import shared
+from dstrl_cli.sweep import launcher, shared
 from dstrl_cli.sweep.launcher import End, Episodes, Evaluation, Launcher, OnFailure, execute
 from dstrl_cli.sweep.local import LocalLauncher
 from dstrl_cli.sweep.place import Limits, place_runs
 from dstrl_cli.sweep.plan import Axes
 from dstrl_cli.sweep.shared import Ended
 from dstrl_cli.sweep.states import Planned, resumed
+from dstrl_cli.sweep.status import look
 from dstrl_cli.sweep.worker import PipeReporter
 from dstrl_cli.terminal.describe import failures
 from dstrl_cli.terminal.display import LineDisplay
@@ -132,6 +134,32 @@ def test_held_runs_are_waited_for_and_taken_as_they_end_or_taken_over(tmp_path):
     outcomes = carry_out(found, launcher, screen)
     assert statuses(outcomes) == ["finished", "diverged", "finished"]
     assert launcher.started == [found[2].label]
+
+
+def test_all_held_runs_are_looked_at_with_one_pause(tmp_path, monkeypatch):
+    found, pauses = runs(Axes(seeds=(0, 1, 2, 3)), tmp_path), []
+    for run in found:
+        leave(run, None)
+    descriptors = [lock.acquire(run.path) for run in found]
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if "waiting for" in screen.getvalue() and len(pauses) == 3:
+            for run, descriptor in zip(found, descriptors, strict=True):
+                write_summary(run.path, {"status": "finished"})
+                lock.release(run.path, descriptor)
+
+    monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(launcher, "LOOK_EVERY_S", 0.01)
+    screen = Screen("waiting for", pauses.clear)
+    assert all(each.holder for each in look(found))
+    assert len(pauses) == 1
+    planned = resumed(found, overwrite=False)
+    assert [each.status for each in planned] == ["running"] * 4
+    assert len(pauses) == 2
+    outcomes = carry_out_planned(planned, Pretended(), screen)
+    assert statuses(outcomes) == ["finished"] * 4
+    assert len(pauses) == 3
 
 
 def test_a_run_that_was_to_start_over_is_left_to_who_finished_it(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,6 +41,28 @@ def check_unused(path: Path) -> None:
 
 def in_use(path: Path) -> bool:
     """Whether a live process holds the folder; never creates the lock."""
+    return path in holders([path])
+
+
+def holder(path: Path) -> str | None:
+    """Return which process holds the folder, as `process 123 on host`; None where none does."""
+    return holders([path]).get(path)
+
+
+def holders(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return which of the folders are held by live processes, and by which, as `holder` does.
+
+    Who only asks holds a lock for an instant: what seems to be held is looked at again after a
+    pause, which is one for all.
+    """
+    held = [path for path in paths if _is_locked(path)]
+    if held:
+        time.sleep(PAUSE_S)
+    return {path: _holder(path) for path in held if _is_locked(path)}
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether the folder's lock is there and cannot be had."""
     if not is_file(path / LOCK_FILE):
         return False
     descriptor = -1
@@ -51,17 +73,15 @@ def in_use(path: Path) -> bool:
     if descriptor < 0:
         return False
     try:
-        return not _lock(descriptor, tries=2)
+        return not _lock(descriptor, tries=1)
     except OSError:  # a file system without locks
         return False
     finally:
         os.close(descriptor)
 
 
-def holder(path: Path) -> str | None:
-    """Return which process holds the folder, as `process 123 on host`; None where none does."""
-    if not in_use(path):
-        return None
+def _holder(path: Path) -> str:
+    """Return what a lock that is held says of its holder."""
     with suppress(OSError, UnicodeDecodeError, ValueError):
         process, host = (path / LOCK_FILE).read_text(encoding="utf-8")[:300].split()
         return f"process {int(process)} on {host}"

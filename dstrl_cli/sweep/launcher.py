@@ -18,6 +18,7 @@ from typing import Any
 
 from dstrl_cli.machine import WORKER_KILLED
 from dstrl_cli.report.words import counted
+from dstrl_cli.runs import lock
 from dstrl_cli.runs.status import FAILED, INTERRUPTED
 from dstrl_cli.runs.summary import mark_ended
 from dstrl_cli.sweep import shared
@@ -270,12 +271,19 @@ class _Sweep:
     # Runs that other processes hold.
 
     def look_again(self) -> None:
-        """Queue the populations of held runs again from time to time: some may be free now."""
-        if self.held and time.monotonic() >= self.next_look:
-            self.next_look = time.monotonic() + LOOK_EVERY_S
-            held, self.held = self.held, []
-            for queue, population in held:
-                self.queues[queue].append((next(self.numbers), population))
+        """Look at all held runs from time to time, and queue those that are free now."""
+        if not self.held or time.monotonic() < self.next_look:
+            return
+        self.next_look = time.monotonic() + LOOK_EVERY_S
+        before, self.held = self.held, []
+        held = lock.holders(run.path for _, population in before for run in population.runs)
+        for queue, population in before:
+            if free := [run for run in population.runs if run.path not in held]:
+                self.queues[queue].append((next(self.numbers), replace(population, runs=free)))
+            if others := [run for run in population.runs if run.path in held]:
+                self.held.append((queue, replace(population, runs=others)))
+            for run in others:
+                self.display.state(run.label, f"held by {held[run.path]}")
 
     def wait_for_others(self) -> None:
         """Wait a while for the runs that other processes hold; say so the first time."""

@@ -16,7 +16,7 @@ from dstrl_cli.errors import InputError
 from dstrl_cli.runs.checksums import differing_logs, own_difference
 from dstrl_cli.runs.folder import check_free, check_same, check_writable, read_config
 from dstrl_cli.runs.left import left_in
-from dstrl_cli.runs.lock import InUse, check_unused, in_use
+from dstrl_cli.runs.lock import InUse, check_unused, holders, in_use
 from dstrl_cli.runs.status import DAMAGED, FINISHED, RUNNING, SUMMARY_FILE
 from dstrl_cli.runs.summary import read_status, read_summary, repair_summary
 from dstrl_cli.sweep.going_on import going_on, is_longer, longer
@@ -65,7 +65,7 @@ def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> lis
     damaged checkpoint, something that is no run, a run of which it is not known whether it
     finished, or one to go on with whose logs are not as they were at its checkpoint.
     """
-    planned = []
+    runs = list(runs)
     empty: dict[Path, bool] = {}  # whether there is nothing in a parent folder, which seeds share
     for run in runs:
         parent = run.path.parent
@@ -73,9 +73,15 @@ def resumed(runs: Iterable[Run], overwrite: bool, lengthen: bool = False) -> lis
             empty[parent] = not os.path.lexists(parent)
             if empty[parent]:
                 check_writable(run.path, run.config.out)
-        new = empty[parent]
-        planned.append(Planned(run, "new") if new else _resumed(run, overwrite, lengthen))
-    return planned
+    held = holders(run.path for run in runs if not empty[run.path.parent])
+
+    def plan(run: Run) -> Planned:
+        if empty[run.path.parent]:
+            return Planned(run, "new")
+        run = _with_left(run)
+        return _held(run, overwrite) if run.path in held else _resumed(run, overwrite, lengthen)
+
+    return [plan(run) for run in runs]
 
 
 def _with_left(run: Run) -> Run:
@@ -84,14 +90,22 @@ def _with_left(run: Run) -> Run:
 
 
 def _resumed(run: Run, overwrite: bool, lengthen: bool) -> Planned:
-    run = _with_left(run)
     try:
         return _as_it_is(run, overwrite, lengthen)
     except InputError as error:
-        held = isinstance(error, InUse) or in_use(run.path)
-        if overwrite or not held or is_another(run):
-            raise
-        return Planned(run, HELD)
+        if isinstance(error, InUse) or in_use(run.path):  # since the others were looked at
+            return _held(run, overwrite, error)
+        raise
+
+
+def _held(run: Run, overwrite: bool, error: InputError | None = None) -> Planned:
+    """Plan a run that another process trains.
+
+    Raises `error`, or InUse, where that is no reason to wait.
+    """
+    if overwrite or is_another(run):
+        raise error or InUse(run.path)
+    return Planned(run, HELD)
 
 
 def is_another(run: Run) -> bool:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from dstrl_cli.config.readfile import MAX_TABLE, check_file
-from dstrl_cli.runs.lock import holder
+from dstrl_cli.runs.files import is_file
+from dstrl_cli.runs.lock import holders
 from dstrl_cli.runs.logs import COLUMNS
 from dstrl_cli.runs.status import RUNNING, SUMMARY_FILE
-from dstrl_cli.runs.summary import CONFIG_FILE, read_status, read_summary
+from dstrl_cli.runs.summary import CONFIG_FILE, last_status, read_summary
 from dstrl_cli.sweep.states import is_another
 from dstrl_cli.training.run import Run
 
@@ -49,13 +50,15 @@ class Status:
 
 def look(runs: Iterable[Run]) -> list[Status]:
     """Return the status of every run, in order."""
-    return [_look(run) for run in runs]
+    runs = list(runs)
+    held = holders(run.path for run in runs)
+    return [_look(run, held.get(run.path)) for run in runs]
 
 
-def _look(run: Run) -> Status:
-    state, who = read_status(run.path), holder(run.path)
-    if state is None:
+def _look(run: Run, who: str | None) -> Status:
+    if not is_file(run.path / CONFIG_FILE):
         return Status(run, RUNNING if who else "new", holder=who)
+    state = RUNNING if who else last_status(run.path)
     if is_another(run):
         return Status(run, ANOTHER, holder=who)
     evaluation = _last_row(run.path, "progress.csv")
