@@ -173,12 +173,12 @@ def test_a_machine_that_joins_later_is_asked_before_it_trains(machines, tmp_path
     wait_for(lambda: machine_to_lose(machines, out) is not None)
     lost = machine_to_lose(machines, out)
     assert lost is not None
-    machines.add("odd", PYTHONPATH=str(theirs))
+    machines.add("late", PYTHONPATH=str(theirs))
     machines.lose(lost)
     try:
         shown = ended(process, code=2)
     finally:
-        machines.lose("odd")
+        machines.lose("late")
         machines.add(lost)
-    assert "machine odd has no dstrl (no such package): " in shown
-    assert "on odd: " not in shown
+    assert "machine late has no dstrl (no such package): " in shown
+    assert "on late: " not in shown
