@@ -115,6 +115,17 @@ def test_noisy_methods_do_not_hide_a_difference_of_quiet_ones() -> None:
     assert {each.sign for each in others} == {0}
 
 
+def test_few_seeds_do_not_hide_a_difference_of_many() -> None:
+    """Differences of three seeds vary by chance as much as the one that twenty seeds show."""
+    rng = np.random.default_rng(7)
+    many = (rng.normal(size=20) + 1.5, rng.normal(size=20))
+    few = [(rng.normal(size=3), rng.normal(size=3)) for _ in range(9)]
+    first, *others = decide([many, *few], Plan()).decisions
+    assert first.p is not None
+    assert first.p < 0.01
+    assert {each.sign for each in others} == {0}
+
+
 def test_no_comparisons_are_no_decisions() -> None:
     assert decide([], Plan(rounds=3, seeds=5)).decisions == ()
 

@@ -10,10 +10,11 @@ Numbers of rounds and seeds and the comparisons must be fixed before the first l
 
 Two things differ from the authors' package `adastop`. Both the difference and its permutations are
 taken without their sign (in the package only the difference is, which doubles the error). And each
-difference is in a unit of its own, the standard deviation of all scores compared, which no
-permutation changes. This leaves the test of one comparison as it is. Of many, which are held
-against the largest permuted difference among them (Westfall and Young 1993), it keeps noisy methods
-from hiding differences of quiet ones, and lets environments of any scale share one error.
+difference is in a unit of its own, the standard error that the scores compared imply if they are of
+one method, which no permutation changes. This leaves the test of one comparison as it is. Of many,
+which are held against the largest permuted difference among them (Westfall and Young 1993), it
+keeps noisy methods, and those with few seeds, from hiding differences of others, and lets
+environments of any scale share one error.
 
 The hypothesis that is rejected is that two methods' scores have one distribution, not that their
 means are equal: equal means with very different spread are told apart too often.
@@ -116,7 +117,7 @@ class _Comparison:
     """Sums of differences over rounds; `null` has them after each look, [permutations + 1].
 
     Entry 0 is the difference as observed: it counts as one of its own permutations. The unit is the
-    standard deviation of all scores looked at, of both methods together.
+    standard error that it had if all scores looked at were of one method.
     """
 
     first: Array
@@ -133,11 +134,12 @@ class _Comparison:
         drawn = _drawn(slot, number, len(a), len(b), plan.permutations).astype(float)
         difference = drawn @ (pooled - pooled.mean()) * (1 / len(a) + 1 / len(b))
         self.total = self.total + difference
-        seen = np.concatenate([self.first[:stop], self.second[:stop]])
-        deviation = float(np.std(seen))
-        if deviation <= EQUAL * np.max(np.abs(seen)):  # equal scores: only rounding differs
-            deviation, self.total = 1.0, np.zeros(plan.permutations + 1)
-        self.null.append(np.round(np.abs(self.total) / deviation, DECIMALS))
+        first, second = self.first[:stop], self.second[:stop]
+        seen = np.concatenate([first, second])
+        unit = float(np.std(seen)) * math.sqrt(1 / len(first) + 1 / len(second))
+        if unit <= EQUAL * np.max(np.abs(seen)):  # equal scores: only rounding differs
+            unit, self.total = 1.0, np.zeros(plan.permutations + 1)
+        self.null.append(np.round(np.abs(self.total) / unit, DECIMALS))
 
     def decision(self, plan: Plan, decided: bool) -> Decision:
         """Return what is known after the looks taken."""
