@@ -38,7 +38,8 @@ def _groups(root: Path) -> Iterator[Path]:
     """Yield the folders of this process's groups and of those above; some may not be there."""
     mounted = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         # version 2 names no controllers, and lies in `unified` where there is version 1, too
         names = [controllers, *controllers.split(",")] if controllers else [".", "unified"]
         below = PurePosixPath(path.lstrip("/"))

@@ -91,6 +91,10 @@ def test_memory_is_the_least_that_groups_and_machine_have(tmp_path, groups, file
     assert machine.main_memory(system(tmp_path, groups, files)) == (limit or whole)
 
 
+def test_lines_that_name_no_group_limit_nothing(tmp_path):
+    assert machine.cores(system(tmp_path, "no group\n", {})) == machine.cores(tmp_path / "none")
+
+
 def test_a_file_that_cannot_be_read_limits_nothing(tmp_path):
     found = system(tmp_path, JOB, {"cpu.max/is a folder": "", "memory.max/is a folder": ""})
     assert machine.cores(found) == machine.cores(tmp_path / "without groups")

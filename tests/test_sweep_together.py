@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -30,7 +31,7 @@ from dstrl_cli.sweep.status import look
 from dstrl_cli.sweep.worker import PipeReporter
 from dstrl_cli.terminal.describe import failures
 from dstrl_cli.terminal.display import LineDisplay
-from dstrl_cli.training.run import Outcome, train
+from dstrl_cli.training.run import Outcome, Run, train
 
 KEEP_GOING = OnFailure()
 
@@ -228,6 +229,29 @@ def test_a_lost_attempt_that_never_began_to_start_over_is_tried_again(tmp_path):
     assert shared.again(planned.run) == planned.run  # not that of the run that lies there
     (run.path / "summary.json").unlink()  # which is what an attempt that begins does first
     assert shared.again(planned.run).start == "over"
+
+
+def test_a_run_that_is_overwritten_and_was_removed_in_part_starts_over(tmp_path):
+    (run,) = runs(Axes(), tmp_path)
+    leave(run, "finished")
+    state = run.path / "checkpoint" / "state.safetensors"
+    state.parent.mkdir()
+    state.write_bytes(b"")
+    (planned,) = resumed([run], overwrite=True)
+    shutil.rmtree(state.parent)  # and then the process that began to start it over was killed
+    found = shared.look(planned.run)
+    assert isinstance(found, Run)
+    assert (found.start, found.left.saved) == ("over", None)
+    assert shared.look(found) is found
+
+
+def test_who_loses_the_race_to_overwrite_is_told_how_to_keep_what_is_there(tmp_path):
+    (run,) = runs(Axes(), tmp_path)
+    leave(run, "interrupted")
+    (planned,) = resumed([run], overwrite=True)
+    write_summary(run.path, {"status": "finished"})
+    with pytest.raises(InputError, match="give the command without --overwrite to go on"):
+        train([planned.run], "cpu", PipeReporter(None))
 
 
 def test_a_run_that_another_sweep_took_while_its_process_started_is_that_ones(tmp_path):

@@ -344,6 +344,10 @@ BASE = ["sweep", "--env=2DNav-v1", "--dst=sst,rlx2", "--steps=200", *[f"--set={s
         (["--max-seeds=10"], "--max-seeds says how to add seeds: give --until-decided too"),
         (["--until-decided=rlx2:sst", "--max-seeds=0"], "--max-seeds"),
         (
+            ["--until-decided=rlx2:sst", "--alpha=5e-5"],
+            "--alpha 5e-05: of 9,999 permutations none can show an error below 0.0001; give 0.0001",
+        ),
+        (
             ["--until-decided=rlx2:sst", "--max-seeds=4", "--seeds-per-round=2"],
             "--max-seeds 4: so few seeds can decide nothing at --alpha 0.05, however far apart "
             "their scores are; give 6 or more",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dstrl_cli.config.ranges import parse_names
 from dstrl_cli.errors import InputError, suggest
 from dstrl_cli.report.marks import Mark
-from dstrl_cli.report.permutation import Decision, Plan, decide, smallest_p
+from dstrl_cli.report.permutation import PERMUTATIONS, Decision, Plan, decide, smallest_p
 from dstrl_cli.report.table import DENSE, Comparison, Comparisons, Row, Section
 from dstrl_cli.report.words import counted
 
@@ -112,6 +112,12 @@ def make_plan(alpha: float, max_seeds: int | None, seeds_per_round: int | None) 
     """Return the plan of a test. Raises InputError where the numbers do not fit together."""
     if not 0 < alpha < 1:
         raise InputError(f"--alpha {alpha:g}: a probability of error lies between 0 and 1, as 0.05")
+    least = 1 / (PERMUTATIONS + 1)
+    if alpha < least:
+        raise InputError(
+            f"--alpha {alpha:g}: of {PERMUTATIONS:,} permutations none can show an error below "
+            f"{least:g}; give {least:g} or more"
+        )
     if max_seeds is None and seeds_per_round is None:
         return Plan(alpha=alpha)
     if max_seeds is None or seeds_per_round is None:

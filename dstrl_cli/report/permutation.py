@@ -33,6 +33,9 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 PERMUTATIONS = 9_999
+FAR = 1e6
+"""How far apart scores are that differ as much as can be."""
+
 DECIMALS = 9
 """Digits that differences keep: equal ones would else differ by their rounding."""
 
@@ -62,19 +65,18 @@ class Plan:
         """Whether scores as far apart as can be would be told apart at any of the looks."""
         if self.seeds is None:
             return True
-        spent = (self.alpha * look / self.rounds for look in range(1, self.rounds + 1))
-        return any(
-            smallest_p(self.seeds, self.seeds, look) <= each for look, each in enumerate(spent, 1)
-        )
+        scores = np.arange(float(self.rounds * self.seeds))
+        (apart,) = decide([(scores + FAR, scores)], self).decisions
+        return apart.sign != 0
 
 
-def smallest_p(first: int, second: int, looks: int = 1) -> float:
-    """Return the least p of two methods with these numbers of seeds at each look.
+def smallest_p(first: int, second: int) -> float:
+    """Return the least p that two methods with these numbers of seeds can have.
 
     Of all ways to deal out the scores, the one observed is as extreme as any, and so is its mirror
     image where both have as many.
     """
-    return (2 if first == second else 1) / math.comb(first + second, first) ** looks
+    return (2 if first == second else 1) / math.comb(first + second, first)
 
 
 @dataclass(frozen=True)

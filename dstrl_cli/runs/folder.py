@@ -74,7 +74,7 @@ class RunFolder:
         self.lock()
         try:
             _check_content(self.path, wanted, overwrite)
-            _check_unchanged(self.path, planned)
+            _check_unchanged(self.path, planned, overwrite)
         except InputError:
             self.close()
             raise
@@ -298,12 +298,13 @@ def _check_content(path: Path, config: RunConfig, overwrite: bool) -> None:
     )
 
 
-def _check_unchanged(path: Path, planned: Left | None) -> None:
+def _check_unchanged(path: Path, planned: Left | None, overwrite: bool = False) -> None:
     """Raise InputError where a locked folder does not hold what it did when its run was planned."""
     if planned is not None and left_in(path) != planned:
+        remedy = "without --overwrite" if overwrite else "again"
         raise InputError(
-            f"folder {path}: another dstrl has trained its run since it was planned; give the same "
-            "command again to go on from there"
+            f"folder {path}: another dstrl has trained its run since it was planned; give the "
+            f"command {remedy} to go on from there"
         )
 
 

@@ -59,12 +59,15 @@ def look(run: Run) -> Run | Held | Ended:
 def again(run: Run) -> Run | Held | Ended:
     """Return the run planned anew, from what its folder holds now.
 
-    Whoever trains a run removes the summary in its folder first: where that is still there, the
-    attempt never came so far, and the plan stays.
+    The plan stays where the summary is that of before, since whoever trains a run removes it, and
+    where a run that is to start over was only removed in part.
     """
     now = left_in(run.path)
     if run.start != "new" and now.summary is not None and now == run.left:
         return run
+    removed = now.summary in (None, run.left.summary) and now.saved in (None, run.left.saved)
+    if run.start == "over" and removed:
+        return replace(run, left=now)
     try:
         (planned,) = resumed([replace(run, start="new", step=0, evaluated=-1)], overwrite=False)
     except InputError as error:
