@@ -19,7 +19,7 @@ def with_improvements(section: Section, look: Look) -> Section:
     rival = _rival(section, look)
     if rival is None:
         return section
-    return replace(section, rows=tuple(_with_improvements(row, rival) for row in section.rows))
+    return replace(section, rows=tuple(_compared(row, rival) for row in section.rows))
 
 
 def with_overall(section: Section, look: Look) -> Section:
@@ -41,7 +41,7 @@ def _scores(cell: Cell) -> list[float]:
     return list(cell.values.values())
 
 
-def _with_improvements(row: Row, rival: Row) -> Row:
+def _compared(row: Row, rival: Row) -> Row:
     if row is rival:
         return row
     cells = {
