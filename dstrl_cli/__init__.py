@@ -8,10 +8,10 @@ pandas, so that the command line starts fast.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from dstrl_cli.errors import DstrlError, InputError
-from dstrl_cli.systems import check_system
 
 if TYPE_CHECKING:
     from dstrl_cli.api import load_policy, train
@@ -39,6 +39,12 @@ _HOMES = {
     "train": "dstrl_cli.api",
 }
 """The module of each name that is imported when it is first used."""
+
+
+def check_system() -> None:
+    """Raise InputError on a system that dstrl does not run on."""
+    if os.name != "posix":
+        raise InputError("dstrl runs on Linux and macOS; on Windows, install and call it in WSL")
 
 
 def __getattr__(name: str) -> Any:

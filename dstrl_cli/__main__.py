@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from dstrl_cli import check_system
 from dstrl_cli.errors import InputError
-from dstrl_cli.systems import check_system
 
 
 def main() -> int:
