@@ -120,22 +120,21 @@ class BatchEnv(ABC):
         """
 
     @abstractmethod
+    def close(self) -> None:
+        """Release what the environments hold; closing twice is allowed."""
+
     def worker_generators(self) -> list[dict[str, Any] | None]:
         """Return the states of the global generators of each worker process, where there are any.
 
         Environments may draw from them (`calls.global_generators`). None: the process cannot start.
         """
+        return []
 
-    @abstractmethod
-    def set_worker_generators(self, states: Sequence[Mapping[str, Any] | None]) -> None:
+    def set_worker_generators(self, states: Sequence[Mapping[str, Any] | None]) -> None:  # noqa: B027
         """Put the global generators of the worker processes into the states that they had.
 
         Those of a process without a state stay as they are.
         """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release what the environments hold; closing twice is allowed."""
 
     def get_state(self) -> list[EnvState]:
         """Return `read_states` for callers who need every environment; raise its first error."""

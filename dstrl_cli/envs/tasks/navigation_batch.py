@@ -7,7 +7,7 @@ arrays are torch's; on the CPU they are NumPy's, whose small operations take a f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -120,13 +120,6 @@ class NavigationBatch(BatchEnv):
         self._position = self._array(np.stack([state.observation for state in then]))
         self._elapsed = self._array(np.array([state.elapsed for state in then], np.int64))
         return self._tensor(self._position).clone()
-
-    def worker_generators(self) -> list[dict[str, Any] | None]:
-        """Return nothing: there are no workers."""
-        return []
-
-    def set_worker_generators(self, states: Sequence[Mapping[str, Any] | None]) -> None:
-        """Nothing to set."""
 
     def close(self) -> None:
         """Nothing to release."""
