@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Processes that tests start keep their bytecode, as users' do: else each compiles dstrl anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Signals are ignored in a shell's background jobs and under nohup, and by what they start: then no
 # Ctrl-C, and no end of a terminal, would reach a test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

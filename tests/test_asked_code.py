@@ -99,39 +99,58 @@ def test_a_module_that_a_flag_names_is_imported_and_with_trust_any(
     assert Path("ran").exists()
 
 
-def test_a_stored_policy_runs_its_environment_only_where_it_is_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "planted_env.py").write_text(ENV)
+STORED = "out/Planted-v0/td3-rlx2/s0.5/seed0"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run in a user's environment, trained by another process than this one."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "planted_env.py").write_text(ENV + "print('loud')\n")
+    dstrl(folder, "train", "--env=planted_env:Planted-v0", *SMALL, "--out=out")
+    return folder
+
+
+@pytest.fixture
+def stored(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder as the current one; nothing has run its environment since."""
+    (trained / "ran").unlink(missing_ok=True)
+    monkeypatch.chdir(trained)
+    return trained
+
+
+def test_a_stored_policy_runs_its_environment_only_where_it_is_asked_for(
+    stored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", STORED]) == 2
+    assert f"{STORED}/policy.safetensors names module 'planted_env'" in said(capsys)
     sizes = {"observation_size": 3, "action_low": [-2], "action_high": [2]}
-    dstrl(tmp_path, "train", "--env=planted_env:Planted-v0", *SMALL, "--out=out")
-    (tmp_path / "ran").unlink()
-    run = "out/Planted-v0/td3-rlx2/s0.5/seed0"
-    refused = dstrl(tmp_path, "eval", run, code=2)
-    assert f"{run}/policy.safetensors names module 'planted_env'" in refused.stderr
-    write_policy(tmp_path / "alone.safetensors", env="planted_env:Planted-v0", **sizes)
-    dstrl(tmp_path, "eval", "alone.safetensors", code=2)
-    dstrl(tmp_path, "table", "out", "--metric=final")
-    assert not (tmp_path / "ran").exists()
-    dstrl(tmp_path, "eval", run, "--trust")
-    dstrl(tmp_path, "eval", run, "--env=planted_env:Planted-v0")
-    assert (tmp_path / "ran").exists()
+    write_policy(stored / "alone.safetensors", env="planted_env:Planted-v0", **sizes)
+    assert main(["eval", "alone.safetensors"]) == 2
+    assert main(["table", "out", "--metric=final"]) == 0
+    assert not Path("ran").exists()
+    dstrl(stored, "eval", STORED, "--env=planted_env:Planted-v0")
+    assert Path("ran").exists()
 
 
 def test_a_stored_run_is_trained_again_only_where_its_environment_is_trusted(
-    tmp_path: Path,
+    stored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "planted_env.py").write_text(ENV + "print('loud')\n")
-    dstrl(tmp_path, "train", "--env=planted_env:Planted-v0", *SMALL, "--out=out")
-    (tmp_path / "ran").unlink()
-    run = "out/Planted-v0/td3-rlx2/s0.5/seed0"
-    for command in (["verify", run], ["train", f"--config={run}/config.yaml", "--out=again"]):
-        refused = dstrl(tmp_path, *command, code=2)
-        assert f"{run}/config.yaml names module 'planted_env'" in refused.stderr
-        assert "ask for it; add --trust if you know" in refused.stderr
-    assert not (tmp_path / "ran").exists()
-    assert not (tmp_path / "again").exists()
-    shown = json.loads(dstrl(tmp_path, "verify", run, "--trust", "--json").stdout)
+    for command in (["verify", STORED], ["train", f"--config={STORED}/config.yaml", "--out=again"]):
+        assert main(command) == 2
+        refused = said(capsys)
+        assert f"{STORED}/config.yaml names module 'planted_env'" in refused
+        assert "ask for it; add --trust if you know" in refused
+    assert not Path("ran").exists()
+    assert not Path("again").exists()
+    shown = json.loads(dstrl(stored, "verify", STORED, "--trust", "--json").stdout)
     assert shown["equal"] is True
-    assert (tmp_path / "ran").exists()
+    assert Path("ran").exists()
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what went to standard error, as one line."""
+    return " ".join(capsys.readouterr().err.split())
 
 
 def test_a_refused_score_is_said_with_its_key_and_its_name(here: Path, capsys) -> None:

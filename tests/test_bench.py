@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from dstrl_cli.bench import breakdown, measure, plan, plot, show, stopwatch, timing
+from dstrl_cli.bench import breakdown, command, measure, plan, plot, show, stopwatch, timing
 from dstrl_cli.bench.measure import Measurement
 from dstrl_cli.bench.plan import BenchRequest, Work
 from dstrl_cli.cli import main
 from dstrl_cli.errors import DstrlError, InputError
+from dstrl_cli.terminal.screen import screen
 
 TINY = [
     "--env=2DNav-v1",
@@ -80,7 +81,15 @@ def test_update_reports_every_combination(capsys, tmp_path):
     assert [row["engine"] for row in written] == [row["engine"] for row in rows]
 
 
-def test_members_share_lock_steps_whose_parts_are_told(capsys):
+def test_members_share_lock_steps_whose_parts_are_told(capsys, monkeypatch):
+    measured = []
+
+    def remembered(*arguments):
+        for group in measure.measure(*arguments):
+            measured.append(group)
+            yield group
+
+    monkeypatch.setattr(command, "measure", remembered)
     arguments = ["train", *TINY, "--members=1,2", "--sparsity=0.5", "--engine=masked"]
     alone, together = bench(capsys, *arguments)["measurements"]
     assert (alone["dst"], alone["members"]) == ("rlx2", 1)
@@ -91,7 +100,7 @@ def test_members_share_lock_steps_whose_parts_are_told(capsys):
         assert all(value >= 0 for value in parts.values())
         assert parts["kernels"] > 0
     assert together["device_mb"] is None
-    assert main(["bench", *arguments]) == 0
+    show.print_group(screen(), measured[0], found=[])
     (heading,) = (line for line in capsys.readouterr().out.splitlines() if "kernels" in line)
     assert heading.split()[-8:] == [*PARTS, "floor"]
 
@@ -135,14 +144,6 @@ def test_infer_reports_time_and_bytes(capsys, tmp_path):
     assert 0 < told["us_min"] <= told["us_median"] <= told["us_max"]
 
 
-def test_tables_name_what_was_measured(capsys):
-    arguments = ["update", *TINY, "--sparsity=0.8", "--members=2", "--engine=masked"]
-    assert main(["bench", *arguments]) == 0
-    told = capsys.readouterr().out
-    for words in ("TD3 on 2DNav-v1", "16-16", "members", "updates/s", "sst", "masked"):
-        assert words in told
-
-
 def test_a_work_that_fails_is_named(tmp_path):
     work = Work("infer", policy=tmp_path / "absent.safetensors")
     with pytest.raises(DstrlError, match=r"^dstrl infer: .*absent\.safetensors does not exist"):
@@ -152,10 +153,12 @@ def test_a_work_that_fails_is_named(tmp_path):
 # --- what is measured ---------------------------------------------------------------------------
 
 
-def test_a_varied_key_has_a_column_of_its_own(capsys):
-    arguments = ["update", *TINY, "--sparsity=0.5", "--engine=masked"]
+def test_tables_name_what_was_measured_and_a_varied_key_has_a_column(capsys):
+    arguments = ["update", *TINY, "--sparsity=0.5", "--members=2", "--engine=masked"]
     assert main(["bench", *arguments, "--vary=topology.fan_in=free,constant"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
+    for words in ("TD3 on 2DNav-v1", "16-16", "members", "updates/s", "sst", "masked"):
+        assert words in printed
     assert "method fan_in sparsity engine" in printed
     assert "fan_in free sst constant 0.5" in printed
 

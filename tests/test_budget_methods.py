@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program_samples import dstrl
 from training_samples import SMALL, run, train
 
+from dstrl_cli.cli import main
 from dstrl_cli.config import effects
 from dstrl_cli.config.identity import sparsity_label
 from dstrl_cli.config.models import RunConfig
@@ -232,10 +232,13 @@ def test_what_is_met_is_planned() -> None:
     assert sparsity_label(planned("ne")) == "s0.25"
 
 
-def test_a_sparsity_beside_that_of_the_layers_is_refused_by_the_program(tmp_path: Path) -> None:
-    done = dstrl(tmp_path, *TRAIN, "--dst", "anf", "--sparsity", "0.9", code=2)
-    assert "sparsity = 0.9: the actor's sparsity follows from actor.layers" in done.stderr
-    assert not list(tmp_path.iterdir())
+def test_a_sparsity_beside_that_of_the_layers_is_refused_by_the_program(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TRAIN, "--dst", "anf", "--sparsity", "0.9"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "sparsity = 0.9: the actor's sparsity follows from actor.layers" in said
+    assert not list(empty_folder.iterdir())
 
 
 # --- somebody else's ------------------------------------------------------------------------------

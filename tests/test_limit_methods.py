@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from program_samples import dstrl
 from resume_samples import copy_while_training, go_on, make_run, numbers
 from resume_samples import train as train_one
 from safetensors.numpy import load_file
 from training_samples import run, train
 
+from dstrl_cli.cli import main
 from dstrl_cli.config import effects
 from dstrl_cli.config.identity import sparsity_label
 from dstrl_cli.config.models import RunConfig
@@ -245,8 +245,11 @@ def test_keys_without_effect_are_said(method: str, key: str, reason: str | None)
     assert reason is None or reason in found[0]
 
 
-def test_the_program_refuses_what_cannot_be(tmp_path: Path) -> None:
-    done = dstrl(tmp_path, *TRAIN, "--dst", "nm", "--sparsity", "0.95", code=2)
-    assert "--sparsity" in done.stderr
-    assert "follows from actor.topology.n_of_m" in done.stderr
-    assert not list(tmp_path.iterdir())
+def test_the_program_refuses_what_cannot_be(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TRAIN, "--dst", "nm", "--sparsity", "0.95"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--sparsity" in said
+    assert "follows from actor.topology.n_of_m" in said
+    assert not list(empty_folder.iterdir())

@@ -12,10 +12,13 @@ import pytest
 from outside_samples import METHOD, SCORE
 from program_samples import dstrl
 
+import dstrl_cli
 from dstrl_cli.cli import main
+from dstrl_cli.errors import DstrlError
 
 SAMPLES = Path(__file__).parent / "outside"
 RUN = ("--algo", "ddpg_sample:DDPG", "--env", "line_example:Line-v0", "--steps", "300")
+KEYS = {"algo": "ddpg_sample:DDPG", "env": "line_example:Line-v0", "steps": 300}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +33,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-def test_a_score_an_algorithm_and_an_environment_train_together(folder: Path) -> None:
-    sweep = ("sweep", *RUN, "--dst", "dense,saliency.yaml", "--trust", "--seeds", "0-1")
+def test_a_score_an_algorithm_and_an_environment_train_together(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ("sweep", *RUN, "--dst", "dense,saliency.yaml", "--trust", "--seeds", "1")
     dstrl(folder, *sweep, "--set", "env.kwargs.goal=0.5")
     runs = folder / "results/Line-v0"
     assert sorted(path.name for path in runs.iterdir()) == ["ddpg-dense", "ddpg-saliency"]
@@ -44,7 +49,9 @@ def test_a_score_an_algorithm_and_an_environment_train_together(folder: Path) ->
     assert summary["parameters"]["sok_dense"] == (16 + 256 + 16) + (32 + 256 + 16)
     assert summary["parameters"]["rlx_dense"] == 2 * summary["parameters"]["sok_dense"]
     assert summary["flops"]["train_total"] > 0
-    table = dstrl(folder, "table", "results", "--metric", "final", "--format", "md").stdout
+    monkeypatch.chdir(folder)
+    assert main(["table", "results", "--metric", "final", "--format", "md"]) == 0
+    table = capsys.readouterr().out
     assert "**DDPG, sparsity 0.8**" in table
     assert "| Saliency |" in table
 
@@ -182,10 +189,20 @@ class Counts(Score):
     ],
 )
 def test_what_fails_in_a_users_code_is_said_with_its_name(
-    here: Path, key: str, name: str, expected: str, capsys: pytest.CaptureFixture[str]
+    here: Path, key: str, name: str, expected: str
 ) -> None:
     (here / "users_code.py").write_text(USERS_CODE)
-    sets = ("--set", "topology.update_interval=40", "--set", f"topology.{key}=users_code:{name}")
-    assert main(["train", *RUN, "--dst", "rigl", *sets, "--out", f"failed-{name}"]) == 1
+    sets = {"topology.update_interval": 40, f"topology.{key}": f"users_code:{name}"}
+    with pytest.raises(DstrlError) as told:
+        dstrl_cli.train(**KEYS, dst="rigl", sets=sets, out=f"failed-{name}")
+    assert f"topology.{key} = 'users_code:{name}' failed {expected}" in str(told.value)
+
+
+def test_what_fails_in_a_process_of_its_own_is_said_likewise(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "users_code.py").write_text(USERS_CODE)
+    sets = ("--set", "topology.update_interval=40", "--set", "topology.drop=users_code:Broken")
+    assert main(["train", *RUN, "--dst", "rigl", *sets, "--out", "failed-apart"]) == 1
     told = " ".join(capsys.readouterr().err.split())
-    assert f"topology.{key} = 'users_code:{name}' failed {expected}" in told
+    assert "topology.drop = 'users_code:Broken' failed (KeyError: 'boom', users_code.py:" in told
