@@ -246,7 +246,7 @@ def state(algorithm: Algorithm) -> list[Any]:
 @torch.no_grad()
 @pytest.mark.parametrize("algo", ALGORITHMS)
 @pytest.mark.parametrize("masking", MASKINGS)
-@pytest.mark.parametrize("sparsity", [0.5, 0.95])
+@pytest.mark.parametrize("sparsity", [pytest.param(0.5, marks=pytest.mark.soak), 0.95])
 def test_a_hundred_updates_agree(algo: str, masking: str, sparsity: float) -> None:
     delay = 2 if algo == "td3" else 1
     run = config(masking, sparsity, algo=algo, policy_delay=delay, nstep=2)
