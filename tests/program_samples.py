@@ -1,4 +1,4 @@
-"""Runs dstrl as an installed program: in a process of its own, in a user's folder."""
+"""Runs dstrl as an installed program, in a process of its own in a user's folder; what it said."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -25,3 +27,8 @@ def dstrl(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedP
     )
     assert done.returncode == code, done.stderr + done.stdout
     return done
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what went to standard error of this process, as one line."""
+    return " ".join(capsys.readouterr().err.split())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from policy_samples import write_policy
-from program_samples import dstrl
+from program_samples import dstrl, said
 from report_samples import write_run
 
 from dstrl_cli import registry
@@ -64,10 +64,10 @@ def test_a_module_that_only_a_file_names_is_not_imported(
 ) -> None:
     flags = ["--dry-run"] if dry and arguments[0] != "bench" else []
     assert main([*arguments, *flags]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert f"{file}" in said
-    assert f"names module '{module}" in said
-    assert REMEDY in said
+    refused = said(capsys)
+    assert f"{file}" in refused
+    assert f"names module '{module}" in refused
+    assert REMEDY in refused
     assert not Path("ran").exists()
     assert not Path("results").exists()
 
@@ -129,6 +129,7 @@ def test_a_stored_policy_runs_its_environment_only_where_it_is_asked_for(
     assert main(["eval", "alone.safetensors"]) == 2
     assert main(["table", "out", "--metric=final"]) == 0
     assert not Path("ran").exists()
+    dstrl(stored, "eval", STORED, "--trust")
     dstrl(stored, "eval", STORED, "--env=planted_env:Planted-v0")
     assert Path("ran").exists()
 
@@ -148,15 +149,10 @@ def test_a_stored_run_is_trained_again_only_where_its_environment_is_trusted(
     assert Path("ran").exists()
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return what went to standard error, as one line."""
-    return " ".join(capsys.readouterr().err.split())
-
-
 def test_a_refused_score_is_said_with_its_key_and_its_name(here: Path, capsys) -> None:
     assert main(["train", "--dst=method.yaml", "--env=2DNav-v1", "--dry-run"]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "topology.drop = 'planted_score:Planted': method.yaml names module 'plan" in said
+    refused = "topology.drop = 'planted_score:Planted': method.yaml names module 'plan"
+    assert refused in said(capsys)
 
 
 def test_a_table_imports_nothing_that_results_name(here: Path, capsys) -> None:

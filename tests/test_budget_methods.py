@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from program_samples import said
 from training_samples import SMALL, run, train
 
 from dstrl_cli.cli import main
@@ -236,8 +237,7 @@ def test_a_sparsity_beside_that_of_the_layers_is_refused_by_the_program(
     empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*TRAIN, "--dst", "anf", "--sparsity", "0.9"]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "sparsity = 0.9: the actor's sparsity follows from actor.layers" in said
+    assert "sparsity = 0.9: the actor's sparsity follows from actor.layers" in said(capsys)
     assert not list(empty_folder.iterdir())
 
 

@@ -169,16 +169,7 @@ def test_seeds_decide_the_start_and_environments_are_independent(make: Make) -> 
     pair.close()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "HalfCheetah-v5",
-        "AntNav",
-        pytest.param("Hopper-v5", marks=pytest.mark.soak),
-        pytest.param("Ant-v3", marks=pytest.mark.soak),
-        pytest.param("Pendulum-v1", marks=pytest.mark.soak),
-    ],
-)
+@pytest.mark.parametrize("name", ["HalfCheetah-v5", "Hopper-v5", "Ant-v3", "AntNav", "Pendulum-v1"])
 def test_workers_give_the_same_numbers(name: str) -> None:
     batches = [make_batch(spec(name), 5, workers=workers) for workers in (0, 1, 3)]
     starts = [batch.reset([4, 3, 2, 1, 0]) for batch in batches]

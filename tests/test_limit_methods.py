@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from program_samples import said
 from resume_samples import copy_while_training, go_on, make_run, numbers
 from resume_samples import train as train_one
 from safetensors.numpy import load_file
@@ -249,7 +250,7 @@ def test_the_program_refuses_what_cannot_be(
     empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*TRAIN, "--dst", "nm", "--sparsity", "0.95"]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "--sparsity" in said
-    assert "follows from actor.topology.n_of_m" in said
+    refused = said(capsys)
+    assert "--sparsity" in refused
+    assert "follows from actor.topology.n_of_m" in refused
     assert not list(empty_folder.iterdir())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from outside_samples import METHOD, SCORE
-from program_samples import dstrl
+from program_samples import dstrl, said
 
 import dstrl_cli
 from dstrl_cli.cli import main
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_score_an_algorithm_and_an_environment_train_together(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = ("sweep", *RUN, "--dst", "dense,saliency.yaml", "--trust", "--seeds", "1")
+    sweep = ("sweep", *RUN, "--dst", "dense,saliency.yaml", "--trust", "--seeds", "0-1")
     dstrl(folder, *sweep, "--set", "env.kwargs.goal=0.5")
     runs = folder / "results/Line-v0"
     assert sorted(path.name for path in runs.iterdir()) == ["ddpg-dense", "ddpg-saliency"]
@@ -104,7 +104,7 @@ def test_what_cannot_be_had_is_said_in_one_message(
     (here / "empty.py").write_text("")
     (here / "nothing.yaml").write_text("label: Nothing\n")
     assert main(["train", *arguments, "--out", "wrong"]) == 2
-    assert expected in " ".join(capsys.readouterr().err.split())
+    assert expected in said(capsys)
     assert not (here / "wrong").exists()
 
 
@@ -204,5 +204,5 @@ def test_what_fails_in_a_process_of_its_own_is_said_likewise(
     (here / "users_code.py").write_text(USERS_CODE)
     sets = ("--set", "topology.update_interval=40", "--set", "topology.drop=users_code:Broken")
     assert main(["train", *RUN, "--dst", "rigl", *sets, "--out", "failed-apart"]) == 1
-    told = " ".join(capsys.readouterr().err.split())
-    assert "topology.drop = 'users_code:Broken' failed (KeyError: 'boom', users_code.py:" in told
+    told = "topology.drop = 'users_code:Broken' failed (KeyError: 'boom', users_code.py:"
+    assert told in said(capsys)

@@ -246,7 +246,7 @@ def state(algorithm: Algorithm) -> list[Any]:
 @torch.no_grad()
 @pytest.mark.parametrize("algo", ALGORITHMS)
 @pytest.mark.parametrize("masking", MASKINGS)
-@pytest.mark.parametrize("sparsity", [pytest.param(0.5, marks=pytest.mark.soak), 0.95])
+@pytest.mark.parametrize("sparsity", [0.5, 0.95])
 def test_a_hundred_updates_agree(algo: str, masking: str, sparsity: float) -> None:
     delay = 2 if algo == "td3" else 1
     run = config(masking, sparsity, algo=algo, policy_delay=delay, nstep=2)
@@ -254,15 +254,14 @@ def test_a_hundred_updates_agree(algo: str, masking: str, sparsity: float) -> No
         ALGORITHMS[algo]([run], 5, 2, engine=engine) for engine in ("masked", "sparse")
     )
     changed = 0
-    for number, batch in enumerate(batches(2, 100), start=1):
+    for batch in batches(2, 100):
         take_update(masked, batch)
         take_update(sparse, batch)
         for theirs, ours in (
             (masked.actor, sparse.actor),
             (masked.critic, sparse.critic),
         ):
-            if number % 5 == 0:
-                assert_close(theirs, ours, 2e-3)
+            assert_close(theirs, ours, 2e-3)
             mine, others = take_events(ours), take_events(theirs)
             assert mine == others
             changed += len(mine)
